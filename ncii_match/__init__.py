@@ -1,0 +1,101 @@
+"""Recognise non-consensual intimate images, and edited copies of them, from a bank of hashes.
+
+Public names are loaded on first use, so ``import ncii_match`` costs a few milliseconds.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ncii_match.bank.store import Bank as Bank
+    from ncii_match.bank.snapshot import Snapshot as Snapshot
+    from ncii_match.decide import Policy as Policy
+    from ncii_match.decide import decide as decide
+    from ncii_match.decode.limits import DecodeLimits as DecodeLimits
+    from ncii_match.errors import AlgorithmMismatchError as AlgorithmMismatchError
+    from ncii_match.errors import BankCorruptError as BankCorruptError
+    from ncii_match.errors import BankError as BankError
+    from ncii_match.errors import BankFormatError as BankFormatError
+    from ncii_match.errors import BankLockedError as BankLockedError
+    from ncii_match.errors import DecodeError as DecodeError
+    from ncii_match.errors import EngineError as EngineError
+    from ncii_match.errors import IndexFormatError as IndexFormatError
+    from ncii_match.errors import InputError as InputError
+    from ncii_match.errors import NciiMatchError as NciiMatchError
+    from ncii_match.errors import PolicyError as PolicyError
+    from ncii_match.index import RadiusIndex as RadiusIndex
+    from ncii_match.index import build_index as build_index
+    from ncii_match.index import open_index as open_index
+    from ncii_match.ingest import hash_batches as hash_batches
+    from ncii_match.ingest import hash_images as hash_images
+    from ncii_match.matcher import Matcher as Matcher
+    from ncii_match.outcomes import Action as Action
+    from ncii_match.outcomes import Outcome as Outcome
+    from ncii_match.outcomes import State as State
+    from ncii_match.outcomes import Status as Status
+    from ncii_match.values import PDQ as PDQ
+    from ncii_match.values import PDQ_512 as PDQ_512
+    from ncii_match.values import PHASH as PHASH
+    from ncii_match.values import Algorithm as Algorithm
+    from ncii_match.values import Decision as Decision
+    from ncii_match.values import Decisions as Decisions
+    from ncii_match.values import Entries as Entries
+    from ncii_match.values import Hashes as Hashes
+    from ncii_match.values import Matches as Matches
+    from ncii_match.values import View as View
+    from ncii_match.values import Views as Views
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "ncii_match.bank.snapshot": ("Snapshot",),
+    "ncii_match.bank.store": ("Bank",),
+    "ncii_match.decide": ("Policy", "decide"),
+    "ncii_match.decode.limits": ("DecodeLimits",),
+    "ncii_match.errors": (
+        "AlgorithmMismatchError",
+        "BankCorruptError",
+        "BankError",
+        "BankFormatError",
+        "BankLockedError",
+        "DecodeError",
+        "EngineError",
+        "IndexFormatError",
+        "InputError",
+        "NciiMatchError",
+        "PolicyError",
+    ),
+    "ncii_match.index": ("RadiusIndex", "build_index", "open_index"),
+    "ncii_match.ingest": ("hash_batches", "hash_images"),
+    "ncii_match.matcher": ("Matcher",),
+    "ncii_match.outcomes": ("Action", "Outcome", "State", "Status"),
+    "ncii_match.values": (
+        "PDQ",
+        "PDQ_512",
+        "PHASH",
+        "Algorithm",
+        "Decision",
+        "Decisions",
+        "Entries",
+        "Hashes",
+        "Matches",
+        "View",
+        "Views",
+    ),
+}
+
+_HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
+
+__all__ = ["__version__", *sorted(_HOME_OF)]  # noqa: PLE0604
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME_OF:
+        raise AttributeError(f"module 'ncii_match' has no attribute {name!r}")
+    value = getattr(import_module(_HOME_OF[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,2 @@
+"""The bank: the lasting, editable truth (``store``), and the numbered publications of it that readers map
+(``snapshot``)."""

@@ -1,0 +1,136 @@
+"""What the first and last bytes of a file say: its format, whether it was cut short, how many frames it has.
+
+Reads headers and counts only; never decodes, never trusts a length without checking it against the file's own.
+"""
+
+import struct
+
+_SIGNATURES = (
+    (b"\xff\xd8\xff", "JPEG"),
+    (b"\x89PNG\r\n\x1a\n", "PNG"),
+    (b"GIF87a", "GIF"),
+    (b"GIF89a", "GIF"),
+    (b"BM", "BMP"),
+    (b"II*\x00", "TIFF"),
+    (b"MM\x00*", "TIFF"),
+    (b"II+\x00", "TIFF"),
+    (b"MM\x00+", "TIFF"),
+    # Pictures that are recognised so that they can be refused by name.
+    (b"\x00\x00\x00\x0cjP  \r\n\x87\n", "JPEG 2000"),
+    (b"\xff\x4f\xff\x51", "JPEG 2000"),
+    (b"\x00\x00\x00\x0cJXL \r\n\x87\n", "JPEG XL"),
+    (b"\xff\x0a", "JPEG XL"),
+    (b"8BPS", "Photoshop"),
+    (b"\x00\x00\x01\x00", "ICO"),
+    (b"qoif", "QOI"),
+)
+
+_AVIF_BRANDS = (b"avif", b"avis")
+_HEIF_BRANDS = (b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1")
+
+
+def format_of(data: bytes) -> str | None:
+    """The format by content, or None. Names outside ``FORMATS`` are pictures that this package does not decode."""
+    for signature, name in _SIGNATURES:
+        if data.startswith(signature):
+            return name
+    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
+        return "WEBP"
+    if data[4:8] == b"ftyp":
+        size = min(int.from_bytes(data[:4], "big"), 256)
+        brands = [data[8:12]] + [data[k : k + 4] for k in range(16, size - 3, 4)]
+        if any(brand in _AVIF_BRANDS for brand in brands):
+            return "AVIF"
+        if any(brand in _HEIF_BRANDS for brand in brands):
+            return "HEIF"
+    return None
+
+
+def ends_early(name: str, data: bytes) -> bool:
+    """Whether the container says that more bytes should follow. Only meaningful after decoding failed."""
+    match name:
+        case "JPEG":
+            return b"\xff\xd9" not in data[-64:]
+        case "PNG":
+            return b"IEND" not in data[-64:]
+        case "GIF":
+            return not data.rstrip(b"\x00").endswith(b"\x3b")
+        case "WEBP":
+            return int.from_bytes(data[4:8], "little") + 8 > len(data)
+        case "BMP":
+            return int.from_bytes(data[2:6], "little") > len(data)
+        case "AVIF":
+            return _boxes_overrun(data)
+        case "TIFF":
+            return _tiff_overruns(data)
+        case _:
+            return False
+
+
+def _boxes_overrun(data: bytes) -> bool:
+    at = 0
+    while at + 8 <= len(data):
+        size = int.from_bytes(data[at : at + 4], "big")
+        if size == 1:
+            size = int.from_bytes(data[at + 8 : at + 16], "big")
+        if size == 0:  # to the end of the file
+            return False
+        if size < 8:
+            return False
+        at += size
+    return at != len(data)
+
+
+def _tiff_overruns(data: bytes) -> bool:
+    order = "<" if data[:2] == b"II" else ">"
+    if data[2:4] in (b"+\x00", b"\x00+"):
+        first = struct.unpack_from(order + "Q", data, 8)[0] if len(data) >= 16 else len(data)
+    else:
+        first = struct.unpack_from(order + "I", data, 4)[0] if len(data) >= 8 else len(data)
+    return bool(first + 2 >= len(data))
+
+
+def frames_up_to(name: str, data: bytes, most: int) -> int:
+    """Frames of a GIF or pages of a TIFF, counted to ``most + 1`` at the furthest; 1 for other formats."""
+    if name == "GIF":
+        return _gif_frames(data, most)
+    if name == "TIFF":
+        return _tiff_pages(data, most)
+    return 1
+
+
+def _gif_frames(data: bytes, most: int) -> int:
+    def table_bytes(flags: int) -> int:
+        return 3 << ((flags & 7) + 1) if flags & 0x80 else 0
+
+    def after_blocks(at: int) -> int:
+        while at < len(data) and data[at]:
+            at += data[at] + 1
+        return at + 1
+
+    frames, at = 0, 13 + table_bytes(data[10]) if len(data) > 10 else len(data)
+    while at + 10 < len(data) and frames <= most:
+        if data[at] == 0x21:  # extension: label, then blocks
+            at = after_blocks(at + 2)
+        elif data[at] == 0x2C:  # image: descriptor, colour table, code size, then blocks
+            frames += 1
+            at = after_blocks(at + 11 + table_bytes(data[at + 9]))
+        else:
+            break
+    return max(1, frames)
+
+
+def _tiff_pages(data: bytes, most: int) -> int:
+    order = "<" if data[:2] == b"II" else ">"
+    big = data[2:4] in (b"+\x00", b"\x00+")
+    offset_at, offset_type, count_type, entry = (8, "Q", "Q", 20) if big else (4, "I", "H", 12)
+    pages = 0
+    try:
+        at = struct.unpack_from(order + offset_type, data, offset_at)[0]
+        while at and pages <= most:
+            entries = struct.unpack_from(order + count_type, data, at)[0]
+            pages += 1
+            at = struct.unpack_from(order + offset_type, data, at + struct.calcsize(count_type) + entries * entry)[0]
+    except struct.error:
+        pass  # the chain leaves the file: the pages so far are all there are
+    return max(1, pages)

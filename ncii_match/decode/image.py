@@ -1,0 +1,176 @@
+"""One picture, whatever it comes as, to pixels. Bytes, a path and a file object take one and the same way.
+
+The pixels are those stored: EXIF orientation is not applied, because banks are filled by tools that do not apply it; a
+turned copy is found by looking in eight orientations. Of an animation the first frame is taken.
+"""
+
+import os
+import stat
+from io import BytesIO
+from typing import Any, Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import AvifImagePlugin, BmpImagePlugin, GifImagePlugin, Image, ImageFile, JpegImagePlugin
+from PIL import PngImagePlugin, TiffImagePlugin, WebPImagePlugin
+
+from ncii_match.decode import container, modes
+from ncii_match.decode.limits import FORMATS, DecodeLimits
+from ncii_match.errors import DecodeError
+from ncii_match.outcomes import Status
+from ncii_match.values import Picture
+
+JpegRoute = Literal["luma", "colour"]
+"""``luma``: the stored luma plane, at a fraction of the size where the hash allows it (docs/accuracy.md).
+``colour``: every pixel in RGB, what hashing the array of the opened file gives; about three times slower."""
+
+# The plugins are called by name instead of Image.open, so that the content decides, nothing outside the allowed
+# formats is ever parsed, and Pillow's process-wide pixel limit does not stand in for ours.
+_PLUGINS: dict[str, type[ImageFile.ImageFile]] = {
+    "AVIF": AvifImagePlugin.AvifImageFile,
+    "BMP": BmpImagePlugin.BmpImageFile,
+    "GIF": GifImagePlugin.GifImageFile,
+    "JPEG": JpegImagePlugin.JpegImageFile,
+    "PNG": PngImagePlugin.PngImageFile,
+    "TIFF": TiffImagePlugin.TiffImageFile,
+    "WEBP": WebPImagePlugin.WebPImageFile,
+}
+
+
+class _Readable(Protocol):
+    def read(self, size: int = -1, /) -> bytes: ...
+
+
+Source = bytes | bytearray | memoryview | str | os.PathLike[str] | _Readable | Image.Image | NDArray[Any]
+"""What a picture may come as: bytes, a path, a binary file object (read from where it stands), a Pillow image, or
+pixels: [h, w] grey or [h, w, 3] RGB (or 4 with alpha) of uint8, bool, uint16 or float."""
+
+
+def read_picture(
+    source: Source, limits: DecodeLimits, scaled_side: int | None = None, jpeg: JpegRoute = "luma"
+) -> Picture:
+    """Decode one picture. Raises DecodeError with the status that names what was wrong, and nothing else.
+
+    scaled_side : a JPEG may be decoded at a fraction while both sides stay at or above this; None: all pixels.
+    """
+    try:
+        if isinstance(source, np.ndarray):
+            return _from_array(source, limits)
+        if isinstance(source, Image.Image):
+            return _from_image(source, limits)
+        return _from_bytes(_bytes_of(source, limits), limits, scaled_side, jpeg)
+    except MemoryError:
+        raise DecodeError(Status.OUT_OF_MEMORY) from None
+
+
+def _bytes_of(source: Any, limits: DecodeLimits) -> bytes:
+    if isinstance(source, bytes | bytearray | memoryview):
+        if len(source) > limits.max_bytes:
+            raise DecodeError(Status.TOO_MANY_BYTES, f"{len(source):,} bytes; the limit is {limits.max_bytes:,}.")
+        return bytes(source)
+    try:
+        if isinstance(source, str | os.PathLike):
+            # O_NONBLOCK: opening a named pipe that nobody writes to must not wait for ever.
+            with os.fdopen(os.open(source, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0)), "rb") as file:
+                if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                    raise DecodeError(Status.CANNOT_READ, "It is not an ordinary file.")
+                data = file.read(limits.max_bytes + 1)
+        elif callable(getattr(source, "read", None)):
+            data = source.read(limits.max_bytes + 1)
+        else:
+            raise DecodeError(Status.UNSUPPORTED_INPUT, f"It is a {type(source).__name__}.")
+    except (OSError, ValueError) as error:  # ValueError: a NUL in a path, a closed file
+        raise DecodeError(Status.CANNOT_READ, f"{type(error).__name__}: {error}") from None
+    if not isinstance(data, bytes):
+        raise DecodeError(Status.UNSUPPORTED_INPUT, "The file was opened as text; open it with mode 'rb'.")
+    if len(data) > limits.max_bytes:
+        raise DecodeError(Status.TOO_MANY_BYTES, f"More than the limit of {limits.max_bytes:,} bytes.")
+    return data
+
+
+def _from_bytes(data: bytes, limits: DecodeLimits, scaled_side: int | None, jpeg: JpegRoute) -> Picture:
+    if not data:
+        raise DecodeError(Status.EMPTY)
+    name = container.format_of(data)
+    if name is None:
+        raise DecodeError(Status.NOT_AN_IMAGE)
+    if name not in limits.formats:
+        allowed = ", ".join(one for one in FORMATS if one in limits.formats)
+        raise DecodeError(Status.FORMAT_NOT_ALLOWED, f"It is {name}; allowed are {allowed}.")
+    frames = container.frames_up_to(name, data, limits.max_frames)
+    try:
+        image = _PLUGINS[name](BytesIO(data))
+        _within(image, limits)
+        if max(frames, getattr(image, "n_frames", 1) if name in ("AVIF", "PNG", "WEBP") else 1) > limits.max_frames:
+            raise DecodeError(Status.TOO_MANY_FRAMES, f"The limit is {limits.max_frames:,}.")
+        height, width = image.height, image.width
+        if name == "JPEG" and jpeg == "luma" and image.mode in ("L", "RGB"):
+            image.draft("L", None if scaled_side is None else (scaled_side, scaled_side))
+        image.decodermaxblock = len(data)  # feed it in one piece: 5 % faster than 64 KiB at a time
+        image.load()
+        pixels = modes.to_pixels(image)
+    except (DecodeError, MemoryError):
+        raise
+    except Exception as error:  # Pillow raises whatever its parsers trip over: SyntaxError, struct.error, KeyError…
+        raise DecodeError(_fault(name, data, error), f"{name}: {error}") from None
+    if name != "JPEG":
+        height, width = pixels.shape[:2]
+    scale = getattr(image, "decoderconfig", None) or (1,)
+    return Picture(pixels, height, width, scale[0] if name == "JPEG" else 1)
+
+
+def _fault(name: str, data: bytes, error: Exception) -> Status:
+    cut = isinstance(error, EOFError) or "truncated" in str(error).lower() or container.ends_early(name, data)
+    return Status.TRUNCATED if cut else Status.CORRUPT
+
+
+def _within(image: Image.Image, limits: DecodeLimits) -> None:
+    pixels = image.height * image.width
+    if pixels > limits.max_pixels:
+        raise DecodeError(
+            Status.TOO_MANY_PIXELS, f"{image.width:,} x {image.height:,}; the limit is {limits.max_pixels:,} pixels."
+        )
+
+
+def _from_image(image: Image.Image, limits: DecodeLimits) -> Picture:
+    _within(image, limits)
+    try:
+        image.load()
+        pixels = modes.to_pixels(image)
+    except (DecodeError, MemoryError):
+        raise
+    except Exception as error:  # a lazily opened file is only parsed here
+        cut = isinstance(error, EOFError) or "truncated" in str(error).lower()
+        raise DecodeError(Status.TRUNCATED if cut else Status.CORRUPT, str(error)) from None
+    return Picture(pixels, *pixels.shape[:2])
+
+
+def _from_array(array: NDArray[Any], limits: DecodeLimits) -> Picture:
+    """Pixels given as such: the same rules as for Pillow's modes of the same content."""
+    if array.ndim == 3 and array.shape[2] == 1:
+        array = array[:, :, 0]
+    if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (3, 4)) or 0 in array.shape:
+        raise DecodeError(Status.UNSUPPORTED_INPUT, f"Its shape is {array.shape}; wanted [h, w] or [h, w, 3].")
+    if array.shape[0] * array.shape[1] > limits.max_pixels:
+        raise DecodeError(Status.TOO_MANY_PIXELS, f"{array.shape}; the limit is {limits.max_pixels:,} pixels.")
+    if array.dtype == np.uint8:
+        pixels = array
+    elif array.dtype == np.bool_:
+        pixels = array.astype(np.uint8) * np.uint8(255)
+    elif array.dtype == np.uint16:
+        pixels = modes.from_16_bits(array)
+    elif array.dtype in (np.float32, np.float64):
+        pixels = modes.stretch(array, True)
+    else:
+        raise DecodeError(Status.UNSUPPORTED_INPUT, f"Its samples are {array.dtype}; wanted uint8.")
+    pixels = np.ascontiguousarray(pixels)
+    if pixels.ndim == 3 and pixels.shape[2] == 4:
+        pixels = modes.to_pixels(Image.fromarray(pixels))
+    return Picture(pixels, *pixels.shape[:2])
+
+
+def is_single(images: object) -> bool:
+    """Whether an object is one picture rather than an iterable of them (a common slip)."""
+    if isinstance(images, np.ndarray):
+        return images.ndim < 4
+    return isinstance(images, str | bytes | bytearray | memoryview | os.PathLike | Image.Image) or hasattr(images, "read")

@@ -1,0 +1,34 @@
+"""How much of a picture from a stranger is accepted, all of it checked before any pixel is decoded."""
+
+from dataclasses import dataclass
+
+from ncii_match.errors import InputError
+
+FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")
+"""Every format that can be allowed."""
+
+
+@dataclass(frozen=True, slots=True)
+class DecodeLimits:
+    """Bounds on one input, all inclusive.
+
+    max_bytes : length of the file. 128 MiB.
+    max_pixels : height x width as the header states them. 128 million, so that a 108-megapixel telephone picture
+        passes. Decoding takes up to 11 bytes of memory for each pixel (a palette with transparency); an ordinary
+        colour picture takes 7, a JPEG 2 at most.
+    max_frames : frames of an animation or pages of a TIFF, although only the first is decoded.
+    formats : names of the formats that are decoded at all, recognised by content.
+    """
+
+    max_bytes: int = 128 * 1024 * 1024
+    max_pixels: int = 128_000_000
+    max_frames: int = 10_000
+    formats: frozenset[str] = frozenset(FORMATS)
+
+    def __post_init__(self) -> None:
+        for name in ("max_bytes", "max_pixels", "max_frames"):
+            if getattr(self, name) < 1:
+                raise InputError(f"{name} is {getattr(self, name)}; it must be at least 1")
+        unknown = self.formats - set(FORMATS)
+        if unknown:
+            raise InputError(f"unknown formats {', '.join(sorted(unknown))}; known are {', '.join(FORMATS)}")

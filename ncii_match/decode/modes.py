@@ -1,0 +1,91 @@
+"""One rule for each pixel mode: how stored samples become 8-bit luma or RGB.
+
+| stored as | becomes |
+|---|---|
+| 1, L | luma as it is (0 or 255 for 1) |
+| RGB, RGBX | RGB as it is |
+| P | RGB through the palette; transparent entries over the matte |
+| LA, PA, RGBA, La, RGBa | laid over the matte, so colours hidden under full transparency do not count |
+| CMYK (and YCCK, which JPEG decodes to it) | RGB as Pillow converts it, without a colour profile |
+| YCbCr | its luma plane |
+| HSV | RGB |
+| LAB | RGB (sRGB) through LittleCMS |
+| I;16 (all byte orders) | luma, 65,535 being white |
+| I, F | luma, the smallest of 1 (F only), 255, 65,535, 2**31 - 1 that is not below the largest sample being white |
+
+Hashes compare pixels with each other, so a wrong guess at the white level of I or F does not change a bit.
+"""
+
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageCms
+
+from ncii_match.errors import DecodeError
+from ncii_match.outcomes import Status
+
+MATTE = 255
+"""Grey level that shows through transparent pixels: white, the page most viewers draw a picture on."""
+
+
+@lru_cache(1)
+def _lab_to_rgb() -> Any:
+    return ImageCms.buildTransform(ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB"), "LAB", "RGB")
+
+
+def _over_matte(image: Image.Image) -> Image.Image:
+    """An image with alpha (LA or RGBA) laid over the matte."""
+    grey = image.mode == "LA"
+    below = Image.new("L" if grey else "RGB", image.size, MATTE if grey else (MATTE,) * 3)
+    alpha = image.getchannel("A")
+    below.paste(image.convert("L" if grey else "RGB"), mask=alpha)
+    return below
+
+
+def stretch(samples: NDArray[Any], fractional: bool) -> NDArray[np.uint8]:
+    """Samples [h, w] of more than 8 bits to 8, by the rule for I and F. Refuses samples that are no numbers."""
+    top = float(samples.max())
+    if not np.isfinite(top) or not np.isfinite(samples.min()):
+        raise DecodeError(Status.CORRUPT, "It has samples that are not numbers.")
+    white = next(
+        (level for level in ((1.0,) if fractional else ()) + (255.0, 65535.0, 2.0**31 - 1) if top <= level), top
+    )
+    scaled = np.multiply(samples, 255.0 / white, dtype=np.float32)
+    return np.clip(np.rint(scaled, out=scaled), 0, 255, out=scaled).astype(np.uint8)
+
+
+def from_16_bits(samples: NDArray[np.uint16]) -> NDArray[np.uint8]:
+    """Samples 0..65,535 of any byte order to 0..255, rounded."""
+    return ((samples.astype(np.uint32) * 255 + 32767) // 65535).astype(np.uint8)
+
+
+def to_pixels(image: Image.Image) -> NDArray[np.uint8]:
+    """Luma uint8 [h, w] or RGB uint8 [h, w, 3] of a loaded image, by the table above."""
+    mode = image.mode
+    if mode in ("P", "PA"):
+        image = image.convert("RGBA" if mode == "PA" or "transparency" in image.info else "RGB")
+    elif mode == "La":
+        image = image.convert("LA")
+    elif mode == "RGBa":
+        image = image.convert("RGBA")
+    elif mode in ("RGB", "L") and "transparency" in image.info:  # one colour is transparent (PNG tRNS)
+        image = image.convert("RGBA" if mode == "RGB" else "LA")
+    elif mode == "YCbCr":
+        image = image.getchannel(0)
+    elif mode == "LAB":
+        image = ImageCms.applyTransform(image, _lab_to_rgb())  # type: ignore[assignment]
+    elif mode == "1":
+        image = image.convert("L")
+    elif mode in ("CMYK", "HSV", "RGBX") or mode.startswith("BGR"):
+        image = image.convert("RGB")
+    if image.mode in ("LA", "RGBA"):
+        image = _over_matte(image)
+    if image.mode.startswith("I;16"):
+        return from_16_bits(np.asarray(image))
+    if image.mode in ("I", "F"):
+        return stretch(np.asarray(image), image.mode == "F")
+    if image.mode not in ("L", "RGB"):
+        raise DecodeError(Status.UNSUPPORTED_INPUT, f"Its pixel mode is {mode}.")
+    return np.ascontiguousarray(np.asarray(image))

@@ -1,0 +1,52 @@
+"""Every error that the package raises on purpose. A message says what was given, what is allowed, what to do."""
+
+from ncii_match.outcomes import Status
+
+
+class NciiMatchError(Exception):
+    """Root of every error raised by ncii_match."""
+
+
+class InputError(NciiMatchError, ValueError):
+    """An argument is not of the kind, shape, type or range that the call accepts."""
+
+
+class AlgorithmMismatchError(InputError):
+    """Hashes of one algorithm were given where another one's are needed."""
+
+
+class PolicyError(InputError):
+    """A policy is not usable: a threshold above the radius searched, a value out of range, a missing threshold."""
+
+
+class DecodeError(NciiMatchError):
+    """A single picture could not be turned into pixels; ``status`` names the reason. Batches never raise it."""
+
+    def __init__(self, status: Status, detail: str = "") -> None:
+        self.status = status
+        self.detail = detail
+        super().__init__(f"{status.reason} {detail}".strip())
+
+
+class BankError(NciiMatchError):
+    """A bank cannot do what was asked: it is missing, exists already, or has nothing published."""
+
+
+class BankFormatError(BankError):
+    """The directory is not a bank, or it was written in a format that this version does not know."""
+
+
+class BankCorruptError(BankError):
+    """A file of the bank is not what its manifest says: cut short, changed, or missing."""
+
+
+class BankLockedError(BankError):
+    """Another process is writing to the bank and did not finish in time."""
+
+
+class IndexFormatError(NciiMatchError):
+    """A saved index has the wrong magic, a newer format, or files that are not what its header says."""
+
+
+class EngineError(NciiMatchError):
+    """A search engine cannot serve this request: unknown engine, or a radius that it was not built for."""

@@ -1,0 +1,156 @@
+"""PDQ under both profiles and in the eight orientations: checks once, prepares the matrices, calls the kernels."""
+
+import math
+from functools import lru_cache
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ncii_match.kernels import pdq, tent
+from ncii_match.values import PDQ_512, Algorithm, Picture, View
+
+SMALLEST_SIDE = 5
+
+SCALED_SIDE = 256
+"""A JPEG decoded at a fraction, with both sides at least this long, is as close to the full colour decode as the full
+luma plane is: 0.3 bits on average (docs/accuracy.md)."""
+
+PROFILE_512_SIDE = 512
+"""Profile ``512`` first resamples to this side, when either side is longer."""
+
+LUMA_RGB = (299.0, 587.0, 114.0)
+"""Luma of R, G, B in thousandths, kept whole so that sums under them are exact."""
+
+LUMA_GREY = (1000.0,)
+
+PLANS_KEPT = 64
+"""Prepared matrices kept for each dimension. One for 4,000 pixels is 0.1 MB, one for 30,000 about 1 MB."""
+
+
+def _basis() -> NDArray[np.float64]:
+    """Rows 1 to 16 of the 64-point DCT; the second half of each row is the first one's mirror image, exactly."""
+    basis = np.empty((pdq.COEFFICIENTS, tent.SIDE))
+    for i in range(pdq.COEFFICIENTS):
+        for j in range(tent.SIDE // 2):
+            value = math.sqrt(2 / tent.SIDE) * math.cos(math.pi / (2 * tent.SIDE) * (i + 1) * (2 * j + 1))
+            basis[i, j] = value
+            basis[i, tent.SIDE - 1 - j] = value if i % 2 else -value
+    return basis
+
+
+_BASIS = _basis()
+
+
+class _Bands(NamedTuple):
+    first: NDArray[np.int64]
+    count: NDArray[np.int64]
+    weights: NDArray[np.float64]
+    window: int
+
+
+def _bands(n: int, resampled: int, scale: int, oriented: bool) -> _Bands:
+    length = resampled or n
+    widest = -(-(2 * (-(-length // 128)) + 1) * n // length) // scale + 5
+    plans = 2 if oriented else 1
+    first, count = np.empty((plans, tent.SIDE), np.int64), np.empty((plans, tent.SIDE), np.int64)
+    weights = np.empty((plans, tent.SIDE, widest))
+    window = 0
+    for mirrored in range(plans):
+        window = tent.band(n, resampled, scale, mirrored, first[mirrored], count[mirrored], weights[mirrored])
+    return _Bands(first, count, weights, window)
+
+
+class _Rows(NamedTuple):
+    rows: NDArray[np.int64]
+    used: NDArray[np.int64]
+    real: NDArray[np.float32]
+    whole: NDArray[np.uint16]
+    exact: NDArray[np.uint8]
+    window: int
+
+
+@lru_cache(PLANS_KEPT)
+def _row_plan(n: int, resampled: int, scale: int, oriented: bool) -> _Rows:
+    bands = _bands(n, resampled, scale, oriented)
+    plans, width = len(bands.first), bands.weights.shape[2] + 8
+    plan = _Rows(
+        np.zeros((tent.SIDE, width), np.int64),
+        np.zeros(tent.SIDE, np.int64),
+        np.zeros((plans, tent.SIDE, width), np.float32),
+        np.zeros((plans, tent.SIDE, width), np.uint16),
+        np.zeros(tent.SIDE, np.uint8),
+        bands.window,
+    )
+    tent.row_plan(bands.first, bands.count, bands.weights, *plan[:-1])
+    return plan
+
+
+class _Columns(NamedTuple):
+    start: NDArray[np.int64]
+    blocks: NDArray[np.int64]
+    wide: NDArray[np.float64]
+    window: int
+
+
+@lru_cache(PLANS_KEPT)
+def _column_plan(n: int, resampled: int, scale: int, oriented: bool, channels: int) -> _Columns:
+    bands = _bands(n, resampled, scale, oriented)
+    channel_weights = np.array(LUMA_RGB if channels == 3 else LUMA_GREY)
+    plans, width = len(bands.first), -(-bands.weights.shape[2] * channels // 8) * 8
+    start, blocks = np.empty((plans, tent.SIDE), np.int64), np.empty((plans, tent.SIDE), np.int64)
+    wide = np.zeros((plans, tent.SIDE, width))
+    for p in range(plans):
+        tent.column_plan(
+            bands.first[p], bands.count[p], bands.weights[p], channel_weights, start[p], blocks[p], wide[p]
+        )
+    return _Columns(start, blocks, wide, bands.window)
+
+
+def _hash(picture: Picture, profile: str, oriented: bool) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """Bits [1 or 8, 32] and quality under one profile, in the order of ``View``."""
+    pixels = picture.pixels
+    channels = 1 if pixels.ndim == 2 else 3
+    samples = pixels.shape[1] * channels
+    longest = max(picture.height, picture.width)
+    resampled = PROFILE_512_SIDE if profile == PDQ_512.profile and longest > PROFILE_512_SIDE else 0
+    rows = _row_plan(picture.height, resampled, picture.scale, oriented)
+    columns = _column_plan(picture.width, resampled, picture.scale, oriented, channels)
+    plans = 2 if oriented else 1
+    squares = np.empty((plans * plans, tent.SIDE, tent.SIDE))
+    unit = 1.0 / (sum(LUMA_RGB) * (rows.window * columns.window) ** 2)
+    pdq.reduce(
+        pixels.reshape(len(pixels), samples),
+        *rows[:-1],
+        *columns[:-1],
+        unit,
+        np.empty((plans, samples), np.uint16),
+        np.empty((plans, samples + pdq.PADDING), np.float32),
+        squares,
+    )
+    count = 8 if oriented else 1
+    packed, quality = np.empty((count, 32), np.uint8), np.empty(count, np.uint8)
+    pdq.bits(squares, _BASIS, int(oriented), packed, quality)
+    return packed, quality
+
+
+def scaled_side(algorithm: Algorithm, views: tuple[View, ...]) -> int | None:
+    """256 for profile ``full``; None when a view needs profile ``512``, which picks single pixels."""
+    full_only = algorithm.profile != PDQ_512.profile and not any(view.other_profile for view in views)
+    return SCALED_SIDE if full_only else None
+
+
+def hash_picture(
+    picture: Picture, algorithm: Algorithm, views: tuple[View, ...]
+) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """Bits uint8 [v, 32] and quality uint8 [v]. ``picture.scale`` must be 1 where profile ``512`` is asked for."""
+    oriented = any(view.orientation for view in views)
+    other = "full" if algorithm.profile == PDQ_512.profile else PDQ_512.profile
+    hashed = {
+        second: _hash(picture, other if second else algorithm.profile, oriented)
+        for second in {view.other_profile for view in views}
+    }
+    chosen = [(hashed[view.other_profile], view.orientation) for view in views]
+    bits = np.stack([packed[orientation] for (packed, _), orientation in chosen])
+    quality = np.array([scores[orientation] for (_, scores), orientation in chosen], np.uint8)
+    return bits, quality

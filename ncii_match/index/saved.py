@@ -1,0 +1,102 @@
+"""Files that others map into memory: plain arrays, private, with lengths and digests in a header beside them."""
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ncii_match.errors import IndexFormatError
+
+MAGIC = "ncii_match index"
+FORMAT = 1
+HEADER = "header.json"
+
+
+def write_private(path: Path, content: bytes | memoryview) -> dict[str, Any]:
+    """Write a new file that only its owner can read, to the disk; its length and SHA-256."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    return describe(content)
+
+
+def describe(content: bytes | memoryview) -> dict[str, Any]:
+    """Length and SHA-256 of a file's content."""
+    return {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+
+
+def sync_directory(path: Path) -> None:
+    """Make the names in a directory last."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def check_files(directory: Path, files: Mapping[str, Mapping[str, Any]], verify: bool) -> str | None:
+    """What is wrong with the first file that is not as described, or None."""
+    for name, described in files.items():
+        path = directory / name
+        try:
+            length = path.stat().st_size
+        except OSError:
+            return f"{path} is missing"
+        if length != described["bytes"]:
+            return f"{path} has {length:,} bytes instead of {described['bytes']:,}"
+        if verify:
+            with open(path, "rb") as file:
+                if hashlib.file_digest(file, "sha256").hexdigest() != described["sha256"]:
+                    return f"{path} was changed: its SHA-256 is not the one recorded"
+    return None
+
+
+def save(directory: Path, header: dict[str, Any], arrays: Mapping[str, NDArray[Any]]) -> None:
+    """Write an index: one file for each array, then the header that makes it one."""
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if any(directory.iterdir()):
+        raise IndexFormatError(f"{directory} is not empty; save an index into a directory of its own")
+    files = {name: write_private(directory / name, array.reshape(-1).view(np.uint8).data) for name, array in arrays.items()}
+    text = json.dumps({"magic": MAGIC, "format": FORMAT, **header, "files": files}, indent=1)
+    write_private(directory / HEADER, text.encode())
+    sync_directory(directory)
+
+
+def read_header(directory: Path, verify: bool) -> dict[str, Any]:
+    """The header of a saved index, checked. Raises IndexFormatError."""
+    try:
+        header = json.loads((directory / HEADER).read_bytes())
+    except OSError as error:
+        raise IndexFormatError(f"{directory} is not a saved index: {error.strerror}") from None
+    except ValueError:
+        raise IndexFormatError(f"{directory / HEADER} is damaged; build the index again") from None
+    if not isinstance(header, dict) or header.get("magic") != MAGIC:
+        raise IndexFormatError(f"{directory} is not a saved index")
+    if header.get("format") != FORMAT:
+        raise IndexFormatError(f"{directory} has format {header.get('format')}; this version reads format {FORMAT}")
+    try:
+        fault = check_files(directory, header["files"], verify)
+        complete = all(isinstance(header[key], int) for key in ("count", "max_radius")) and header["algorithm"]
+        complete = complete and header["engine"] and set(header["files"]) >= {"hashes.u8", "entry_ids.i64"}
+    except (KeyError, TypeError, AttributeError):
+        complete, fault = False, None
+    if fault:
+        raise IndexFormatError(fault)
+    if not complete:
+        raise IndexFormatError(f"{directory / HEADER} is damaged; build the index again")
+    return header
+
+
+def map_array(path: Path, dtype: np.dtype[Any], shape: tuple[int, ...]) -> NDArray[Any]:
+    """A file mapped read-only as an array of this shape. Raises IndexFormatError when its length does not fit."""
+    wanted = int(np.prod(shape)) * dtype.itemsize
+    if path.stat().st_size != wanted:
+        raise IndexFormatError(f"{path} has {path.stat().st_size:,} bytes; {wanted:,} are needed")
+    return np.memmap(path, dtype, "r", shape=shape) if wanted else np.empty(shape, dtype)

@@ -1,0 +1,163 @@
+"""Pictures to ``Hashes``: decode and hash, in order, with bounded memory, threads over pictures.
+
+Pillow's decoders and our kernels let go of the interpreter lock, so threads scale. This module and its callers own the
+threads; nothing below starts one.
+"""
+
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice
+
+import numpy as np
+
+from ncii_match.decode.image import JpegRoute, Source, is_single, read_picture
+from ncii_match.decode.limits import DecodeLimits
+from ncii_match.errors import DecodeError, InputError
+from ncii_match.hashing import hasher
+from ncii_match.outcomes import Status
+from ncii_match.values import PDQ, UNKNOWN_QUALITY, Algorithm, Hashes, Picture, View, Views
+
+TASK_PICTURES = 4
+"""Pictures that one thread takes at a time: enough to hide the cost of handing them over."""
+
+TASKS_AHEAD = 3
+"""Tasks in hand for each thread. At most workers * 12 inputs are held at once."""
+
+
+def available_cores() -> int:
+    """Cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+class PictureHasher:
+    """One picture at a time, with everything that does not change between pictures settled once."""
+
+    def __init__(
+        self, algorithm: Algorithm, views: tuple[View, ...], limits: DecodeLimits, jpeg: JpegRoute = "luma"
+    ) -> None:
+        if not views or len(set(views)) != len(views):
+            raise InputError("give at least one view, and none twice; Views.UPRIGHT is the picture as it is")
+        if jpeg not in ("luma", "colour"):
+            raise InputError(f"jpeg is {jpeg!r}; choose 'luma' or 'colour'")
+        self.algorithm, self.views, self.limits, self.jpeg = algorithm, tuple(views), limits, jpeg
+        self._hasher = hasher(algorithm)
+        self._scaled_side = self._hasher.scaled_side(algorithm, self.views)
+
+    def decode(self, source: Source) -> Picture:
+        """The pixels that would be hashed. Raises DecodeError, also for a side too short for the algorithm."""
+        picture = read_picture(source, self.limits, self._scaled_side, self.jpeg)
+        if min(picture.height, picture.width) < self._hasher.SMALLEST_SIDE:
+            raise DecodeError(Status.TOO_SMALL, f"It is {picture.width} x {picture.height} pixels.")
+        return picture
+
+    def hash_decoded(self, picture: Picture) -> Hashes:
+        """Hashes of decoded pixels, one row for each view."""
+        bits, quality = self._hasher.hash_picture(picture, self.algorithm, self.views)
+        return self._rows(bits, quality, Status.OK)
+
+    def hash(self, source: Source) -> Hashes:
+        """Hashes of one picture, one row for each view; a bad picture gives rows with its status. Never raises."""
+        try:
+            return self.hash_decoded(self.decode(source))
+        except DecodeError as error:
+            empty = np.zeros((len(self.views), self.algorithm.nbytes), np.uint8)
+            return self._rows(empty, np.full(len(self.views), UNKNOWN_QUALITY, np.uint8), error.status)
+
+    def _rows(self, bits: np.ndarray, quality: np.ndarray, status: Status) -> Hashes:
+        v = len(self.views)
+        return Hashes(
+            self.algorithm,
+            bits,
+            quality,
+            np.full(v, status, np.uint8),
+            np.zeros(v, np.uint32),
+            np.array(self.views, np.uint8),
+        )
+
+
+def hash_batches(
+    images: Iterable[Source],
+    algorithm: Algorithm = PDQ,
+    *,
+    views: tuple[View, ...] = Views.UPRIGHT,
+    limits: DecodeLimits = DecodeLimits(),
+    workers: int | None = None,
+    jpeg: JpegRoute = "luma",
+) -> Iterator[Hashes]:
+    """As ``hash_images``, a few pictures at a time, while they are read: for streams without end and progress bars.
+
+    ``source_row`` counts from 0 in each batch. ``images`` is read only a little ahead of what has been yielded.
+    """
+    if is_single(images):
+        raise InputError("images is one picture; give a list of them, such as [picture]")
+    workers = available_cores() if workers is None else workers
+    if workers < 1:
+        raise InputError(f"workers is {workers}; it must be at least 1, or None for every core")
+    one = PictureHasher(algorithm, views, limits, jpeg)
+
+    def task(sources: list[Source]) -> Hashes:
+        return Hashes.concat([one.hash(source) for source in sources], algorithm)
+
+    return _in_order(iter(images), task, workers)
+
+
+def _in_order(images: Iterator[Source], task: Callable[[list[Source]], Hashes], workers: int) -> Iterator[Hashes]:
+    if workers == 1:
+        while sources := list(islice(images, TASK_PICTURES)):
+            yield task(sources)
+        return
+    pool = ThreadPoolExecutor(workers, thread_name_prefix="ncii_match-hash")
+    try:
+        waiting: deque[Future[Hashes]] = deque()
+        while True:
+            while len(waiting) < workers * TASKS_AHEAD and (sources := list(islice(images, TASK_PICTURES))):
+                waiting.append(pool.submit(task, sources))
+            if not waiting:
+                return
+            yield waiting.popleft().result()
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def hash_images(
+    images: Iterable[Source],
+    algorithm: Algorithm = PDQ,
+    *,
+    views: tuple[View, ...] = Views.UPRIGHT,
+    limits: DecodeLimits = DecodeLimits(),
+    workers: int | None = None,
+    jpeg: JpegRoute = "luma",
+) -> Hashes:
+    """Hash pictures, in order, one row for each view of each picture.
+
+    Parameters
+    ----------
+    images : iterable of bytes, path, binary file object, PIL image, or array (uint8 [h, w], or [h, w, 3] RGB)
+        Read lazily; at most ``12 * workers`` are held at once.
+    algorithm : Algorithm
+        ``PDQ`` (default), ``PDQ_512`` or ``PHASH``.
+    views : tuple of View
+        ``Views.UPRIGHT`` (default), ``Views.DIHEDRAL`` for the eight orientations, ``Views.ALL`` for both profiles too.
+    limits : DecodeLimits
+        Bounds on bytes, pixels and frames, and the formats allowed.
+    workers : int or None
+        Threads; None for every core.
+    jpeg : {"luma", "colour"}
+        How JPEG files are decoded. ``luma`` is the fast way and differs from ``colour`` by a bit or two at the most
+        (docs/accuracy.md); ``colour`` gives what hashing the opened file's pixels gives.
+
+    Returns
+    -------
+    Hashes
+        ``len(images) * len(views)`` rows. A picture that cannot be hashed has ``status`` other than ``Status.OK`` and
+        bits of zero. A bad picture never raises.
+
+    Raises
+    ------
+    InputError
+        For arguments that make no sense: one picture instead of a list, no views, an unknown algorithm.
+    """
+    batches = hash_batches(images, algorithm, views=views, limits=limits, workers=workers, jpeg=jpeg)
+    return Hashes.concat(batches, algorithm)

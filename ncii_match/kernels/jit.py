@@ -1,0 +1,50 @@
+"""How every kernel of the package is compiled, in one place.
+
+A kernel is compiled for one fixed signature. Inputs are declared read-only, which Numba lets a writable array
+satisfy but not the other way round, so a memory-mapped bank and a fresh array run the same machine code and
+nothing is compiled a second time in the middle of a request.
+
+The compiled code is cached beside the package, or in a per-user folder when that place cannot be written
+(Numba's own rule; ``NUMBA_CACHE_DIR`` overrides both).
+"""
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import numba
+from numba import types
+
+KernelT = TypeVar("KernelT", bound=Callable[..., Any])
+
+COMPILED: dict[str, Callable[..., Any]] = {}
+"""Every compiled function by ``module.name``: the house test looks for a naive twin of each."""
+
+u8, u16, u32, u64 = types.uint8, types.uint16, types.uint32, types.uint64
+i32, i64 = types.int32, types.int64
+f32, f64 = types.float32, types.float64
+
+
+def given(dtype: Any, ndim: int) -> Any:
+    """An input array: C-contiguous, read-only accepted."""
+    return types.Array(dtype, ndim, "C", readonly=True)
+
+
+def filled(dtype: Any, ndim: int) -> Any:
+    """An output or scratch array: C-contiguous, allocated by the caller."""
+    return types.Array(dtype, ndim, "C")
+
+
+def kernel(result: Any, *arguments: Any) -> Callable[[KernelT], KernelT]:
+    """Compile a function for exactly this signature: no GIL, no threads of its own, no reordered arithmetic."""
+
+    def compile_for(function: KernelT) -> KernelT:
+        compiled = numba.njit(result(*arguments), nogil=True, cache=True, error_model="numpy")(function)
+        COMPILED[f"{function.__module__.rpartition('.')[2]}.{function.__name__}"] = compiled
+        return compiled  # type: ignore[no-any-return]
+
+    return compile_for
+
+
+def part(function: KernelT) -> KernelT:
+    """A piece of a kernel, compiled into its caller and never called from Python."""
+    return numba.njit(nogil=True, error_model="numpy")(function)  # type: ignore[no-any-return]

@@ -1,0 +1,16 @@
+"""Whole-number luma, as Pillow computes it for mode ``L``: the grey picture that pHash is defined on."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ncii_match.kernels.jit import filled, given, i64, kernel, u8
+
+
+@kernel(i64, given(u8, 3), filled(u8, 2))
+def luma(pixels: NDArray[np.uint8], grey: NDArray[np.uint8]) -> int:
+    """RGB [h, w, 3] to grey [h, w]: ``(19595 R + 38470 G + 7471 B + 32768) >> 16``, ITU-R 601 in 16-bit fixed point."""
+    for y in range(pixels.shape[0]):
+        for x in range(pixels.shape[1]):
+            red, green, blue = np.int32(pixels[y, x, 0]), np.int32(pixels[y, x, 1]), np.int32(pixels[y, x, 2])
+            grey[y, x] = np.uint8((red * 19595 + green * 38470 + blue * 7471 + 32768) >> 16)
+    return 0

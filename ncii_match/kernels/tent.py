@@ -1,0 +1,171 @@
+"""PDQ's smoothing and sampling as a small banded matrix.
+
+PDQ blurs a picture with two clipped box passes along each dimension and then samples 64 points. Along one dimension
+of n samples that is linear: a matrix of 64 rows with about ``2 * window - 1`` non-zero weights each, a tent. Clipping
+only changes the tents that touch an edge. Weights are scaled by ``window ** 2``, so away from the edges they are whole
+numbers, and sums of pixels under them are exact in whichever order they are added.
+
+The same matrix absorbs three other linear steps: the nearest resampling of profile ``512``, a mirror image, and a
+JPEG decoded at a fraction of its size. The samples of such a JPEG are means of s x s pixels. Between them the picture
+is taken to be the parabola through three neighbouring means that keeps each mean (the reconstruction of finite-volume
+methods), which is again linear: each weight is shared between a sample and its two neighbours. At 1080p and a quarter
+of the size this costs 0.3 bits where giving the whole weight to the sample itself costs 0.7 (docs/accuracy.md).
+
+Source: the PDQ reference implementation, https://github.com/facebook/ThreatExchange/tree/main/pdq (downscaling).
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ncii_match.kernels.jit import f32, f64, filled, given, i64, kernel, u8, u16
+
+SIDE = 64
+"""Samples along each dimension of the picture that is transformed."""
+
+U16_WEIGHT_LIMIT = 257
+"""Largest sum of whole weights under which a sum of 8-bit pixels still fits 16 bits: 255 * 257 == 65,535."""
+
+
+@kernel(i64, i64, i64, i64, i64, filled(i64, 1), filled(i64, 1), filled(f64, 2))
+def band(
+    n: int,
+    resampled: int,
+    scale: int,
+    mirrored: int,
+    first: NDArray[np.int64],
+    count: NDArray[np.int64],
+    weights: NDArray[np.float64],
+) -> int:
+    """Fill ``weights[i, :count[i]]`` with the weights of samples ``first[i]`` and following, for 64 outputs i.
+
+    n: samples of the full-size picture. resampled: 0, or the length it is brought to first (nearest, ``i * n // r``).
+    scale: the samples at hand are means of ``scale`` full-size ones (1, 2, 4, 8). mirrored: 0 or 1.
+    Each row sums to ``window ** 2``. Returns the window, or 0 when ``weights`` has too few columns.
+    """
+    length = resampled if resampled > 0 else n
+    w = (length + 127) // 128
+    half = (w + 2) // 2
+    left, right = w - half, half - 1
+    for i in range(SIDE):
+        centre = (2 * i + 1) * length // (2 * SIDE)
+        a, b = max(0, centre - left), min(length - 1, centre + right)
+        low, high = max(0, a - left), min(length - 1, b + right)
+        if resampled > 0:
+            low, high = low * n // length, high * n // length
+        if mirrored:
+            low, high = n - 1 - high, n - 1 - low
+        samples = (n + scale - 1) // scale
+        low, high = low // scale, high // scale
+        if scale > 1:  # the neighbours of a sample take part in what is inferred about its inside
+            low, high = max(0, low - 1), min(samples - 1, high + 1)
+        if high - low + 1 > weights.shape[1]:
+            return 0
+        first[i] = low
+        count[i] = high - low + 1
+        for k in range(count[i]):
+            weights[i, k] = 0.0
+        for p in range(a, b + 1):
+            c, d = max(0, p - left), min(length - 1, p + right)
+            share = (w / (b - a + 1)) * (w / (d - c + 1))
+            for k in range(c, d + 1):
+                q = k * n // length if resampled > 0 else k
+                q = n - 1 - q if mirrored else q
+                at = q // scale
+                if scale == 1:
+                    weights[i, at - low] += share
+                else:
+                    t = (q - at * scale + 0.5) / scale - 0.5  # place inside the sample, from -0.5 to 0.5
+                    slope = share * t / 2.0
+                    bend = share * (t * t - (1.0 - 1.0 / (scale * scale)) / 12.0) / 2.0
+                    weights[i, at - low] += share - 2.0 * bend
+                    weights[i, max(0, at - 1) - low] += bend - slope
+                    weights[i, min(samples - 1, at + 1) - low] += bend + slope
+    return w
+
+
+@kernel(
+    i64,
+    given(i64, 2), given(i64, 2), given(f64, 3),
+    filled(i64, 2), filled(i64, 1), filled(f32, 3), filled(u16, 3), filled(u8, 1),
+)  # fmt: skip
+def row_plan(
+    first: NDArray[np.int64],
+    count: NDArray[np.int64],
+    weights: NDArray[np.float64],
+    rows: NDArray[np.int64],
+    used: NDArray[np.int64],
+    real: NDArray[np.float32],
+    whole: NDArray[np.uint16],
+    exact: NDArray[np.uint8],
+) -> int:
+    """One or two bands [p, 64, k] as a list of picture rows for each output, without those of weight 0.
+
+    Output i of the first band and output 63 - i of the second (the mirrored one) lie over nearly the same rows, so
+    they share a list. ``used[i]`` rows are listed, a multiple of 4: the last may repeat a row with weight 0. ``real``
+    and ``whole`` [p, 64, k + 8] hold the weights; ``exact[i]`` says that ``whole`` may be used: they are whole
+    numbers, and no run of eight exceeds the 16-bit limit. Returns how many outputs are exact.
+    """
+    bands, exact_outputs = first.shape[0], 0
+    for i in range(SIDE):
+        low, high = first[0, i], first[0, i] + count[0, i]
+        if bands == 2:
+            low = min(low, first[1, SIDE - 1 - i])
+            high = max(high, first[1, SIDE - 1 - i] + count[1, SIDE - 1 - i])
+        m = 0
+        for row in range(low, high):
+            weighed = False
+            for p in range(bands):
+                j = i if p == 0 else SIDE - 1 - i
+                k = row - first[p, j]
+                value = weights[p, j, k] if k >= 0 and k < count[p, j] else 0.0
+                real[p, i, m] = value
+                weighed = weighed or value != 0.0
+            rows[i, m] = row
+            m += 1 if weighed else 0
+        used[i] = (m + 3) // 4 * 4
+        for k in range(m, used[i]):
+            rows[i, k] = rows[i, m - 1]
+            for p in range(bands):
+                real[p, i, k] = 0.0
+        fits = True
+        for p in range(bands):
+            for k in range(0, used[i], 8):
+                eight = 0.0
+                for z in range(k, min(used[i], k + 8)):
+                    value = float(real[p, i, z])
+                    eight += value
+                    fits = fits and value == np.floor(value) and eight <= U16_WEIGHT_LIMIT
+                    whole[p, i, z] = np.uint16(value) if fits else 0
+        exact[i] = 1 if fits else 0
+        exact_outputs += exact[i]
+    return exact_outputs
+
+
+@kernel(i64, given(i64, 1), given(i64, 1), given(f64, 2), given(f64, 1), filled(i64, 1), filled(i64, 1), filled(f64, 2))
+def column_plan(
+    first: NDArray[np.int64],
+    count: NDArray[np.int64],
+    weights: NDArray[np.float64],
+    channel_weights: NDArray[np.float64],
+    start: NDArray[np.int64],
+    blocks: NDArray[np.int64],
+    wide: NDArray[np.float64],
+) -> int:
+    """A band over interleaved channels: luma and smoothing along a row become one weighted sum.
+
+    ``wide[i]`` holds, from sample ``start[i]`` on, weight times channel weight, padded with zeros to ``blocks[i]``
+    blocks of eight. Returns the largest number of blocks.
+    """
+    channels = channel_weights.shape[0]
+    longest = 0
+    for i in range(SIDE):
+        start[i] = first[i] * channels
+        size = count[i] * channels
+        blocks[i] = (size + 7) // 8
+        longest = max(longest, blocks[i])
+        for k in range(count[i]):
+            for channel in range(channels):
+                wide[i, k * channels + channel] = weights[i, k] * channel_weights[channel]
+        for k in range(size, 8 * blocks[i]):
+            wide[i, k] = 0.0
+    return longest

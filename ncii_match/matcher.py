@@ -1,0 +1,96 @@
+"""The whole road in one object: bytes -> hashes -> matches -> decision. The only module that knows all of it."""
+
+from collections.abc import Iterable, Iterator
+from os import PathLike
+from types import TracebackType
+
+from ncii_match.bank.snapshot import Snapshot
+from ncii_match.decide import Policy, decide
+from ncii_match.decode.image import Source
+from ncii_match.decode.limits import DecodeLimits
+from ncii_match.errors import PolicyError
+from ncii_match.ingest import hash_batches
+from ncii_match.values import Decision, Decisions, Hashes, View, Views
+
+
+class Matcher:
+    """Checks pictures against the current snapshot of a bank. May be used from many threads; a context manager.
+
+    Parameters
+    ----------
+    bank_dir : the bank's directory (only ``CURRENT`` and ``snapshots/`` are read).
+    policy : what counts as a match and what follows; for PDQ banks the default is 31 bits, everything for review but
+        confirmed entries, which block.
+    views : ways of looking at each picture; the eight orientations by default.
+    limits : bounds on each picture.
+    workers : threads of ``check_many``; None for every core.
+
+    Raises
+    ------
+    BankError and its kinds when there is no usable snapshot; PolicyError when the policy does not fit the bank.
+
+    Pictures are decoded in this process.
+    """
+
+    def __init__(
+        self,
+        bank_dir: str | PathLike[str],
+        *,
+        policy: Policy | None = None,
+        views: tuple[View, ...] = Views.DIHEDRAL,
+        limits: DecodeLimits = DecodeLimits(),
+        workers: int | None = None,
+    ) -> None:
+        self._bank_dir = bank_dir
+        self._snapshot = Snapshot.open(bank_dir)
+        self.policy = Policy.default_for(self._snapshot.algorithm) if policy is None else policy
+        self.views, self.limits, self.workers = tuple(views), limits, workers
+        radius = self._snapshot.index.max_radius
+        if self.policy.threshold > radius:
+            raise PolicyError(f"threshold {self.policy.threshold} is above the bank's search radius, {radius}")
+
+    @property
+    def snapshot(self) -> Snapshot:
+        """The snapshot that answers now."""
+        return self._snapshot
+
+    def refresh(self) -> Snapshot:
+        """Take up what was published since. A check under way finishes on the snapshot it started with."""
+        self._snapshot = Snapshot.open(self._bank_dir)
+        return self._snapshot
+
+    def lookup(self, hashes: Hashes) -> Decisions:
+        """Judge hashes made elsewhere, one decision for each picture they belong to."""
+        snapshot = self._snapshot
+        matches = snapshot.index.search(hashes, self.policy.threshold)
+        return decide(hashes, matches, snapshot.entries_of(matches), self.policy)
+
+    def check(self, image: Source) -> Decision:
+        """Judge one picture: bytes, path, file object, Pillow image or array."""
+        return next(self.check_many([image], workers=1))
+
+    def check_many(self, images: Iterable[Source], *, workers: int | None = None) -> Iterator[Decision]:
+        """Judge pictures in order, as they are read; bounded memory."""
+        batches = hash_batches(
+            images,
+            self._snapshot.algorithm,
+            views=self.views,
+            limits=self.limits,
+            workers=self.workers if workers is None else workers,
+        )
+        for hashes in batches:
+            decisions = self.lookup(hashes)
+            for row in range(len(decisions)):
+                yield decisions[row]
+
+    def close(self) -> None:
+        """Let go of the snapshot's memory."""
+        # The maps are freed with the last reference; nothing else is held.
+
+    def __enter__(self) -> "Matcher":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

@@ -1,0 +1,70 @@
+"""What can happen, named: to an input, to a hold, as a result. The lowest words of the house: imports nothing."""
+
+from enum import IntEnum
+
+
+class Status(IntEnum):
+    """Whether one picture gave a hash, and if not, why. Stored as one byte."""
+
+    OK = 0
+    EMPTY = 1
+    NOT_AN_IMAGE = 2
+    FORMAT_NOT_ALLOWED = 3
+    TRUNCATED = 4
+    CORRUPT = 5
+    TOO_MANY_BYTES = 6
+    TOO_MANY_PIXELS = 7
+    TOO_MANY_FRAMES = 8
+    TOO_SMALL = 9
+    CANNOT_READ = 10
+    UNSUPPORTED_INPUT = 11
+    OUT_OF_MEMORY = 12
+
+    @property
+    def reason(self) -> str:
+        """One sentence for a person."""
+        return _REASONS[self]
+
+
+_REASONS = {
+    Status.OK: "The picture was hashed.",
+    Status.EMPTY: "There are no bytes.",
+    Status.NOT_AN_IMAGE: "The content is not a picture in any known format.",
+    Status.FORMAT_NOT_ALLOWED: "The content is a picture in a format that is not on the list of allowed ones.",
+    Status.TRUNCATED: "The file ends before the picture does.",
+    Status.CORRUPT: "The file's content is damaged.",
+    Status.TOO_MANY_BYTES: "The file is larger than the limit.",
+    Status.TOO_MANY_PIXELS: "The picture has more pixels than the limit.",
+    Status.TOO_MANY_FRAMES: "The animation has more frames than the limit.",
+    Status.TOO_SMALL: "A side is shorter than the hash needs (5 pixels for PDQ).",
+    Status.CANNOT_READ: "The file could not be opened or read.",
+    Status.UNSUPPORTED_INPUT: "The object is not bytes, a path, a file, a Pillow image or a pixel array.",
+    Status.OUT_OF_MEMORY: "There was not enough memory to decode the picture.",
+}
+
+
+class Outcome(IntEnum):
+    """What is known about one picture. "Could not look" is never "no match"."""
+
+    NO_MATCH = 0
+    MATCH = 1
+    LOW_QUALITY = 2
+    UNREADABLE = 3
+    UNKNOWN = 4
+
+
+class Action(IntEnum):
+    """What the policy asks the platform to do."""
+
+    ALLOW = 0
+    REVIEW = 1
+    BLOCK = 2
+
+
+class State(IntEnum):
+    """How far a hold on an entry has been looked into; the strongest active hold speaks for the entry."""
+
+    SEED = 0
+    CONFIRMED = 1
+    DISPUTED = 2
+    WITHDRAWN = 3

@@ -1,0 +1,69 @@
+"""The Arrow form of the values. Column order, types and metadata here are a promise to whoever stores them."""
+
+import numpy as np
+import pyarrow as pa
+
+from ncii_match.errors import InputError
+from ncii_match.values import Algorithm, Hashes
+
+ALGORITHM_KEY = b"ncii_match.algorithm"
+"""Metadata key of a hash column; the value is the algorithm's text form, ``pdq-256/full/1``."""
+
+
+def hash_field(algorithm: Algorithm, name: str = "hash") -> pa.Field:
+    """A column of packed hashes that says which algorithm made them."""
+    return pa.field(name, pa.binary(algorithm.nbytes), False, {ALGORITHM_KEY: str(algorithm).encode()})
+
+
+def hashes_schema(algorithm: Algorithm) -> pa.Schema:
+    """hash fixed_size_binary, quality, status, view uint8, source_row uint32."""
+    return pa.schema(
+        [
+            hash_field(algorithm),
+            pa.field("quality", pa.uint8(), False),
+            pa.field("status", pa.uint8(), False),
+            pa.field("source_row", pa.uint32(), False),
+            pa.field("view", pa.uint8(), False),
+        ]
+    )
+
+
+def hashes_to_arrow(hashes: Hashes) -> pa.RecordBatch:
+    """Hashes as one record batch. No copy."""
+    schema = hashes_schema(hashes.algorithm)
+    packed = pa.FixedSizeBinaryArray.from_buffers(
+        schema.field("hash").type, len(hashes), [None, pa.py_buffer(hashes.bits)]
+    )
+    rest = [pa.array(column) for column in (hashes.quality, hashes.status, hashes.source_row, hashes.view)]
+    return pa.RecordBatch.from_arrays([packed, *rest], schema=schema)
+
+
+def hashes_from_arrow(batch: pa.RecordBatch) -> Hashes:
+    """The inverse of ``hashes_to_arrow``. Only the hash column is required; it must name its algorithm."""
+    if "hash" not in batch.schema.names:
+        raise InputError(f"the batch has no column 'hash', only {', '.join(batch.schema.names)}")
+    field = batch.schema.field("hash")
+    named = (field.metadata or {}).get(ALGORITHM_KEY)
+    if named is None:
+        raise InputError(f"the column 'hash' does not say its algorithm: add the metadata {ALGORITHM_KEY.decode()}")
+    algorithm = Algorithm.parse(named.decode())
+    if field.type != pa.binary(algorithm.nbytes):
+        raise InputError(f"the column 'hash' is {field.type}; {algorithm} needs {pa.binary(algorithm.nbytes)}")
+    column = batch.column("hash")
+    if column.null_count:
+        raise InputError(f"the column 'hash' has {column.null_count} nulls; leave such rows out")
+    start = column.offset * algorithm.nbytes
+    buffer = np.frombuffer(column.buffers()[1], np.uint8) if len(column) else np.empty(0, np.uint8)
+    bits = buffer[start : start + len(column) * algorithm.nbytes].reshape(-1, algorithm.nbytes)
+
+    def optional(name: str) -> np.ndarray | None:
+        return batch.column(name).to_numpy(zero_copy_only=True) if name in batch.schema.names else None
+
+    return Hashes(
+        algorithm,
+        bits,
+        optional("quality"),  # type: ignore[arg-type]
+        optional("status"),  # type: ignore[arg-type]
+        optional("source_row"),  # type: ignore[arg-type]
+        optional("view"),  # type: ignore[arg-type]
+    )

@@ -1,0 +1,413 @@
+"""The words of the house: one frozen type for each thing that travels the road.
+
+bytes -> Picture -> Hashes -> Matches -> Decisions. Everything here is data: arrays with stated shapes, checked once
+when they are made, read-only from then on.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from enum import IntEnum
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ncii_match.errors import AlgorithmMismatchError, InputError
+from ncii_match.outcomes import Action, Outcome, Status
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+UNKNOWN_QUALITY = 255
+"""The value of ``Hashes.quality`` where the hash came without one."""
+
+PDQ_THRESHOLD = 31
+"""Bits within which two PDQ hashes are taken for the same picture, inclusive: the distance that Meta's PDQ paper
+recommends, and the default of every deployment we know. The only place where the number is written."""
+
+PDQ_MIN_QUALITY = 50
+"""PDQ quality below which a hash says too little to be matched: the same source discards 49 and less."""
+
+_HEX = re.compile(r"[0-9a-fA-F]*\Z")
+
+
+@dataclass(frozen=True, slots=True)
+class Algorithm:
+    """Identity of a hash function. Hashes of different algorithms are never compared."""
+
+    name: str
+    bits: int
+    profile: str
+    version: int
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of one packed hash."""
+        return self.bits // 8
+
+    def __str__(self) -> str:
+        return f"{self.name}-{self.bits}/{self.profile}/{self.version}"
+
+    @classmethod
+    def parse(cls, text: str) -> Algorithm:
+        """The inverse of ``str``: ``pdq-256/full/1``."""
+        found = re.fullmatch(r"([a-z][a-z0-9]*)-(\d+)/([a-z0-9]+)/(\d+)", text)
+        if found is None or int(found[2]) % 64:
+            raise InputError(f"{text!r} does not name an algorithm; write it like {PDQ}")
+        return cls(found[1], int(found[2]), found[3], int(found[4]))
+
+    def comparable_with(self, other: Algorithm) -> bool:
+        """Whether distances between the two mean anything: all but the profile is the same."""
+        return (self.name, self.bits, self.version) == (other.name, other.bits, other.version)
+
+
+PDQ = Algorithm("pdq", 256, "full", 1)
+"""PDQ with its tent filter over all pixels: what ``threatexchange`` and pdqhash compute."""
+
+PDQ_512 = Algorithm("pdq", 256, "512", 1)
+"""PDQ of the picture first resampled to 512x512 (nearest) when a side is longer: Meta's C++ tool."""
+
+PHASH = Algorithm("phash", 64, "full", 1)
+"""The 64-bit DCT hash of ``ImageHash.phash``."""
+
+
+class View(IntEnum):
+    """One way of looking at a picture: bit 0 mirrors it left to right, bit 1 top to bottom, bit 2 then swaps its axes;
+    bit 3 hashes it under the algorithm's other profile."""
+
+    UPRIGHT = 0
+    MIRROR = 1
+    FLIP = 2
+    HALF_TURN = 3
+    TRANSPOSE = 4
+    TURN_LEFT = 5
+    TURN_RIGHT = 6
+    TRANSVERSE = 7
+    OTHER_UPRIGHT = 8
+    OTHER_MIRROR = 9
+    OTHER_FLIP = 10
+    OTHER_HALF_TURN = 11
+    OTHER_TRANSPOSE = 12
+    OTHER_TURN_LEFT = 13
+    OTHER_TURN_RIGHT = 14
+    OTHER_TRANSVERSE = 15
+
+    @property
+    def orientation(self) -> View:
+        """The same view under the algorithm's own profile."""
+        return View(self & 7)
+
+    @property
+    def other_profile(self) -> bool:
+        """Whether the picture is hashed under the algorithm's other profile."""
+        return bool(self & 8)
+
+    @property
+    def label(self) -> str:
+        """For a person: ``turn left``, ``mirror, other profile``."""
+        text = self.orientation.name.lower().replace("_", " ")
+        return text + ", other profile" if self.other_profile else text
+
+
+class Views:
+    """Named sets of views."""
+
+    UPRIGHT: ClassVar[tuple[View, ...]] = (View.UPRIGHT,)
+    DIHEDRAL: ClassVar[tuple[View, ...]] = tuple(View(v) for v in range(8))
+    ALL: ClassVar[tuple[View, ...]] = tuple(View)
+
+
+def _frozen(array: Any, dtype: type, shape: tuple[int | None, ...], name: str) -> NDArray[Any]:
+    """A C-contiguous read-only view (no copy where the array is that already) of the wanted type and shape."""
+    result = np.ascontiguousarray(array)
+    if result.dtype != dtype:  # rare: batches are made with the right types
+        if not np.can_cast(result.dtype, dtype, "same_kind") and result.size:
+            raise InputError(f"{name} must be {np.dtype(dtype)}, not {result.dtype}")
+        result = result.astype(dtype)
+    if result.ndim != len(shape) or any(want not in (None, have) for want, have in zip(shape, result.shape, strict=True)):
+        wanted = ", ".join("n" if side is None else str(side) for side in shape)
+        raise InputError(f"{name} must have the shape ({wanted}), not {result.shape}")
+    result = result.view()
+    result.flags.writeable = False
+    return result
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Picture:
+    """Decoded pixels on their way to a hash.
+
+    pixels : uint8 [h, w] luma, or [h, w, 3] RGB, C-contiguous.
+    height, width : size in pixels of the picture as stored; larger than ``pixels`` for a JPEG decoded at a fraction.
+    scale : 1, 2, 4 or 8; each sample is then the mean of ``scale x scale`` stored pixels.
+    """
+
+    pixels: NDArray[np.uint8]
+    height: int
+    width: int
+    scale: int = 1
+
+
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class Hashes:
+    """A batch of hashes, the currency of the house. One row for each view of each picture, in order.
+
+    algorithm : Algorithm
+    bits : uint8 [n, algorithm.nbytes], C-contiguous, read-only, in the byte order of the written (hex) form. All zero
+        where ``status`` is not OK.
+    quality : uint8 [n], 0..100, 255 where not known.
+    status : uint8 [n], ``Status``.
+    source_row : uint32 [n], the input picture that a row belongs to; ``arange(n)`` when there is one view of each.
+    view : uint8 [n], ``View``.
+    """
+
+    algorithm: Algorithm
+    bits: NDArray[np.uint8]
+    quality: NDArray[np.uint8] = field(default=None)  # type: ignore[assignment]
+    status: NDArray[np.uint8] = field(default=None)  # type: ignore[assignment]
+    source_row: NDArray[np.uint32] = field(default=None)  # type: ignore[assignment]
+    view: NDArray[np.uint8] = field(default=None)  # type: ignore[assignment]
+
+    def __post_init__(self) -> None:
+        bits = _frozen(self.bits, np.uint8, (None, self.algorithm.nbytes), "bits")
+        n = len(bits)
+        object.__setattr__(self, "bits", bits)
+        for name, dtype, fill in (
+            ("quality", np.uint8, UNKNOWN_QUALITY),
+            ("status", np.uint8, Status.OK),
+            ("source_row", np.uint32, None),
+            ("view", np.uint8, View.UPRIGHT),
+        ):
+            given = getattr(self, name)
+            if given is None:
+                given = np.arange(n, dtype=dtype) if fill is None else np.full(n, fill, dtype)
+            object.__setattr__(self, name, _frozen(given, dtype, (n,), name))
+
+    def __len__(self) -> int:
+        return len(self.bits)
+
+    def __getitem__(self, rows: int | slice | NDArray[Any] | Sequence[int]) -> Hashes:
+        """The chosen rows, always as ``Hashes``; a single number gives a batch of one."""
+        if isinstance(rows, int | np.integer):
+            if not -len(self) <= rows < len(self):
+                raise IndexError(f"row {rows} of {len(self)}")
+            rows = slice(int(rows) % len(self), int(rows) % len(self) + 1)
+        return Hashes(
+            self.algorithm, self.bits[rows], self.quality[rows], self.status[rows], self.source_row[rows], self.view[rows]
+        )
+
+    def __repr__(self) -> str:
+        return f"<Hashes {self.algorithm}: {len(self)} rows, {int(np.sum(self.status == Status.OK))} hashed>"
+
+    @property
+    def pictures(self) -> int:
+        """How many input pictures the rows belong to."""
+        return int(self.source_row.max()) + 1 if len(self) else 0
+
+    @classmethod
+    def from_hex(
+        cls, texts: Iterable[str], algorithm: Algorithm = PDQ, quality: Sequence[int] | NDArray[Any] | None = None
+    ) -> Hashes:
+        """Hashes from their written form: exactly ``algorithm.nbytes * 2`` hexadecimal characters of either case,
+        white space around them ignored. Raises InputError naming the first text that is not one."""
+        digits = 2 * algorithm.nbytes
+        clean: list[str] = []
+        for row, text in enumerate(texts):
+            stripped = text.strip()
+            if len(stripped) != digits or not _HEX.match(stripped):
+                kind = f"{len(stripped)} characters" if len(stripped) != digits else "other characters"
+                raise InputError(f"text {row} has {kind}; a hash of {algorithm} is {digits} hexadecimal digits")
+            clean.append(stripped)
+        bits = np.frombuffer(bytes.fromhex("".join(clean)), np.uint8).reshape(-1, algorithm.nbytes)
+        return cls(algorithm, bits, None if quality is None else np.asarray(quality))  # type: ignore[arg-type]
+
+    def to_hex(self) -> list[str]:
+        """The written form of each row; the empty-handed rows (status not OK) give zeros, so look at ``status``."""
+        digits, text = 2 * self.algorithm.nbytes, self.bits.tobytes().hex()
+        return [text[k : k + digits] for k in range(0, len(text), digits)]
+
+    def to_arrow(self) -> pa.RecordBatch:
+        """One record batch (``schemas.hashes_schema``); the hash column shares memory with ``bits``."""
+        from ncii_match import schemas
+
+        return schemas.hashes_to_arrow(self)
+
+    @classmethod
+    def from_arrow(cls, batch: pa.RecordBatch) -> Hashes:
+        """The inverse of ``to_arrow``; the algorithm is read from the field's metadata. Shares memory."""
+        from ncii_match import schemas
+
+        return schemas.hashes_from_arrow(batch)
+
+    @classmethod
+    def concat(cls, batches: Iterable[Hashes], algorithm: Algorithm = PDQ) -> Hashes:
+        """All rows one after the other; ``source_row`` goes on counting. ``algorithm`` is for an empty list."""
+        parts = list(batches)
+        if not parts:
+            return cls(algorithm, np.empty((0, algorithm.nbytes), np.uint8))
+        for part in parts:
+            if part.algorithm != parts[0].algorithm:
+                raise AlgorithmMismatchError(f"cannot join hashes of {parts[0].algorithm} and {part.algorithm}")
+        firsts = np.cumsum([0] + [part.pictures for part in parts[:-1]], dtype=np.uint32)
+        return cls(
+            parts[0].algorithm,
+            np.concatenate([part.bits for part in parts]),
+            np.concatenate([part.quality for part in parts]),
+            np.concatenate([part.status for part in parts]),
+            np.concatenate([part.source_row + first for part, first in zip(parts, firsts, strict=True)]),
+            np.concatenate([part.view for part in parts]),
+        )
+
+
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class Matches:
+    """Every entry within the radius of each picture, exact.
+
+    offsets : int64 [q + 1]; picture i owns rows ``offsets[i]:offsets[i + 1]``.
+    entry_ids : int64 [m], within a picture sorted by (distance, entry id).
+    distances : uint16 [m], whole bits.
+    views : uint8 [m], the view of the picture that came closest (the lowest numbered of several).
+    radius : the search bound in bits, inclusive.
+    """
+
+    offsets: NDArray[np.int64]
+    entry_ids: NDArray[np.int64]
+    distances: NDArray[np.uint16]
+    views: NDArray[np.uint8]
+    radius: int
+
+    def __post_init__(self) -> None:
+        offsets = _frozen(self.offsets, np.int64, (None,), "offsets")
+        if len(offsets) == 0 or offsets[0] != 0 or np.any(np.diff(offsets) < 0):
+            raise InputError("offsets must start at 0 and never fall")
+        object.__setattr__(self, "offsets", offsets)
+        m = int(offsets[-1])
+        for name, dtype in (("entry_ids", np.int64), ("distances", np.uint16), ("views", np.uint8)):
+            object.__setattr__(self, name, _frozen(getattr(self, name), dtype, (m,), name))
+
+    def __len__(self) -> int:
+        """Number of pictures searched for, matched or not."""
+        return len(self.offsets) - 1
+
+    def __repr__(self) -> str:
+        return f"<Matches: {len(self.entry_ids)} entries within {self.radius} bits of {len(self)} pictures>"
+
+
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class Entries:
+    """What is known about some entries, looked up by id: the bank's word on a set of matches.
+
+    entry_ids : int64 [e], rising. states : uint8 [e], ``State``. cases : one tuple of case references for each.
+    """
+
+    entry_ids: NDArray[np.int64]
+    states: NDArray[np.uint8]
+    cases: tuple[tuple[str, ...], ...]
+
+    def __post_init__(self) -> None:
+        ids = _frozen(self.entry_ids, np.int64, (None,), "entry_ids")
+        object.__setattr__(self, "entry_ids", ids)
+        object.__setattr__(self, "states", _frozen(self.states, np.uint8, (len(ids),), "states"))
+        if len(self.cases) != len(ids) or np.any(np.diff(ids) <= 0):
+            raise InputError("entries need rising ids and one tuple of cases each")
+
+    def __len__(self) -> int:
+        return len(self.entry_ids)
+
+    def row_of(self, entry_id: int) -> int:
+        """The row that describes an entry. Raises InputError when it is not among these."""
+        row = int(np.searchsorted(self.entry_ids, entry_id))
+        if row == len(self) or self.entry_ids[row] != entry_id:
+            raise InputError(f"entry {entry_id} is not among the entries given")
+        return row
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """One picture judged. ``entry_ids`` are those within the threshold, best first; ``distance`` and ``view`` belong
+    to the best and are None without one."""
+
+    outcome: Outcome
+    action: Action
+    status: Status
+    quality: int | None
+    entry_ids: tuple[int, ...]
+    cases: tuple[str, ...]
+    distance: int | None
+    view: View | None
+
+    def explain(self) -> str:
+        """One sentence for a person."""
+        match self.outcome:
+            case Outcome.MATCH:
+                view = View(self.view or 0).label
+                return f"Matches entry {self.entry_ids[0]} at distance {self.distance} ({view}): {self.action.name.lower()}."
+            case Outcome.NO_MATCH:
+                return "No entry of the bank is within the threshold."
+            case Outcome.LOW_QUALITY:
+                return f"Quality {self.quality} is too low for a distance to mean anything."
+            case Outcome.UNREADABLE:
+                return self.status.reason
+            case _:
+                return "The bank could not be looked at, so nothing is known."
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return {
+            "outcome": self.outcome.name,
+            "action": self.action.name,
+            "status": self.status.name,
+            "reason": self.explain(),
+            "quality": self.quality,
+            "entry_ids": list(self.entry_ids),
+            "cases": list(self.cases),
+            "distance": self.distance,
+            "view": None if self.view is None else self.view.name,
+        }
+
+
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class Decisions:
+    """A batch of pictures judged, one row each; ``[i]`` gives a ``Decision``.
+
+    outcome : uint8 [n], ``Outcome``. action : uint8 [n], ``Action``. status : uint8 [n], ``Status``.
+    quality : uint8 [n], 255 where not known. counts : int64 [n], entries within the threshold.
+    matches, entries : what was judged.
+    """
+
+    outcome: NDArray[np.uint8]
+    action: NDArray[np.uint8]
+    status: NDArray[np.uint8]
+    quality: NDArray[np.uint8]
+    counts: NDArray[np.int64]
+    matches: Matches
+    entries: Entries
+
+    def __len__(self) -> int:
+        return len(self.outcome)
+
+    def __getitem__(self, i: int) -> Decision:
+        if not -len(self) <= i < len(self):
+            raise IndexError(f"row {i} of {len(self)}")
+        i %= len(self)
+        outcome = Outcome(int(self.outcome[i]))
+        first = int(self.matches.offsets[i])
+        matched = outcome is Outcome.MATCH
+        ids = tuple(self.matches.entry_ids[first : first + int(self.counts[i])].tolist()) if matched else ()
+        quality = int(self.quality[i])
+        return Decision(
+            outcome,
+            Action(int(self.action[i])),
+            Status(int(self.status[i])),
+            None if quality == UNKNOWN_QUALITY else quality,
+            ids,
+            tuple(sorted({case for entry in ids for case in self.entries.cases[self.entries.row_of(entry)]})),
+            int(self.matches.distances[first]) if matched else None,
+            View(int(self.matches.views[first])) if matched else None,
+        )
+
+    def __repr__(self) -> str:
+        found = {one.name: int(np.sum(self.outcome == one)) for one in Outcome}
+        return f"<Decisions: {', '.join(f'{count} {name}' for name, count in found.items() if count)}>"
