@@ -123,9 +123,12 @@ class Views:
 def _frozen(array: Any, dtype: type, shape: tuple[int | None, ...], name: str) -> NDArray[Any]:
     """A C-contiguous read-only view (no copy where the array is that already) of the wanted type and shape."""
     result = np.ascontiguousarray(array)
-    if result.dtype != dtype:  # rare: batches are made with the right types
-        if not np.can_cast(result.dtype, dtype, "same_kind") and result.size:
-            raise InputError(f"{name} must be {np.dtype(dtype)}, not {result.dtype}")
+    if result.dtype != dtype:
+        limits = np.iinfo(dtype)
+        if result.size and (
+            result.dtype.kind not in "iu" or result.min() < limits.min or result.max() > limits.max
+        ):
+            raise InputError(f"{name} must be {np.dtype(dtype)}, or whole numbers that fit it, not {result.dtype}")
         result = result.astype(dtype)
     if result.ndim != len(shape) or any(want not in (None, have) for want, have in zip(shape, result.shape, strict=True)):
         wanted = ", ".join("n" if side is None else str(side) for side in shape)

@@ -68,8 +68,9 @@ def ends_early(name: str, data: bytes) -> bool:
 
 
 def _boxes_overrun(data: bytes) -> bool:
-    at = 0
+    at, samples_seen = 0, False
     while at + 8 <= len(data):
+        samples_seen = samples_seen or data[at + 4 : at + 8] == b"mdat"
         size = int.from_bytes(data[at : at + 4], "big")
         if size == 1:
             size = int.from_bytes(data[at + 8 : at + 16], "big")
@@ -78,16 +79,23 @@ def _boxes_overrun(data: bytes) -> bool:
         if size < 8:
             return False
         at += size
-    return at != len(data)
+    return at != len(data) or not samples_seen
 
 
 def _tiff_overruns(data: bytes) -> bool:
-    order = "<" if data[:2] == b"II" else ">"
-    if data[2:4] in (b"+\x00", b"\x00+"):
-        first = struct.unpack_from(order + "Q", data, 8)[0] if len(data) >= 16 else len(data)
-    else:
-        first = struct.unpack_from(order + "I", data, 4)[0] if len(data) >= 8 else len(data)
-    return bool(first + 2 >= len(data))
+    order, (offset_at, offset_type, count_type, entry) = _tiff_layout(data)
+    try:
+        first = struct.unpack_from(order + offset_type, data, offset_at)[0]
+        entries = struct.unpack_from(order + count_type, data, first)[0]
+    except (struct.error, OverflowError):
+        return True
+    return bool(first + struct.calcsize(order + count_type) + entries * entry > len(data))
+
+
+def _tiff_layout(data: bytes) -> tuple[str, tuple[int, str, str, int]]:
+    """Byte order; then where the first directory's offset is, its type, that of a count, and the bytes of one entry."""
+    big = data[2:4] in (b"+\x00", b"\x00+")
+    return "<" if data[:2] == b"II" else ">", (8, "Q", "Q", 20) if big else (4, "I", "H", 12)
 
 
 def frames_up_to(name: str, data: bytes, most: int) -> int:
@@ -121,9 +129,7 @@ def _gif_frames(data: bytes, most: int) -> int:
 
 
 def _tiff_pages(data: bytes, most: int) -> int:
-    order = "<" if data[:2] == b"II" else ">"
-    big = data[2:4] in (b"+\x00", b"\x00+")
-    offset_at, offset_type, count_type, entry = (8, "Q", "Q", 20) if big else (4, "I", "H", 12)
+    order, (offset_at, offset_type, count_type, entry) = _tiff_layout(data)
     pages = 0
     try:
         at = struct.unpack_from(order + offset_type, data, offset_at)[0]
@@ -131,6 +137,6 @@ def _tiff_pages(data: bytes, most: int) -> int:
             entries = struct.unpack_from(order + count_type, data, at)[0]
             pages += 1
             at = struct.unpack_from(order + offset_type, data, at + struct.calcsize(count_type) + entries * entry)[0]
-    except struct.error:
+    except (struct.error, OverflowError):
         pass  # the chain leaves the file: the pages so far are all there are
     return max(1, pages)

@@ -1,7 +1,8 @@
 """One picture, whatever it comes as, to pixels. Bytes, a path and a file object take one and the same way.
 
 The pixels are those stored: EXIF orientation is not applied, because banks are filled by tools that do not apply it; a
-turned copy is found by looking in eight orientations. Of an animation the first frame is taken.
+turned copy is found by looking in eight orientations. TIFF is the exception: Pillow turns it while it loads, for those
+tools too. Of an animation the first frame is taken.
 """
 
 import os
@@ -11,10 +12,20 @@ from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import AvifImagePlugin, BmpImagePlugin, GifImagePlugin, Image, ImageFile, JpegImagePlugin
-from PIL import PngImagePlugin, TiffImagePlugin, WebPImagePlugin
+from PIL import (
+    AvifImagePlugin,
+    BmpImagePlugin,
+    GifImagePlugin,
+    Image,
+    ImageFile,
+    JpegImagePlugin,
+    PngImagePlugin,
+    TiffImagePlugin,
+    WebPImagePlugin,
+    features,
+)
 
-from ncii_match.decode import container, modes
+from ncii_match.decode import container, modes, quiet
 from ncii_match.decode.limits import FORMATS, DecodeLimits
 from ncii_match.errors import DecodeError
 from ncii_match.outcomes import Status
@@ -55,37 +66,59 @@ def read_picture(
     """
     try:
         if isinstance(source, np.ndarray):
-            return _from_array(source, limits)
+            return _from_array(np.asarray(source), limits)  # asarray: a masked array by its plain samples
         if isinstance(source, Image.Image):
-            return _from_image(source, limits)
-        return _from_bytes(_bytes_of(source, limits), limits, scaled_side, jpeg)
+            with quiet.decoding(limits):
+                return _from_image(source, limits)
+        data = _bytes_of(source, limits)
+        with quiet.decoding(limits):
+            return _from_bytes(data, limits, scaled_side, jpeg)
     except MemoryError:
         raise DecodeError(Status.OUT_OF_MEMORY) from None
 
 
 def _bytes_of(source: Any, limits: DecodeLimits) -> bytes:
-    if isinstance(source, bytes | bytearray | memoryview):
-        if len(source) > limits.max_bytes:
-            raise DecodeError(Status.TOO_MANY_BYTES, f"{len(source):,} bytes; the limit is {limits.max_bytes:,}.")
-        return bytes(source)
     try:
-        if isinstance(source, str | os.PathLike):
-            # O_NONBLOCK: opening a named pipe that nobody writes to must not wait for ever.
-            with os.fdopen(os.open(source, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0)), "rb") as file:
-                if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-                    raise DecodeError(Status.CANNOT_READ, "It is not an ordinary file.")
-                data = file.read(limits.max_bytes + 1)
+        if isinstance(source, bytes | bytearray | memoryview):
+            # Counted before it is copied, and in bytes: len() of a memoryview counts whatever items it has.
+            data = bytes(source) if memoryview(source).nbytes <= limits.max_bytes else None
+        elif isinstance(source, str | os.PathLike):
+            data = _contents(source, limits.max_bytes)
         elif callable(getattr(source, "read", None)):
-            data = source.read(limits.max_bytes + 1)
+            data = _read_up_to(source, limits.max_bytes)
         else:
             raise DecodeError(Status.UNSUPPORTED_INPUT, f"It is a {type(source).__name__}.")
-    except (OSError, ValueError) as error:  # ValueError: a NUL in a path, a closed file
+    except (DecodeError, MemoryError):
+        raise
+    except Exception as error:  # a reader raises what it likes: EOFError from gzip, ValueError from a closed file
         raise DecodeError(Status.CANNOT_READ, f"{type(error).__name__}: {error}") from None
-    if not isinstance(data, bytes):
-        raise DecodeError(Status.UNSUPPORTED_INPUT, "The file was opened as text; open it with mode 'rb'.")
-    if len(data) > limits.max_bytes:
+    if data is None:
         raise DecodeError(Status.TOO_MANY_BYTES, f"More than the limit of {limits.max_bytes:,} bytes.")
     return data
+
+
+def _contents(path: str | os.PathLike[str], most: int) -> bytes | None:
+    # O_NONBLOCK: opening a named pipe that nobody writes to must not wait for ever.
+    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise DecodeError(Status.CANNOT_READ, "It is not an ordinary file.")
+        with os.fdopen(descriptor, "rb", closefd=False) as file:
+            return _read_up_to(file, most)
+    finally:  # not left to fdopen: it refuses a directory and leaves it open
+        os.close(descriptor)
+
+
+def _read_up_to(file: _Readable, most: int) -> bytes | None:
+    """What is left to read, or None when that is more than ``most`` bytes."""
+    parts: list[bytes] = []
+    left = most + 1
+    while left > 0 and (part := file.read(left)):  # raw and network files may give less at a time than asked for
+        if not isinstance(part, bytes):
+            raise DecodeError(Status.UNSUPPORTED_INPUT, "The file does not give bytes; open it with mode 'rb'.")
+        parts.append(part)
+        left -= len(part)
+    return b"".join(parts) if left > 0 else None
 
 
 def _from_bytes(data: bytes, limits: DecodeLimits, scaled_side: int | None, jpeg: JpegRoute) -> Picture:
@@ -97,15 +130,17 @@ def _from_bytes(data: bytes, limits: DecodeLimits, scaled_side: int | None, jpeg
     if name not in limits.formats:
         allowed = ", ".join(one for one in FORMATS if one in limits.formats)
         raise DecodeError(Status.FORMAT_NOT_ALLOWED, f"It is {name}; allowed are {allowed}.")
-    frames = container.frames_up_to(name, data, limits.max_frames)
     try:
+        frames = container.frames_up_to(name, data, limits.max_frames)
         image = _PLUGINS[name](BytesIO(data))
-        _within(image, limits)
+        limits.check_pixels(*image.size)
         if max(frames, getattr(image, "n_frames", 1) if name in ("AVIF", "PNG", "WEBP") else 1) > limits.max_frames:
             raise DecodeError(Status.TOO_MANY_FRAMES, f"The limit is {limits.max_frames:,}.")
         height, width = image.height, image.width
         if name == "JPEG" and jpeg == "luma" and image.mode in ("L", "RGB"):
             image.draft("L", None if scaled_side is None else (scaled_side, scaled_side))
+        if name == "PNG" and "transparency" in image.info:
+            _scale_transparency(image)
         image.decodermaxblock = len(data)  # feed it in one piece: 5 % faster than 64 KiB at a time
         image.load()
         pixels = modes.to_pixels(image)
@@ -120,28 +155,33 @@ def _from_bytes(data: bytes, limits: DecodeLimits, scaled_side: int | None, jpeg
 
 
 def _fault(name: str, data: bytes, error: Exception) -> Status:
-    cut = isinstance(error, EOFError) or "truncated" in str(error).lower() or container.ends_early(name, data)
+    cut = _says_cut(error) or container.ends_early(name, data)
     return Status.TRUNCATED if cut else Status.CORRUPT
 
 
-def _within(image: Image.Image, limits: DecodeLimits) -> None:
-    pixels = image.height * image.width
-    if pixels > limits.max_pixels:
-        raise DecodeError(
-            Status.TOO_MANY_PIXELS, f"{image.width:,} x {image.height:,}; the limit is {limits.max_pixels:,} pixels."
-        )
+def _says_cut(error: Exception) -> bool:
+    # Pillow's plugins turn an EOFError into a SyntaxError with that as its cause.
+    return isinstance(error, EOFError) or isinstance(error.__cause__, EOFError) or "truncated" in str(error).lower()
+
+
+def _scale_transparency(png: ImageFile.ImageFile) -> None:
+    """Bring a PNG's transparent colour to 8 bits; Pillow does so with the samples only."""
+    stored, key = png.tile[0].args, png.info["transparency"]
+    if stored in ("L;2", "L;4"):
+        png.info["transparency"] = key * (85 if stored == "L;2" else 17)
+    elif stored == "RGB;16B":
+        png.info["transparency"] = tuple(part >> 8 for part in key)
 
 
 def _from_image(image: Image.Image, limits: DecodeLimits) -> Picture:
-    _within(image, limits)
+    limits.check_pixels(*image.size)
     try:
         image.load()
         pixels = modes.to_pixels(image)
     except (DecodeError, MemoryError):
         raise
     except Exception as error:  # a lazily opened file is only parsed here
-        cut = isinstance(error, EOFError) or "truncated" in str(error).lower()
-        raise DecodeError(Status.TRUNCATED if cut else Status.CORRUPT, str(error)) from None
+        raise DecodeError(Status.TRUNCATED if _says_cut(error) else Status.CORRUPT, str(error)) from None
     return Picture(pixels, *pixels.shape[:2])
 
 
@@ -151,8 +191,7 @@ def _from_array(array: NDArray[Any], limits: DecodeLimits) -> Picture:
         array = array[:, :, 0]
     if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (3, 4)) or 0 in array.shape:
         raise DecodeError(Status.UNSUPPORTED_INPUT, f"Its shape is {array.shape}; wanted [h, w] or [h, w, 3].")
-    if array.shape[0] * array.shape[1] > limits.max_pixels:
-        raise DecodeError(Status.TOO_MANY_PIXELS, f"{array.shape}; the limit is {limits.max_pixels:,} pixels.")
+    limits.check_pixels(array.shape[1], array.shape[0])
     if array.dtype == np.uint8:
         pixels = array
     elif array.dtype == np.bool_:
@@ -173,4 +212,12 @@ def is_single(images: object) -> bool:
     """Whether an object is one picture rather than an iterable of them (a common slip)."""
     if isinstance(images, np.ndarray):
         return images.ndim < 4
-    return isinstance(images, str | bytes | bytearray | memoryview | os.PathLike | Image.Image) or hasattr(images, "read")
+    return isinstance(images, str | bytes | bytearray | memoryview | os.PathLike | Image.Image) or hasattr(
+        images, "read"
+    )
+
+
+def decoders() -> dict[str, bool]:
+    """Every format that can be allowed, and whether the installed Pillow can decode it."""
+    needs = {"AVIF": "avif", "JPEG": "jpg", "PNG": "zlib", "TIFF": "libtiff", "WEBP": "webp"}
+    return {name: name not in needs or bool(features.check(needs[name])) for name in FORMATS}

@@ -2,7 +2,8 @@
 
 from dataclasses import dataclass
 
-from ncii_match.errors import InputError
+from ncii_match.errors import DecodeError, InputError
+from ncii_match.outcomes import Status
 
 FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")
 """Every format that can be allowed."""
@@ -27,8 +28,16 @@ class DecodeLimits:
 
     def __post_init__(self) -> None:
         for name in ("max_bytes", "max_pixels", "max_frames"):
-            if getattr(self, name) < 1:
-                raise InputError(f"{name} is {getattr(self, name)}; it must be at least 1")
-        unknown = self.formats - set(FORMATS)
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < 1:
+                raise InputError(f"{name} is {value!r}; it must be a whole number of at least 1")
+        unknown = frozenset(self.formats) - set(FORMATS)
         if unknown:
             raise InputError(f"unknown formats {', '.join(sorted(unknown))}; known are {', '.join(FORMATS)}")
+
+    def check_pixels(self, width: int, height: int) -> None:
+        """Raise DecodeError for a picture of more pixels than allowed."""
+        if width * height > self.max_pixels:
+            raise DecodeError(
+                Status.TOO_MANY_PIXELS, f"{width:,} x {height:,}; the limit is {self.max_pixels:,} pixels."
+            )

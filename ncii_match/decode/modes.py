@@ -5,15 +5,18 @@
 | 1, L | luma as it is (0 or 255 for 1) |
 | RGB, RGBX | RGB as it is |
 | P | RGB through the palette; transparent entries over the matte |
+| 1, L, RGB, I;16 with one transparent colour (PNG tRNS) | as they are, that colour being the matte |
 | LA, PA, RGBA, La, RGBa | laid over the matte, so colours hidden under full transparency do not count |
 | CMYK (and YCCK, which JPEG decodes to it) | RGB as Pillow converts it, without a colour profile |
 | YCbCr | its luma plane |
 | HSV | RGB |
 | LAB | RGB (sRGB) through LittleCMS |
 | I;16 (all byte orders) | luma, 65,535 being white |
-| I, F | luma, the smallest of 1 (F only), 255, 65,535, 2**31 - 1 that is not below the largest sample being white |
+| I up to 255, F up to 1 | luma, 255 and 1 being white |
+| I, F with larger samples | luma, white being 255 or 65,535 if the largest sample is in its upper half, else that sample |
 
-Hashes compare pixels with each other, so a wrong guess at the white level of I or F does not change a bit.
+Hashes compare pixels with each other, so a wrong guess at the white level of I or F costs quality and not bits, as long
+as it leaves enough grey levels: 10-bit samples with 65,535 for white would have 4, and be 34 bits off.
 """
 
 from functools import lru_cache
@@ -28,6 +31,8 @@ from ncii_match.outcomes import Status
 
 MATTE = 255
 """Grey level that shows through transparent pixels: white, the page most viewers draw a picture on."""
+
+_LARGEST = float(np.finfo(np.float32).max)
 
 
 @lru_cache(1)
@@ -45,14 +50,14 @@ def _over_matte(image: Image.Image) -> Image.Image:
 
 
 def stretch(samples: NDArray[Any], fractional: bool) -> NDArray[np.uint8]:
-    """Samples [h, w] of more than 8 bits to 8, by the rule for I and F. Refuses samples that are no numbers."""
-    top = float(samples.max())
-    if not np.isfinite(top) or not np.isfinite(samples.min()):
-        raise DecodeError(Status.CORRUPT, "It has samples that are not numbers.")
-    white = next(
-        (level for level in ((1.0,) if fractional else ()) + (255.0, 65535.0, 2.0**31 - 1) if top <= level), top
-    )
-    scaled = np.multiply(samples, 255.0 / white, dtype=np.float32)
+    """Samples [h, w] of more than 8 bits to 8, by the rule for I and F. Refuses samples that are no float32 numbers."""
+    top, bottom = float(samples.max(initial=0)), float(samples.min(initial=0))
+    if not -_LARGEST <= bottom <= top <= _LARGEST:  # also where one of them is not a number
+        raise DecodeError(Status.CORRUPT, "It has samples that are not numbers, or beyond what 32-bit floats hold.")
+    known = (level for level in (255.0, 65535.0) if level / 2 < top <= level)
+    white = next(known, max(top, 1.0 if fractional else 255.0))
+    with np.errstate(over="ignore"):  # -3.4e38 marks "no data" in some TIFF files; minus infinity is black as well
+        scaled: NDArray[np.float32] = np.multiply(samples, 255.0 / white, dtype=np.float32)
     return np.clip(np.rint(scaled, out=scaled), 0, 255, out=scaled).astype(np.uint8)
 
 
@@ -61,16 +66,24 @@ def from_16_bits(samples: NDArray[np.uint16]) -> NDArray[np.uint8]:
     return ((samples.astype(np.uint32) * 255 + 32767) // 65535).astype(np.uint8)
 
 
+def _from_16_bit_image(image: Image.Image) -> NDArray[np.uint8]:
+    samples = np.asarray(image)
+    grey = from_16_bits(samples)
+    if "transparency" in image.info:  # Pillow's own conversion clips the samples and misses the colour
+        grey[samples == image.info["transparency"]] = MATTE
+    return grey
+
+
 def to_pixels(image: Image.Image) -> NDArray[np.uint8]:
     """Luma uint8 [h, w] or RGB uint8 [h, w, 3] of a loaded image, by the table above."""
     mode = image.mode
     if mode in ("P", "PA"):
-        image = image.convert("RGBA" if mode == "PA" or "transparency" in image.info else "RGB")
+        image = image.convert("RGBA" if image.has_transparency_data else "RGB")
     elif mode == "La":
         image = image.convert("LA")
     elif mode == "RGBa":
         image = image.convert("RGBA")
-    elif mode in ("RGB", "L") and "transparency" in image.info:  # one colour is transparent (PNG tRNS)
+    elif mode in ("RGB", "L", "1") and "transparency" in image.info:  # one colour is transparent (PNG tRNS)
         image = image.convert("RGBA" if mode == "RGB" else "LA")
     elif mode == "YCbCr":
         image = image.getchannel(0)
@@ -78,12 +91,12 @@ def to_pixels(image: Image.Image) -> NDArray[np.uint8]:
         image = ImageCms.applyTransform(image, _lab_to_rgb())  # type: ignore[assignment]
     elif mode == "1":
         image = image.convert("L")
-    elif mode in ("CMYK", "HSV", "RGBX") or mode.startswith("BGR"):
+    elif mode in ("CMYK", "HSV", "RGBX"):
         image = image.convert("RGB")
     if image.mode in ("LA", "RGBA"):
         image = _over_matte(image)
     if image.mode.startswith("I;16"):
-        return from_16_bits(np.asarray(image))
+        return _from_16_bit_image(image)
     if image.mode in ("I", "F"):
         return stretch(np.asarray(image), image.mode == "F")
     if image.mode not in ("L", "RGB"):

@@ -130,7 +130,7 @@ def _hash(picture: Picture, profile: str, oriented: bool) -> tuple[NDArray[np.ui
     )
     count = 8 if oriented else 1
     packed, quality = np.empty((count, 32), np.uint8), np.empty(count, np.uint8)
-    pdq.bits(squares, _BASIS, int(oriented), packed, quality)
+    pdq.pdq_bits(squares, _BASIS, int(oriented), packed, quality)
     return packed, quality
 
 

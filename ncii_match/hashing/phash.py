@@ -79,5 +79,5 @@ def hash_picture(
         down_first = _down_first(picture, bool(view & View.TRANSPOSE))
         between = np.empty((phash.THUMBNAIL, width if down_first else height), np.uint8)
         phash.thumbnail(turned, *rows, *columns, int(down_first), np.empty(width, np.int32), between, small)
-        phash.bits(small, _BASIS, bits[row])
+        phash.phash_bits(small, _BASIS, bits[row])
     return bits, np.full(len(views), UNKNOWN_QUALITY, np.uint8)

@@ -3,19 +3,11 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from ncii_match.kernels.jit import filled, given, i64, kernel, part, u16, u64
+from ncii_match.kernels.jit import filled, given, i64, kernel, u16, u64
+from ncii_match.kernels.vector import ones
 
 ROWS_AT_ONCE = 256
 """Hashes of one block of ``all_pairs``: two blocks of 8 KiB stay in the first-level cache."""
-
-
-@part
-def _ones(x):  # type: ignore[no-untyped-def]
-    # The classic tree of partial sums, spelled out because LLVM recognises it and emits the population count.
-    x = x - ((x >> np.uint64(1)) & np.uint64(0x5555555555555555))
-    x = (x & np.uint64(0x3333333333333333)) + ((x >> np.uint64(2)) & np.uint64(0x3333333333333333))
-    x = (x + (x >> np.uint64(4))) & np.uint64(0x0F0F0F0F0F0F0F0F)
-    return (x * np.uint64(0x0101010101010101)) >> np.uint64(56)
 
 
 @kernel(i64, given(u64, 2), given(u64, 2), filled(u16, 1))
@@ -24,7 +16,7 @@ def pairs(left: NDArray[np.uint64], right: NDArray[np.uint64], distances: NDArra
     for i in range(left.shape[0]):
         total = np.uint64(0)
         for w in range(left.shape[1]):
-            total += _ones(left[i, w] ^ right[i, w])
+            total += ones(left[i, w] ^ right[i, w])
         distances[i] = np.uint16(total)
     return left.shape[0]
 
@@ -35,7 +27,7 @@ def one_to_many(query: NDArray[np.uint64], entries: NDArray[np.uint64], distance
     for i in range(entries.shape[0]):
         total = np.uint64(0)
         for w in range(entries.shape[1]):
-            total += _ones(query[w] ^ entries[i, w])
+            total += ones(query[w] ^ entries[i, w])
         distances[i] = np.uint16(total)
     return entries.shape[0]
 
@@ -49,6 +41,6 @@ def all_pairs(left: NDArray[np.uint64], right: NDArray[np.uint64], distances: ND
             for j in range(first, last):
                 total = np.uint64(0)
                 for w in range(left.shape[1]):
-                    total += _ones(left[i, w] ^ right[j, w])
+                    total += ones(left[i, w] ^ right[j, w])
                 distances[i, j] = np.uint16(total)
     return left.shape[0]

@@ -8,9 +8,12 @@ The compiled code is cached beside the package, or in a per-user folder when tha
 (Numba's own rule; ``NUMBA_CACHE_DIR`` overrides both).
 """
 
+import pkgutil
 from collections.abc import Callable
+from importlib import import_module
 from typing import Any, TypeVar
 
+import llvmlite.binding
 import numba
 from numba import types
 
@@ -48,3 +51,25 @@ def kernel(result: Any, *arguments: Any) -> Callable[[KernelT], KernelT]:
 def part(function: KernelT) -> KernelT:
     """A piece of a kernel, compiled into its caller and never called from Python."""
     return numba.njit(nogil=True, error_model="numpy")(function)  # type: ignore[no-any-return]
+
+
+def compile_all() -> list[str]:
+    """Import every kernel module, which compiles its kernels or loads them from the cache; their names."""
+    package = __name__.rpartition(".")[0]
+    for module in pkgutil.iter_modules(import_module(package).__path__):
+        import_module(f"{package}.{module.name}")
+    return sorted(COMPILED)
+
+
+def cache_folder() -> str:
+    """Where compiled kernels are kept: beside the package, or in a per-user folder when that cannot be written."""
+    compile_all()
+    folders = {getattr(getattr(one, "stats", None), "cache_path", None) for one in COMPILED.values()}
+    return ", ".join(sorted(folder for folder in folders if folder)) or "none: the compiler is switched off"
+
+
+def processor() -> tuple[str, list[str]]:
+    """Name of the processor that kernels are compiled for, and those of its features that matter to them."""
+    features = llvmlite.binding.get_host_cpu_features()
+    wanted = ("sse4.2", "popcnt", "avx2", "fma", "avx512f", "avx512bw", "avx512vpopcntdq", "neon", "sve")
+    return llvmlite.binding.get_host_cpu_name(), [name for name in wanted if features.get(name)]

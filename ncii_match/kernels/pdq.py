@@ -254,7 +254,7 @@ def _lower_median(values):  # type: ignore[no-untyped-def]
 
 
 @kernel(i64, given(f64, 3), given(f64, 2), i64, filled(u8, 2), filled(u8, 1))
-def bits(
+def pdq_bits(
     squares: NDArray[np.float64],
     basis: NDArray[np.float64],
     transposed: int,

@@ -145,7 +145,7 @@ def thumbnail(
 
 
 @kernel(i64, given(u8, 2), given(f64, 2), filled(u8, 1))
-def bits(small: NDArray[np.uint8], basis: NDArray[np.float64], packed: NDArray[np.uint8]) -> int:
+def phash_bits(small: NDArray[np.uint8], basis: NDArray[np.float64], packed: NDArray[np.uint8]) -> int:
     """Thumbnail [32, 32] to ``packed`` uint8 [8]: row-major, first bit highest. ``basis`` float64 [8, 32]."""
     half = np.empty((LOW, THUMBNAIL))
     grid = np.empty(LOW * LOW, np.int64)

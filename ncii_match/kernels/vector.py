@@ -1,7 +1,7 @@
-"""An operation that Numba's Python has no word for, written in LLVM's portable vector instructions.
+"""Operations that Numba's Python has no words for, written in LLVM's portable instructions.
 
-LLVM lowers it to whatever the processor has (AVX-512, AVX2, NEON, plain scalars). With ``NUMBA_DISABLE_JIT=1`` the
-plain Python form below runs instead and gives the same bits.
+LLVM lowers them to whatever the processor has (AVX-512, AVX2, NEON, plain scalars). With ``NUMBA_DISABLE_JIT=1`` the
+plain Python forms below run instead and give the same bits.
 """
 
 from typing import Any
@@ -62,6 +62,21 @@ def _dot_llvm(typing_context: Any, samples: Any, start: Any, weights: Any, weigh
 
     return signature, codegen
 
+
+def _ones_python(word: Any) -> np.uint64:
+    return np.uint64(int(word).bit_count())
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def _ones_llvm(typing_context: Any, word: Any) -> Any:
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        return builder.ctpop(args[0])
+
+    return types.uint64(types.uint64), codegen
+
+
+ones = _ones_python if config.DISABLE_JIT else _ones_llvm
+"""ones(word): how many bits of a uint64 are set."""
 
 dot = _dot_python if config.DISABLE_JIT else _dot_llvm
 """dot(samples, start, weights, weight_start, blocks): sum of ``samples[start + k] * weights[weight_start + k]`` over

@@ -1,0 +1,60 @@
+"""``ncii-match demo``: the whole road on real photographs, in a table and a page."""
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from ncii_match.cli.fixtures import fixtures
+from ncii_match.cli.terminal import AsJson, emit, out, progress, say
+
+COLOURS = {"found": "green", "missed": "yellow", "clear": "cyan", "wrong": "red"}
+
+
+def demo_command(
+    page: Annotated[Path, typer.Option("--out", help="Where to write the page.")] = Path("ncii-match-demo.html"),
+    as_json: AsJson = False,
+) -> None:
+    """Show what is recognised and what is not: a bank of four photographs, altered copies, innocent pictures.
+
+    Example: ncii-match demo --out demo.html
+    """
+    from ncii_match.evaluate.demo import demonstrate, total_uploads
+    from ncii_match.evaluate.demo_page import render
+
+    photos = fixtures() / "photos"
+    if not as_json:
+        say("Four photographs go into a bank; copies of them and other pictures are checked against it.")
+        say("The first run compiles the kernels, which takes a few seconds.")
+    with progress("checking", total_uploads(photos)) as bar:
+        demonstration = demonstrate(photos, lambda: bar.advance(bar.task_ids[0]))
+    page.parent.mkdir(parents=True, exist_ok=True)
+    page.write_text(render(demonstration), encoding="utf-8")
+    after_match = sum(row.verdict == "found" for row in demonstration.after)
+    counts = {verdict: demonstration.count(verdict) for verdict in COLOURS}
+    if as_json:
+        rows = [
+            {"file": row.photo, "done": row.done, "in_bank": row.banked, "verdict": row.verdict, **row.decision.to_dict()}
+            for row in demonstration.rows
+        ]
+        withdrawn = {"file": demonstration.withdrawn, "checked": len(demonstration.after), "matching": after_match}
+        emit({**counts, "after_withdrawal": withdrawn, "page": str(page), "uploads": rows})
+        return
+    table = Table("file", "what was done to it", "answer", "distance", "view", box=None)
+    for row in demonstration.rows:
+        distance = "" if row.decision.distance is None else str(row.decision.distance)
+        view = "" if row.decision.view is None else row.decision.view.label
+        colour = COLOURS.get(row.verdict, "magenta")
+        table.add_row(row.photo, row.done, f"[{colour}]{row.verdict}[/]", distance, view)
+    out.print(table)
+    out.print(
+        f"\n{counts['found']} copies found, {counts['missed']} missed; "
+        f"{counts['clear']} other pictures left alone, {counts['wrong']} flagged wrongly."
+    )
+    out.print(
+        f"Then the case of {demonstration.withdrawn} was withdrawn: of the same {len(demonstration.after)} uploads "
+        f"{after_match} still match."
+    )
+    out.print(f"The same with pictures: file://{os.path.abspath(page)}", markup=False)

@@ -1,0 +1,78 @@
+"""``ncii-match hash``: hashes of pictures on standard output."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ncii_match.cli.terminal import (
+    AlgorithmName,
+    AsJson,
+    Exit,
+    ViewsName,
+    Workers,
+    emit,
+    files_in,
+    out,
+    paired,
+    progress,
+    say,
+)
+
+
+def hash_command(
+    places: Annotated[list[Path], typer.Argument(metavar="PICTURE|FOLDER...", help="Files, or folders of files.")],
+    algorithm: Annotated[AlgorithmName, typer.Option(help="Which hash.")] = AlgorithmName.PDQ,
+    views: Annotated[ViewsName, typer.Option(help="As it is, in 8 orientations, or those in both profiles.")] = ViewsName.UPRIGHT,
+    as_json: AsJson = False,
+    workers: Workers = None,
+) -> None:
+    """Hash pictures.
+
+    One line for each view of each picture: hash, quality, view, file. A picture that cannot be hashed shows why instead.
+
+    Example: ncii-match hash holiday.jpg
+    """
+    from ncii_match.ingest import hash_batches
+    from ncii_match.outcomes import Status
+    from ncii_match.values import UNKNOWN_QUALITY, Hashes, View
+
+    chosen = algorithm.algorithm
+
+    def hashes_of(paths):  # type: ignore[no-untyped-def]
+        for batch in hash_batches(paths, chosen, views=views.views, workers=workers):
+            for first in range(0, len(batch), len(views.views)):
+                yield batch[first : first + len(views.views)]
+
+    files = files_in(places)
+    unreadable = 0
+    with progress("hashing", len(files)) as bar:
+        hashes: Hashes
+        for path, hashes in paired(files, hashes_of):
+            status = Status(int(hashes.status[0]))
+            unreadable += status is not Status.OK
+            for row, text in enumerate(hashes.to_hex()):
+                quality = int(hashes.quality[row])
+                view = View(int(hashes.view[row]))
+                if as_json:
+                    emit(
+                        {
+                            "file": str(path),
+                            "hash": text if status is Status.OK else None,
+                            "algorithm": str(chosen),
+                            "quality": None if quality == UNKNOWN_QUALITY else quality,
+                            "view": view.name,
+                            "status": status.name,
+                            "reason": status.reason,
+                        }
+                    )
+                elif status is Status.OK:
+                    shown = "" if quality == UNKNOWN_QUALITY else f"{quality:3}  "
+                    label = "" if len(hashes) == 1 else f"{view.label:26}  "
+                    out.print(f"{text}  {shown}{label}{path}", markup=False)
+                elif row == 0:
+                    out.print(f"{status.name}  {path}: {status.reason}", markup=False)
+            bar.advance(bar.task_ids[0])
+    if unreadable:
+        say(f"{unreadable} of {len(files)} pictures could not be hashed.")
+        raise typer.Exit(Exit.UNREADABLE)

@@ -1,0 +1,49 @@
+"""``ncii-match``: the commands put together, and the one place where an error becomes a message and an exit code."""
+
+import sys
+
+import typer
+
+from ncii_match import __version__
+from ncii_match.cli import bank, demo, doctor, hash_pictures, scan
+from ncii_match.cli.terminal import Exit, say
+from ncii_match.errors import NciiMatchError
+
+app = typer.Typer(
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    help="Recognise images in a bank of hashes. Exit codes: 0 done, 1 error, 2 wrong usage, "
+    "3 done but some inputs could not be read, 4 done and something matched (scan).",
+)
+app.command("hash")(hash_pictures.hash_command)
+app.add_typer(bank.app, name="bank")
+app.command("scan")(scan.scan_command)
+app.command("demo")(demo.demo_command)
+app.command("doctor")(doctor.doctor_command)
+app.command("warmup")(doctor.warmup_command)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        sys.stdout.write(f"ncii-match {__version__}\n")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="Show the version."),
+) -> None:
+    """Options of the program itself."""
+
+
+def run() -> None:
+    """Entry point of the console script."""
+    try:
+        app(standalone_mode=True)
+    except NciiMatchError as error:
+        say(f"ncii-match: {error}")
+        sys.exit(Exit.ERROR)
+    except BrokenPipeError:  # the reader of our output, such as `head`, has seen enough
+        sys.stderr.close()
+        sys.exit(Exit.OK)

@@ -1,0 +1,49 @@
+"""``ncii-match scan``: check a folder of pictures against a bank."""
+
+from collections import Counter
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ncii_match.cli.terminal import AsJson, Exit, ViewsName, Workers, emit, files_in, out, paired, progress, say
+
+
+def scan_command(
+    places: Annotated[list[Path], typer.Argument(metavar="FOLDER|PICTURE...", help="What to check.")],
+    bank: Annotated[Path, typer.Option("--bank", help="The bank's directory.")],
+    threshold: Annotated[
+        int | None, typer.Option(min=0, help="Largest distance in bits that counts as a match. Default: the policy's.")
+    ] = None,
+    views: Annotated[ViewsName, typer.Option(help="Ways of looking at each picture.")] = ViewsName.DIHEDRAL,
+    show_all: Annotated[bool, typer.Option("--all", help="Also list pictures that do not match.")] = False,
+    as_json: AsJson = False,
+    workers: Workers = None,
+) -> None:
+    """Check pictures against a bank. Exit code 4 when something matches, 3 when something could not be looked at.
+
+    Example: ncii-match scan uploads/ --bank /srv/bank
+    """
+    from ncii_match.decide import Policy
+    from ncii_match.matcher import Matcher
+    from ncii_match.outcomes import Outcome
+
+    policy = None if threshold is None else Policy(threshold=threshold)
+    files = files_in(places)
+    seen: Counter[Outcome] = Counter()
+    with Matcher(bank, policy=policy, views=views.views, workers=workers) as matcher:
+        with progress("checking", len(files)) as bar:
+            for path, decision in paired(files, matcher.check_many):
+                seen[decision.outcome] += 1
+                if as_json:
+                    emit({"file": str(path), **decision.to_dict()})
+                elif show_all or decision.outcome is not Outcome.NO_MATCH:
+                    out.print(f"{decision.outcome.name:11}  {path}: {decision.explain()}", markup=False)
+                bar.advance(bar.task_ids[0])
+        snapshot = matcher.snapshot
+    counts = ", ".join(f"{seen[one]} {one.name.lower().replace('_', ' ')}" for one in Outcome if seen[one])
+    say(f"{len(files)} pictures against snapshot {snapshot.number} ({len(snapshot)} entries): {counts or 'nothing to check'}.")
+    if seen[Outcome.MATCH]:
+        raise typer.Exit(Exit.MATCHED)
+    if seen[Outcome.UNREADABLE] or seen[Outcome.UNKNOWN]:
+        raise typer.Exit(Exit.UNREADABLE)

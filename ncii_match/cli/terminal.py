@@ -1,0 +1,119 @@
+"""What every command shares: where text goes, progress, exit codes, and how errors end a command.
+
+Results go to standard output, everything else to standard error. With ``--json`` standard output carries one JSON object,
+or one a line (JSON Lines) where there is one for each input.
+"""
+
+import json
+import os
+import sys
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from enum import IntEnum, StrEnum
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from ncii_match.values import PDQ, PDQ_512, PHASH, Algorithm, View, Views
+
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+class Exit(IntEnum):
+    """Exit codes of every command."""
+
+    OK = 0
+    ERROR = 1  # the command could not do its work; the message says why
+    USAGE = 2  # the command line makes no sense
+    UNREADABLE = 3  # done, but some inputs could not be read
+    MATCHED = 4  # scan only: done, and at least one picture matches
+
+
+class AlgorithmName(StrEnum):
+    """Algorithms by the short names of the command line."""
+
+    PDQ = "pdq"
+    PDQ_512 = "pdq-512"
+    PHASH = "phash"
+
+    @property
+    def algorithm(self) -> Algorithm:
+        """The library's constant."""
+        return {"pdq": PDQ, "pdq-512": PDQ_512, "phash": PHASH}[self.value]
+
+
+class ViewsName(StrEnum):
+    """Sets of views by the short names of the command line."""
+
+    UPRIGHT = "upright"
+    DIHEDRAL = "dihedral"
+    ALL = "all"
+
+    @property
+    def views(self) -> tuple[View, ...]:
+        """The library's set."""
+        return {"upright": Views.UPRIGHT, "dihedral": Views.DIHEDRAL, "all": Views.ALL}[self.value]
+
+
+AsJson = Annotated[bool, typer.Option("--json", help="Machine-readable output on standard output.")]
+Workers = Annotated[int | None, typer.Option("--workers", min=1, help="Threads; every core by default.")]
+
+out = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 200)
+err = Console(stderr=True, highlight=False)
+
+
+def say(text: str) -> None:
+    """Tell the person something, on standard error."""
+    err.print(text, markup=False)
+
+
+def emit(value: dict[str, Any]) -> None:
+    """One JSON object on a line of its own."""
+    sys.stdout.write(json.dumps(value, ensure_ascii=False) + "\n")
+
+
+def progress(what: str, total: int | None) -> Progress:
+    """A progress bar on standard error; silent when that is not a terminal. Use as a context manager."""
+    bar = Progress(
+        TextColumn(what),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        console=err,
+        disable=not err.is_terminal,
+        transient=True,
+    )
+    bar.add_task(what, total=total)
+    return bar
+
+
+def files_in(places: Iterable[Path]) -> list[Path]:
+    """The files named, and those in the folders named, in a stable order. Links to folders are not followed."""
+    found: list[Path] = []
+    for place in places:
+        if place.is_dir():
+            for folder, folders, names in os.walk(place):
+                folders.sort()
+                found += [Path(folder, name) for name in sorted(names)]
+        else:
+            found.append(place)
+    return found
+
+
+def paired(inputs: Iterable[T], run: Callable[[Iterator[T]], Iterator[R]]) -> Iterator[tuple[T, R]]:
+    """Each input with its result, for a function that reads ahead but answers in order."""
+    waiting: deque[T] = deque()
+
+    def remember() -> Iterator[T]:
+        for one in inputs:
+            waiting.append(one)
+            yield one
+
+    for result in run(remember()):
+        yield waiting.popleft(), result
