@@ -7,8 +7,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ncii_match.bank.store import Bank as Bank
     from ncii_match.bank.snapshot import Snapshot as Snapshot
+    from ncii_match.bank.store import Bank as Bank
+    from ncii_match.decide import Decision as Decision
+    from ncii_match.decide import Decisions as Decisions
     from ncii_match.decide import Policy as Policy
     from ncii_match.decide import decide as decide
     from ncii_match.decode.limits import DecodeLimits as DecodeLimits
@@ -37,8 +39,6 @@ if TYPE_CHECKING:
     from ncii_match.values import PDQ_512 as PDQ_512
     from ncii_match.values import PHASH as PHASH
     from ncii_match.values import Algorithm as Algorithm
-    from ncii_match.values import Decision as Decision
-    from ncii_match.values import Decisions as Decisions
     from ncii_match.values import Entries as Entries
     from ncii_match.values import Hashes as Hashes
     from ncii_match.values import Matches as Matches
@@ -50,7 +50,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "ncii_match.bank.snapshot": ("Snapshot",),
     "ncii_match.bank.store": ("Bank",),
-    "ncii_match.decide": ("Policy", "decide"),
+    "ncii_match.decide": ("Decision", "Decisions", "Policy", "decide"),
     "ncii_match.decode.limits": ("DecodeLimits",),
     "ncii_match.errors": (
         "AlgorithmMismatchError",
@@ -74,8 +74,6 @@ _HOMES = {
         "PDQ_512",
         "PHASH",
         "Algorithm",
-        "Decision",
-        "Decisions",
         "Entries",
         "Hashes",
         "Matches",

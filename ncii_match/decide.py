@@ -1,8 +1,10 @@
 """Matches to decisions: pure judgement, no input, no clock, no bank."""
 
 from dataclasses import dataclass
+from typing import Any, Self
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ncii_match.errors import InputError, PolicyError
 from ncii_match.outcomes import Action, Outcome, State, Status
@@ -12,10 +14,10 @@ from ncii_match.values import (
     PDQ_THRESHOLD,
     UNKNOWN_QUALITY,
     Algorithm,
-    Decisions,
     Entries,
     Hashes,
     Matches,
+    View,
 )
 
 
@@ -45,7 +47,7 @@ class Policy:
             raise PolicyError(f"min_quality is {self.min_quality}; it must be from 0 to 100")
 
     @classmethod
-    def default_for(cls, algorithm: Algorithm) -> "Policy":
+    def default_for(cls, algorithm: Algorithm) -> Self:
         """The default policy, which exists for PDQ only: other hashes have no threshold that is anybody's standard."""
         if not algorithm.comparable_with(PDQ):
             raise PolicyError(f"there is no default threshold for {algorithm}; give policy=Policy(threshold=…)")
@@ -59,6 +61,98 @@ class Policy:
             State.DISPUTED: self.on_disputed,
             State.WITHDRAWN: Action.ALLOW,
         }[state]
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """One picture judged.
+
+    ``entry_ids`` are those within the threshold, best first; ``distance`` and ``view`` belong to the best and are None
+    without one.
+    """
+
+    outcome: Outcome
+    action: Action
+    status: Status
+    quality: int | None
+    entry_ids: tuple[int, ...]
+    cases: tuple[str, ...]
+    distance: int | None
+    view: View | None
+
+    def explain(self) -> str:
+        """One sentence for a person."""
+        match self.outcome:
+            case Outcome.MATCH:
+                view, action = View(self.view or 0).label, self.action.name.lower()
+                return f"Matches entry {self.entry_ids[0]} at distance {self.distance} ({view}): {action}."
+            case Outcome.NO_MATCH:
+                return "No entry of the bank is within the threshold."
+            case Outcome.LOW_QUALITY:
+                return f"Quality {self.quality} is too low for a distance to mean anything."
+            case Outcome.UNREADABLE:
+                return self.status.reason
+            case _:
+                return "The bank could not be looked at, so nothing is known."
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return {
+            "outcome": self.outcome.name,
+            "action": self.action.name,
+            "status": self.status.name,
+            "reason": self.explain(),
+            "quality": self.quality,
+            "entry_ids": list(self.entry_ids),
+            "cases": list(self.cases),
+            "distance": self.distance,
+            "view": None if self.view is None else self.view.name,
+        }
+
+
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class Decisions:
+    """A batch of pictures judged, one row each; ``[i]`` gives a ``Decision``.
+
+    outcome : uint8 [n], ``Outcome``. action : uint8 [n], ``Action``. status : uint8 [n], ``Status``.
+    quality : uint8 [n], 255 where not known. counts : int64 [n], entries within the threshold.
+    matches, entries : what was judged.
+    """
+
+    outcome: NDArray[np.uint8]
+    action: NDArray[np.uint8]
+    status: NDArray[np.uint8]
+    quality: NDArray[np.uint8]
+    counts: NDArray[np.int64]
+    matches: Matches
+    entries: Entries
+
+    def __len__(self) -> int:
+        return len(self.outcome)
+
+    def __getitem__(self, i: int) -> Decision:
+        if not -len(self) <= i < len(self):
+            raise IndexError(f"row {i} of {len(self)}")
+        i %= len(self)
+        outcome = Outcome(int(self.outcome[i]))
+        first = int(self.matches.offsets[i])
+        matched = outcome is Outcome.MATCH
+        ids = tuple(self.matches.entry_ids[first : first + int(self.counts[i])].tolist()) if matched else ()
+        quality = int(self.quality[i])
+        return Decision(
+            outcome,
+            Action(int(self.action[i])),
+            Status(int(self.status[i])),
+            None if quality == UNKNOWN_QUALITY else quality,
+            ids,
+            tuple(sorted({case for entry in ids for case in self.entries.cases[self.entries.row_of(entry)]})),
+            int(self.matches.distances[first]) if matched else None,
+            View(int(self.matches.views[first])) if matched else None,
+        )
+
+    def __repr__(self) -> str:
+        found = {one.name: int(np.sum(self.outcome == one)) for one in Outcome}
+        return f"<Decisions: {', '.join(f'{count} {name}' for name, count in found.items() if count)}>"
 
 
 def decide(hashes: Hashes, matches: Matches, entries: Entries, policy: Policy) -> Decisions:
@@ -103,7 +197,9 @@ def decide(hashes: Hashes, matches: Matches, entries: Entries, policy: Policy) -
     quality[best >= 0] = best[best >= 0]
 
     within = matches.distances <= policy.threshold
-    counts = np.add.reduceat(np.append(within, False).astype(np.int64), matches.offsets[:-1]) if n else np.zeros(0, np.int64)
+    counts = (
+        np.add.reduceat(np.append(within, False).astype(np.int64), matches.offsets[:-1]) if n else np.zeros(0, np.int64)
+    )
     counts = np.where(np.diff(matches.offsets) > 0, counts, 0).astype(np.int64)
     outcome = np.where(counts > 0, Outcome.MATCH, Outcome.NO_MATCH).astype(np.uint8)
     outcome[(quality != UNKNOWN_QUALITY) & (quality < policy.min_quality)] = Outcome.LOW_QUALITY

@@ -3,14 +3,15 @@
 from collections.abc import Iterable, Iterator
 from os import PathLike
 from types import TracebackType
+from typing import Self
 
 from ncii_match.bank.snapshot import Snapshot
-from ncii_match.decide import Policy, decide
+from ncii_match.decide import Decision, Decisions, Policy, decide
 from ncii_match.decode.image import Source
 from ncii_match.decode.limits import DecodeLimits
 from ncii_match.errors import PolicyError
 from ncii_match.ingest import hash_batches
-from ncii_match.values import Decision, Decisions, Hashes, View, Views
+from ncii_match.values import Hashes, View, Views
 
 
 class Matcher:
@@ -87,7 +88,7 @@ class Matcher:
         """Let go of the snapshot's memory."""
         # The maps are freed with the last reference; nothing else is held.
 
-    def __enter__(self) -> "Matcher":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(

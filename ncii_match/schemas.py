@@ -16,7 +16,7 @@ def hash_field(algorithm: Algorithm, name: str = "hash") -> pa.Field:
 
 
 def hashes_schema(algorithm: Algorithm) -> pa.Schema:
-    """hash fixed_size_binary, quality, status, view uint8, source_row uint32."""
+    """Hash fixed_size_binary, quality, status, view uint8, source_row uint32."""
     return pa.schema(
         [
             hash_field(algorithm),

@@ -1,6 +1,6 @@
 """The words of the house: one frozen type for each thing that travels the road.
 
-bytes -> Picture -> Hashes -> Matches -> Decisions. Everything here is data: arrays with stated shapes, checked once
+bytes -> Picture -> Hashes -> Matches (+ Entries) -> Decisions, which are in ``decide``. Everything here is data: arrays with stated shapes, checked once
 when they are made, read-only from then on.
 """
 
@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ncii_match.errors import AlgorithmMismatchError, InputError
-from ncii_match.outcomes import Action, Outcome, Status
+from ncii_match.outcomes import Status
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -75,8 +75,11 @@ PHASH = Algorithm("phash", 64, "full", 1)
 
 
 class View(IntEnum):
-    """One way of looking at a picture: bit 0 mirrors it left to right, bit 1 top to bottom, bit 2 then swaps its axes;
-    bit 3 hashes it under the algorithm's other profile."""
+    """One way of looking at a picture.
+
+    Bit 0 mirrors it left to right, bit 1 top to bottom, bit 2 then swaps its axes; bit 3 hashes it under the
+    algorithm's other profile.
+    """
 
     UPRIGHT = 0
     MIRROR = 1
@@ -125,12 +128,12 @@ def _frozen(array: Any, dtype: type, shape: tuple[int | None, ...], name: str) -
     result = np.ascontiguousarray(array)
     if result.dtype != dtype:
         limits = np.iinfo(dtype)
-        if result.size and (
-            result.dtype.kind not in "iu" or result.min() < limits.min or result.max() > limits.max
-        ):
+        if result.size and (result.dtype.kind not in "iu" or result.min() < limits.min or result.max() > limits.max):
             raise InputError(f"{name} must be {np.dtype(dtype)}, or whole numbers that fit it, not {result.dtype}")
         result = result.astype(dtype)
-    if result.ndim != len(shape) or any(want not in (None, have) for want, have in zip(shape, result.shape, strict=True)):
+    if result.ndim != len(shape) or any(
+        want not in (None, have) for want, have in zip(shape, result.shape, strict=True)
+    ):
         wanted = ", ".join("n" if side is None else str(side) for side in shape)
         raise InputError(f"{name} must have the shape ({wanted}), not {result.shape}")
     result = result.view()
@@ -168,10 +171,10 @@ class Hashes:
 
     algorithm: Algorithm
     bits: NDArray[np.uint8]
-    quality: NDArray[np.uint8] = field(default=None)  # type: ignore[assignment]
-    status: NDArray[np.uint8] = field(default=None)  # type: ignore[assignment]
-    source_row: NDArray[np.uint32] = field(default=None)  # type: ignore[assignment]
-    view: NDArray[np.uint8] = field(default=None)  # type: ignore[assignment]
+    quality: NDArray[np.uint8] = field(default=None)  # type: ignore[arg-type]
+    status: NDArray[np.uint8] = field(default=None)  # type: ignore[arg-type]
+    source_row: NDArray[np.uint32] = field(default=None)  # type: ignore[arg-type]
+    view: NDArray[np.uint8] = field(default=None)  # type: ignore[arg-type]
 
     def __post_init__(self) -> None:
         bits = _frozen(self.bits, np.uint8, (None, self.algorithm.nbytes), "bits")
@@ -198,7 +201,12 @@ class Hashes:
                 raise IndexError(f"row {rows} of {len(self)}")
             rows = slice(int(rows) % len(self), int(rows) % len(self) + 1)
         return Hashes(
-            self.algorithm, self.bits[rows], self.quality[rows], self.status[rows], self.source_row[rows], self.view[rows]
+            self.algorithm,
+            self.bits[rows],
+            self.quality[rows],
+            self.status[rows],
+            self.source_row[rows],
+            self.view[rows],
         )
 
     def __repr__(self) -> str:
@@ -213,8 +221,11 @@ class Hashes:
     def from_hex(
         cls, texts: Iterable[str], algorithm: Algorithm = PDQ, quality: Sequence[int] | NDArray[Any] | None = None
     ) -> Hashes:
-        """Hashes from their written form: exactly ``algorithm.nbytes * 2`` hexadecimal characters of either case,
-        white space around them ignored. Raises InputError naming the first text that is not one."""
+        """Hashes from their written form.
+
+        Exactly ``algorithm.nbytes * 2`` hexadecimal characters of either case, white space around them ignored.
+        Raises InputError naming the first text that is not one.
+        """
         digits = 2 * algorithm.nbytes
         clean: list[str] = []
         for row, text in enumerate(texts):
@@ -325,92 +336,3 @@ class Entries:
         if row == len(self) or self.entry_ids[row] != entry_id:
             raise InputError(f"entry {entry_id} is not among the entries given")
         return row
-
-
-@dataclass(frozen=True, slots=True)
-class Decision:
-    """One picture judged. ``entry_ids`` are those within the threshold, best first; ``distance`` and ``view`` belong
-    to the best and are None without one."""
-
-    outcome: Outcome
-    action: Action
-    status: Status
-    quality: int | None
-    entry_ids: tuple[int, ...]
-    cases: tuple[str, ...]
-    distance: int | None
-    view: View | None
-
-    def explain(self) -> str:
-        """One sentence for a person."""
-        match self.outcome:
-            case Outcome.MATCH:
-                view = View(self.view or 0).label
-                return f"Matches entry {self.entry_ids[0]} at distance {self.distance} ({view}): {self.action.name.lower()}."
-            case Outcome.NO_MATCH:
-                return "No entry of the bank is within the threshold."
-            case Outcome.LOW_QUALITY:
-                return f"Quality {self.quality} is too low for a distance to mean anything."
-            case Outcome.UNREADABLE:
-                return self.status.reason
-            case _:
-                return "The bank could not be looked at, so nothing is known."
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON."""
-        return {
-            "outcome": self.outcome.name,
-            "action": self.action.name,
-            "status": self.status.name,
-            "reason": self.explain(),
-            "quality": self.quality,
-            "entry_ids": list(self.entry_ids),
-            "cases": list(self.cases),
-            "distance": self.distance,
-            "view": None if self.view is None else self.view.name,
-        }
-
-
-@dataclass(frozen=True, slots=True, eq=False, repr=False)
-class Decisions:
-    """A batch of pictures judged, one row each; ``[i]`` gives a ``Decision``.
-
-    outcome : uint8 [n], ``Outcome``. action : uint8 [n], ``Action``. status : uint8 [n], ``Status``.
-    quality : uint8 [n], 255 where not known. counts : int64 [n], entries within the threshold.
-    matches, entries : what was judged.
-    """
-
-    outcome: NDArray[np.uint8]
-    action: NDArray[np.uint8]
-    status: NDArray[np.uint8]
-    quality: NDArray[np.uint8]
-    counts: NDArray[np.int64]
-    matches: Matches
-    entries: Entries
-
-    def __len__(self) -> int:
-        return len(self.outcome)
-
-    def __getitem__(self, i: int) -> Decision:
-        if not -len(self) <= i < len(self):
-            raise IndexError(f"row {i} of {len(self)}")
-        i %= len(self)
-        outcome = Outcome(int(self.outcome[i]))
-        first = int(self.matches.offsets[i])
-        matched = outcome is Outcome.MATCH
-        ids = tuple(self.matches.entry_ids[first : first + int(self.counts[i])].tolist()) if matched else ()
-        quality = int(self.quality[i])
-        return Decision(
-            outcome,
-            Action(int(self.action[i])),
-            Status(int(self.status[i])),
-            None if quality == UNKNOWN_QUALITY else quality,
-            ids,
-            tuple(sorted({case for entry in ids for case in self.entries.cases[self.entries.row_of(entry)]})),
-            int(self.matches.distances[first]) if matched else None,
-            View(int(self.matches.views[first])) if matched else None,
-        )
-
-    def __repr__(self) -> str:
-        found = {one.name: int(np.sum(self.outcome == one)) for one in Outcome}
-        return f"<Decisions: {', '.join(f'{count} {name}' for name, count in found.items() if count)}>"

@@ -1,4 +1,4 @@
-"""Every engine answers like brute force, with entries planted on the boundary; saved indexes are checked when opened."""
+"""Every engine answers like brute force, entries planted on the boundary; saved indexes are checked when opened."""
 
 import json
 import os
@@ -96,7 +96,12 @@ def test_views_of_one_picture_become_one_row(engine, rng):
     entry = random_hashes(rng, 1)[0]
     rows = np.stack([flip(entry, [0, 1]), flip(entry, [5]), flip(entry, [6]), entry, np.zeros(32, np.uint8)])
     hashes = Hashes(
-        PDQ, rows, None, [0, 0, 0, Status.CORRUPT, Status.OK], [0, 0, 0, 1, 3], [View.UPRIGHT, View.FLIP, View.MIRROR, 0, 0]
+        PDQ,
+        rows,
+        None,
+        [0, 0, 0, Status.CORRUPT, Status.OK],
+        [0, 0, 0, 1, 3],
+        [View.UPRIGHT, View.FLIP, View.MIRROR, 0, 0],
     )
     index = build_index(np.array([4]), Hashes(PDQ, entry[None]), engine=engine)
     assert as_rows(index.search(hashes)) == [[(1, 4, View.MIRROR)], [], [], []]

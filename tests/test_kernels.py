@@ -32,7 +32,7 @@ def test_band(n, resampled, scale, mirrored):
     if n // scale < 5 or (resampled and scale > 1):
         return  # smaller than any hash needs; profile 512 is never taken from a scaled picture
     bands = pdq_door._bands(n, resampled, scale, oriented=True)
-    ours = dense(bands.first[mirrored], bands.count[mirrored], bands.weights[mirrored], -(-n // scale))
+    ours = dense(bands.first[mirrored], bands.counts[mirrored], bands.weights[mirrored], -(-n // scale))
     np.testing.assert_allclose(ours / bands.window**2, naive.band(n, resampled, scale, mirrored), atol=1e-12)
     np.testing.assert_allclose(ours.sum(1), bands.window**2, rtol=1e-12)
 
@@ -44,7 +44,9 @@ def test_band_refuses_too_little_room():
 
 
 @pytest.mark.parametrize("oriented", [False, True])
-@pytest.mark.parametrize(("n", "resampled", "scale"), [(5, 0, 1), (64, 0, 1), (512, 0, 1), (1080, 0, 4), (777, 512, 1), (4500, 0, 1)])
+@pytest.mark.parametrize(
+    ("n", "resampled", "scale"), [(5, 0, 1), (64, 0, 1), (512, 0, 1), (1080, 0, 4), (777, 512, 1), (4500, 0, 1)]
+)
 def test_row_plan(n, resampled, scale, oriented):
     plan = pdq_door._row_plan.__wrapped__(n, resampled, scale, oriented)
     wanted = naive.row_plan([naive.band(n, resampled, scale, p) for p in range(1 + oriented)]) if n < 4000 else None
@@ -119,9 +121,8 @@ def test_ties_are_decided_alike_on_their_sides(values):
     pdq.pdq_bits(values[None], pdq_door._BASIS, 1, packed, quality)
     upright = np.unpackbits(packed[0])[::-1].reshape(16, 16)
     assert np.array_equal(upright.T, np.unpackbits(packed[1])[::-1].reshape(16, 16))
-    other, _ = np.empty((1, 32), np.uint8), pdq.pdq_bits(
-        np.ascontiguousarray(values.T)[None], pdq_door._BASIS, 0, (again := np.empty((1, 32), np.uint8)), quality
-    )
+    again = np.empty((1, 32), np.uint8)
+    pdq.pdq_bits(np.ascontiguousarray(values.T)[None], pdq_door._BASIS, 0, again, quality)
     assert np.array_equal(again[0], packed[1])
     if np.ptp(values) == 0:
         assert not packed.any()
@@ -134,7 +135,10 @@ def test_luma(rng):
     assert np.array_equal(grey, naive.luma(pixels))
 
 
-@pytest.mark.parametrize(("n", "origin", "extent"), [(1, 0.0, 1.0), (31, 0.0, 31.0), (32, 0.0, 32.0), (33, 0.0, 33.0), (500, 0.0, 500.0), (136, 0.5, 135.5)])
+@pytest.mark.parametrize(
+    ("n", "origin", "extent"),
+    [(1, 0.0, 1.0), (31, 0.0, 31.0), (32, 0.0, 32.0), (33, 0.0, 33.0), (500, 0.0, 500.0), (136, 0.5, 135.5)],
+)
 def test_lanczos_weights(n, origin, extent):
     first, count, weights = phash_door._weights.__wrapped__(n, origin, extent)
     for i, (low, wanted) in enumerate(naive.lanczos_weights(n, origin, extent)):
@@ -154,7 +158,8 @@ def test_thumbnail_and_bits(shape, down_first, rng):
     between = np.empty((32, width if down_first else height), np.uint8)
     phash.thumbnail(grey, *rows, *columns, down_first, np.empty(width, np.int32), between, small)
     plain = [
-        [(int(first[i]), weights[i, : count[i]].tolist()) for i in range(32)] for first, count, weights in (rows, columns)
+        [(int(first[i]), weights[i, : count[i]].tolist()) for i in range(32)]
+        for first, count, weights in (rows, columns)
     ]
     assert np.array_equal(small, naive.thumbnail(grey, *plain, down_first))
     packed = np.empty(8, np.uint8)

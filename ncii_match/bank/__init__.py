@@ -1,2 +1,1 @@
-"""The bank: the lasting, editable truth (``store``), and the numbered publications of it that readers map
-(``snapshot``)."""
+"""The bank: the lasting, editable truth (``store``), and numbered publications of it for readers (``snapshot``)."""

@@ -30,8 +30,11 @@ class HashFile:
 
 
 def read_hash_file(path: str | PathLike[str], algorithm: Algorithm = PDQ) -> HashFile:
-    """Read a text file of hashes: either case, surrounding white space, ``hash`` or ``hash,quality``; blank lines and
-    lines that start with ``#`` are passed over. Raises InputError only when the file cannot be opened."""
+    """Read a text file of hashes, ``hash`` or ``hash,quality`` a line.
+
+    Either case, surrounding white space allowed; blank lines and lines that start with ``#`` are passed over. Raises
+    InputError only when the file cannot be opened.
+    """
     pattern = re.compile(rf"([0-9a-fA-F]{{{2 * algorithm.nbytes}}})(?:\s*,\s*(\d{{1,3}}))?\Z")
     texts: list[str] = []
     qualities: list[int] = []

@@ -55,10 +55,11 @@ class Snapshot:
         BankCorruptError when a file is not what the manifest says.
         """
         bank = Path(bank_dir)
-        return cls._open_path(bank / "snapshots" / current(bank), verify)
+        return cls.open_path(bank / "snapshots" / current(bank), verify=verify)
 
     @classmethod
-    def _open_path(cls, path: Path, verify: bool) -> "Snapshot":
+    def open_path(cls, path: Path, *, verify: bool = False) -> "Snapshot":
+        """Open one snapshot's own directory. Raises BankFormatError and BankCorruptError as ``open`` does."""
         try:
             manifest = json.loads((path / "manifest.json").read_bytes())
             fault = saved.check_files(path, manifest["files"], verify)
@@ -159,4 +160,4 @@ def publish(
     saved.sync_directory(bank)
     for old in numbers[: max(0, len(numbers) + 1 - KEPT)]:
         shutil.rmtree(root / f"{old:06d}", ignore_errors=True)
-    return Snapshot._open_path(path, False)
+    return Snapshot.open_path(path)

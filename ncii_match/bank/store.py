@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from os import PathLike, chmod
 from pathlib import Path
 from types import TracebackType
+from typing import Self
 
 import numpy as np
 import sqlalchemy as sa
@@ -88,7 +89,7 @@ class Bank:
         """Let go of the files."""
         self._engine.dispose()
 
-    def __enter__(self) -> "Bank":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
@@ -156,8 +157,10 @@ class Bank:
         reason: str,
         actor: str | None = None,
     ) -> int:
-        """End the holds of a case, or of some entries, or of those entries under that case. Returns how many holds
-        were ended by this call: 0 when they had been already, which is not an error. Matching stops with ``publish``.
+        """End the holds of a case, or of some entries, or of those entries under that case.
+
+        Returns how many holds were ended by this call: 0 when they had been already, which is not an error. Matching
+        stops with ``publish``.
 
         Raises InputError when neither is given, BankError for a case or entries that the bank has never held.
         """
@@ -294,7 +297,7 @@ def _state(state: State | str) -> State:
 
 
 def _strongest(states: Iterable[int]) -> State:
-    """The state that speaks for an entry: one confirmed hold is enough; a dispute counts only when nothing else does."""
+    """The state that speaks for an entry: one confirmed hold is enough, a dispute counts only alone."""
     order = {State.CONFIRMED: 2, State.SEED: 1, State.DISPUTED: 0}
     return max((State(state) for state in states), key=lambda state: order[state])
 
@@ -309,9 +312,7 @@ def _entry_id(connection: sa.Connection, packed: bytes, quality: int, now: str) 
     return int(made.inserted_primary_key[0])  # type: ignore[index]
 
 
-def _hold(
-    connection: sa.Connection, entry: int, case: str, source: str, state: State, now: str, force: bool
-) -> bool:
+def _hold(connection: sa.Connection, entry: int, case: str, source: str, state: State, now: str, force: bool) -> bool:
     """Make or keep the hold; False when the case has withdrawn this entry and ``force`` is not given."""
     holds = tables.holds
     this = (holds.c.entry_id == entry) & (holds.c.case_ref == case) & (holds.c.source == source)

@@ -4,7 +4,9 @@ import sqlalchemy as sa
 
 metadata = sa.MetaData()
 
-about = sa.Table("about", metadata, sa.Column("key", sa.Text, primary_key=True), sa.Column("value", sa.Text, nullable=False))
+about = sa.Table(
+    "about", metadata, sa.Column("key", sa.Text, primary_key=True), sa.Column("value", sa.Text, nullable=False)
+)
 
 entries = sa.Table(
     "entries",

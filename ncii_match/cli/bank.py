@@ -8,7 +8,9 @@ from rich.table import Table
 
 from ncii_match.cli.terminal import AlgorithmName, AsJson, Exit, Workers, emit, files_in, out, progress, say
 
-app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Create, fill, look at and change a bank of hashes.")
+app = typer.Typer(
+    no_args_is_help=True, rich_markup_mode=None, help="Create, fill, look at and change a bank of hashes."
+)
 
 BankDir = Annotated[Path, typer.Argument(metavar="BANK", help="The bank's directory.")]
 Case = Annotated[str, typer.Option("--case", help="Reference of the case that the hashes belong to.")]
@@ -32,19 +34,25 @@ def create_command(
     if as_json:
         emit({"bank": str(bank_dir), "algorithm": str(algorithm.algorithm), "snapshot": snapshot.number})
     else:
-        say(f"Created {bank_dir} for {algorithm.algorithm}. Add to it: ncii-match bank add {bank_dir} PICTURE... --case REF")
+        say(
+            f"Created {bank_dir} for {algorithm.algorithm}. "
+            f"Add to it: ncii-match bank add {bank_dir} PICTURE... --case REF"
+        )
 
 
 @app.command("add")
 def add_command(
     bank_dir: BankDir,
     places: Annotated[
-        list[Path], typer.Argument(metavar="PICTURE|FOLDER|HASHES.txt...", help="Pictures, folders, or .txt/.csv files of hashes.")
+        list[Path],
+        typer.Argument(metavar="PICTURE|FOLDER|HASHES.txt...", help="Pictures, folders, or .txt/.csv files of hashes."),
     ],
     case: Case,
     source: Annotated[str, typer.Option(help="Who gave them: own, stopncii, i4c …")] = "own",
     state: Annotated[str, typer.Option(help="seed, confirmed or disputed.")] = "seed",
-    force: Annotated[bool, typer.Option("--force", help="Also take weak hashes (quality below 50) and re-open withdrawn ones.")] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Also take weak hashes (quality below 50) and re-open withdrawn ones.")
+    ] = False,
     publish: Publish = True,
     as_json: AsJson = False,
     workers: Workers = None,
@@ -149,7 +157,9 @@ def withdraw_command(
     bank_dir: BankDir,
     reason: Annotated[str, typer.Option(help="Why, in a few words; kept in the history.")],
     case: Annotated[str | None, typer.Option("--case", help="End every hold of this case.")] = None,
-    entry: Annotated[list[int] | None, typer.Option("--entry", help="End the holds of this entry; may be repeated.")] = None,
+    entry: Annotated[
+        list[int] | None, typer.Option("--entry", help="End the holds of this entry; may be repeated.")
+    ] = None,
     publish: Publish = True,
     as_json: AsJson = False,
 ) -> None:

@@ -36,7 +36,13 @@ def demo_command(
     counts = {verdict: demonstration.count(verdict) for verdict in COLOURS}
     if as_json:
         rows = [
-            {"file": row.photo, "done": row.done, "in_bank": row.banked, "verdict": row.verdict, **row.decision.to_dict()}
+            {
+                "file": row.photo,
+                "done": row.done,
+                "in_bank": row.banked,
+                "verdict": row.verdict,
+                **row.decision.to_dict(),
+            }
             for row in demonstration.rows
         ]
         withdrawn = {"file": demonstration.withdrawn, "checked": len(demonstration.after), "matching": after_match}

@@ -1,4 +1,4 @@
-"""``ncii-match doctor`` and ``warmup``: is this installation whole, exact and ready?"""
+"""``ncii-match doctor`` and ``warmup``: is this installation whole, exact and ready."""
 
 import json
 import platform
@@ -63,7 +63,11 @@ def _boundary() -> tuple[str, bool, str]:
         flipped[row, :bits] ^= 1
     index = build_index(np.arange(3), Hashes(PDQ, np.packbits(flipped, axis=1)))
     found = index.search(Hashes(PDQ, query), PDQ_THRESHOLD).distances.tolist()
-    return "search at the radius", found == [PDQ_THRESHOLD - 1, PDQ_THRESHOLD], f"{index.engine} found distances {found}"
+    return (
+        "search at the radius",
+        found == [PDQ_THRESHOLD - 1, PDQ_THRESHOLD],
+        f"{index.engine} found distances {found}",
+    )
 
 
 def _formats() -> tuple[str, bool, str]:
@@ -105,7 +109,11 @@ def doctor_command(as_json: AsJson = False) -> None:
         out.print(table)
         for check, passed, seen in checks:
             out.print(f"{'[green]ok  [/]' if passed else '[red]FAIL[/]'} {check}: {seen}")
-        say("Everything is in order." if good else "Something is wrong: install the package again, or report this output.")
+        say(
+            "Everything is in order."
+            if good
+            else "Something is wrong: install the package again, or report this output."
+        )
     if not good:
         raise typer.Exit(Exit.ERROR)
 

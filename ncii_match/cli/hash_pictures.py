@@ -1,5 +1,6 @@
 """``ncii-match hash``: hashes of pictures on standard output."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
@@ -23,13 +24,15 @@ from ncii_match.cli.terminal import (
 def hash_command(
     places: Annotated[list[Path], typer.Argument(metavar="PICTURE|FOLDER...", help="Files, or folders of files.")],
     algorithm: Annotated[AlgorithmName, typer.Option(help="Which hash.")] = AlgorithmName.PDQ,
-    views: Annotated[ViewsName, typer.Option(help="As it is, in 8 orientations, or those in both profiles.")] = ViewsName.UPRIGHT,
+    views: Annotated[
+        ViewsName, typer.Option(help="As it is, in 8 orientations, or those in both profiles.")
+    ] = ViewsName.UPRIGHT,
     as_json: AsJson = False,
     workers: Workers = None,
 ) -> None:
     """Hash pictures.
 
-    One line for each view of each picture: hash, quality, view, file. A picture that cannot be hashed shows why instead.
+    One line for each view of each picture: hash, quality, view, file. A picture without a hash shows why instead.
 
     Example: ncii-match hash holiday.jpg
     """
@@ -39,7 +42,7 @@ def hash_command(
 
     chosen = algorithm.algorithm
 
-    def hashes_of(paths):  # type: ignore[no-untyped-def]
+    def hashes_of(paths: Iterator[Path]) -> Iterator[Hashes]:
         for batch in hash_batches(paths, chosen, views=views.views, workers=workers):
             for first in range(0, len(batch), len(views.views)):
                 yield batch[first : first + len(views.views)]
@@ -47,7 +50,6 @@ def hash_command(
     files = files_in(places)
     unreadable = 0
     with progress("hashing", len(files)) as bar:
-        hashes: Hashes
         for path, hashes in paired(files, hashes_of):
             status = Status(int(hashes.status[0]))
             unreadable += status is not Status.OK

@@ -42,7 +42,10 @@ def scan_command(
                 bar.advance(bar.task_ids[0])
         snapshot = matcher.snapshot
     counts = ", ".join(f"{seen[one]} {one.name.lower().replace('_', ' ')}" for one in Outcome if seen[one])
-    say(f"{len(files)} pictures against snapshot {snapshot.number} ({len(snapshot)} entries): {counts or 'nothing to check'}.")
+    say(
+        f"{len(files)} pictures against snapshot {snapshot.number} ({len(snapshot)} entries): "
+        f"{counts or 'nothing to check'}."
+    )
     if seen[Outcome.MATCH]:
         raise typer.Exit(Exit.MATCHED)
     if seen[Outcome.UNREADABLE] or seen[Outcome.UNKNOWN]:

@@ -1,7 +1,7 @@
 """What every command shares: where text goes, progress, exit codes, and how errors end a command.
 
-Results go to standard output, everything else to standard error. With ``--json`` standard output carries one JSON object,
-or one a line (JSON Lines) where there is one for each input.
+Results go to standard output, everything else to standard error. With ``--json`` standard output carries one JSON
+object, or one a line (JSON Lines) where there is one for each input.
 """
 
 import json
@@ -18,7 +18,6 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from ncii_match.values import PDQ, PDQ_512, PHASH, Algorithm, View, Views
-
 
 T = TypeVar("T")
 R = TypeVar("R")

@@ -1,5 +1,7 @@
-"""The demonstration: a bank of some photographs, altered copies and innocent pictures checked against it, one case
-withdrawn. It shows what happens, misses included."""
+"""The demonstration: a bank, altered copies and innocent pictures checked against it, one case withdrawn.
+
+It shows what happens, misses included.
+"""
 
 import tempfile
 import time
@@ -12,11 +14,11 @@ import numpy as np
 from PIL import Image
 
 from ncii_match.bank.store import Bank
+from ncii_match.decide import Decision
 from ncii_match.evaluate.transforms import EVERYDAY, encode
 from ncii_match.ingest import hash_images
 from ncii_match.matcher import Matcher
 from ncii_match.outcomes import Outcome
-from ncii_match.values import Decision
 
 BANKED = ("astronaut.png", "camera.png", "chelsea.png", "coffee.png")
 WITHDRAWN = "coffee.png"

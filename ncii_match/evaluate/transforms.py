@@ -34,7 +34,9 @@ def resize(pixels: Pixels, factor: float) -> Pixels:
     """Scale both sides, as image sites do: area means when shrinking, cubic when growing."""
     height, width = pixels.shape[:2]
     size = (max(8, round(width * factor)), max(8, round(height * factor)))
-    return np.asarray(cv2.resize(pixels, size, interpolation=cv2.INTER_AREA if factor < 1 else cv2.INTER_CUBIC), np.uint8)
+    return np.asarray(
+        cv2.resize(pixels, size, interpolation=cv2.INTER_AREA if factor < 1 else cv2.INTER_CUBIC), np.uint8
+    )
 
 
 def crop(pixels: Pixels, share: float) -> Pixels:
@@ -75,7 +77,9 @@ def caption(pixels: Pixels, text: str) -> Pixels:
     scale = width / 420
     for colour, thick in (((0, 0, 0), 5), ((255, 255, 255), 2)):
         place = (round(width * 0.05), round(height * 0.93))
-        cv2.putText(written, text, place, cv2.FONT_HERSHEY_SIMPLEX, scale, colour, max(1, round(thick * scale)), cv2.LINE_AA)
+        cv2.putText(
+            written, text, place, cv2.FONT_HERSHEY_SIMPLEX, scale, colour, max(1, round(thick * scale)), cv2.LINE_AA
+        )
     return written
 
 
@@ -95,7 +99,9 @@ EVERYDAY = (
     Alteration("grey", lambda p: encode(grey(p))),
     Alteration("brightened by 30 %", lambda p: encode(brighten(p, 1.3))),
     Alteration("text written on it", lambda p: encode(caption(p, "look at this"))),
-    Alteration("mirrored, half size, grey", lambda p: encode(grey(resize(np.ascontiguousarray(p[:, ::-1]), 0.5)), quality=60)),
+    Alteration(
+        "mirrored, half size, grey", lambda p: encode(grey(resize(np.ascontiguousarray(p[:, ::-1]), 0.5)), quality=60)
+    ),
     Alteration("cropped by 0.5 % a side", lambda p: encode(crop(p, 0.005))),
     Alteration("cropped by 10 % a side", lambda p: encode(crop(p, 0.1))),
     Alteration("white border of 10 %", lambda p: encode(border(p, 0.1))),

@@ -42,4 +42,4 @@ def hasher(algorithm: Algorithm) -> Hasher:
     except KeyError:
         known = ", ".join(str(one) for one in ALGORITHMS)
         raise InputError(f"{algorithm} cannot be computed here; known are {known}") from None
-    return import_module(f"ncii_match.hashing.{name}")  # type: ignore[return-value]
+    return import_module(f"ncii_match.hashing.{name}")

@@ -44,7 +44,7 @@ _BASIS = _basis()
 
 class _Bands(NamedTuple):
     first: NDArray[np.int64]
-    count: NDArray[np.int64]
+    counts: NDArray[np.int64]
     weights: NDArray[np.float64]
     window: int
 
@@ -82,7 +82,7 @@ def _row_plan(n: int, resampled: int, scale: int, oriented: bool) -> _Rows:
         np.zeros(tent.SIDE, np.uint8),
         bands.window,
     )
-    tent.row_plan(bands.first, bands.count, bands.weights, *plan[:-1])
+    tent.row_plan(bands.first, bands.counts, bands.weights, *plan[:-1])
     return plan
 
 
@@ -102,7 +102,7 @@ def _column_plan(n: int, resampled: int, scale: int, oriented: bool, channels: i
     wide = np.zeros((plans, tent.SIDE, width))
     for p in range(plans):
         tent.column_plan(
-            bands.first[p], bands.count[p], bands.weights[p], channel_weights, start[p], blocks[p], wide[p]
+            bands.first[p], bands.counts[p], bands.weights[p], channel_weights, start[p], blocks[p], wide[p]
         )
     return _Columns(start, blocks, wide, bands.window)
 

@@ -1,4 +1,7 @@
-"""The 64-bit pHash of ``ImageHash.phash``. Other orientations are hashed from turned pixels: its resize is not symmetric."""
+"""The 64-bit pHash of ``ImageHash.phash``.
+
+Other orientations are hashed from turned pixels: its resize is not symmetric.
+"""
 
 import math
 from functools import lru_cache
@@ -35,13 +38,17 @@ def _weights(n: int, origin: float, extent: float) -> _Weights:
 
 
 def scaled_side(algorithm: Algorithm, views: tuple[View, ...]) -> int | None:
-    """256: the thumbnail has 32 pixels a side."""
+    """256: the thumbnail has 32 pixels a side. Raises InputError for views under another profile."""
+    if any(view.other_profile for view in views):
+        raise InputError(f"{algorithm} has one profile; choose views up to TRANSVERSE, such as Views.DIHEDRAL")
     return SCALED_SIDE
 
 
 def _down_first(picture: Picture, transposed: bool) -> bool:
-    """Pillow 13's rule for its resize (https://github.com/python-pillow/Pillow/pull/9549). Part of this algorithm's
-    version 1 whatever Pillow is installed: older ones always went along rows first, about 2 bits off on tall pictures.
+    """Pillow 13's rule for its resize (https://github.com/python-pillow/Pillow/pull/9549).
+
+    Part of this algorithm's version 1 whatever Pillow is installed. Older ones always went along rows first, which is
+    about 2 bits off on tall pictures.
     """
     height, width = (picture.width, picture.height) if transposed else (picture.height, picture.width)
     saved = height - phash.THUMBNAIL
@@ -57,9 +64,7 @@ def _turned(grey: NDArray[np.uint8], view: View) -> NDArray[np.uint8]:
 def hash_picture(
     picture: Picture, algorithm: Algorithm, views: tuple[View, ...]
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """Bits uint8 [v, 8]; quality is not known (255). Raises InputError for views under another profile."""
-    if any(view.other_profile for view in views):
-        raise InputError(f"{algorithm} has one profile; choose views up to TRANSVERSE, such as Views.DIHEDRAL")
+    """Bits uint8 [v, 8]; quality is not known (255)."""
     grey = picture.pixels
     if grey.ndim == 3:
         grey = np.empty(picture.pixels.shape[:2], np.uint8)

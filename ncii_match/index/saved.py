@@ -63,7 +63,9 @@ def save(directory: Path, header: dict[str, Any], arrays: Mapping[str, NDArray[A
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     if any(directory.iterdir()):
         raise IndexFormatError(f"{directory} is not empty; save an index into a directory of its own")
-    files = {name: write_private(directory / name, array.reshape(-1).view(np.uint8).data) for name, array in arrays.items()}
+    files = {
+        name: write_private(directory / name, array.reshape(-1).view(np.uint8).data) for name, array in arrays.items()
+    }
     text = json.dumps({"magic": MAGIC, "format": FORMAT, **header, "files": files}, indent=1)
     write_private(directory / HEADER, text.encode())
     sync_directory(directory)

@@ -43,14 +43,14 @@ def kernel(result: Any, *arguments: Any) -> Callable[[KernelT], KernelT]:
     def compile_for(function: KernelT) -> KernelT:
         compiled = numba.njit(result(*arguments), nogil=True, cache=True, error_model="numpy")(function)
         COMPILED[f"{function.__module__.rpartition('.')[2]}.{function.__name__}"] = compiled
-        return compiled  # type: ignore[no-any-return]
+        return compiled
 
     return compile_for
 
 
 def part(function: KernelT) -> KernelT:
     """A piece of a kernel, compiled into its caller and never called from Python."""
-    return numba.njit(nogil=True, error_model="numpy")(function)  # type: ignore[no-any-return]
+    return numba.njit(nogil=True, error_model="numpy")(function)
 
 
 def compile_all() -> list[str]:

@@ -31,7 +31,7 @@ PADDING = 8
 
 
 @part
-def _add_rows_8(totals, p, pixels, rows, whole, o, k):  # type: ignore[no-untyped-def]
+def _add_rows_8(totals, p, pixels, rows, whole, o, k):
     a, b, c, d = rows[o, k], rows[o, k + 1], rows[o, k + 2], rows[o, k + 3]
     e, f, g, h = rows[o, k + 4], rows[o, k + 5], rows[o, k + 6], rows[o, k + 7]
     s, t, u, v = whole[p, o, k], whole[p, o, k + 1], whole[p, o, k + 2], whole[p, o, k + 3]
@@ -43,7 +43,7 @@ def _add_rows_8(totals, p, pixels, rows, whole, o, k):  # type: ignore[no-untype
 
 
 @part
-def _add_rows_4(totals, p, pixels, rows, whole, o, k):  # type: ignore[no-untyped-def]
+def _add_rows_4(totals, p, pixels, rows, whole, o, k):
     a, b, c, d = rows[o, k], rows[o, k + 1], rows[o, k + 2], rows[o, k + 3]
     s, t, u, v = whole[p, o, k], whole[p, o, k + 1], whole[p, o, k + 2], whole[p, o, k + 3]
     for i in range(pixels.shape[1]):
@@ -51,13 +51,13 @@ def _add_rows_4(totals, p, pixels, rows, whole, o, k):  # type: ignore[no-untype
 
 
 @part
-def _add_rows_twice(totals, pixels, rows, whole, o, k):  # type: ignore[no-untyped-def]
+def _add_rows_twice(totals, pixels, rows, whole, o, k):
     """Eight rows under two sets of weights: each pixel is loaded and widened once."""
     a, b, c, d = rows[o, k], rows[o, k + 1], rows[o, k + 2], rows[o, k + 3]
     e, f, g, h = rows[o, k + 4], rows[o, k + 5], rows[o, k + 6], rows[o, k + 7]
     s, t, u, v = whole[0, o, k], whole[0, o, k + 1], whole[0, o, k + 2], whole[0, o, k + 3]
     w, x, y, z = whole[0, o, k + 4], whole[0, o, k + 5], whole[0, o, k + 6], whole[0, o, k + 7]
-    l, m, n, q = whole[1, o, k], whole[1, o, k + 1], whole[1, o, k + 2], whole[1, o, k + 3]  # noqa: E741
+    l, m, n, q = whole[1, o, k], whole[1, o, k + 1], whole[1, o, k + 2], whole[1, o, k + 3]
     r, j, y2, z2 = whole[1, o, k + 4], whole[1, o, k + 5], whole[1, o, k + 6], whole[1, o, k + 7]
     for i in range(pixels.shape[1]):
         first = pixels[a, i] * s + pixels[b, i] * t + pixels[c, i] * u + pixels[d, i] * v
@@ -69,7 +69,7 @@ def _add_rows_twice(totals, pixels, rows, whole, o, k):  # type: ignore[no-untyp
 
 
 @part
-def _flush(sums, totals, first):  # type: ignore[no-untyped-def]
+def _flush(sums, totals, first):
     """Move the 16-bit totals to the float32 sums and clear them."""
     for p in range(totals.shape[0]):
         if first:
@@ -83,7 +83,7 @@ def _flush(sums, totals, first):  # type: ignore[no-untyped-def]
 
 
 @part
-def _whole_rows(pixels, rows, used, whole, o, totals, sums):  # type: ignore[no-untyped-def]
+def _whole_rows(pixels, rows, used, whole, o, totals, sums):
     """Weighted sums of rows in 16-bit whole numbers, moved to float32 before they could overflow."""
     plans, k, held, first = whole.shape[0], 0, 0, True
     while k < used:
@@ -112,7 +112,7 @@ def _whole_rows(pixels, rows, used, whole, o, totals, sums):  # type: ignore[no-
 
 
 @part
-def _real_rows(pixels, rows, used, real, o, sums):  # type: ignore[no-untyped-def]
+def _real_rows(pixels, rows, used, real, o, sums):
     """Weighted sums of rows in float32: clipped tents, and weights too large for 16 bits."""
     for p in range(real.shape[0]):
         for i in range(pixels.shape[1]):
@@ -180,7 +180,7 @@ def reduce(
 
 
 @part
-def _quality(squares, s):  # type: ignore[no-untyped-def]
+def _quality(squares, s):
     """Sum of neighbour steps in percent of full scale, each truncated, over 90; at most 100."""
     total = 0
     scale, full = np.float32(100.0), np.float32(255.0)
@@ -196,7 +196,7 @@ def _quality(squares, s):  # type: ignore[no-untyped-def]
 
 
 @part
-def _transform(square, s, basis, folded, half, grid):  # type: ignore[no-untyped-def]
+def _transform(square, s, basis, folded, half, grid):
     """``basis @ square[s] @ basis.T`` in units of 1/GRID, as whole numbers, row-major.
 
     Rows of the basis are odd and even functions in turn, so the square is folded first: half the products.
@@ -214,11 +214,7 @@ def _transform(square, s, basis, folded, half, grid):  # type: ignore[no-untyped
             a, b, c, d = basis[i, j], basis[i, j + 1], basis[i, j + 2], basis[i, j + 3]
             for x in range(SIDE):
                 half[i, x] = (
-                    half[i, x]
-                    + folded[r, x] * a
-                    + folded[r + 1, x] * b
-                    + folded[r + 2, x] * c
-                    + folded[r + 3, x] * d
+                    half[i, x] + folded[r, x] * a + folded[r + 1, x] * b + folded[r + 2, x] * c + folded[r + 3, x] * d
                 )
     flat, weights = half.reshape(-1), basis.reshape(-1)
     for i in range(COEFFICIENTS):
@@ -228,7 +224,7 @@ def _transform(square, s, basis, folded, half, grid):  # type: ignore[no-untyped
 
 
 @part
-def _lower_median(values):  # type: ignore[no-untyped-def]
+def _lower_median(values):
     """The lower middle of an even number of values; reorders them (Hoare's selection)."""
     left, right = 0, values.shape[0] - 1
     wanted = (values.shape[0] - 1) // 2

@@ -28,7 +28,7 @@ GRID = float(1 << 20)
 
 
 @part
-def _lanczos(x):  # type: ignore[no-untyped-def]
+def _lanczos(x):
     if x == 0.0:
         return 1.0
     if x < -LANCZOS_LOBES or x >= LANCZOS_LOBES:
@@ -76,12 +76,12 @@ def lanczos_weights(
 
 
 @part
-def _clip(total):  # type: ignore[no-untyped-def]
+def _clip(total):
     return np.uint8(min(255, max(0, total >> FIXED_BITS)))
 
 
 @part
-def _across(source, height, first, count, weights, out):  # type: ignore[no-untyped-def]
+def _across(source, height, first, count, weights, out):
     """Bring each of ``height`` rows to 32 samples; ``out`` [32, height] is written column by column."""
     for y in range(height):
         for i in range(THUMBNAIL):

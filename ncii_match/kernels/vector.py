@@ -26,7 +26,7 @@ def _dot_python(samples: Any, start: int, weights: Any, weight_start: int, block
     return float(sums[0] + sums[1])
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def _dot_llvm(typing_context: Any, samples: Any, start: Any, weights: Any, weight_start: Any, blocks: Any) -> Any:
     signature = types.float64(samples, types.int64, weights, types.int64, types.int64)
 
@@ -53,7 +53,9 @@ def _dot_llvm(typing_context: Any, samples: Any, start: Any, weights: Any, weigh
             undefined = ir.Constant(total.type, ir.Undefined)
             halves = [
                 builder.shuffle_vector(
-                    total, undefined, ir.Constant(ir.VectorType(ir.IntType(32), lanes), list(range(first, first + lanes)))
+                    total,
+                    undefined,
+                    ir.Constant(ir.VectorType(ir.IntType(32), lanes), list(range(first, first + lanes))),
                 )
                 for first in (0, lanes)
             ]
@@ -67,7 +69,7 @@ def _ones_python(word: Any) -> np.uint64:
     return np.uint64(int(word).bit_count())
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def _ones_llvm(typing_context: Any, word: Any) -> Any:
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         return builder.ctpop(args[0])

@@ -1,0 +1,294 @@
+"""The first bank: what is added matches, what is withdrawn does not, and nothing is lost or left open."""
+
+import os
+import sqlite3
+import stat
+import threading
+
+import numpy as np
+import pytest
+
+from ncii_match.bank import store
+from ncii_match.bank.exchange_files import LONGEST_LINE, read_hash_file
+from ncii_match.bank.snapshot import Snapshot
+from ncii_match.bank.store import Bank
+from ncii_match.errors import (
+    AlgorithmMismatchError,
+    BankCorruptError,
+    BankError,
+    BankFormatError,
+    BankLockedError,
+    InputError,
+)
+from ncii_match.outcomes import State, Status
+from ncii_match.values import PDQ, PHASH, Hashes, View
+
+ALL_ONES = "f" * 64
+
+
+def some(n, seed=0, quality=100):
+    bits = np.random.default_rng(seed).integers(0, 256, (n, 32), np.uint8)
+    return Hashes(PDQ, bits, [quality] * n)
+
+
+@pytest.fixture
+def bank(tmp_path):
+    with Bank.create(tmp_path / "bank") as made:
+        yield made
+
+
+def found(bank, hashes):
+    """Entry ids that the published snapshot finds for each hash."""
+    snapshot = Snapshot.open(bank.path)
+    matches = snapshot.index.search(hashes)
+    return [matches.entry_ids[a:b].tolist() for a, b in zip(matches.offsets, matches.offsets[1:], strict=False)]
+
+
+def test_add_publish_open_again(bank):
+    hashes = some(3)
+    ids = bank.add(hashes, case="c1", source="own")
+    assert ids.tolist() == [1, 2, 3]
+    with pytest.raises(BankError, match="nothing published"):
+        Snapshot.open(bank.path)
+    snapshot = bank.publish()
+    assert (len(snapshot), snapshot.number, snapshot.algorithm) == (3, 1, PDQ)
+    bank.close()
+    with Bank.open(bank.path) as again:
+        assert len(again) == 3
+        assert found(again, hashes) == [[1], [2], [3]]
+        assert [hold.case for hold in again.holds()] == ["c1"] * 3
+
+
+def test_nothing_is_seen_before_publish(bank):
+    bank.publish()
+    hashes = some(1)
+    bank.add(hashes, case="c", source="own")
+    assert found(bank, hashes) == [[]]
+    bank.publish()
+    assert found(bank, hashes) == [[1]]
+    bank.withdraw(case="c", reason="asked")
+    assert found(bank, hashes) == [[1]]
+    bank.publish()
+    assert found(bank, hashes) == [[]]
+
+
+def test_one_hash_of_two_cases_matches_until_both_withdraw(bank):
+    hashes = some(1)
+    assert bank.add(hashes, case="a", source="own") == bank.add(hashes, case="b", source="own")
+    bank.publish()
+    snapshot = Snapshot.open(bank.path)
+    assert snapshot.entries_of(snapshot.index.search(hashes)).cases == (("a", "b"),)
+    assert bank.withdraw(case="a", reason="asked") == 1
+    bank.publish()
+    assert found(bank, hashes) == [[1]]
+    assert bank.withdraw(case="b", reason="asked") == 1
+    bank.publish()
+    assert found(bank, hashes) == [[]]
+    assert len(bank) == 0
+
+
+def test_withdrawal_is_final_until_forced(bank):
+    hashes = some(2)
+    ids = bank.add(hashes, case="a", source="own")
+    assert bank.withdraw(case="a", entry_ids=[int(ids[0])], reason="asked") == 1
+    assert bank.withdraw(case="a", entry_ids=[int(ids[0])], reason="asked again") == 0
+    assert bank.add(hashes, case="a", source="own").tolist() == [-1, 2]
+    assert bank.add(hashes, case="a", source="own", force=True).tolist() == [1, 2]
+    assert len(bank) == 2
+    with pytest.raises(BankError, match="never held case 'z'"):
+        bank.withdraw(case="z", reason="asked")
+    with pytest.raises(BankError, match="never held"):
+        bank.withdraw(entry_ids=[99], reason="asked")
+
+
+def test_what_is_not_taken(bank):
+    """No hash, or a quality so low that it would match innocent pictures."""
+    batch = Hashes(PDQ, some(4).bits, [100, 49, 255, 255], [0, 0, 0, Status.TRUNCATED])
+    assert bank.add(batch, case="c", source="own").tolist() == [1, -1, 2, -1]
+    assert bank.add(batch, case="c", source="own", force=True).tolist() == [1, 3, 2, -1]
+
+
+def test_states(bank):
+    hashes = some(3)
+    bank.add(hashes[0], case="a", source="own")
+    bank.add(hashes[1], case="b", source="own", state="confirmed")
+    bank.add(hashes[2], case="c", source="own", state=State.DISPUTED)
+    assert bank.confirm(case="a", reason="reviewed") == 1
+    assert bank.dispute(case="b", reason="appeal") == 1
+    bank.publish()
+    snapshot = Snapshot.open(bank.path)
+    states = snapshot.entries_of(snapshot.index.search(hashes)).states
+    assert [State(one).name for one in states] == ["CONFIRMED", "DISPUTED", "DISPUTED"]
+    bank.add(hashes[2], case="d", source="other")
+    bank.publish()
+    snapshot = Snapshot.open(bank.path)
+    assert snapshot.entries_of(snapshot.index.search(hashes[2])).states[0] == State.SEED
+    for state in ("withdrawn", "open", 9):
+        with pytest.raises(InputError, match="state is"):
+            bank.add(hashes, case="x", source="own", state=state)
+
+
+def test_every_change_leaves_an_event(bank):
+    bank.add(some(1), case="a", source="own", actor="ann")
+    bank.confirm(case="a", reason="seen", actor="ben")
+    bank.withdraw(case="a", reason="asked", actor="cleo")
+    rows = sqlite3.connect(bank.path / store.DATABASE).execute("select action, actor, reason from events").fetchall()
+    assert rows == [("add seed", "ann", None), ("confirmed", "ben", "seen"), ("withdrawn", "cleo", "asked")]
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (
+            lambda bank: bank.add(Hashes(PHASH, np.zeros((1, 8), np.uint8)), case="c", source="s"),
+            "the hashes are phash",
+        ),
+        (lambda bank: bank.add(some(1), case=" ", source="s"), "case is ' '"),
+        (lambda bank: bank.add(some(1), case="a\nb", source="s"), "one line"),
+        (lambda bank: bank.add(some(1), case="c", source=""), "source is ''"),
+        (lambda bank: bank.add(Hashes(PDQ, some(1).bits, view=[View.FLIP]), case="c", source="s"), "upright"),
+        (lambda bank: bank.withdraw(reason="r"), "say what to change"),
+        (lambda bank: bank.withdraw(case="c", reason=" "), "reason is empty"),
+    ],
+)
+def test_arguments_that_make_no_sense(call, message, bank):
+    with pytest.raises((InputError, AlgorithmMismatchError), match=message):
+        call(bank)
+    assert len(bank) == 0
+
+
+def test_a_failed_change_changes_nothing(bank, monkeypatch):
+    def fail(*_args):
+        raise RuntimeError("power cut")
+
+    bank.add(some(1), case="a", source="own")
+    monkeypatch.setattr(store, "_log", fail)
+    with pytest.raises(RuntimeError, match="power cut"):
+        bank.add(some(3, seed=1), case="b", source="own")
+    assert [hold.case for hold in bank.holds()] == ["a"]
+
+
+def test_private_files(bank):
+    bank.add(some(2), case="a", source="own")
+    bank.publish()
+    for folder, folders, names in os.walk(bank.path):
+        assert all(stat.S_IMODE(os.stat(os.path.join(folder, one)).st_mode) == 0o700 for one in folders)
+        for name in names:
+            mode = stat.S_IMODE(os.stat(os.path.join(folder, name)).st_mode)
+            assert mode == 0o600, name
+    assert stat.S_IMODE(bank.path.stat().st_mode) == 0o700
+
+
+def test_old_snapshots_go_and_readers_keep_theirs(bank):
+    hashes = some(1)
+    bank.add(hashes, case="a", source="own")
+    held = bank.publish()
+    bank.withdraw(case="a", reason="asked")
+    for _ in range(3):
+        bank.publish()
+    assert sorted(path.name for path in (bank.path / "snapshots").iterdir()) == ["000003", "000004"]
+    assert held.index.search(hashes).entry_ids.tolist() == [1]  # mapped before; still whole
+
+
+def test_a_cut_off_publication_does_no_harm(bank):
+    hashes = some(1)
+    bank.add(hashes, case="a", source="own")
+    bank.publish()
+    (bank.path / "snapshots" / "000002.draft").mkdir()
+    (bank.path / "snapshots" / "000002.draft" / "states.u8").write_bytes(b"x")
+    (bank.path / "CURRENT.draft").write_text("7")
+    assert found(bank, hashes) == [[1]]
+    assert bank.publish().number == 2
+
+
+def test_two_writers(bank, monkeypatch):
+    """The second waits for the first; when that takes too long it says so, and nothing is lost."""
+    monkeypatch.setattr(store, "LOCK_SECONDS", 0.05)
+    with Bank.open(bank.path) as other, bank._writing(), pytest.raises(BankLockedError, match="try again"):
+        other.add(some(1), case="late", source="own")
+    monkeypatch.undo()
+
+    def write(k):
+        with Bank.open(bank.path) as own:
+            own.add(some(5, seed=k), case=f"c{k}", source="own")
+            own.publish()
+
+    threads = [threading.Thread(target=write, args=(k,)) for k in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(bank) == 30
+    assert len(bank.publish()) == 30
+
+
+def test_what_is_no_bank(tmp_path, bank):
+    with pytest.raises(BankFormatError, match="bank create"):
+        Bank.open(tmp_path / "nowhere")
+    with pytest.raises(BankFormatError, match="bank create"):
+        Snapshot.open(tmp_path)
+    with pytest.raises(BankError, match="not empty"):
+        Bank.create(bank.path)
+    fake = tmp_path / "fake"
+    fake.mkdir()
+    (fake / store.DATABASE).write_bytes(b"not a database at all, whatever its name says" * 99)
+    with pytest.raises(BankFormatError, match="cannot be read as a bank"):
+        Bank.open(fake)
+    with bank._writing() as connection:
+        connection.execute(store.tables.about.update().where(store.tables.about.c.key == "format").values(value="9"))
+    with pytest.raises(BankFormatError, match="format 9"):
+        Bank.open(bank.path)
+
+
+def test_damaged_snapshots_are_refused(bank):
+    bank.add(some(3), case="a", source="own")
+    path = bank.publish().path
+
+    def refused(message, verify=False):
+        with pytest.raises((BankCorruptError, BankFormatError), match=message):
+            Snapshot.open(bank.path, verify=verify)
+
+    (bank.path / "CURRENT").write_text("../..")
+    refused("snapshot number")
+    (bank.path / "CURRENT").write_bytes(b"\xff")
+    refused("cannot be read")
+    (bank.path / "CURRENT").write_text("000001\n")
+    states = (path / "states.u8").read_bytes()
+    (path / "states.u8").write_bytes(states[:-1])
+    refused("2 bytes instead of 3")
+    (path / "states.u8").write_bytes(b"\x01" + states[1:])
+    refused("SHA-256", verify=True)
+    (path / "states.u8").write_bytes(states)
+    hashes = (path / "index" / "hashes.u8").read_bytes()
+    (path / "index" / "hashes.u8").write_bytes(hashes[::-1])
+    refused("SHA-256", verify=True)
+    manifest = (path / "manifest.json").read_text()
+    (path / "manifest.json").write_text(manifest.replace('"format": 1', '"format": 2'))
+    refused("format 2")
+    (path / "manifest.json").write_text(manifest[: len(manifest) // 2])
+    refused("no readable manifest")
+
+
+def test_empty_bank_can_be_published_and_searched(bank):
+    bank.publish()
+    assert found(bank, some(2)) == [[], []]
+
+
+def test_hash_files(tmp_path):
+    good = "ab" * 32
+    path = tmp_path / "hashes.txt"
+    path.write_text(
+        f"\ufeff{good}\n  {good.upper()},100 \r\n\n# a comment\n{good},101\n{good[:32]}\nnot a hash\n{good},\n"
+        f"{'a' * 3 * LONGEST_LINE}\n{good} , 7\n{good}x\n{ALL_ONES}",
+        encoding="utf-8",
+    )
+    read = read_hash_file(path)
+    assert read.lines == (1, 2, 10, 12)
+    assert read.hashes.to_hex() == [good, good, good, ALL_ONES]
+    assert read.hashes.quality.tolist() == [255, 100, 7, 255]
+    assert [one.line for one in read.rejected] == [5, 6, 7, 8, 9, 11]
+    assert all(good[:16] not in one.reason for one in read.rejected)
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(range(256)) * 20)
+    assert len(read_hash_file(path).hashes) == 0
+    with pytest.raises(InputError, match="No such file"):
+        read_hash_file(tmp_path / "none.txt")
