@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from ncii_match.bank.snapshot import Snapshot as Snapshot
     from ncii_match.bank.store import Bank as Bank
-    from ncii_match.decide import Decision as Decision
-    from ncii_match.decide import Decisions as Decisions
-    from ncii_match.decide import Policy as Policy
-    from ncii_match.decide import decide as decide
+    from ncii_match.decisions import Decision as Decision
+    from ncii_match.decisions import Decisions as Decisions
+    from ncii_match.decisions import Policy as Policy
+    from ncii_match.decisions import decide as decide
     from ncii_match.decode.limits import DecodeLimits as DecodeLimits
     from ncii_match.errors import AlgorithmMismatchError as AlgorithmMismatchError
     from ncii_match.errors import BankCorruptError as BankCorruptError
@@ -50,7 +50,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "ncii_match.bank.snapshot": ("Snapshot",),
     "ncii_match.bank.store": ("Bank",),
-    "ncii_match.decide": ("Decision", "Decisions", "Policy", "decide"),
+    "ncii_match.decisions": ("Decision", "Decisions", "Policy", "decide"),
     "ncii_match.decode.limits": ("DecodeLimits",),
     "ncii_match.errors": (
         "AlgorithmMismatchError",

@@ -6,7 +6,7 @@ from types import TracebackType
 from typing import Self
 
 from ncii_match.bank.snapshot import Snapshot
-from ncii_match.decide import Decision, Decisions, Policy, decide
+from ncii_match.decisions import Decision, Decisions, Policy, decide
 from ncii_match.decode.image import Source
 from ncii_match.decode.limits import DecodeLimits
 from ncii_match.errors import PolicyError
@@ -20,8 +20,8 @@ class Matcher:
     Parameters
     ----------
     bank_dir : the bank's directory (only ``CURRENT`` and ``snapshots/`` are read).
-    policy : what counts as a match and what follows; for PDQ banks the default is 31 bits, everything for review but
-        confirmed entries, which block.
+    policy : what counts as a match and what follows. PDQ banks have a default: ``PDQ_THRESHOLD``, and everything is for
+        review but confirmed entries, which block.
     views : ways of looking at each picture; the eight orientations by default.
     limits : bounds on each picture.
     workers : threads of ``check_many``; None for every core.

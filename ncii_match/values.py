@@ -1,7 +1,7 @@
 """The words of the house: one frozen type for each thing that travels the road.
 
-bytes -> Picture -> Hashes -> Matches (+ Entries) -> Decisions, which are in ``decide``. Everything here is data: arrays with stated shapes, checked once
-when they are made, read-only from then on.
+bytes -> Picture -> Hashes -> Matches, with Entries -> Decisions (those are in ``decisions``). Everything here is data:
+arrays with stated shapes, checked once when they are made, read-only from then on.
 """
 
 from __future__ import annotations

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager, nullcontext
 from io import BytesIO, FileIO
 from pathlib import Path
@@ -15,6 +16,7 @@ import pytest
 from conftest import PHOTOS
 from PIL import Image, ImageOps
 
+from ncii_match.decode import quiet
 from ncii_match.decode.image import read_picture
 from ncii_match.decode.limits import FORMATS, DecodeLimits
 from ncii_match.errors import DecodeError, InputError
@@ -305,6 +307,15 @@ def test_pillow_warns_its_own_callers_and_not_ours(picture, message):
         with warnings.catch_warnings():
             warnings.simplefilter(action)
             assert status(data) == Status.OK
+
+
+def test_other_threads_keep_the_limit_of_pillow():
+    with quiet.decoding(DecodeLimits(max_pixels=99)), ThreadPoolExecutor(1) as pool:
+        assert pool.submit(Image._decompression_bomb_check, (10, 10)).exception() is None
+        refused = pool.submit(Image._decompression_bomb_check, (10**6, 10**6)).exception()
+        assert isinstance(refused, Image.DecompressionBombError)
+        with pytest.raises(DecodeError):
+            Image._decompression_bomb_check((10, 10))
 
 
 def grown_gif(side):

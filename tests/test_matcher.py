@@ -9,7 +9,7 @@ from conftest import PHOTOS
 from PIL import Image
 
 from ncii_match.bank.store import Bank
-from ncii_match.decide import Policy
+from ncii_match.decisions import Policy
 from ncii_match.errors import BankError, BankFormatError, PolicyError
 from ncii_match.ingest import hash_images
 from ncii_match.matcher import Matcher

@@ -126,7 +126,7 @@ class Bank:
         case, source : the case reference, and who gave it (``stopncii``, ``i4c``, ``own`` …).
         state : ``seed`` (default), ``confirmed`` or ``disputed``.
         actor : who does this; the user's name by default.
-        force : also take hashes of known quality below 50, and re-open a hold that this case has withdrawn.
+        force : also take hashes of known quality below ``PDQ_MIN_QUALITY``, and re-open a hold that this case withdrew.
 
         Returns
         -------

@@ -7,6 +7,7 @@ import typer
 from rich.table import Table
 
 from ncii_match.cli.terminal import AlgorithmName, AsJson, Exit, Workers, emit, files_in, out, progress, say
+from ncii_match.values import PDQ_MIN_QUALITY
 
 app = typer.Typer(
     no_args_is_help=True, rich_markup_mode=None, help="Create, fill, look at and change a bank of hashes."
@@ -51,7 +52,7 @@ def add_command(
     source: Annotated[str, typer.Option(help="Who gave them: own, stopncii, i4c …")] = "own",
     state: Annotated[str, typer.Option(help="seed, confirmed or disputed.")] = "seed",
     force: Annotated[
-        bool, typer.Option("--force", help="Also take weak hashes (quality below 50) and re-open withdrawn ones.")
+        bool, typer.Option("--force", help="Also take weak hashes (low quality) and re-open withdrawn ones.")
     ] = False,
     publish: Publish = True,
     as_json: AsJson = False,
@@ -89,8 +90,8 @@ def add_command(
             if status != Status.OK:
                 refused.append((name, Status(int(status)).reason))
             elif entry == NOT_ADDED:
-                weak = f"quality {quality} is below 50; such a hash matches innocent pictures"
-                refused.append((name, weak if quality < 50 else "withdrawn by this case before"))
+                weak = f"quality {quality} is below {PDQ_MIN_QUALITY}; such a hash matches innocent pictures"
+                refused.append((name, weak if quality < PDQ_MIN_QUALITY else "withdrawn by this case before"))
         number = bank.publish().number if publish else None
         added = int((ids != NOT_ADDED).sum())
         if as_json:

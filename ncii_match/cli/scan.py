@@ -24,7 +24,7 @@ def scan_command(
 
     Example: ncii-match scan uploads/ --bank /srv/bank
     """
-    from ncii_match.decide import Policy
+    from ncii_match.decisions import Policy
     from ncii_match.matcher import Matcher
     from ncii_match.outcomes import Outcome
 

@@ -68,7 +68,7 @@ err = Console(stderr=True, highlight=False)
 
 def say(text: str) -> None:
     """Tell the person something, on standard error."""
-    err.print(text, markup=False)
+    err.print(text, markup=False, soft_wrap=True)
 
 
 def emit(value: dict[str, Any]) -> None:

@@ -58,7 +58,7 @@ def ends_early(name: str, data: bytes) -> bool:
         case "WEBP":
             return int.from_bytes(data[4:8], "little") + 8 > len(data)
         case "BMP":
-            return int.from_bytes(data[2:6], "little") > len(data)
+            return max(26, int.from_bytes(data[2:6], "little")) > len(data)  # 26: the shortest headers
         case "AVIF":
             return _boxes_overrun(data)
         case "TIFF":

@@ -85,7 +85,7 @@ def _bytes_of(source: Any, limits: DecodeLimits) -> bytes:
         elif isinstance(source, str | os.PathLike):
             data = _contents(source, limits.max_bytes)
         elif callable(getattr(source, "read", None)):
-            data = _read_up_to(source, limits.max_bytes)
+            data = _read_up_to(source, limits.max_bytes, limits.max_bytes + 1)
         else:
             raise DecodeError(Status.UNSUPPORTED_INPUT, f"It is a {type(source).__name__}.")
     except (DecodeError, MemoryError):
@@ -101,19 +101,21 @@ def _contents(path: str | os.PathLike[str], most: int) -> bytes | None:
     # O_NONBLOCK: opening a named pipe that nobody writes to must not wait for ever.
     descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
     try:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        found = os.fstat(descriptor)
+        if not stat.S_ISREG(found.st_mode):
             raise DecodeError(Status.CANNOT_READ, "It is not an ordinary file.")
         with os.fdopen(descriptor, "rb", closefd=False) as file:
-            return _read_up_to(file, most)
+            # Asked for 128 MiB, Python sets aside as much first: 77 us for a file of 112 KB instead of 15.
+            return _read_up_to(file, most, max(found.st_size + 1, 65_536))
     finally:  # not left to fdopen: it refuses a directory and leaves it open
         os.close(descriptor)
 
 
-def _read_up_to(file: _Readable, most: int) -> bytes | None:
+def _read_up_to(file: _Readable, most: int, at_once: int) -> bytes | None:
     """What is left to read, or None when that is more than ``most`` bytes."""
     parts: list[bytes] = []
     left = most + 1
-    while left > 0 and (part := file.read(left)):  # raw and network files may give less at a time than asked for
+    while left > 0 and (part := file.read(min(left, at_once))):  # raw and network files may give less than asked for
         if not isinstance(part, bytes):
             raise DecodeError(Status.UNSUPPORTED_INPUT, "The file does not give bytes; open it with mode 'rb'.")
         parts.append(part)

@@ -13,7 +13,7 @@
 | LAB | RGB (sRGB) through LittleCMS |
 | I;16 (all byte orders) | luma, 65,535 being white |
 | I up to 255, F up to 1 | luma, 255 and 1 being white |
-| I, F with larger samples | luma, white being 255 or 65,535 if the largest sample is in its upper half, else that sample |
+| I, F with larger samples | luma, white being 255 or 65,535 if the largest is in its upper half, else the largest |
 
 Hashes compare pixels with each other, so a wrong guess at the white level of I or F costs quality and not bits, as long
 as it leaves enough grey levels: 10-bit samples with 65,535 for white would have 4, and be 34 bits off.

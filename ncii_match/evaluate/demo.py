@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 
 from ncii_match.bank.store import Bank
-from ncii_match.decide import Decision
+from ncii_match.decisions import Decision
 from ncii_match.evaluate.transforms import EVERYDAY, encode
 from ncii_match.ingest import hash_images
 from ncii_match.matcher import Matcher

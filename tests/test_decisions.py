@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from ncii_match.decide import Policy, decide
+from ncii_match.decisions import Policy, decide
 from ncii_match.errors import InputError, PolicyError
 from ncii_match.outcomes import Action, Outcome, State, Status
 from ncii_match.values import PDQ, PDQ_512, PHASH, Entries, Hashes, Matches, View

@@ -1,0 +1,104 @@
+"""Raw measurements on disk: one JSON file a run, with the machine, the versions and the commit that made it."""
+
+import json
+import os
+import platform
+import re
+import subprocess
+from datetime import UTC, datetime
+from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import ncii_match
+from ncii_match.ingest import available_cores
+
+ROOT = Path(__file__).parents[1]
+RESULTS = Path(__file__).parent / "results"
+
+PACKAGES = ("numpy", "numba", "llvmlite", "pillow", "pdqhash", "threatexchange", "ImageHash")
+"""Whatever takes part in a measurement."""
+
+
+def peer(module: str) -> ModuleType:
+    """A library we compare with, imported when it is needed. Raises ImportError saying how to get it."""
+    try:
+        return import_module(module)
+    except ImportError as error:
+        raise ImportError(f"{module} is needed to compare with ({error}); run: pip install -e '.[bench]'") from error
+
+
+def _cpu() -> str:
+    try:
+        found = re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+    except OSError:
+        found = None
+    return found[1].strip() if found else platform.processor() or platform.machine()
+
+
+def _versions() -> dict[str, str]:
+    found = {"python": platform.python_version(), "ncii_match": ncii_match.__version__}
+    for name in PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = "not installed"
+    return found
+
+
+def _commit() -> str:
+    def git(*arguments: str) -> str:
+        return subprocess.run(["git", *arguments], cwd=ROOT, check=True, capture_output=True, text=True).stdout.strip()
+
+    try:
+        # What the figures depend on: a changed page or an older result does not make them another commit's.
+        changed = git("status", "--porcelain", "--", "ncii_match", "benchmarks/*.py", "data", "pyproject.toml")
+        return git("rev-parse", "--short=10", "HEAD") + ("-changed" if changed else "")
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+
+
+def circumstances() -> dict[str, Any]:
+    """When, where and on what a run is made; taken before it starts, so that the load is not its own."""
+    return {
+        "when": datetime.now(UTC).isoformat(timespec="seconds"),
+        "commit": _commit(),
+        "machine": {
+            "cpu": _cpu(),
+            "compiled_for": peer("llvmlite.binding").get_host_cpu_name(),
+            "cores": available_cores(),
+            "memory_bytes": peer("psutil").virtual_memory().total,
+            "system": f"{platform.system()} {platform.machine()}",
+            "load_before": os.getloadavg()[0],
+        },
+        "versions": _versions(),
+    }
+
+
+def write(kind: str, around: dict[str, Any], quick: bool, measured: dict[str, Any]) -> Path:
+    """Keep one run. ``kind``: ``hashing`` or ``accuracy``. Returns the new file."""
+    machine = re.sub(r"[^a-z0-9]+", "-", f"{around['machine']['cpu']} {around['machine']['cores']}c".lower())
+    path = RESULTS / f"{around['when'][:10]}-{machine}-{around['commit']}-{kind}{'-quick' * quick}.json"
+    RESULTS.mkdir(exist_ok=True)
+    run = {"kind": kind, "quick": quick, **around, **measured}
+    path.write_text("{\n" + ",\n".join(f"{json.dumps(key)}: {_lines(value)}" for key, value in run.items()) + "\n}\n")
+    return path
+
+
+def _lines(value: Any) -> str:
+    """JSON with one item of a list a line: neither a line for each sample nor all on one."""
+    if isinstance(value, list):
+        return "[\n" + ",\n".join(map(json.dumps, value)) + "\n]"
+    return json.dumps(value)
+
+
+def newest(kind: str) -> dict[str, Any]:
+    """The latest run of a kind; a quick one only while there is no other. Raises FileNotFoundError without any."""
+    runs = [json.loads(path.read_text()) for path in RESULTS.glob("*.json")]
+    wanted = [run for run in runs if run["kind"] == kind]
+    if not wanted:
+        script = {"hashing": "bench_hashing.py", "accuracy": "accuracy.py"}[kind]
+        raise FileNotFoundError(f"no {kind} run in {RESULTS}; run: python benchmarks/{script}")
+    return max(wanted, key=lambda run: (not run["quick"], run["when"]))

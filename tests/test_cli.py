@@ -1,0 +1,184 @@
+"""The command line as a person and as a machine use it, in processes of its own where that matters."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+from conftest import PHOTOS
+from PIL import Image
+from typer.testing import CliRunner
+
+from ncii_match.cli.main import app
+from ncii_match.cli.terminal import Exit
+from ncii_match.values import PDQ
+
+COFFEE, ASTRONAUT = str(PHOTOS / "coffee.png"), str(PHOTOS / "astronaut.png")
+
+
+def run(*arguments, code=0):
+    result = CliRunner().invoke(app, [str(one) for one in arguments])
+    if result.exception and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    assert result.exit_code == code, result.output
+    return result
+
+
+def lines(result):
+    return [json.loads(line) for line in result.stdout.splitlines()]
+
+
+@pytest.fixture
+def bank(tmp_path):
+    run("bank", "create", tmp_path / "bank")
+    run("bank", "add", tmp_path / "bank", COFFEE, "--case", "R-17")
+    return tmp_path / "bank"
+
+
+def program(*arguments, **options):
+    command = [sys.executable, "-c", "from ncii_match.cli.main import run; run()", *(str(one) for one in arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=120, **options)
+
+
+def test_hash(golden):
+    wanted = next(row for row in golden if row["photo"] == "coffee.png")
+    assert run("hash", COFFEE).stdout == f"{wanted['pdq']['UPRIGHT']}  100  {COFFEE}\n"
+    (row,) = lines(run("hash", COFFEE, "--json"))
+    assert row == {
+        "file": COFFEE, "hash": wanted["pdq"]["UPRIGHT"], "algorithm": str(PDQ), "quality": 100, "view": "UPRIGHT",
+        "status": "OK", "reason": "The picture was hashed.",
+    }  # fmt: skip
+    assert lines(run("hash", COFFEE, "--json", "--algorithm", "phash"))[0]["hash"] == wanted["phash"]["UPRIGHT"]
+    views = lines(run("hash", COFFEE, "--json", "--views", "dihedral"))
+    assert {row["view"]: row["hash"] for row in views} == wanted["pdq"]
+    assert "turn left" in run("hash", COFFEE, "--views", "dihedral").stdout
+
+
+def test_hash_of_a_folder_with_a_bad_file(tmp_path):
+    (tmp_path / "deep").mkdir()
+    Image.open(COFFEE).save(tmp_path / "a.webp")
+    (tmp_path / "deep" / "z.jpg").write_text("not a picture")
+    result = run("hash", tmp_path, code=Exit.UNREADABLE)
+    assert result.stdout.splitlines()[0].endswith("a.webp")
+    assert result.stdout.splitlines()[1].startswith("NOT_AN_IMAGE")
+    assert "1 of 2 pictures could not be hashed" in result.stderr
+    rows = lines(run("hash", tmp_path, "--json", code=Exit.UNREADABLE))
+    assert [row["hash"] is None for row in rows] == [False, True]
+
+
+def test_bank_life(bank, tmp_path):
+    (tmp_path / "list.txt").write_text(f"{'ab' * 32},90\nbroken\n")
+    result = run("bank", "add", bank, tmp_path / "list.txt", "--case", "R-18", "--json", code=Exit.UNREADABLE)
+    (added,) = lines(result)
+    assert (added["added"], added["entry_ids"], added["snapshot"]) == (1, [2], 3)
+    assert added["refused"][0]["input"].endswith("list.txt:2")
+    holds = lines(run("bank", "list", bank, "--json"))
+    assert [(hold["entry_id"], hold["case"], hold["state"]) for hold in holds] == [
+        (1, "R-17", "seed"),
+        (2, "R-18", "seed"),
+    ]
+    table = run("bank", "list", bank, "--case", "R-18")
+    assert "R-18" in table.stdout
+    assert "R-17" not in table.stdout
+    assert "abab" not in table.stdout
+    (ended,) = lines(run("bank", "withdraw", bank, "--case", "R-18", "--reason", "asked", "--json"))
+    assert (ended["holds_ended"], ended["active"], ended["snapshot"]) == (1, 1, 4)
+    assert "nothing changed" in run("bank", "withdraw", bank, "--case", "R-18", "--reason", "asked").stderr
+    assert "withdrawn by this case" in run("bank", "add", bank, tmp_path / "list.txt", "--case", "R-18", code=3).stderr
+    assert "Published snapshot" in run("bank", "publish", bank).stderr
+
+
+def test_weak_pictures_are_refused_with_the_reason(bank, tmp_path):
+    result = run("bank", "add", bank, PHOTOS / "clock_motion.png", "--case", "R-9", code=Exit.UNREADABLE)
+    assert "is below 50" in result.stderr
+    run("bank", "add", bank, PHOTOS / "clock_motion.png", "--case", "R-9", "--force")
+
+
+def test_scan(bank, tmp_path):
+    uploads = tmp_path / "uploads"
+    uploads.mkdir()
+    Image.open(COFFEE).transpose(Image.Transpose.ROTATE_90).save(uploads / "a.jpg", quality=70)
+    Image.open(ASTRONAUT).save(uploads / "b.png")
+    (uploads / "c.gif").write_bytes(b"GIF89a")
+    result = run("scan", uploads, "--bank", bank, code=Exit.MATCHED)
+    assert "Matches entry 1" in result.stdout
+    assert "b.png" not in result.stdout
+    assert "1 no match, 1 match, 1 unreadable" in result.stderr
+    rows = lines(run("scan", uploads, "--bank", bank, "--json", code=Exit.MATCHED))
+    assert [row["outcome"] for row in rows] == ["MATCH", "NO_MATCH", "UNREADABLE"]
+    assert rows[0]["view"] == "TURN_RIGHT"
+    assert rows[0]["cases"] == ["R-17"]
+    assert len(run("scan", uploads, "--bank", bank, "--all", code=Exit.MATCHED).stdout.splitlines()) == 3
+    assert run("scan", uploads / "c.gif", "--bank", bank, code=Exit.UNREADABLE)
+    assert run("scan", uploads / "b.png", "--bank", bank)
+    assert run("scan", uploads / "a.jpg", "--bank", bank, "--views", "upright")
+    assert run("scan", uploads / "a.jpg", "--bank", bank, "--threshold", "0", "--workers", "1")
+    run("bank", "withdraw", bank, "--case", "R-17", "--reason", "asked")
+    assert run("scan", uploads / "a.jpg", "--bank", bank)
+
+
+def test_errors_are_one_line_and_say_what_to_do(tmp_path):
+    result = program("scan", ".", "--bank", tmp_path / "nowhere")
+    assert result.returncode == Exit.ERROR
+    assert result.stdout == ""
+    assert "bank create" in result.stderr
+    assert "Traceback" not in result.stderr
+    assert program("scan", ".").returncode == Exit.USAGE
+    assert program("bank", "withdraw", tmp_path).returncode == Exit.USAGE
+
+
+def test_a_reader_that_leaves_early_is_no_error():
+    command = (
+        f"{sys.executable} -c 'from ncii_match.cli.main import run; run()' hash --views all {PHOTOS}/*.png | head -1"
+    )
+    result = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False, timeout=120)
+    assert len(result.stdout.splitlines()) == 1
+    assert "Traceback" not in result.stderr
+
+
+def test_doctor_and_warmup():
+    (report,) = lines(run("doctor", "--json"))
+    assert report["ok"]
+    assert len(report["checks"]) == 5
+    assert report["versions"]["numba"]
+    assert "Everything is in order" in run("doctor").stderr
+    (warm,) = lines(run("warmup", "--json"))
+    assert "pdq.reduce" in warm["kernels"]
+    assert "kernels are ready" in run("warmup").stderr
+
+
+def test_doctor_fails_when_a_hash_is_off(monkeypatch):
+    from ncii_match.hashing import pdq
+
+    monkeypatch.setattr(pdq, "_BASIS", pdq._BASIS[::-1].copy())
+    (report,) = lines(run("doctor", "--json", code=Exit.ERROR))
+    assert [check["ok"] for check in report["checks"]] == [True, False, True, True, True]
+
+
+def test_read_only_package_folder_still_caches(tmp_path):
+    """Numba falls back to a per-user folder; NUMBA_CACHE_DIR overrides both, and doctor says which it is."""
+    result = program("doctor", "--json", env={**os.environ, "NUMBA_CACHE_DIR": str(tmp_path / "cache")})
+    assert json.loads(result.stdout)["kernel_cache"].startswith(str(tmp_path / "cache"))
+    assert any((tmp_path / "cache").rglob("*.nbi"))
+
+
+def every_command(group=None, names=()):
+    import typer
+
+    group = group or typer.main.get_command(app)
+    for name, command in group.commands.items():
+        if hasattr(command, "commands"):
+            yield from every_command(command, (*names, name))
+        else:
+            yield (*names, name), command
+
+
+@pytest.mark.parametrize(
+    ("names", "command"), list(every_command()), ids=lambda one: " ".join(one) if isinstance(one, tuple) else ""
+)
+def test_every_command_has_json_and_an_example(names, command):
+    text = run(*names, "--help").stdout
+    assert f"ncii-match {' '.join(names)}" in " ".join(text.split())
+    assert "Example" in text
+    assert any("--json" in parameter.opts for parameter in command.params)

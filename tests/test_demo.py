@@ -1,0 +1,66 @@
+"""The demonstration finds what PDQ survives, shows what it does not, and ends with the withdrawn case silent."""
+
+import json
+import re
+from html.parser import HTMLParser
+
+import pytest
+from conftest import PHOTOS
+from typer.testing import CliRunner
+
+from ncii_match.cli.main import app
+from ncii_match.evaluate.demo import BANKED, demonstrate, total_uploads
+from ncii_match.evaluate.demo_page import render
+from ncii_match.evaluate.transforms import EVERYDAY
+
+SURVIVES = {one.name for one in EVERYDAY} - {"cropped by 10 % a side", "white border of 10 %", "tilted by 10 degrees"}
+
+
+@pytest.fixture(scope="module")
+def demonstration():
+    return demonstrate(PHOTOS)
+
+
+def test_what_is_found_and_what_is_missed(demonstration):
+    for row in demonstration.rows:
+        if not row.banked:
+            assert row.verdict in ("clear", "low quality"), (row.photo, row.done)
+        elif row.done in SURVIVES or row.done == "the file itself":
+            assert row.verdict == "found", (row.photo, row.done)
+            assert row.decision.cases == (f"case-{row.photo.partition('.')[0]}",)
+        else:
+            assert row.verdict == "missed", (row.photo, row.done)
+    assert {row.photo for row in demonstration.rows if row.banked} == set(BANKED)
+
+
+def test_after_withdrawal_nothing_of_the_case_matches(demonstration):
+    assert len(demonstration.after) == 1 + len(EVERYDAY)
+    assert {row.verdict for row in demonstration.after} == {"missed"}
+    assert len(demonstration.rows) + len(demonstration.after) == total_uploads(PHOTOS)
+
+
+def test_the_page_is_whole_and_needs_no_network(demonstration):
+    page = render(demonstration)
+    parser = HTMLParser()
+    parser.feed(page)
+    assert page.count("<tr>") == len(demonstration.rows) + len(demonstration.after) + page.count("<thead>")
+    assert page.count("data:image/jpeg;base64,") == len(demonstration.rows) + len(demonstration.after)
+    assert not re.search(r"""(src|href)=["'](?!data:)""", page)
+    assert "<script" not in page
+    assert f"<b>{demonstration.count('found')}</b>" in page
+
+
+def test_alterations_are_repeatable(photos):
+    for one in EVERYDAY:
+        assert one.apply(photos["chelsea.png"]) == one.apply(photos["chelsea.png"])
+
+
+def test_command(tmp_path):
+    result = CliRunner().invoke(app, ["demo", "--json", "--out", str(tmp_path / "deep" / "page.html")])
+    assert result.exit_code == 0, result.output
+    summary = json.loads(result.stdout)
+    assert summary["wrong"] == 0
+    assert summary["after_withdrawal"]["matching"] == 0
+    assert (tmp_path / "deep" / "page.html").stat().st_size > 100_000
+    result = CliRunner().invoke(app, ["demo", "--out", str(tmp_path / "page.html")])
+    assert "copies found" in result.stdout

@@ -1,0 +1,138 @@
+"""Rules of the house, run instead of remembered."""
+
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import naive
+import pytest
+from conftest import ROOT
+
+import ncii_match
+from ncii_match.kernels import jit
+
+PACKAGE = ROOT / "ncii_match"
+SOURCES = sorted(PACKAGE.rglob("*.py"))
+HEAVY = ("numba", "faiss", "pyarrow", "PIL", "cv2", "numpy", "sqlalchemy", "typer", "rich", "jinja2")
+FILE_LINES = 400
+
+
+def nodes(path):
+    return ast.walk(ast.parse(path.read_text()))
+
+
+def test_layers():
+    """Imports go downwards only, and each heavy dependency has one owner."""
+    result = subprocess.run(
+        [Path(sys.executable).parent / "lint-imports"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert result.returncode == 0, result.stdout
+
+
+def test_every_kernel_has_a_naive_twin():
+    jit.compile_all()
+    assert len(jit.COMPILED) >= 12
+    missing = [name for name in jit.COMPILED if not hasattr(naive, name.rpartition(".")[2])]
+    assert not missing
+    tested = (ROOT / "tests" / "test_kernels.py").read_text()
+    assert not [name for name in jit.COMPILED if name.rpartition(".")[2] not in tested], (
+        "a kernel is not called in test_kernels.py"
+    )
+    twin_imports = [
+        node for node in nodes(ROOT / "tests" / "naive.py") if isinstance(node, ast.ImportFrom | ast.Import)
+    ]
+    assert {alias.name for node in twin_imports for alias in node.names} == {"math", "numpy"}
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_nothing_forbidden(path):
+    text = path.read_text()
+    for node in nodes(path):
+        assert not isinstance(node, ast.Assert), f"line {node.lineno}: raise a real error instead"
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+            assert node.func.id not in ("print", "eval", "exec"), f"line {node.lineno}"
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            names = [alias.name for alias in node.names] + [getattr(node, "module", None) or ""]
+            assert not {"pickle", "dill", "cloudpickle", "marshal", "shelve"} & {name.split(".")[0] for name in names}
+        if isinstance(node, ast.keyword):
+            assert node.arg not in ("fastmath", "parallel", "allow_pickle"), f"line {node.value.lineno}"
+    assert len(text.splitlines()) <= FILE_LINES, "a file this long owns two things"
+    assert path.stem not in ("utils", "common", "tools", "helpers", "base", "core", "manager")
+
+
+def test_the_threshold_is_written_once():
+    """31 as a number, and 50 as a quality, stand in one place each; everything else refers to them."""
+    for number in (31, 50):
+        found = [
+            f"{path.relative_to(ROOT)}:{node.lineno}"
+            for path in SOURCES
+            for node in nodes(path)
+            if isinstance(node, ast.Constant) and type(node.value) is int and node.value == number
+        ]
+        assert len(found) == 1, found
+        assert found[0].startswith("ncii_match/values.py")
+    for path in [*SOURCES, *PACKAGE.rglob("*.j2")]:
+        if path.name != "values.py":
+            assert not re.search(r"\b31 bits\b", path.read_text()), path
+
+
+def test_import_loads_nothing_heavy():
+    script = f"import sys, ncii_match; print([name for name in {HEAVY!r} if name in sys.modules])"
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60)
+    assert result.stdout.strip() == "[]"
+
+
+def test_each_public_name_resolves_and_only_loads_what_it_needs():
+    for name in ncii_match.__all__:
+        assert getattr(ncii_match, name) is not None
+    assert set(dir(ncii_match)) >= set(ncii_match.__all__)
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = ncii_match.nothing
+    script = "import sys, ncii_match as nm; nm.PDQ, nm.Hashes; print('numba' in sys.modules, 'PIL' in sys.modules)"
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60)
+    assert result.stdout.strip() == "False False"
+
+
+def test_no_module_hides_a_public_name():
+    """Importing ``ncii_match.x`` sets the attribute ``x`` of the package, which would stand before the public name."""
+    modules = {path.stem if path.stem != "__init__" else path.parent.name for path in PACKAGE.glob("*")}
+    assert not modules & set(ncii_match.__all__)
+
+
+def test_type_checkers_see_what_users_see():
+    """The lazy table and the imports under TYPE_CHECKING name the same things from the same places."""
+    typed = {
+        alias.asname: node.module
+        for node in nodes(PACKAGE / "__init__.py")
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("ncii_match.")
+        for alias in node.names
+    }
+    assert typed == ncii_match._HOME_OF
+
+
+def test_every_public_name_is_documented():
+    reference = (ROOT / "docs" / "reference.md").read_text()
+    for name in ncii_match.__all__:
+        if name == "__version__":
+            continue
+        value = getattr(ncii_match, name)
+        assert f"`{name}" in reference, f"{name} is not in docs/reference.md"
+        if callable(value):
+            assert (value.__doc__ or "").strip(), name
+            assert not (value.__doc__ or "").startswith(f"{name}("), f"{name} has only the generated docstring"
+
+
+def test_no_hash_in_the_messages_of_errors():
+    """Hashes are sensitive: no raise formats bits, texts or hex into its message."""
+    for path in SOURCES:
+        for node in nodes(path):
+            if isinstance(node, ast.Raise) and node.exc is not None:
+                names = {one.id for one in ast.walk(node.exc) if isinstance(one, ast.Name)}
+                assert not names & {"bits", "hex", "packed", "stripped", "texts"}, f"{path}:{node.lineno}"
