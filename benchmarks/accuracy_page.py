@@ -127,11 +127,11 @@ def text(run: dict[str, Any]) -> str:
     lines = [
         *page.head("Accuracy", "accuracy.py", run),
         *page.prose(
-            "From the same pixels, ncii_match gives the bits that the reference gives, except where the reference's own "
-            "rounding decides between coefficients that are as good as equal, as in flat, evenly shaded or symmetric "
-            "pictures. This page is about JPEG files. By default only their luma is decoded, at a fraction of the size "
-            'where the picture is large, because that is quicker; `jpeg="colour"` decodes every pixel in colour '
-            "instead. How many bits of the hash does the quick way change?"
+            "From the same pixels, ncii_match gives the bits that the reference gives, except where the "
+            "reference's own rounding decides between coefficients that are as good as equal, as in flat, evenly "
+            "shaded or symmetric pictures. This page is about JPEG files. By default only their luma is decoded, "
+            'at a fraction of the size where the picture is large, because that is quicker; `jpeg="colour"` '
+            "decodes every pixel in colour instead. How many bits of the hash does the quick way change?"
         ),
         *page.prose(
             f"Of each size there are {pictures} pictures, random parts of {len(photographs)} photographs "
@@ -144,9 +144,11 @@ def text(run: dict[str, Any]) -> str:
         *_pdq(run),
         *page.section("Other ways to decode less"),
         *page.prose(
-            "The same files, by three ways to the pixels. Decoding the luma plane at full size differs from colour "
-            "only by rounding. Taking the scaled picture for the whole one, which is what hashing a thumbnail "
-            "comes to, moves every sampling point; ncii_match keeps them where they are in the full picture."
+            "The same files, by three ways to the pixels. The luma plane at full size differs from the colours "
+            "only by what turning the file's luma and chroma into RGB rounds off, and clips where a colour is out "
+            "of range; what is left is the price of the smaller size. Taking the scaled picture for the whole one, "
+            "which is what hashing a thumbnail comes to, moves every sampling point; ncii_match keeps them where "
+            "they are in the full picture."
         ),
         *_ways(run, "pdq"),
         *page.section("pHash"),

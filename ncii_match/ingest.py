@@ -62,8 +62,11 @@ class PictureHasher:
         try:
             return self.hash_decoded(self.decode(source))
         except DecodeError as error:
-            empty = np.zeros((len(self.views), self.algorithm.nbytes), np.uint8)
-            return self._rows(empty, np.full(len(self.views), UNKNOWN_QUALITY, np.uint8), error.status)
+            status = error.status
+        except MemoryError:
+            status = Status.OUT_OF_MEMORY
+        empty = np.zeros((len(self.views), self.algorithm.nbytes), np.uint8)
+        return self._rows(empty, np.full(len(self.views), UNKNOWN_QUALITY, np.uint8), status)
 
     def _rows(self, bits: np.ndarray, quality: np.ndarray, status: Status) -> Hashes:
         v = len(self.views)

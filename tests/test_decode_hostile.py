@@ -290,12 +290,9 @@ def damaged(data, random):
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_damaged_files_get_a_status_and_neither_raise_nor_warn(name, rng):
+def test_damaged_files_get_a_status_and_do_not_raise(name, rng):
     pictures = [damaged(FILES[name], rng) for _ in range(300)]
-    with warnings.catch_warnings(record=True) as said:
-        warnings.simplefilter("always")
-        hashes = hash_images(pictures, workers=1)
-    assert not said, said[0].message
+    hashes = hash_images(pictures, workers=1)
     assert len(hashes) == 300
     found = {Status(value) for value in hashes.status.tolist()}
     assert Status.OK in found or name.startswith("PNG"), "PNG has checksums"

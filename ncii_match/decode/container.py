@@ -4,6 +4,8 @@ Reads headers and counts only; never decodes, never trusts a length without chec
 """
 
 import struct
+from collections.abc import Iterator
+from itertools import islice
 
 _SIGNATURES = (
     (b"\xff\xd8\xff", "JPEG"),
@@ -24,6 +26,9 @@ _SIGNATURES = (
     (b"\x00\x00\x01\x00", "ICO"),
     (b"qoif", "QOI"),
 )
+
+GIF_HEADER = 13
+GIF_EXTENSION, GIF_IMAGE = 0x21, 0x2C
 
 _AVIF_BRANDS = (b"avif", b"avis")
 _HEIF_BRANDS = (b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1")
@@ -107,25 +112,63 @@ def frames_up_to(name: str, data: bytes, most: int) -> int:
     return 1
 
 
-def _gif_frames(data: bytes, most: int) -> int:
+def canvas(name: str, data: bytes) -> tuple[int, int]:
+    """Width and height that opening a GIF or WebP sets memory aside for; (0, 0) for other formats and cut headers."""
+    if name == "GIF":
+        return _gif_canvas(data)
+    if name == "WEBP":
+        return _webp_canvas(data)
+    return 0, 0
+
+
+def _gif_canvas(data: bytes) -> tuple[int, int]:
+    """The screen, or how far the first frame reaches out of it."""
+    if len(data) < GIF_HEADER:
+        return 0, 0
+    width, height = struct.unpack_from("<HH", data, 6)
+    for kind, at in _gif_blocks(data):
+        if kind == GIF_IMAGE and at + 9 <= len(data):
+            left, top, across, down = struct.unpack_from("<HHHH", data, at + 1)
+            return max(width, left + across), max(height, top + down)
+    return width, height
+
+
+def _webp_canvas(data: bytes) -> tuple[int, int]:
+    kind, body = data[12:16], data[20:30]
+    if len(body) < 10:
+        return 0, 0
+    if kind == b"VP8X":
+        return 1 + int.from_bytes(body[4:7], "little"), 1 + int.from_bytes(body[7:10], "little")
+    if kind == b"VP8L":
+        sides = int.from_bytes(body[1:5], "little")
+        return 1 + (sides & 0x3FFF), 1 + (sides >> 14 & 0x3FFF)
+    return int.from_bytes(body[6:8], "little") & 0x3FFF, int.from_bytes(body[8:10], "little") & 0x3FFF
+
+
+def _gif_blocks(data: bytes) -> Iterator[tuple[int, int]]:
+    """Kind and place of each top-level block of a GIF, as far as they can be followed."""
+
     def table_bytes(flags: int) -> int:
         return 3 << ((flags & 7) + 1) if flags & 0x80 else 0
 
-    def after_blocks(at: int) -> int:
+    at = GIF_HEADER + table_bytes(data[10]) if len(data) > 10 else len(data)
+    while at + 10 < len(data):
+        kind = data[at]
+        yield kind, at
+        if kind == GIF_EXTENSION:  # label, then blocks
+            at += 2
+        elif kind == GIF_IMAGE:  # descriptor, colour table, code size, then blocks
+            at += 11 + table_bytes(data[at + 9])
+        else:
+            return
         while at < len(data) and data[at]:
             at += data[at] + 1
-        return at + 1
+        at += 1
 
-    frames, at = 0, 13 + table_bytes(data[10]) if len(data) > 10 else len(data)
-    while at + 10 < len(data) and frames <= most:
-        if data[at] == 0x21:  # extension: label, then blocks
-            at = after_blocks(at + 2)
-        elif data[at] == 0x2C:  # image: descriptor, colour table, code size, then blocks
-            frames += 1
-            at = after_blocks(at + 11 + table_bytes(data[at + 9]))
-        else:
-            break
-    return max(1, frames)
+
+def _gif_frames(data: bytes, most: int) -> int:
+    images = (at for kind, at in _gif_blocks(data) if kind == GIF_IMAGE)
+    return max(1, sum(1 for _ in islice(images, most + 1)))
 
 
 def _tiff_pages(data: bytes, most: int) -> int:

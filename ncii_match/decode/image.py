@@ -25,7 +25,7 @@ from PIL import (
     features,
 )
 
-from ncii_match.decode import container, modes, quiet
+from ncii_match.decode import container, modes
 from ncii_match.decode.limits import FORMATS, DecodeLimits
 from ncii_match.errors import DecodeError
 from ncii_match.outcomes import Status
@@ -68,11 +68,8 @@ def read_picture(
         if isinstance(source, np.ndarray):
             return _from_array(np.asarray(source), limits)  # asarray: a masked array by its plain samples
         if isinstance(source, Image.Image):
-            with quiet.decoding(limits):
-                return _from_image(source, limits)
-        data = _bytes_of(source, limits)
-        with quiet.decoding(limits):
-            return _from_bytes(data, limits, scaled_side, jpeg)
+            return _from_image(source, limits)
+        return _from_bytes(_bytes_of(source, limits), limits, scaled_side, jpeg)
     except MemoryError:
         raise DecodeError(Status.OUT_OF_MEMORY) from None
 
@@ -134,6 +131,8 @@ def _from_bytes(data: bytes, limits: DecodeLimits, scaled_side: int | None, jpeg
         raise DecodeError(Status.FORMAT_NOT_ALLOWED, f"It is {name}; allowed are {allowed}.")
     try:
         frames = container.frames_up_to(name, data, limits.max_frames)
+        # These two plugins set aside memory for the canvas as soon as they open a file.
+        limits.check_pixels(*container.canvas(name, data))
         image = _PLUGINS[name](BytesIO(data))
         limits.check_pixels(*image.size)
         if max(frames, getattr(image, "n_frames", 1) if name in ("AVIF", "PNG", "WEBP") else 1) > limits.max_frames:
@@ -148,6 +147,8 @@ def _from_bytes(data: bytes, limits: DecodeLimits, scaled_side: int | None, jpeg
         pixels = modes.to_pixels(image)
     except (DecodeError, MemoryError):
         raise
+    except Image.DecompressionBombError as error:  # Pillow's own limit, which its host may have set below ours
+        raise DecodeError(Status.TOO_MANY_PIXELS, str(error)) from None
     except Exception as error:  # Pillow raises whatever its parsers trip over: SyntaxError, struct.error, KeyError…
         raise DecodeError(_fault(name, data, error), f"{name}: {error}") from None
     if name != "JPEG":
