@@ -12,6 +12,7 @@ from typing import Any
 
 import cases
 import numpy as np
+from numpy.typing import NDArray
 import record
 
 import ncii_match as nm
@@ -42,18 +43,22 @@ def _distances(data: bytes, algorithm: nm.Algorithm) -> dict[str, Any]:
         # The scaled picture hashed as if it were the whole one: what a thumbnail given to any other tool comes to.
         "naive": Picture(default.pixels, *default.pixels.shape[:2]),
     }
-    wanted = one.hash_decoded(colour)
-    found = {name: _bits(one.hash_decoded(picture), wanted) for name, picture in routes.items()}
+    wanted, quality = _hash(colour, algorithm)
+    found = {name: _apart(_hash(picture, algorithm)[0], wanted) for name, picture in routes.items()}
     found["scale"] = default.scale
     if algorithm == nm.PDQ:
-        found["quality"] = int(wanted.quality[0])
-        bits, _ = hasher(nm.PDQ_512).hash_picture(colour, nm.PDQ_512, nm.Views.UPRIGHT)
-        found["other_profile"] = int(np.bitwise_count(bits[0] ^ wanted.bits[0]).sum())
+        found["quality"] = quality
+        found["other_profile"] = _apart(_hash(colour, nm.PDQ_512)[0], wanted)
     return found
 
 
-def _bits(one: nm.Hashes, other: nm.Hashes) -> int:
-    return int(np.bitwise_count(one.bits[0] ^ other.bits[0]).sum())
+def _hash(picture: Picture, algorithm: nm.Algorithm) -> tuple[NDArray[np.uint8], int]:
+    bits, quality = hasher(algorithm).hash_picture(picture, algorithm, nm.Views.UPRIGHT)
+    return bits[0], int(quality[0])
+
+
+def _apart(one: NDArray[np.uint8], other: NDArray[np.uint8]) -> int:
+    return int(np.bitwise_count(one ^ other).sum())
 
 
 def _measure(crop: cases.Crop) -> list[dict[str, Any]]:

@@ -6,7 +6,7 @@ threads; nothing below starts one.
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 
@@ -32,7 +32,7 @@ def available_cores() -> int:
 
 
 class PictureHasher:
-    """One picture at a time, with everything that does not change between pictures settled once."""
+    """Hashes pictures one after the other, with everything that does not change between them settled once."""
 
     def __init__(
         self, algorithm: Algorithm, views: tuple[View, ...], limits: DecodeLimits, jpeg: JpegRoute = "luma"
@@ -43,6 +43,7 @@ class PictureHasher:
             raise InputError(f"jpeg is {jpeg!r}; choose 'luma' or 'colour'")
         self.algorithm, self.views, self.limits, self.jpeg = algorithm, tuple(views), limits, jpeg
         self._hasher = hasher(algorithm)
+        self._view_row = np.array(self.views, np.uint8)
         self._scaled_side = self._hasher.scaled_side(algorithm, self.views)
 
     def decode(self, source: Source) -> Picture:
@@ -52,32 +53,22 @@ class PictureHasher:
             raise DecodeError(Status.TOO_SMALL, f"It is {picture.width} x {picture.height} pixels.")
         return picture
 
-    def hash_decoded(self, picture: Picture) -> Hashes:
-        """Hashes of decoded pixels, one row for each view."""
-        bits, quality = self._hasher.hash_picture(picture, self.algorithm, self.views)
-        return self._rows(bits, quality, Status.OK)
-
-    def hash(self, source: Source) -> Hashes:
-        """Hashes of one picture, one row for each view; a bad picture gives rows with its status. Never raises."""
-        try:
-            return self.hash_decoded(self.decode(source))
-        except DecodeError as error:
-            status = error.status
-        except MemoryError:
-            status = Status.OUT_OF_MEMORY
-        empty = np.zeros((len(self.views), self.algorithm.nbytes), np.uint8)
-        return self._rows(empty, np.full(len(self.views), UNKNOWN_QUALITY, np.uint8), status)
-
-    def _rows(self, bits: np.ndarray, quality: np.ndarray, status: Status) -> Hashes:
-        v = len(self.views)
-        return Hashes(
-            self.algorithm,
-            bits,
-            quality,
-            np.full(v, status, np.uint8),
-            np.zeros(v, np.uint32),
-            np.array(self.views, np.uint8),
-        )
+    def hash(self, sources: Sequence[Source]) -> Hashes:
+        """Hashes of pictures in order, a row for each view; a bad picture gives rows with its status. Never raises."""
+        v, n = len(self.views), len(sources)
+        bits = np.zeros((n * v, self.algorithm.nbytes), np.uint8)
+        quality = np.full(n * v, UNKNOWN_QUALITY, np.uint8)
+        status = np.full(n * v, Status.OK, np.uint8)
+        for k, source in enumerate(sources):
+            rows = slice(k * v, (k + 1) * v)
+            try:
+                bits[rows], quality[rows] = self._hasher.hash_picture(self.decode(source), self.algorithm, self.views)
+            except DecodeError as error:
+                status[rows] = error.status
+            except MemoryError:
+                status[rows] = Status.OUT_OF_MEMORY
+        source_row = np.repeat(np.arange(n, dtype=np.uint32), v)
+        return Hashes(self.algorithm, bits, quality, status, source_row, np.tile(self._view_row, n))
 
 
 def hash_batches(
@@ -100,13 +91,10 @@ def hash_batches(
         raise InputError(f"workers is {workers}; it must be at least 1, or None for every core")
     one = PictureHasher(algorithm, views, limits, jpeg)
 
-    def task(sources: list[Source]) -> Hashes:
-        return Hashes.concat([one.hash(source) for source in sources], algorithm)
-
-    return _in_order(iter(images), task, workers)
+    return _in_order(iter(images), one.hash, workers)
 
 
-def _in_order(images: Iterator[Source], task: Callable[[list[Source]], Hashes], workers: int) -> Iterator[Hashes]:
+def _in_order(images: Iterator[Source], task: Callable[[Sequence[Source]], Hashes], workers: int) -> Iterator[Hashes]:
     if workers == 1:
         while sources := list(islice(images, TASK_PICTURES)):
             yield task(sources)

@@ -125,6 +125,12 @@ class Views:
 
 def _frozen(array: Any, dtype: type, shape: tuple[int | None, ...], name: str) -> NDArray[Any]:
     """A C-contiguous read-only view (no copy where the array is that already) of the wanted type and shape."""
+    if isinstance(array, np.ndarray) and array.dtype == dtype and array.shape == shape and array.flags.c_contiguous:
+        if array.flags.writeable:
+            array = array.view()
+            array.flags.writeable = False
+        frozen: NDArray[Any] = array
+        return frozen  # the common case, worth a third of the time of making a batch
     result = np.ascontiguousarray(array)
     if result.dtype != dtype:
         limits = np.iinfo(dtype)

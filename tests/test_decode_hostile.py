@@ -311,7 +311,7 @@ ONE = PictureHasher(PDQ, Views.UPRIGHT, DecodeLimits(max_pixels=1_000_000))
 @settings(max_examples=400, deadline=None, database=None)
 @given(beginning=st.sampled_from(BEGINNINGS), rest=st.binary(max_size=400))
 def test_anything_after_a_beginning_gets_a_status(beginning, rest):
-    hashes = ONE.hash(beginning + rest)
+    hashes = ONE.hash([beginning + rest])
     assert Status(int(hashes.status[0])) in Status
     assert Status(int(hashes.status[0])) != Status.EMPTY
 

@@ -156,7 +156,8 @@ def test_thumbnail_and_bits(shape, down_first, rng):
     rows, columns = phash_door._weights(height, 0.0, float(height)), phash_door._weights(width, 0.0, float(width))
     small = np.empty((32, 32), np.uint8)
     between = np.empty((32, width if down_first else height), np.uint8)
-    phash.thumbnail(grey, *rows, *columns, down_first, np.empty(width, np.int32), between, small)
+    line = np.full(max(shape) + 16, 9, np.uint8)
+    phash.thumbnail(grey, *rows, *columns, down_first, np.empty(width, np.int32), line, between, small)
     plain = [
         [(int(first[i]), weights[i, : count[i]].tolist()) for i in range(32)]
         for first, count, weights in (rows, columns)

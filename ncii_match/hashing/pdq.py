@@ -146,11 +146,19 @@ def hash_picture(
     """Bits uint8 [v, 32] and quality uint8 [v]. ``picture.scale`` must be 1 where profile ``512`` is asked for."""
     oriented = any(view.orientation for view in views)
     other = "full" if algorithm.profile == PDQ_512.profile else PDQ_512.profile
-    hashed = {
-        second: _hash(picture, other if second else algorithm.profile, oriented)
-        for second in {view.other_profile for view in views}
-    }
-    chosen = [(hashed[view.other_profile], view.orientation) for view in views]
-    bits = np.stack([packed[orientation] for (packed, _), orientation in chosen])
-    quality = np.array([scores[orientation] for (_, scores), orientation in chosen], np.uint8)
-    return bits, quality
+    if not any(view.other_profile for view in views):
+        bits, quality = _hash(picture, algorithm.profile, oriented)
+    elif all(view.other_profile for view in views):
+        bits, quality = _hash(picture, other, oriented)
+    else:
+        both = [_hash(picture, profile, oriented) for profile in (algorithm.profile, other)]
+        bits, quality = (np.concatenate(parts) for parts in zip(*both, strict=True))
+        return _chosen(bits, quality, [view if oriented else view >> 3 for view in views])
+    return _chosen(bits, quality, [view & 7 for view in views])
+
+
+def _chosen(
+    bits: NDArray[np.uint8], quality: NDArray[np.uint8], rows: list[int]
+) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """The rows asked for; without a copy when that is all of them in order."""
+    return (bits, quality) if rows == list(range(len(bits))) else (bits[rows], quality[rows])

@@ -10,12 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ncii_match.errors import InputError
-from ncii_match.kernels import luma, phash
+from ncii_match.kernels import luma, phash, vector
 from ncii_match.values import UNKNOWN_QUALITY, Algorithm, Picture, View
 
 SMALLEST_SIDE = 1
 
-SCALED_SIDE = 256
+SCALED_SIDE = 128
 """A JPEG decoded at a fraction keeps both sides at least this long (docs/accuracy.md)."""
 
 _BASIS = np.array(
@@ -32,13 +32,13 @@ _Weights = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int32]]
 def _weights(n: int, origin: float, extent: float) -> _Weights:
     limit = 2 * math.ceil(phash.LANCZOS_LOBES * max(extent / phash.THUMBNAIL, 1.0)) + 3
     first, count = np.empty(phash.THUMBNAIL, np.int64), np.empty(phash.THUMBNAIL, np.int64)
-    weights = np.zeros((phash.THUMBNAIL, limit), np.int32)
-    phash.lanczos_weights(n, origin, extent, first, count, np.empty(limit), weights)
+    weights = np.zeros((phash.THUMBNAIL, -(-limit // vector.WHOLE_LANES) * vector.WHOLE_LANES), np.int32)
+    phash.lanczos_weights(n, origin, extent, first, count, np.empty(weights.shape[1]), weights)
     return first, count, weights
 
 
 def scaled_side(algorithm: Algorithm, views: tuple[View, ...]) -> int | None:
-    """256: the thumbnail has 32 pixels a side. Raises InputError for views under another profile."""
+    """128: the thumbnail has 32 pixels a side. Raises InputError for views under another profile."""
     if any(view.other_profile for view in views):
         raise InputError(f"{algorithm} has one profile; choose views up to TRANSVERSE, such as Views.DIHEDRAL")
     return SCALED_SIDE
@@ -82,7 +82,8 @@ def hash_picture(
             down, across, top, left = across, down, left, top
         rows, columns = _weights(height, top, down), _weights(width, left, across)
         down_first = _down_first(picture, bool(view & View.TRANSPOSE))
+        line = np.empty(max(height, width) + vector.WHOLE_LANES, np.uint8)
         between = np.empty((phash.THUMBNAIL, width if down_first else height), np.uint8)
-        phash.thumbnail(turned, *rows, *columns, int(down_first), np.empty(width, np.int32), between, small)
+        phash.thumbnail(turned, *rows, *columns, int(down_first), np.empty(width, np.int32), line, between, small)
         phash.phash_bits(small, _BASIS, bits[row])
     return bits, np.full(len(views), UNKNOWN_QUALITY, np.uint8)

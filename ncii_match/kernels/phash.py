@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ncii_match.kernels.jit import f64, filled, given, i32, i64, kernel, part, u8
+from ncii_match.kernels.vector import WHOLE_LANES, dot_whole
 
 THUMBNAIL = 32
 """Side of the thumbnail."""
@@ -81,14 +82,18 @@ def _clip(total):
 
 
 @part
-def _across(source, height, first, count, weights, out):
-    """Bring each of ``height`` rows to 32 samples; ``out`` [32, height] is written column by column."""
+def _across(source, height, width, first, count, weights, line, out):
+    """Bring each of ``height`` rows of ``width`` samples to 32; ``out`` [32, height] is written column by column."""
+    flat = weights.reshape(-1)
+    row = weights.shape[1]
+    for x in range(width, line.shape[0]):
+        line[x] = 0
     for y in range(height):
+        for x in range(width):
+            line[x] = source[y, x]
         for i in range(THUMBNAIL):
-            start = first[i]
-            total = np.int32(1 << (FIXED_BITS - 1))
-            for k in range(count[i]):
-                total = np.int32(total + np.int32(source[y, start + k]) * weights[i, k])
+            blocks = (count[i] + WHOLE_LANES - 1) // WHOLE_LANES
+            total = np.int32(1 << (FIXED_BITS - 1)) + dot_whole(line, first[i], flat, i * row, blocks)
             out[i, y] = _clip(total)
 
 
@@ -98,7 +103,7 @@ def _across(source, height, first, count, weights, out):
     given(i64, 1), given(i64, 1), given(i32, 2),
     given(i64, 1), given(i64, 1), given(i32, 2),
     i64,
-    filled(i32, 1), filled(u8, 2), filled(u8, 2),
+    filled(i32, 1), filled(u8, 1), filled(u8, 2), filled(u8, 2),
 )  # fmt: skip
 def thumbnail(
     grey: NDArray[np.uint8],
@@ -110,13 +115,15 @@ def thumbnail(
     column_weights: NDArray[np.int32],
     down_first: int,
     sums: NDArray[np.int32],
+    line: NDArray[np.uint8],
     between: NDArray[np.uint8],
     small: NDArray[np.uint8],
 ) -> int:
     """Grey [h, w] to ``small`` uint8 [32, 32].
 
-    ``down_first``: 1 when the pass along columns comes first. Scratch: ``sums`` int32 [w], and ``between`` uint8, which
-    holds the picture after the first pass: [32, w] when ``down_first``, else [32, h].
+    ``down_first``: 1 when the pass along columns comes first. Scratch: ``sums`` int32 [w]; ``line`` uint8
+    [max(w, h) + 16]; ``between`` uint8, the picture after the first pass: [32, w] when ``down_first``, else [32, h]. The weights of a
+    row are followed by zeros up to a multiple of 16.
     """
     half = np.int32(1 << (FIXED_BITS - 1))
     if down_first:
@@ -130,14 +137,14 @@ def thumbnail(
             for x in range(grey.shape[1]):
                 between[i, x] = _clip(sums[x])
         turned = np.empty((THUMBNAIL, THUMBNAIL), np.uint8)
-        _across(between, THUMBNAIL, column_first, column_count, column_weights, turned)
+        _across(between, THUMBNAIL, grey.shape[1], column_first, column_count, column_weights, line, turned)
         for i in range(THUMBNAIL):
             for x in range(THUMBNAIL):
                 small[i, x] = turned[x, i]
     else:
-        _across(grey, grey.shape[0], column_first, column_count, column_weights, between)
+        _across(grey, grey.shape[0], grey.shape[1], column_first, column_count, column_weights, line, between)
         turned = np.empty((THUMBNAIL, THUMBNAIL), np.uint8)
-        _across(between, THUMBNAIL, row_first, row_count, row_weights, turned)
+        _across(between, THUMBNAIL, grey.shape[0], row_first, row_count, row_weights, line, turned)
         for i in range(THUMBNAIL):
             for x in range(THUMBNAIL):
                 small[i, x] = turned[i, x]

@@ -13,7 +13,10 @@ from numba.core import cgutils, config
 from numba.extending import intrinsic
 
 LANES = 8
-"""Width of the vector sum. Part of the result's definition (it fixes the order of the additions), not a tuning knob."""
+"""Width of the vector sum. Part of ``dot``'s definition (it fixes the order of the additions), not a tuning knob."""
+
+WHOLE_LANES = 16
+"""Width of the whole-number sum, where the order does not matter."""
 
 
 def _dot_python(samples: Any, start: int, weights: Any, weight_start: int, blocks: int) -> float:
@@ -26,43 +29,50 @@ def _dot_python(samples: Any, start: int, weights: Any, weight_start: int, block
     return float(sums[0] + sums[1])
 
 
-@intrinsic
-def _dot_llvm(typing_context: Any, samples: Any, start: Any, weights: Any, weight_start: Any, blocks: Any) -> Any:
-    signature = types.float64(samples, types.int64, weights, types.int64, types.int64)
+def _dot_whole_python(samples: Any, start: int, weights: Any, weight_start: int, blocks: int) -> np.int32:
+    n = WHOLE_LANES * blocks
+    taken = samples[start : start + n].astype(np.int32) * weights[weight_start : weight_start + n]
+    return np.int32(taken.sum(dtype=np.int32))
 
-    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        def load(position: int, offset: Any) -> Any:
-            lanes_of = context.get_data_type(sig.args[position].dtype)
-            array = context.make_array(sig.args[position])(context, builder, args[position])
-            pointer = builder.gep(array.data, [offset])
-            vector = builder.load(builder.bitcast(pointer, ir.VectorType(lanes_of, LANES).as_pointer()))
-            vector.align = sig.args[position].dtype.bitwidth // 8
-            return vector if lanes_of == double else builder.fpext(vector, wide)
 
-        double = ir.DoubleType()
-        wide = ir.VectorType(double, LANES)
-        sums = cgutils.alloca_once_value(builder, ir.Constant(wide, [0.0] * LANES))
-        with cgutils.for_range(builder, args[4], intp=ir.IntType(64)) as loop:
-            step = builder.mul(loop.index, ir.Constant(ir.IntType(64), LANES))
-            product = builder.fmul(load(0, builder.add(args[1], step)), load(2, builder.add(args[3], step)))
-            builder.store(builder.fadd(builder.load(sums), product), sums)
-        total = builder.load(sums)
-        lanes = LANES
-        while lanes > 1:  # fold the upper half onto the lower: a fixed order of additions
-            lanes //= 2
-            undefined = ir.Constant(total.type, ir.Undefined)
-            halves = [
-                builder.shuffle_vector(
-                    total,
-                    undefined,
-                    ir.Constant(ir.VectorType(ir.IntType(32), lanes), list(range(first, first + lanes))),
-                )
-                for first in (0, lanes)
-            ]
-            total = builder.fadd(halves[0], halves[1])
-        return builder.extract_element(total, ir.Constant(ir.IntType(32), 0))
+def _dot_llvm(lanes: int, of: Any, widen: str, multiply: str, add: str) -> Any:
+    """An intrinsic that sums products of two arrays, ``lanes`` at a time, then folds upper halves onto lower ones."""
 
-    return signature, codegen
+    @intrinsic
+    def compiled(context_: Any, samples: Any, start: Any, weights: Any, weight_start: Any, blocks: Any) -> Any:
+        def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+            wide = ir.VectorType(context.get_data_type(of), lanes)
+
+            def load(position: int, offset: Any) -> Any:
+                lane = context.get_data_type(sig.args[position].dtype)
+                array = context.make_array(sig.args[position])(context, builder, args[position])
+                pointer = builder.gep(array.data, [offset])
+                vector = builder.load(builder.bitcast(pointer, ir.VectorType(lane, lanes).as_pointer()))
+                vector.align = sig.args[position].dtype.bitwidth // 8
+                return vector if vector.type == wide else getattr(builder, widen)(vector, wide)
+
+            sums = cgutils.alloca_once_value(builder, ir.Constant(wide, [0] * lanes))
+            with cgutils.for_range(builder, args[4], intp=ir.IntType(64)) as loop:
+                step = builder.mul(loop.index, ir.Constant(ir.IntType(64), lanes))
+                factors = load(0, builder.add(args[1], step)), load(2, builder.add(args[3], step))
+                product = getattr(builder, multiply)(*factors)
+                builder.store(getattr(builder, add)(builder.load(sums), product), sums)
+            total = builder.load(sums)
+            left = lanes
+            while left > 1:
+                left //= 2
+                places = [list(range(first, first + left)) for first in (0, left)]
+                undefined = ir.Constant(total.type, ir.Undefined)
+                halves = [
+                    builder.shuffle_vector(total, undefined, ir.Constant(ir.VectorType(ir.IntType(32), left), place))
+                    for place in places
+                ]
+                total = getattr(builder, add)(*halves)
+            return builder.extract_element(total, ir.Constant(ir.IntType(32), 0))
+
+        return of(samples, types.int64, weights, types.int64, types.int64), codegen
+
+    return compiled
 
 
 def _ones_python(word: Any) -> np.uint64:
@@ -80,6 +90,12 @@ def _ones_llvm(typing_context: Any, word: Any) -> Any:
 ones = _ones_python if config.DISABLE_JIT else _ones_llvm
 """ones(word): how many bits of a uint64 are set."""
 
-dot = _dot_python if config.DISABLE_JIT else _dot_llvm
+if config.DISABLE_JIT:
+    dot, dot_whole = _dot_python, _dot_whole_python
+else:
+    dot = _dot_llvm(LANES, types.float64, "fpext", "fmul", "fadd")
+    dot_whole = _dot_llvm(WHOLE_LANES, types.int32, "zext", "mul", "add")
 """dot(samples, start, weights, weight_start, blocks): sum of ``samples[start + k] * weights[weight_start + k]`` over
-``8 * blocks`` samples and weights (float32 or float64), eight float64 running sums folded in halves."""
+``8 * blocks`` samples and weights (float32 or float64), eight float64 running sums folded in halves.
+
+dot_whole: the same in int32 over ``16 * blocks`` samples (uint8) and weights (int32)."""
