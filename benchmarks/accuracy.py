@@ -12,8 +12,8 @@ from typing import Any
 
 import cases
 import numpy as np
-from numpy.typing import NDArray
 import record
+from numpy.typing import NDArray
 
 import ncii_match as nm
 from ncii_match.decode.image import read_picture

@@ -267,6 +267,8 @@ class Hashes:
         parts = list(batches)
         if not parts:
             return cls(algorithm, np.empty((0, algorithm.nbytes), np.uint8))
+        if len(parts) == 1:
+            return parts[0]
         for part in parts:
             if part.algorithm != parts[0].algorithm:
                 raise AlgorithmMismatchError(f"cannot join hashes of {parts[0].algorithm} and {part.algorithm}")

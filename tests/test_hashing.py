@@ -113,7 +113,7 @@ def _margins(pixels):
     pdq.reduce(
         pixels.reshape(len(pixels), samples), *rows[:-1], *columns[:-1],
         1 / (1000 * (rows.window * columns.window) ** 2),
-        np.empty((1, samples), np.uint16), np.empty((1, samples + 8), np.float32), squares,
+        np.empty((1, samples), np.uint16), np.empty((1, samples + 8 * columns.blocks), np.float32), squares,
     )  # fmt: skip
     return naive.pdq_bits(squares[0])[2]
 

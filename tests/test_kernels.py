@@ -72,7 +72,8 @@ def test_column_plan(channels):
     wanted = naive.column_plan(naive.band(777, 0, 1, 0), channel_weights) * plan.window**2
     ours = np.zeros((tent.SIDE, 777 * channels + 64))
     for i in range(tent.SIDE):
-        wide = plan.wide[0, i, : 8 * plan.blocks[0, i]]
+        wide = plan.wide[0, i]
+        assert len(wide) == 8 * plan.blocks
         ours[i, plan.start[0, i] : plan.start[0, i] + len(wide)] += wide
     np.testing.assert_allclose(ours[:, : 777 * channels], wanted, atol=1e-9)
     assert not ours[:, 777 * channels :].any()
@@ -93,7 +94,7 @@ def test_reduce_and_bits(shape, channels, oriented, rng):
     plans = 1 + oriented
     squares = np.full((plans**2, 64, 64), np.nan)
     totals = np.full((plans, width * channels), 9, np.uint16)  # scratch may hold anything
-    sums = np.full((plans, width * channels + pdq.PADDING), 7, np.float32)
+    sums = np.full((plans, width * channels + 8 * columns.blocks), 7, np.float32)
     unit = 1 / (1000 * (rows.window * columns.window) ** 2)
     assert pdq.reduce(pixels, *rows[:-1], *columns[:-1], unit, totals, sums, squares) == plans**2
     weights = np.array(pdq_door.LUMA_RGB if channels == 3 else pdq_door.LUMA_GREY) / 1000

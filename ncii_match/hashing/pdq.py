@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ncii_match.kernels import pdq, tent
+from ncii_match.kernels import pdq, tent, vector
 from ncii_match.values import PDQ_512, Algorithm, Picture, View
 
 SMALLEST_SIDE = 5
@@ -88,7 +88,7 @@ def _row_plan(n: int, resampled: int, scale: int, oriented: bool) -> _Rows:
 
 class _Columns(NamedTuple):
     start: NDArray[np.int64]
-    blocks: NDArray[np.int64]
+    blocks: int
     wide: NDArray[np.float64]
     window: int
 
@@ -97,13 +97,11 @@ class _Columns(NamedTuple):
 def _column_plan(n: int, resampled: int, scale: int, oriented: bool, channels: int) -> _Columns:
     bands = _bands(n, resampled, scale, oriented)
     channel_weights = np.array(LUMA_RGB if channels == 3 else LUMA_GREY)
-    plans, width = len(bands.first), -(-bands.weights.shape[2] * channels // 8) * 8
-    start, blocks = np.empty((plans, tent.SIDE), np.int64), np.empty((plans, tent.SIDE), np.int64)
-    wide = np.zeros((plans, tent.SIDE, width))
-    for p in range(plans):
-        tent.column_plan(
-            bands.first[p], bands.counts[p], bands.weights[p], channel_weights, start[p], blocks[p], wide[p]
-        )
+    blocks = -(-int(bands.counts.max()) * channels // vector.LANES)
+    start = np.empty((len(bands.first), tent.SIDE), np.int64)
+    wide = np.zeros((len(bands.first), tent.SIDE, blocks * vector.LANES))
+    for p in range(len(bands.first)):
+        tent.column_plan(bands.first[p], bands.counts[p], bands.weights[p], channel_weights, start[p], wide[p])
     return _Columns(start, blocks, wide, bands.window)
 
 
@@ -125,7 +123,7 @@ def _hash(picture: Picture, profile: str, oriented: bool) -> tuple[NDArray[np.ui
         *columns[:-1],
         unit,
         np.empty((plans, samples), np.uint16),
-        np.empty((plans, samples + pdq.PADDING), np.float32),
+        np.empty((plans, samples + vector.LANES * columns.blocks), np.float32),
         squares,
     )
     count = 8 if oriented else 1

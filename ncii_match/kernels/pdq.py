@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from ncii_match.kernels.jit import f32, f64, filled, given, i64, kernel, part, u8, u16
 from ncii_match.kernels.tent import SIDE, U16_WEIGHT_LIMIT
-from ncii_match.kernels.vector import dot
+from ncii_match.kernels.vector import LANES, dot, dot_eight
 
 COEFFICIENTS = 16
 """Side of the block of low frequencies that becomes the 256 bits."""
@@ -21,9 +21,6 @@ GRID = float(1 << 20)
 """Coefficients are compared as multiples of 1/GRID. The transform's own rounding (about 1e-11) then cannot split a
 tie, so a flat or symmetric picture hashes alike on every processor and in each orientation; the reference's float32
 noise is a thousand times the grid."""
-
-PADDING = 8
-"""Samples that a row of sums needs behind its end, because ``dot`` reads whole blocks of eight."""
 
 
 # The parts below index whole arrays instead of taking slices: a slice costs two atomic reference counts, and at
@@ -134,7 +131,7 @@ def _real_rows(pixels, rows, used, real, o, sums):
     i64,
     given(u8, 2),
     given(i64, 2), given(i64, 1), given(f32, 3), given(u16, 3), given(u8, 1),
-    given(i64, 2), given(i64, 2), given(f64, 3),
+    given(i64, 2), i64, given(f64, 3),
     f64,
     filled(u16, 2), filled(f32, 2), filled(f64, 3),
 )  # fmt: skip
@@ -146,7 +143,7 @@ def reduce(
     whole: NDArray[np.uint16],
     exact: NDArray[np.uint8],
     start: NDArray[np.int64],
-    blocks: NDArray[np.int64],
+    blocks: int,
     wide: NDArray[np.float64],
     unit: float,
     totals: NDArray[np.uint16],
@@ -156,10 +153,11 @@ def reduce(
     """Pixels [h, samples] to ``squares`` float64 [p * q, 64, 64], for p row plans and q column plans (1 or 2 each).
 
     ``squares[q * i + j]`` belongs to row plan i and column plan j. ``unit`` undoes the scaling of the weights.
-    ``totals`` [p, samples] and ``sums`` [p, samples + PADDING] are scratch. Returns the number of squares filled.
+    ``blocks``: blocks of eight weights in each row of ``wide``. ``totals`` [p, samples] and ``sums`` [p, samples + 8 *
+    blocks] are scratch. Returns the number of squares filled.
     """
     row_plans, column_plans = whole.shape[0], start.shape[0]
-    flat, flat_sums = wide.reshape(-1), sums.reshape(-1)
+    flat, flat_sums, results = wide.reshape(-1), sums.reshape(-1), squares.reshape(-1)
     width, stride = wide.shape[2], sums.shape[1]
     totals[:] = 0
     for p in range(row_plans):
@@ -173,9 +171,10 @@ def reduce(
         for p in range(row_plans):
             row = i if p == 0 else SIDE - 1 - i
             for q in range(column_plans):
-                for c in range(SIDE):
-                    value = dot(flat_sums, p * stride + start[q, c], flat, (q * SIDE + c) * width, blocks[q, c])
-                    squares[p * column_plans + q, row, c] = value * unit
+                place = ((p * column_plans + q) * SIDE + row) * SIDE
+                for c in range(0, SIDE, LANES):
+                    at = (q * SIDE + c) * width
+                    dot_eight(flat_sums, p * stride, start, q, c, flat, at, width, blocks, unit, results, place + c)
     return row_plans * column_plans
 
 

@@ -122,8 +122,8 @@ def thumbnail(
     """Grey [h, w] to ``small`` uint8 [32, 32].
 
     ``down_first``: 1 when the pass along columns comes first. Scratch: ``sums`` int32 [w]; ``line`` uint8
-    [max(w, h) + 16]; ``between`` uint8, the picture after the first pass: [32, w] when ``down_first``, else [32, h]. The weights of a
-    row are followed by zeros up to a multiple of 16.
+    [max(w, h) + 16]; ``between`` uint8, the picture after the first pass: [32, w] when ``down_first``, else [32, h].
+    The weights of a row are followed by zeros up to a multiple of 16.
     """
     half = np.int32(1 << (FIXED_BITS - 1))
     if down_first:

@@ -141,31 +141,26 @@ def row_plan(
     return exact_outputs
 
 
-@kernel(i64, given(i64, 1), given(i64, 1), given(f64, 2), given(f64, 1), filled(i64, 1), filled(i64, 1), filled(f64, 2))
+@kernel(i64, given(i64, 1), given(i64, 1), given(f64, 2), given(f64, 1), filled(i64, 1), filled(f64, 2))
 def column_plan(
     first: NDArray[np.int64],
     count: NDArray[np.int64],
     weights: NDArray[np.float64],
     channel_weights: NDArray[np.float64],
     start: NDArray[np.int64],
-    blocks: NDArray[np.int64],
     wide: NDArray[np.float64],
 ) -> int:
     """A band over interleaved channels: luma and smoothing along a row become one weighted sum.
 
-    ``wide[i]`` holds, from sample ``start[i]`` on, weight times channel weight, padded with zeros to ``blocks[i]``
-    blocks of eight. Returns the largest number of blocks.
+    ``wide[i]`` gets, from sample ``start[i]`` on, weight times channel weight; the rest of it must be zero. Returns the
+    length of the longest row.
     """
     channels = channel_weights.shape[0]
     longest = 0
     for i in range(SIDE):
         start[i] = first[i] * channels
-        size = count[i] * channels
-        blocks[i] = (size + 7) // 8
-        longest = max(longest, blocks[i])
+        longest = max(longest, count[i] * channels)
         for k in range(count[i]):
             for channel in range(channels):
                 wide[i, k * channels + channel] = weights[i, k] * channel_weights[channel]
-        for k in range(size, 8 * blocks[i]):
-            wide[i, k] = 0.0
     return longest

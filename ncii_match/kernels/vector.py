@@ -75,6 +75,68 @@ def _dot_llvm(lanes: int, of: Any, widen: str, multiply: str, add: str) -> Any:
     return compiled
 
 
+def _dot_eight_python(
+    samples: Any, base: int, starts: Any, row: int, first: int, weights: Any, weight_start: int, stride: int,
+    blocks: int, unit: float, results: Any, place: int,
+) -> int:  # fmt: skip
+    for c in range(LANES):
+        start = base + int(starts[row, first + c])
+        value = _dot_python(samples, start, weights, weight_start + c * stride, blocks)
+        results[place + c] = value * unit
+    return LANES
+
+
+@intrinsic
+def _dot_eight_llvm(
+    context_: Any, samples: Any, base: Any, starts: Any, row: Any, first: Any, weights: Any, weight_start: Any,
+    stride: Any, blocks: Any, unit: Any, results: Any, place: Any,
+) -> Any:  # fmt: skip
+    whole, wide = ir.IntType(64), ir.VectorType(ir.DoubleType(), LANES)
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        def address(position: int, offset: Any) -> Any:
+            array = context.make_array(sig.args[position])(context, builder, args[position])
+            return builder.gep(array.data, [offset])
+
+        def load(position: int, offset: Any) -> Any:
+            lane = context.get_data_type(sig.args[position].dtype)
+            pointer = builder.bitcast(address(position, offset), ir.VectorType(lane, LANES).as_pointer())
+            vector = builder.load(pointer)
+            vector.align = sig.args[position].dtype.bitwidth // 8
+            return vector if vector.type == wide else builder.fpext(vector, wide)
+
+        table = context.make_array(sig.args[2])(context, builder, args[2])
+        columns = cgutils.unpack_tuple(builder, table.shape)[1]
+        corner = builder.add(builder.mul(args[3], columns), args[4])
+        begins = [builder.add(args[1], builder.load(address(2, builder.add(corner, whole(c))))) for c in range(LANES)]
+        sums = [cgutils.alloca_once_value(builder, ir.Constant(wide, [0] * LANES)) for _ in range(LANES)]
+        with cgutils.for_range(builder, args[8], intp=whole) as loop:
+            step = builder.mul(loop.index, whole(LANES))
+            for c in range(LANES):
+                behind = builder.add(args[6], builder.mul(args[7], whole(c)))
+                product = builder.fmul(load(0, builder.add(begins[c], step)), load(5, builder.add(behind, step)))
+                builder.store(builder.fadd(builder.load(sums[c]), product), sums[c])
+        # Fold halves onto each other, two vectors at a time, so that the eight totals end up side by side.
+        totals = [builder.load(one) for one in sums]
+        piece = LANES
+        while piece > 1:
+            piece //= 2
+            low = [at for at in range(2 * LANES) if at % (2 * piece) < piece]
+            high = [at + piece for at in low]
+            halves = [ir.Constant(ir.VectorType(ir.IntType(32), LANES), places) for places in (low, high)]
+            pairs = zip(totals[::2], totals[1::2], strict=True)
+            totals = [builder.fadd(*(builder.shuffle_vector(a, b, places) for places in halves)) for a, b in pairs]
+        scale = ir.Constant(wide, ir.Undefined)
+        for c in range(LANES):
+            scale = builder.insert_element(scale, args[9], ir.Constant(ir.IntType(32), c))
+        store = builder.store(builder.fmul(totals[0], scale), builder.bitcast(address(10, args[11]), wide.as_pointer()))
+        store.align = 8
+        return whole(LANES)
+
+    i64, f64 = types.int64, types.float64
+    return i64(samples, i64, starts, i64, i64, weights, i64, i64, i64, f64, results, i64), codegen
+
+
 def _ones_python(word: Any) -> np.uint64:
     return np.uint64(int(word).bit_count())
 
@@ -91,11 +153,16 @@ ones = _ones_python if config.DISABLE_JIT else _ones_llvm
 """ones(word): how many bits of a uint64 are set."""
 
 if config.DISABLE_JIT:
-    dot, dot_whole = _dot_python, _dot_whole_python
+    dot, dot_whole, dot_eight = _dot_python, _dot_whole_python, _dot_eight_python
 else:
     dot = _dot_llvm(LANES, types.float64, "fpext", "fmul", "fadd")
     dot_whole = _dot_llvm(WHOLE_LANES, types.int32, "zext", "mul", "add")
+    dot_eight = _dot_eight_llvm
 """dot(samples, start, weights, weight_start, blocks): sum of ``samples[start + k] * weights[weight_start + k]`` over
 ``8 * blocks`` samples and weights (float32 or float64), eight float64 running sums folded in halves.
+
+dot_eight(samples, base, starts, row, first, weights, weight_start, stride, blocks, unit, results, place): eight such
+sums, times ``unit``, into ``results[place:place + 8]``; sum c takes the samples from ``base + starts[row, first + c]``
+on and the weights from ``weight_start + c * stride`` on.
 
 dot_whole: the same in int32 over ``16 * blocks`` samples (uint8) and weights (int32)."""
