@@ -22,6 +22,7 @@ from ncii_match.errors import InputError
 from ncii_match.hashing import ALGORITHMS, hasher
 from ncii_match.hashing.pdq import hash_picture
 from ncii_match.ingest import hash_images
+from ncii_match.outcomes import Status
 from ncii_match.values import PDQ, PDQ_512, PHASH, Algorithm, Picture, View, Views
 
 TIE = 0.01
@@ -113,7 +114,7 @@ def _margins(pixels):
     pdq.reduce(
         pixels.reshape(len(pixels), samples), *rows[:-1], *columns[:-1],
         1 / (1000 * (rows.window * columns.window) ** 2),
-        np.empty((1, samples), np.uint16), np.empty((1, samples + 8 * columns.blocks), np.float32), squares,
+        np.empty((1, samples), np.uint16), np.empty((1, samples + 8 * columns.blocks), np.float32), np.empty((1, samples + 8 * columns.blocks)), squares,
     )  # fmt: skip
     return naive.pdq_bits(squares[0])[2]
 
@@ -127,6 +128,60 @@ def test_orientations_are_exact(algorithm):
             alone = hash_images([turned(case.pixels, view)], algorithm, workers=1)
             assert np.array_equal(alone.bits[0], views.bits[row]), (case.kind, case.pixels.shape, view)
             assert abs(int(alone.quality[0]) - int(views.quality[row])) <= (0 if case.kind == "photograph" else 1)
+
+
+def patterned(rng, kind, height, width):
+    """Pictures whose coefficients tie in whole rows: nothing but the order of roundings could decide their bits."""
+    y, x = np.mgrid[:height, :width]
+    if kind == "columns":
+        grey = np.broadcast_to(rng.integers(0, 256, width), (height, width))
+    elif kind == "ramp":
+        grey = x * 255 // max(1, width - 1)
+    elif kind == "stripes":
+        grey = (y // int(rng.integers(1, 30))) % 2 * 255
+    else:
+        grey = np.hypot(y - height / 2, x - width / 2) % 256
+    return np.ascontiguousarray(np.repeat(grey.astype(np.uint8)[:, :, None], 3, axis=2))
+
+
+@pytest.mark.parametrize("kind", ["columns", "ramp", "stripes", "rings"])
+@pytest.mark.parametrize("algorithm", [PDQ, PDQ_512], ids=str)
+def test_orientations_of_patterns_are_exact(algorithm, kind):
+    rng = np.random.default_rng(9)
+    for _ in range(60):
+        height, width = (int(side) for side in np.exp(rng.uniform(np.log(5), np.log(900), 2)))
+        pixels = patterned(rng, kind, height, width)
+        views, _ = hash_picture(Picture(pixels, height, width), algorithm, Views.DIHEDRAL)
+        for view in Views.DIHEDRAL:
+            again = turned(pixels, view)
+            alone, _ = hash_picture(Picture(again, *again.shape[:2]), algorithm, Views.UPRIGHT)
+            assert np.array_equal(alone[0], views[view]), (kind, height, width, view.name)
+
+
+@pytest.mark.parametrize("size", [(4000, 90), (90, 4096), (4097, 130), (8192, 64), (9001, 70)])
+def test_orientations_of_long_sides_are_exact(size, photos):
+    """Around the sides where sums move from 16-bit whole numbers to float32, and where plans are no longer kept."""
+    pixels = np.asarray(Image.fromarray(photos["coffee.png"]).resize(size))
+    views, _ = hash_picture(Picture(pixels, size[1], size[0]), PDQ, Views.DIHEDRAL)
+    for view in Views.DIHEDRAL:
+        assert np.array_equal(upright(turned(pixels, view))[0], views[view])
+
+
+def test_long_sides_cost_little():
+    """The matrix is made in time linear in the side; 25 million pixels in a row are refused before that."""
+    from ncii_match.decode.limits import DecodeLimits
+    from ncii_match.hashing import phash as phash_door
+    from ncii_match.hashing import pdq as pdq_door
+
+    before = [cache.cache_info().currsize for cache in (pdq_door._kept_row_plan, phash_door._kept_weights)]
+    for side in (65_535, 65_534, 65_533):
+        pixels = np.zeros((5, side), np.uint8)
+        assert hash_images([pixels, pixels.T], workers=1).status.tolist() == [0, 0]
+        assert hash_images([pixels], PHASH, workers=1).status.tolist() == [0]
+    after = [cache.cache_info().currsize for cache in (pdq_door._kept_row_plan, phash_door._kept_weights)]
+    assert sum(after) - sum(before) <= 3  # only the short side, and the profile's own
+    longest = DecodeLimits().max_side
+    assert hash_images([np.zeros((5, longest + 1), np.uint8)]).status.tolist() == [Status.TOO_MANY_PIXELS]
 
 
 def test_other_profile_views(photos):
@@ -168,6 +223,7 @@ def test_same_bits_without_the_compiler(photos):
     script = """
 import sys, numpy as np
 from ncii_match.ingest import hash_images
+from ncii_match.outcomes import Status
 from ncii_match.values import PDQ, PDQ_512, PHASH, Views
 from PIL import Image
 out = []

@@ -17,17 +17,19 @@ class DecodeLimits:
     max_pixels : height x width as the header states them. 128 million, so that a 108-megapixel telephone picture
         passes. Decoding takes up to 11 bytes of memory for each pixel (a palette with transparency); an ordinary
         colour picture takes 7, a JPEG 2 at most.
+    max_side : height and width each. 65,535, the most that a JPEG can have.
     max_frames : frames of an animation or pages of a TIFF, although only the first is decoded.
     formats : names of the formats that are decoded at all, recognised by content.
     """
 
     max_bytes: int = 128 * 1024 * 1024
     max_pixels: int = 128_000_000
+    max_side: int = 65_535
     max_frames: int = 10_000
     formats: frozenset[str] = frozenset(FORMATS)
 
     def __post_init__(self) -> None:
-        for name in ("max_bytes", "max_pixels", "max_frames"):
+        for name in ("max_bytes", "max_pixels", "max_side", "max_frames"):
             value = getattr(self, name)
             if not isinstance(value, int) or value < 1:
                 raise InputError(f"{name} is {value!r}; it must be a whole number of at least 1")
@@ -37,7 +39,8 @@ class DecodeLimits:
 
     def check_pixels(self, width: int, height: int) -> None:
         """Raise DecodeError for a picture of more pixels than allowed."""
-        if width * height > self.max_pixels:
+        if width * height > self.max_pixels or max(width, height) > self.max_side:
             raise DecodeError(
-                Status.TOO_MANY_PIXELS, f"{width:,} x {height:,}; the limit is {self.max_pixels:,} pixels."
+                Status.TOO_MANY_PIXELS,
+                f"{width:,} x {height:,}; the limit is {self.max_pixels:,} pixels, {self.max_side:,} a side.",
             )

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from ncii_match.errors import InputError
 from ncii_match.kernels import pdq, tent, vector
 from ncii_match.values import PDQ_512, Algorithm, Picture, View
 
@@ -24,8 +25,9 @@ LUMA_RGB = (299.0, 587.0, 114.0)
 
 LUMA_GREY = (1000.0,)
 
-PLANS_KEPT = 64
-"""Prepared matrices kept for each dimension. One for 4,000 pixels is 0.1 MB, one for 30,000 about 1 MB."""
+PLANS_KEPT, LONGEST_KEPT = 64, 8192
+"""Prepared matrices kept for each dimension, and the longest side they are kept for: at most 25 MB in all, whatever sizes
+strangers send. One for 4,000 pixels is 0.15 MB; for a longer side it is made anew each time, in under a millisecond."""
 
 
 def _basis() -> NDArray[np.float64]:
@@ -58,26 +60,27 @@ def _bands(n: int, resampled: int, scale: int, oriented: bool) -> _Bands:
     window = 0
     for mirrored in range(plans):
         window = tent.band(n, resampled, scale, mirrored, first[mirrored], count[mirrored], weights[mirrored])
+        if window == 0:
+            raise InputError(f"no room for the weights of {n} samples (resampled {resampled}, scale {scale})")
     return _Bands(first, count, weights, window)
 
 
 class _Rows(NamedTuple):
     rows: NDArray[np.int64]
     used: NDArray[np.int64]
-    real: NDArray[np.float32]
+    real: NDArray[np.float64]
     whole: NDArray[np.uint16]
-    exact: NDArray[np.uint8]
+    kind: NDArray[np.uint8]
     window: int
 
 
-@lru_cache(PLANS_KEPT)
 def _row_plan(n: int, resampled: int, scale: int, oriented: bool) -> _Rows:
     bands = _bands(n, resampled, scale, oriented)
     plans, width = len(bands.first), bands.weights.shape[2] + 8
     plan = _Rows(
         np.zeros((tent.SIDE, width), np.int64),
         np.zeros(tent.SIDE, np.int64),
-        np.zeros((plans, tent.SIDE, width), np.float32),
+        np.zeros((plans, tent.SIDE, width)),
         np.zeros((plans, tent.SIDE, width), np.uint16),
         np.zeros(tent.SIDE, np.uint8),
         bands.window,
@@ -93,7 +96,6 @@ class _Columns(NamedTuple):
     window: int
 
 
-@lru_cache(PLANS_KEPT)
 def _column_plan(n: int, resampled: int, scale: int, oriented: bool, channels: int) -> _Columns:
     bands = _bands(n, resampled, scale, oriented)
     channel_weights = np.array(LUMA_RGB if channels == 3 else LUMA_GREY)
@@ -105,6 +107,10 @@ def _column_plan(n: int, resampled: int, scale: int, oriented: bool, channels: i
     return _Columns(start, blocks, wide, bands.window)
 
 
+_kept_row_plan = lru_cache(PLANS_KEPT)(_row_plan)
+_kept_column_plan = lru_cache(PLANS_KEPT)(_column_plan)
+
+
 def _hash(picture: Picture, profile: str, oriented: bool) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     """Bits [1 or 8, 32] and quality under one profile, in the order of ``View``."""
     pixels = picture.pixels
@@ -112,18 +118,22 @@ def _hash(picture: Picture, profile: str, oriented: bool) -> tuple[NDArray[np.ui
     samples = pixels.shape[1] * channels
     longest = max(picture.height, picture.width)
     resampled = PROFILE_512_SIDE if profile == PDQ_512.profile and longest > PROFILE_512_SIDE else 0
-    rows = _row_plan(picture.height, resampled, picture.scale, oriented)
-    columns = _column_plan(picture.width, resampled, picture.scale, oriented, channels)
+    row_plan = _kept_row_plan if picture.height <= LONGEST_KEPT else _row_plan
+    column_plan = _kept_column_plan if picture.width <= LONGEST_KEPT else _column_plan
+    rows = row_plan(picture.height, resampled, picture.scale, oriented)
+    columns = column_plan(picture.width, resampled, picture.scale, oriented, channels)
     plans = 2 if oriented else 1
     squares = np.empty((plans * plans, tent.SIDE, tent.SIDE))
     unit = 1.0 / (sum(LUMA_RGB) * (rows.window * columns.window) ** 2)
+    padded = samples + vector.LANES * columns.blocks
     pdq.reduce(
         pixels.reshape(len(pixels), samples),
         *rows[:-1],
         *columns[:-1],
         unit,
         np.empty((plans, samples), np.uint16),
-        np.empty((plans, samples + vector.LANES * columns.blocks), np.float32),
+        np.empty((plans, padded), np.float32),
+        np.empty((plans, padded)),
         squares,
     )
     count = 8 if oriented else 1

@@ -18,6 +18,9 @@ SMALLEST_SIDE = 1
 SCALED_SIDE = 128
 """A JPEG decoded at a fraction keeps both sides at least this long (docs/accuracy.md)."""
 
+WEIGHTS_KEPT, LONGEST_KEPT = 64, 8192
+"""Resampling weights kept, and the longest side they are kept for: at most 13 MB in all."""
+
 _BASIS = np.array(
     [
         [2 * math.cos(math.pi * k * (2 * n + 1) / (2 * phash.THUMBNAIL)) for n in range(phash.THUMBNAIL)]
@@ -28,13 +31,15 @@ _BASIS = np.array(
 _Weights = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int32]]
 
 
-@lru_cache(64)
 def _weights(n: int, origin: float, extent: float) -> _Weights:
     limit = 2 * math.ceil(phash.LANCZOS_LOBES * max(extent / phash.THUMBNAIL, 1.0)) + 3
     first, count = np.empty(phash.THUMBNAIL, np.int64), np.empty(phash.THUMBNAIL, np.int64)
     weights = np.zeros((phash.THUMBNAIL, -(-limit // vector.WHOLE_LANES) * vector.WHOLE_LANES), np.int32)
     phash.lanczos_weights(n, origin, extent, first, count, np.empty(weights.shape[1]), weights)
     return first, count, weights
+
+
+_kept_weights = lru_cache(WEIGHTS_KEPT)(_weights)
 
 
 def scaled_side(algorithm: Algorithm, views: tuple[View, ...]) -> int | None:
@@ -80,7 +85,8 @@ def hash_picture(
         height, width = turned.shape
         if view & View.TRANSPOSE:
             down, across, top, left = across, down, left, top
-        rows, columns = _weights(height, top, down), _weights(width, left, across)
+        rows = (_kept_weights if height <= LONGEST_KEPT else _weights)(height, top, down)
+        columns = (_kept_weights if width <= LONGEST_KEPT else _weights)(width, left, across)
         down_first = _down_first(picture, bool(view & View.TRANSPOSE))
         line = np.empty(max(height, width) + vector.WHOLE_LANES, np.uint8)
         between = np.empty((phash.THUMBNAIL, width if down_first else height), np.uint8)

@@ -3,6 +3,8 @@
 The reduction is ``R @ luma @ C.T`` with the banded matrices of ``tent``. Doing R first reads each pixel once, in
 long contiguous runs; the colour weights ride along in C. Away from the edges every sum is of whole numbers below
 2**24 (float32) and 2**53 (float64), hence exact, hence the same in any order, on any processor, in any orientation.
+Weights with fractions (clipped tents, scaled JPEGs) are summed in float64, a thousand million times finer than the
+grid on which coefficients are compared.
 
 Source: PDQ hashing, https://github.com/facebook/ThreatExchange/blob/main/hashing/hashing.pdf
 """
@@ -11,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ncii_match.kernels.jit import f32, f64, filled, given, i64, kernel, part, u8, u16
-from ncii_match.kernels.tent import SIDE, U16_WEIGHT_LIMIT
+from ncii_match.kernels.tent import F32, F64, SIDE, U16, U16_WEIGHT_LIMIT
 from ncii_match.kernels.vector import LANES, dot, dot_eight
 
 COEFFICIENTS = 16
@@ -109,72 +111,81 @@ def _whole_rows(pixels, rows, used, whole, o, totals, sums):
 
 
 @part
-def _real_rows(pixels, rows, used, real, o, sums):
-    """Weighted sums of rows in float32: clipped tents, and weights too large for 16 bits."""
-    for p in range(real.shape[0]):
+def _real_rows(pixels, rows, used, real, o, p, into, number):
+    """Weighted sum of rows into ``into[p]``, in the arithmetic of ``number`` (np.float32 or np.float64)."""
+    for i in range(pixels.shape[1]):
+        into[p, i] = number(0.0)
+    for k in range(0, used, 4):
+        a, b, c, d = rows[o, k], rows[o, k + 1], rows[o, k + 2], rows[o, k + 3]
+        s, t, u, v = number(real[p, o, k]), number(real[p, o, k + 1]), number(real[p, o, k + 2]), number(real[p, o, k + 3])
         for i in range(pixels.shape[1]):
-            sums[p, i] = np.float32(0.0)
-        for k in range(0, used, 4):
-            a, b, c, d = rows[o, k], rows[o, k + 1], rows[o, k + 2], rows[o, k + 3]
-            s, t, u, v = real[p, o, k], real[p, o, k + 1], real[p, o, k + 2], real[p, o, k + 3]
-            for i in range(pixels.shape[1]):
-                sums[p, i] = (
-                    sums[p, i]
-                    + np.float32(pixels[a, i]) * s
-                    + np.float32(pixels[b, i]) * t
-                    + np.float32(pixels[c, i]) * u
-                    + np.float32(pixels[d, i]) * v
-                )
+            into[p, i] = (
+                into[p, i]
+                + number(pixels[a, i]) * s
+                + number(pixels[b, i]) * t
+                + number(pixels[c, i]) * u
+                + number(pixels[d, i]) * v
+            )
 
 
 @kernel(
     i64,
     given(u8, 2),
-    given(i64, 2), given(i64, 1), given(f32, 3), given(u16, 3), given(u8, 1),
+    given(i64, 2), given(i64, 1), given(f64, 3), given(u16, 3), given(u8, 1),
     given(i64, 2), i64, given(f64, 3),
     f64,
-    filled(u16, 2), filled(f32, 2), filled(f64, 3),
+    filled(u16, 2), filled(f32, 2), filled(f64, 2), filled(f64, 3),
 )  # fmt: skip
 def reduce(
     pixels: NDArray[np.uint8],
     rows: NDArray[np.int64],
     used: NDArray[np.int64],
-    real: NDArray[np.float32],
+    real: NDArray[np.float64],
     whole: NDArray[np.uint16],
-    exact: NDArray[np.uint8],
+    kind: NDArray[np.uint8],
     start: NDArray[np.int64],
     blocks: int,
     wide: NDArray[np.float64],
     unit: float,
     totals: NDArray[np.uint16],
     sums: NDArray[np.float32],
+    fine: NDArray[np.float64],
     squares: NDArray[np.float64],
 ) -> int:
     """Pixels [h, samples] to ``squares`` float64 [p * q, 64, 64], for p row plans and q column plans (1 or 2 each).
 
     ``squares[q * i + j]`` belongs to row plan i and column plan j. ``unit`` undoes the scaling of the weights.
-    ``blocks``: blocks of eight weights in each row of ``wide``. ``totals`` [p, samples] and ``sums`` [p, samples + 8 *
-    blocks] are scratch. Returns the number of squares filled.
+    ``blocks``: blocks of eight weights in each row of ``wide``. Scratch: ``totals`` [p, samples]; ``sums`` and ``fine``
+    [p, samples + 8 * blocks]. Returns the number of squares filled.
     """
     row_plans, column_plans = whole.shape[0], start.shape[0]
-    flat, flat_sums, results = wide.reshape(-1), sums.reshape(-1), squares.reshape(-1)
+    flat, results = wide.reshape(-1), squares.reshape(-1)
+    flat_sums, flat_fine = sums.reshape(-1), fine.reshape(-1)
     width, stride = wide.shape[2], sums.shape[1]
     totals[:] = 0
     for p in range(row_plans):
-        for i in range(pixels.shape[1], sums.shape[1]):
+        for i in range(pixels.shape[1], stride):
             sums[p, i] = np.float32(0.0)
+            fine[p, i] = 0.0
     for i in range(SIDE):
-        if exact[i]:
+        if kind[i] == U16:
             _whole_rows(pixels, rows, used[i], whole, i, totals, sums)
         else:
-            _real_rows(pixels, rows, used[i], real, i, sums)
+            for p in range(row_plans):
+                if kind[i] == F32:
+                    _real_rows(pixels, rows, used[i], real, i, p, sums, np.float32)
+                else:
+                    _real_rows(pixels, rows, used[i], real, i, p, fine, np.float64)
         for p in range(row_plans):
             row = i if p == 0 else SIDE - 1 - i
             for q in range(column_plans):
                 place = ((p * column_plans + q) * SIDE + row) * SIDE
                 for c in range(0, SIDE, LANES):
-                    at = (q * SIDE + c) * width
-                    dot_eight(flat_sums, p * stride, start, q, c, flat, at, width, blocks, unit, results, place + c)
+                    at, to = (q * SIDE + c) * width, place + c
+                    if kind[i] == F64:
+                        dot_eight(flat_fine, p * stride, start, q, c, flat, at, width, blocks, unit, results, to)
+                    else:
+                        dot_eight(flat_sums, p * stride, start, q, c, flat, at, width, blocks, unit, results, to)
     return row_plans * column_plans
 
 

@@ -17,13 +17,25 @@ Source: the PDQ reference implementation, https://github.com/facebook/ThreatExch
 import numpy as np
 from numpy.typing import NDArray
 
-from ncii_match.kernels.jit import f32, f64, filled, given, i64, kernel, u8, u16
+from ncii_match.kernels.jit import f64, filled, given, i64, kernel, part, u8, u16
 
 SIDE = 64
 """Samples along each dimension of the picture that is transformed."""
 
 U16_WEIGHT_LIMIT = 257
 """Largest sum of whole weights under which a sum of 8-bit pixels still fits 16 bits: 255 * 257 == 65,535."""
+
+F32_WEIGHT_LIMIT = 65793
+"""Largest sum of whole weights under which a sum of 8-bit pixels is exact in float32: 255 * 65,793 < 2**24."""
+
+F64, F32, U16 = 0, 1, 2
+"""In which arithmetic the rows of an output are summed."""
+
+
+@part
+def _share(p, a, b, left, right, length, w):
+    """What sample p of the second box, which is a to b, gives to each sample of the first box around it."""
+    return (w / (b - a + 1)) * (w / (min(length - 1, p + right) - max(0, p - left) + 1))
 
 
 @kernel(i64, i64, i64, i64, i64, filled(i64, 1), filled(i64, 1), filled(f64, 2))
@@ -64,29 +76,36 @@ def band(
         count[i] = high - low + 1
         for k in range(count[i]):
             weights[i, k] = 0.0
-        for p in range(a, b + 1):
-            c, d = max(0, p - left), min(length - 1, p + right)
-            share = (w / (b - a + 1)) * (w / (d - c + 1))
-            for k in range(c, d + 1):
-                q = k * n // length if resampled > 0 else k
-                q = n - 1 - q if mirrored else q
-                at = q // scale
-                if scale == 1:
-                    weights[i, at - low] += share
-                else:
-                    t = (q - at * scale + 0.5) / scale - 0.5  # place inside the sample, from -0.5 to 0.5
-                    slope = share * t / 2.0
-                    bend = share * (t * t - (1.0 - 1.0 / (scale * scale)) / 12.0) / 2.0
-                    weights[i, at - low] += share - 2.0 * bend
-                    weights[i, max(0, at - 1) - low] += bend - slope
-                    weights[i, min(samples - 1, at + 1) - low] += bend + slope
+        # Each sample p of the second box spreads its share evenly over the first box around it: add where that begins,
+        # take away behind its end, and sum up along the way. Linear in the window; shares of 1 keep it whole.
+        first_seen, last_seen = max(0, a - left), min(length - 1, b + right)
+        carried, begun, ended = 0.0, a, a
+        for k in range(first_seen, last_seen + 1):
+            while begun <= b and max(0, begun - left) <= k:
+                carried += _share(begun, a, b, left, right, length, w)
+                begun += 1
+            while ended <= b and min(length - 1, ended + right) < k:
+                carried -= _share(ended, a, b, left, right, length, w)
+                ended += 1
+            q = k * n // length if resampled > 0 else k
+            q = n - 1 - q if mirrored else q
+            at = q // scale
+            if scale == 1:
+                weights[i, at - low] += carried
+            else:
+                t = (q - at * scale + 0.5) / scale - 0.5  # place inside the sample, from -0.5 to 0.5
+                slope = carried * t / 2.0
+                bend = carried * (t * t - (1.0 - 1.0 / (scale * scale)) / 12.0) / 2.0
+                weights[i, at - low] += carried - 2.0 * bend
+                weights[i, max(0, at - 1) - low] += bend - slope
+                weights[i, min(samples - 1, at + 1) - low] += bend + slope
     return w
 
 
 @kernel(
     i64,
     given(i64, 2), given(i64, 2), given(f64, 3),
-    filled(i64, 2), filled(i64, 1), filled(f32, 3), filled(u16, 3), filled(u8, 1),
+    filled(i64, 2), filled(i64, 1), filled(f64, 3), filled(u16, 3), filled(u8, 1),
 )  # fmt: skip
 def row_plan(
     first: NDArray[np.int64],
@@ -94,18 +113,19 @@ def row_plan(
     weights: NDArray[np.float64],
     rows: NDArray[np.int64],
     used: NDArray[np.int64],
-    real: NDArray[np.float32],
+    real: NDArray[np.float64],
     whole: NDArray[np.uint16],
-    exact: NDArray[np.uint8],
+    kind: NDArray[np.uint8],
 ) -> int:
     """One or two bands [p, 64, k] as a list of picture rows for each output, without those of weight 0.
 
     Output i of the first band and output 63 - i of the second (the mirrored one) lie over nearly the same rows, so
     they share a list. ``used[i]`` rows are listed, a multiple of 4: the last may repeat a row with weight 0. ``real``
-    and ``whole`` [p, 64, k + 8] hold the weights; ``exact[i]`` says that ``whole`` may be used: they are whole
-    numbers, and no run of eight exceeds the 16-bit limit. Returns how many outputs are exact.
+    and ``whole`` [p, 64, k + 8] hold the weights, ``kind[i]`` says in which arithmetic their sums are exact: U16 when
+    all are whole numbers and no run of eight exceeds the 16-bit limit, F32 when all are whole and their sum stays below
+    the float32 limit, else F64, where they are exact but for the last of 53 bits. Returns how many are U16.
     """
-    bands, exact_outputs = first.shape[0], 0
+    bands, u16_outputs = first.shape[0], 0
     for i in range(SIDE):
         low, high = first[0, i], first[0, i] + count[0, i]
         if bands == 2:
@@ -127,18 +147,22 @@ def row_plan(
             rows[i, k] = rows[i, m - 1]
             for p in range(bands):
                 real[p, i, k] = 0.0
-        fits = True
+        fits, integral = True, True
         for p in range(bands):
+            total = 0.0
             for k in range(0, used[i], 8):
                 eight = 0.0
                 for z in range(k, min(used[i], k + 8)):
-                    value = float(real[p, i, z])
+                    value = real[p, i, z]
                     eight += value
-                    fits = fits and value == np.floor(value) and eight <= U16_WEIGHT_LIMIT
+                    integral = integral and value == np.floor(value) and value >= 0.0
+                    fits = fits and integral and eight <= U16_WEIGHT_LIMIT
                     whole[p, i, z] = np.uint16(value) if fits else 0
-        exact[i] = 1 if fits else 0
-        exact_outputs += exact[i]
-    return exact_outputs
+                total += eight
+            integral = integral and total <= F32_WEIGHT_LIMIT
+        kind[i] = U16 if fits else (F32 if integral else F64)
+        u16_outputs += 1 if fits else 0
+    return u16_outputs
 
 
 @kernel(i64, given(i64, 1), given(i64, 1), given(f64, 2), given(f64, 1), filled(i64, 1), filled(f64, 2))
