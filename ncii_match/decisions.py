@@ -28,7 +28,8 @@ class Policy:
     threshold : largest distance, in bits and inclusive, that counts as a match; never above the radius searched.
     min_quality : pictures below this PDQ quality (0..100) are LOW_QUALITY whatever they are near to.
     on_seed, on_confirmed, on_disputed : action for a match with an entry in that state; of several the strongest.
-    on_low_quality, on_unreadable, on_unknown : action when there is no answer.
+    on_low_quality : action for a picture with too little detail; at least REVIEW when an entry is within the threshold.
+    on_unreadable, on_unknown : action for a picture that could not be read, and when the bank could not be looked at.
     """
 
     threshold: int = PDQ_THRESHOLD
@@ -89,7 +90,8 @@ class Decision:
             case Outcome.NO_MATCH:
                 return "No entry of the bank is within the threshold."
             case Outcome.LOW_QUALITY:
-                return f"Quality {self.quality} is too low for a distance to mean anything."
+                near = f", even that of {self.distance} from entry {self.entry_ids[0]}" if self.entry_ids else ""
+                return f"Quality {self.quality} is too low for a distance to mean anything{near}."
             case Outcome.UNREADABLE:
                 return self.status.reason
             case _:
@@ -136,7 +138,7 @@ class Decisions:
         i %= len(self)
         outcome = Outcome(int(self.outcome[i]))
         first = int(self.matches.offsets[i])
-        matched = outcome is Outcome.MATCH
+        matched = outcome in (Outcome.MATCH, Outcome.LOW_QUALITY) and int(self.counts[i]) > 0
         ids = tuple(self.matches.entry_ids[first : first + int(self.counts[i])].tolist()) if matched else ()
         quality = int(self.quality[i])
         return Decision(
@@ -184,6 +186,8 @@ def decide(hashes: Hashes, matches: Matches, entries: Entries, policy: Policy) -
     n = hashes.pictures
     if len(matches) != n:
         raise InputError(f"{len(matches)} rows of matches for {n} pictures")
+    if len(np.unique(hashes.source_row)) != n:
+        raise InputError("some pictures have no row; number source_row from 0 without gaps")
     status = np.full(n, Status.OK, np.uint8)
     readable = np.zeros(n, bool)
     readable[hashes.source_row[hashes.status == Status.OK]] = True
@@ -208,9 +212,32 @@ def decide(hashes: Hashes, matches: Matches, entries: Entries, policy: Policy) -
     action = np.full(n, Action.ALLOW, np.uint8)
     action[outcome == Outcome.LOW_QUALITY] = policy.on_low_quality
     action[outcome == Outcome.UNREADABLE] = policy.on_unreadable
+    action[(outcome == Outcome.LOW_QUALITY) & (counts > 0)] = max(policy.on_low_quality, Action.REVIEW)
     for picture in np.flatnonzero(outcome == Outcome.MATCH):
         first = int(matches.offsets[picture])
         found = matches.entry_ids[first : first + int(counts[picture])]
         states = [State(int(entries.states[entries.row_of(int(entry))])) for entry in found]
         action[picture] = max(policy.action_for(state) for state in states)
     return Decisions(outcome, action, status, quality, counts, matches, entries)
+
+
+def undecided(hashes: Hashes, policy: Policy) -> Decisions:
+    """UNKNOWN for every picture: the bank could not be looked at, which is never "no match"."""
+    n = hashes.pictures
+    matches = Matches(
+        np.zeros(n + 1, np.int64),
+        np.empty(0, np.int64),
+        np.empty(0, np.uint16),
+        np.empty(0, np.uint8),
+        policy.threshold,
+    )
+    entries = Entries(np.empty(0, np.int64), np.empty(0, np.uint8), ())
+    return Decisions(
+        np.full(n, Outcome.UNKNOWN, np.uint8),
+        np.full(n, policy.on_unknown, np.uint8),
+        np.full(n, Status.OK, np.uint8),
+        np.full(n, UNKNOWN_QUALITY, np.uint8),
+        np.zeros(n, np.int64),
+        matches,
+        entries,
+    )

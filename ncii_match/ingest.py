@@ -37,11 +37,15 @@ class PictureHasher:
     def __init__(
         self, algorithm: Algorithm, views: tuple[View, ...], limits: DecodeLimits, jpeg: JpegRoute = "luma"
     ) -> None:
+        try:
+            views = tuple(View(one) for one in views)
+        except (TypeError, ValueError):
+            raise InputError(f"views is {views!r}; choose from View, such as Views.DIHEDRAL") from None
         if not views or len(set(views)) != len(views):
             raise InputError("give at least one view, and none twice; Views.UPRIGHT is the picture as it is")
         if jpeg not in ("luma", "colour"):
             raise InputError(f"jpeg is {jpeg!r}; choose 'luma' or 'colour'")
-        self.algorithm, self.views, self.limits, self.jpeg = algorithm, tuple(views), limits, jpeg
+        self.algorithm, self.views, self.limits, self.jpeg = algorithm, views, limits, jpeg
         self._hasher = hasher(algorithm)
         self._view_row = np.array(self.views, np.uint8)
         self._scaled_side = self._hasher.scaled_side(algorithm, self.views)
@@ -136,8 +140,8 @@ def hash_images(
     workers : int or None
         Threads; None for every core.
     jpeg : {"luma", "colour"}
-        How JPEG files are decoded. ``luma`` is the fast way and differs from ``colour`` by a bit or two at the most
-        (docs/accuracy.md); ``colour`` gives what hashing the opened file's pixels gives.
+        How JPEG files are decoded. ``luma`` is the fast way; as a rule it gives the same bits as ``colour``, and
+        docs/accuracy.md says how far off it can be. ``colour`` gives what hashing the opened file's pixels gives.
 
     Returns
     -------

@@ -1,15 +1,17 @@
 """The whole road in one object: bytes -> hashes -> matches -> decision. The only module that knows all of it."""
 
+import os
+import threading
 from collections.abc import Iterable, Iterator
 from os import PathLike
 from types import TracebackType
 from typing import Self
 
-from ncii_match.bank.snapshot import Snapshot
-from ncii_match.decisions import Decision, Decisions, Policy, decide
+from ncii_match.bank.snapshot import CURRENT, Snapshot
+from ncii_match.decisions import Decision, Decisions, Policy, decide, undecided
 from ncii_match.decode.image import Source
 from ncii_match.decode.limits import DecodeLimits
-from ncii_match.errors import PolicyError
+from ncii_match.errors import BankError, PolicyError
 from ncii_match.ingest import hash_batches
 from ncii_match.values import Hashes, View, Views
 
@@ -30,7 +32,8 @@ class Matcher:
     ------
     BankError and its kinds when there is no usable snapshot; PolicyError when the policy does not fit the bank.
 
-    Pictures are decoded in this process.
+    A publication is taken up by the next check in every process, without a call: a withdrawn case stops matching at
+    once. When the bank can no longer be opened, checks answer UNKNOWN. Pictures are decoded in this process.
     """
 
     def __init__(
@@ -43,6 +46,8 @@ class Matcher:
         workers: int | None = None,
     ) -> None:
         self._bank_dir = bank_dir
+        self._refreshing = threading.Lock()
+        self._followed = self._pointer()
         self._snapshot = Snapshot.open(bank_dir)
         self.policy = Policy.default_for(self._snapshot.algorithm) if policy is None else policy
         self.views, self.limits, self.workers = tuple(views), limits, workers
@@ -55,14 +60,34 @@ class Matcher:
         """The snapshot that answers now."""
         return self._snapshot
 
+    def _pointer(self) -> tuple[int, int]:
+        """What changes whenever the bank publishes: publishing replaces the pointer file."""
+        try:
+            found = os.stat(os.path.join(self._bank_dir, CURRENT))
+        except OSError:  # gone or out of reach: opening will say why
+            return 0, 0
+        return found.st_ino, found.st_mtime_ns
+
     def refresh(self) -> Snapshot:
-        """Take up what was published since. A check under way finishes on the snapshot it started with."""
-        self._snapshot = Snapshot.open(self._bank_dir)
-        return self._snapshot
+        """Take up what was published since. A check under way finishes on the snapshot it started with.
+
+        Raises BankError and its kinds when the bank cannot be opened. Checks call it by themselves.
+        """
+        with self._refreshing:
+            pointer = self._pointer()
+            if pointer != self._followed:
+                self._snapshot, self._followed = Snapshot.open(self._bank_dir), pointer
+            return self._snapshot
 
     def lookup(self, hashes: Hashes) -> Decisions:
-        """Judge hashes made elsewhere, one decision for each picture they belong to."""
-        snapshot = self._snapshot
+        """Judge hashes made elsewhere, one decision for each picture they belong to.
+
+        UNKNOWN for all of them when the bank has become unreadable.
+        """
+        try:
+            snapshot = self.refresh()
+        except BankError:
+            return undecided(hashes, self.policy)
         matches = snapshot.index.search(hashes, self.policy.threshold)
         return decide(hashes, matches, snapshot.entries_of(matches), self.policy)
 
@@ -84,14 +109,10 @@ class Matcher:
             for row in range(len(decisions)):
                 yield decisions[row]
 
-    def close(self) -> None:
-        """Let go of the snapshot's memory."""
-        # The maps are freed with the last reference; nothing else is held.
-
     def __enter__(self) -> Self:
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.close()
+        """Nothing to close yet: the snapshot's maps go with the last reference to it."""

@@ -201,18 +201,17 @@ class Hashes:
         return len(self.bits)
 
     def __getitem__(self, rows: int | slice | NDArray[Any] | Sequence[int]) -> Hashes:
-        """The chosen rows, always as ``Hashes``; a single number gives a batch of one."""
+        """The chosen rows, always as ``Hashes``; a single number gives a batch of one.
+
+        ``source_row`` counts the pictures that are left, from 0.
+        """
         if isinstance(rows, int | np.integer):
             if not -len(self) <= rows < len(self):
                 raise IndexError(f"row {rows} of {len(self)}")
             rows = slice(int(rows) % len(self), int(rows) % len(self) + 1)
+        source_row = np.unique(self.source_row[rows], return_inverse=True)[1].astype(np.uint32)
         return Hashes(
-            self.algorithm,
-            self.bits[rows],
-            self.quality[rows],
-            self.status[rows],
-            self.source_row[rows],
-            self.view[rows],
+            self.algorithm, self.bits[rows], self.quality[rows], self.status[rows], source_row, self.view[rows]
         )
 
     def __repr__(self) -> str:

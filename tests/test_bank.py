@@ -108,6 +108,55 @@ def test_what_is_not_taken(bank):
     assert bank.add(batch, case="c", source="own", force=True).tolist() == [1, 3, 2, -1]
 
 
+def test_a_withdrawn_case_stays_withdrawn_for_every_source(bank):
+    hashes = some(1)
+    bank.add(hashes, case="a", source="own")
+    bank.withdraw(case="a", reason="asked")
+    assert bank.add(hashes, case="a", source="stopncii").tolist() == [-1]
+    assert len(bank) == 0
+    assert bank.add(hashes, case="b", source="stopncii").tolist() == [1]
+
+
+def test_adding_again_does_not_undo_a_review(bank):
+    hashes = some(2)
+    bank.add(hashes, case="a", source="own")
+    bank.confirm(entry_ids=[1], reason="reviewed")
+    bank.dispute(entry_ids=[2], reason="appeal")
+    bank.add(hashes, case="a", source="own")
+    assert [hold.state for hold in bank.holds()] == [State.CONFIRMED, State.DISPUTED]
+
+
+def test_an_id_that_was_never_held_changes_nothing(bank):
+    bank.add(some(2), case="a", source="own")
+    with pytest.raises(BankError, match="never held entries 998, 999"):
+        bank.withdraw(entry_ids=[1, 998, 999], reason="asked")
+    with pytest.raises(BankError, match="under case 'b'"):
+        bank.withdraw(case="b", entry_ids=[1], reason="asked")
+    assert len(bank) == 2
+    assert bank.withdraw(entry_ids=[1, 1], reason="asked") == 1
+
+
+def test_many_ids_at_once(bank):
+    ids = bank.add(some(1201), case="a", source="own")
+    assert bank.withdraw(entry_ids=ids, reason="asked") == 1201
+
+
+@pytest.mark.parametrize("name", ["we?ird", "a%20b", "file:x", "sp ace", "ünï"])
+def test_odd_paths(name, tmp_path):
+    with Bank.create(tmp_path / name) as made:
+        made.add(some(1), case="c", source="own")
+        made.publish()
+    with Bank.open(tmp_path / name) as again:
+        assert len(again) == 1
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+    assert stat.S_IMODE((tmp_path / name / store.DATABASE).stat().st_mode) == 0o600
+
+
+def test_a_user_without_a_name(bank, monkeypatch):
+    monkeypatch.setattr(store.getpass, "getuser", lambda: {}["uid not found"])
+    assert bank.add(some(1), case="a", source="own").tolist() == [1]
+
+
 def test_states(bank):
     hashes = some(3)
     bank.add(hashes[0], case="a", source="own")
@@ -188,6 +237,31 @@ def test_old_snapshots_go_and_readers_keep_theirs(bank):
         bank.publish()
     assert sorted(path.name for path in (bank.path / "snapshots").iterdir()) == ["000003", "000004"]
     assert held.index.search(hashes).entry_ids.tolist() == [1]  # mapped before; still whole
+
+
+def test_a_reader_that_is_overtaken_tries_again(bank, monkeypatch):
+    """CURRENT is read, then two publications clear away what it named: the reader gets the newest instead."""
+    bank.add(some(1), case="a", source="own")
+    bank.publish()
+    opened = Snapshot.open_path.__func__
+    rounds = iter([1])
+
+    def overtaken(cls, path, **how):
+        if next(rounds, None):
+            bank.publish()
+            bank.publish()
+        return opened(cls, path, **how)
+
+    monkeypatch.setattr(Snapshot, "open_path", classmethod(overtaken))
+    assert Snapshot.open(bank.path).number == 3
+
+
+def test_what_current_named_survives_a_cut_off_publication(bank):
+    bank.publish()
+    bank.publish()
+    (bank.path / "CURRENT").write_text("000001\n")  # as if the second had been cut off before the pointer moved
+    assert bank.publish().number == 3
+    assert (bank.path / "snapshots" / "000001").is_dir()
 
 
 def test_a_cut_off_publication_does_no_harm(bank):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 
@@ -128,13 +129,70 @@ def test_errors_are_one_line_and_say_what_to_do(tmp_path):
     assert program("bank", "withdraw", tmp_path).returncode == Exit.USAGE
 
 
+def test_json_goes_to_standard_output_also_at_a_terminal(tmp_path):
+    """With a progress bar on the terminal, what is redirected is complete, and nothing else is in it."""
+    import pty
+
+    leader, follower = pty.openpty()
+    with (tmp_path / "out.jsonl").open("wb") as file:
+        command = [
+            sys.executable,
+            "-c",
+            "from ncii_match.cli.main import run; run()",
+            "hash",
+            "--json",
+            COFFEE,
+            ASTRONAUT,
+        ]
+        finished = subprocess.run(command, stdout=file, stderr=follower, check=False, timeout=120)
+    os.close(follower)
+    os.close(leader)
+    assert finished.returncode == 0
+    rows = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    assert [row["file"] for row in rows] == [COFFEE, ASTRONAUT]
+
+
+def test_odd_names_do_no_harm(bank, tmp_path):
+    name = os.fsdecode(b"caf\xe9 :smile: [red].png")
+    folder = tmp_path / "odd"
+    folder.mkdir()
+    Image.open(COFFEE).save(tmp_path / "x.png")
+    os.rename(tmp_path / "x.png", folder / name)
+    strict = {**os.environ, "PYTHONIOENCODING": "utf-8:strict"}
+    result = program("scan", folder, "--bank", bank, "--json", env=strict)
+    assert result.returncode == Exit.MATCHED, result.stderr
+    assert json.loads(result.stdout)["file"] == str(folder / name)
+    plain = program("scan", folder, "--bank", bank, env=strict)
+    assert ":smile: [red].png" in plain.stdout
+    run("bank", "add", bank, ASTRONAUT, "--case", "[/x] :smile:")
+    assert "[/x] :smile:" in run("bank", "list", bank).stdout
+
+
+def test_a_folder_that_cannot_be_looked_into_is_reported(bank, tmp_path, monkeypatch):
+    def walk(place, onerror):
+        onerror(PermissionError(13, "Permission denied", str(place / "closed")))
+        return iter([])
+
+    monkeypatch.setattr(os, "walk", walk)
+    result = run("scan", tmp_path, "--bank", bank, code=Exit.UNREADABLE)
+    assert "closed" in result.stdout
+
+
+def test_a_file_in_the_way_is_an_error_of_one_line(tmp_path):
+    (tmp_path / "file").write_text("x")
+    for place in (tmp_path / "file", tmp_path / "file" / "bank"):
+        result = program("bank", "create", place)
+        assert result.returncode == Exit.ERROR
+        assert "Traceback" not in result.stderr
+
+
 def test_a_reader_that_leaves_early_is_no_error():
-    command = (
-        f"{sys.executable} -c 'from ncii_match.cli.main import run; run()' hash --views all {PHOTOS}/*.png | head -1"
-    )
-    result = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False, timeout=120)
+    start = f"{sys.executable} -c 'from ncii_match.cli.main import run; run()'"
+    script = f"{start} hash --views all {PHOTOS}/*.png | head -1; exit ${{PIPESTATUS[0]}}"
+    result = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=False, timeout=120)
     assert len(result.stdout.splitlines()) == 1
-    assert "Traceback" not in result.stderr
+    assert result.stderr == ""
+    assert result.returncode in (0, 128 + signal.SIGPIPE)  # ended by the signal, like any other program in a pipe
 
 
 def test_doctor_and_warmup():

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from ncii_match.decisions import Policy, decide
+from ncii_match.decisions import Policy, decide, undecided
 from ncii_match.errors import InputError, PolicyError
 from ncii_match.outcomes import Action, Outcome, State, Status
 from ncii_match.values import PDQ, PDQ_512, PHASH, Entries, Hashes, Matches, View
@@ -44,7 +44,8 @@ def test_outcomes_in_one_batch():
     first = decisions[0]
     assert (first.entry_ids, first.cases, first.distance, first.view) == ((1, 4), ("a",), 0, View.MIRROR)
     assert decisions[3].entry_ids == (1,)  # 32 is beyond the threshold although it was found
-    assert decisions[2].entry_ids == ()
+    assert decisions[2].entry_ids == (1,)  # too little detail to be sure, but somebody should look
+    assert decisions[2].action is Action.REVIEW
     assert decisions[5].status is Status.CORRUPT
     assert decisions[4].quality is None
     assert decisions[-1].outcome is Outcome.UNREADABLE
@@ -74,8 +75,8 @@ def test_nothing_unreviewed_is_blocked_by_default(found, action):
 
 
 def test_each_setting_changes_the_result():
-    batch = hashes([100, 30, 255], [0, 0, Status.EMPTY])
-    found = matches([[(1, 10)], [(1, 10)], []])
+    batch = hashes([100, 30, 255, 100, 100], [0, 0, Status.EMPTY, 0, 0])
+    found = matches([[(1, 10)], [], [], [(2, 5)], [(3, 5)]])
 
     def judged(**settings):
         result = decide(batch, found, ENTRIES, Policy(**settings))
@@ -88,8 +89,17 @@ def test_each_setting_changes_the_result():
         {"on_seed": Action.BLOCK},
         {"on_low_quality": Action.REVIEW},
         {"on_unreadable": Action.ALLOW},
+        {"on_confirmed": Action.REVIEW},
+        {"on_disputed": Action.ALLOW},
     ):
         assert judged(**settings) != default, settings
+
+
+def test_an_unknown_answer_is_never_no_match():
+    for action in Action:
+        decision = undecided(hashes([100, 100]), Policy(on_unknown=action))[1]
+        assert (decision.outcome, decision.action) == (Outcome.UNKNOWN, action)
+        assert "could not be looked at" in decision.explain()
 
 
 def test_quality_is_the_best_of_the_views_and_one_readable_view_is_enough():
@@ -103,6 +113,8 @@ def test_a_threshold_above_the_radius_searched_is_refused():
         decide(hashes([100]), matches([[]], radius=30), ENTRIES, Policy())
     with pytest.raises(InputError, match="rows of matches"):
         decide(hashes([100, 100]), matches([[]]), ENTRIES, Policy())
+    with pytest.raises(InputError, match="without gaps"):
+        decide(hashes([100], None, [1]), matches([[], []]), ENTRIES, Policy())
 
 
 def test_policies_that_make_no_sense():

@@ -35,7 +35,8 @@ def test_what_is_found_and_what_is_missed(demonstration):
 
 def test_after_withdrawal_nothing_of_the_case_matches(demonstration):
     assert len(demonstration.after) == 1 + len(EVERYDAY)
-    assert {row.verdict for row in demonstration.after} == {"missed"}
+    assert demonstration.still_matching == 0
+    assert {row.verdict for row in demonstration.after} == {"clear"}
     assert len(demonstration.rows) + len(demonstration.after) == total_uploads(PHOTOS)
 
 

@@ -111,10 +111,11 @@ def _margins(pixels):
     samples = pixels.size // len(pixels)
     from ncii_match.kernels import pdq
 
+    padded = samples + 8 * columns.blocks
     pdq.reduce(
         pixels.reshape(len(pixels), samples), *rows[:-1], *columns[:-1],
         1 / (1000 * (rows.window * columns.window) ** 2),
-        np.empty((1, samples), np.uint16), np.empty((1, samples + 8 * columns.blocks), np.float32), np.empty((1, samples + 8 * columns.blocks)), squares,
+        np.empty((1, samples), np.uint16), np.empty((1, padded), np.float32), np.empty((1, padded)), squares,
     )  # fmt: skip
     return naive.pdq_bits(squares[0])[2]
 
@@ -170,8 +171,8 @@ def test_orientations_of_long_sides_are_exact(size, photos):
 def test_long_sides_cost_little():
     """The matrix is made in time linear in the side; 25 million pixels in a row are refused before that."""
     from ncii_match.decode.limits import DecodeLimits
-    from ncii_match.hashing import phash as phash_door
     from ncii_match.hashing import pdq as pdq_door
+    from ncii_match.hashing import phash as phash_door
 
     before = [cache.cache_info().currsize for cache in (pdq_door._kept_row_plan, phash_door._kept_weights)]
     for side in (65_535, 65_534, 65_533):

@@ -109,6 +109,7 @@ def test_many_threads_may_hash_at_once():
         ({"images": [], "workers": 0}, "workers is 0"),
         ({"images": [], "views": ()}, "at least one view"),
         ({"images": [], "views": (0, 0)}, "none twice"),
+        ({"images": [], "views": (99,)}, "choose from View"),
         ({"images": [], "jpeg": "fast"}, "choose 'luma'"),
     ],
 )

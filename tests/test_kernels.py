@@ -113,8 +113,9 @@ def test_reduce_and_bits(shape, channels, oriented, rng):
     for view in range(len(packed)):
         square = squares[view % 4].T if view >= 4 else squares[view]
         bits, score, margins = naive.pdq_bits(square.astype(np.float32).astype(float))
-        if margins.min() > 1e-3 or bits == packed[view].tobytes():
-            assert packed[view].tobytes() == bits
+        # The twin rounds its square to float32, as quality needs it: a coefficient that near the median may fall aside.
+        off = np.unpackbits(np.frombuffer(bits, np.uint8) ^ packed[view])[::-1].astype(bool)
+        assert not off.any() or margins[off].max() < 1e-3
         assert abs(int(quality[view]) - score) <= 1
 
 

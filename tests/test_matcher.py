@@ -82,9 +82,10 @@ def test_withdrawal_reaches_a_running_matcher(bank, photos):
     with Matcher(bank.path) as matcher:
         assert matcher.check(upload).outcome is Outcome.MATCH
         bank.withdraw(case="coffee.png", reason="asked")
+        assert matcher.check(upload).outcome is Outcome.MATCH
         bank.publish()
-        assert matcher.refresh().number == 2
-        assert matcher.check(upload).outcome is Outcome.NO_MATCH
+        assert matcher.check(upload).outcome is Outcome.NO_MATCH  # taken up without being told
+        assert matcher.snapshot.number == 2
         assert matcher.check(photos["astronaut.png"]).outcome is Outcome.MATCH
 
 
@@ -146,6 +147,29 @@ def test_no_bank_is_an_error_and_never_no_match(tmp_path):
         Matcher(tmp_path)
     with Bank.create(tmp_path / "empty"), pytest.raises(BankError, match="nothing published"):
         Matcher(tmp_path / "empty")
+
+
+def test_a_bank_that_can_no_longer_be_read_is_unknown(bank, photos):
+    """Never NO_MATCH, and never an answer from what may have been withdrawn since."""
+    with Matcher(bank.path) as matcher:
+        (bank.path / "CURRENT").write_text("000077\n")
+        decision = matcher.check(photos["coffee.png"])
+        assert (decision.outcome, decision.action) == (Outcome.UNKNOWN, Action.REVIEW)
+        with pytest.raises(BankError):
+            matcher.refresh()
+        (bank.path / "CURRENT").unlink()
+        assert matcher.check(photos["coffee.png"]).outcome is Outcome.UNKNOWN
+        bank.publish()
+        assert matcher.check(photos["coffee.png"]).outcome is Outcome.MATCH
+
+
+def test_a_weak_picture_of_the_bank_is_at_least_looked_at(bank):
+    weak = PHOTOS / "clock_motion.png"
+    assert Matcher(bank.path).check(weak).action is Action.ALLOW
+    bank.add(hash_images([weak]), case="weak", source="test", force=True)
+    bank.publish()
+    decision = Matcher(bank.path).check(weak)
+    assert (decision.outcome, decision.action, decision.cases) == (Outcome.LOW_QUALITY, Action.REVIEW, ("weak",))
 
 
 def test_unreadable_asks_for_review(bank):

@@ -25,9 +25,6 @@ FORMAT = 1
 CURRENT = "CURRENT"
 """The one pointer file of a bank: the number of the snapshot to read, as text."""
 
-KEPT = 2
-"""Snapshots left in place by a publication: the new one and the one that readers may be leaving."""
-
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Snapshot:
@@ -55,7 +52,14 @@ class Snapshot:
         BankCorruptError when a file is not what the manifest says.
         """
         bank = Path(bank_dir)
-        return cls.open_path(bank / "snapshots" / current(bank), verify=verify)
+        while True:
+            name = current(bank)
+            try:
+                return cls.open_path(bank / "snapshots" / name, verify=verify)
+            except (BankCorruptError, BankFormatError):
+                if current(bank) == name:
+                    raise
+                # Published twice while it was being opened, and cleared away: the new one is there.
 
     @classmethod
     def open_path(cls, path: Path, *, verify: bool = False) -> "Snapshot":
@@ -125,6 +129,10 @@ def publish(
     """
     root = bank / "snapshots"
     root.mkdir(mode=0o700, exist_ok=True)
+    try:
+        before = int(current(bank))
+    except BankError:  # the first one, or the pointer is damaged: publishing mends it
+        before = 0
     numbers = sorted(int(path.name) for path in root.iterdir() if path.name.isdecimal())
     number = (numbers[-1] if numbers else 0) + 1
     path, draft = root / f"{number:06d}", root / f"{number:06d}.draft"
@@ -146,7 +154,7 @@ def publish(
         "created_at": datetime.now(UTC).isoformat(),
         "algorithm": str(hashes.algorithm),
         "count": len(entry_ids),
-        "previous": numbers[-1] if numbers else None,
+        "previous": before or None,
         "files": files,
     }
     saved.write_private(draft / "manifest.json", json.dumps(manifest, indent=1).encode())
@@ -158,6 +166,7 @@ def publish(
     saved.write_private(pointer, f"{path.name}\n".encode())
     os.replace(pointer, bank / CURRENT)
     saved.sync_directory(bank)
-    for old in numbers[: max(0, len(numbers) + 1 - KEPT)]:
-        shutil.rmtree(root / f"{old:06d}", ignore_errors=True)
+    for old in numbers:
+        if old < before:  # what CURRENT named until now stays for readers that are opening it
+            shutil.rmtree(root / f"{old:06d}", ignore_errors=True)
     return Snapshot.open_path(path)

@@ -5,11 +5,12 @@ changes before ``publish``.
 """
 
 import getpass
+import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from os import PathLike, chmod
+from os import PathLike
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -27,6 +28,9 @@ FORMAT = 1
 DATABASE = "bank.sqlite"
 LOCK_SECONDS = 10.0
 """How long a writer waits for another one."""
+
+IDS_AT_ONCE = 500
+"""Entry ids in one statement; SQLite allows 999 in old builds."""
 
 NOT_ADDED = -1
 """In place of an entry id, for a row that was not taken."""
@@ -58,7 +62,7 @@ class Bank:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
         if any(path.iterdir()):
             raise BankError(f"{path} is not empty; create the bank in a directory of its own")
-        chmod(path, 0o700)
+        path.chmod(0o700)
         (path / DATABASE).touch(0o600)
         engine = _connect(path)
         tables.metadata.create_all(engine)
@@ -124,7 +128,8 @@ class Bank:
         ----------
         hashes : Hashes [n] of the bank's algorithm, one view of each picture (upright).
         case, source : the case reference, and who gave it (``stopncii``, ``i4c``, ``own`` …).
-        state : ``seed`` (default), ``confirmed`` or ``disputed``.
+        state : ``seed`` (default), ``confirmed`` or ``disputed``, for new holds. A hold that is there already keeps its
+            own; ``confirm`` and ``dispute`` change it.
         actor : who does this; the user's name by default.
         force : also take hashes of known quality below ``PDQ_MIN_QUALITY``, and re-open a hold that this case withdrew.
 
@@ -137,7 +142,7 @@ class Bank:
         if wanted is State.WITHDRAWN:
             raise InputError("state is 'withdrawn'; add with 'seed', 'confirmed' or 'disputed'")
         ids = np.full(len(hashes), NOT_ADDED, np.int64)
-        now, who = _now(), actor or getpass.getuser()
+        now, who = _now(), actor or _user()
         with self._writing() as connection:
             for row in np.flatnonzero(hashes.status == Status.OK):
                 quality = int(hashes.quality[row])
@@ -186,22 +191,27 @@ class Bank:
         if not reason.strip():
             raise InputError("reason is empty; say why in a few words, it is kept in the history")
         holds = tables.holds.c
-        chosen = sa.and_(
-            sa.true() if case is None else holds.case_ref == case,
-            sa.true() if entry_ids is None else holds.entry_id.in_([int(one) for one in entry_ids]),
-        )
-        now, who = _now(), actor or getpass.getuser()
+        in_case = sa.true() if case is None else holds.case_ref == case
+        asked = None if entry_ids is None else sorted({int(one) for one in entry_ids})
+        now, who, changed = _now(), actor or _user(), 0
         with self._writing() as connection:
-            found = connection.execute(sa.select(holds.entry_id, holds.case_ref, holds.state).where(chosen)).all()
-            if not found:
-                what = f"case {case!r}" if case is not None else "these entries"
-                raise BankError(f"the bank has never held {what}; 'ncii-match bank list' shows what it holds")
-            changing = [row for row in found if row.state not in (state, State.WITHDRAWN)]
-            ending = sa.and_(chosen, holds.state.not_in([state, State.WITHDRAWN]))
-            connection.execute(tables.holds.update().where(ending).values(state=state, changed=now))
-            for row in changing:
-                _log(connection, now, state.name.lower(), who, row.entry_id, row.case_ref, reason)
-        return len(changing)
+            seen: set[int] = set()
+            for some in [None] if asked is None else _slices(asked):
+                chosen = in_case if some is None else in_case & holds.entry_id.in_(some)
+                found = connection.execute(sa.select(holds.entry_id, holds.case_ref, holds.state).where(chosen)).all()
+                seen.update(row.entry_id for row in found)
+                ending = chosen & holds.state.not_in([state, State.WITHDRAWN])
+                connection.execute(tables.holds.update().where(ending).values(state=state, changed=now))
+                for row in found:
+                    if row.state not in (state, State.WITHDRAWN):
+                        _log(connection, now, state.name.lower(), who, row.entry_id, row.case_ref, reason)
+                        changed += 1
+            missing = [] if asked is None else [one for one in asked if one not in seen]
+            if missing or not seen:  # raised inside the transaction: nothing of the call is kept
+                what = f"entries {', '.join(map(str, missing[:5]))}" if missing else f"case {case!r}"
+                under = f" under case {case!r}" if missing and case is not None else ""
+                raise BankError(f"the bank has never held {what}{under}; 'ncii-match bank list' shows what it holds")
+        return changed
 
     def holds(self, *, case: str | None = None) -> Iterator[Hold]:
         """Every hold, withdrawn ones included, by entry id; of one case when given. Never shows a hash."""
@@ -269,7 +279,8 @@ class Bank:
 
 
 def _connect(path: Path) -> sa.Engine:
-    engine = sa.create_engine(f"sqlite:///{path / DATABASE}", connect_args={"timeout": LOCK_SECONDS})
+    address = sa.URL.create("sqlite", database=str(path / DATABASE))  # not as text: a path may hold ? and %
+    engine = sa.create_engine(address, connect_args={"timeout": LOCK_SECONDS})
 
     @sa.event.listens_for(engine, "connect")
     def configure(connection: object, _record: object) -> None:
@@ -282,6 +293,18 @@ def _connect(path: Path) -> sa.Engine:
         cursor.close()
 
     return engine
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container's user without a name
+        return f"uid {os.getuid()}"
+
+
+def _slices(ids: list[int]) -> list[list[int]]:
+    """Pieces short enough for one SQL statement."""
+    return [ids[first : first + IDS_AT_ONCE] for first in range(0, len(ids), IDS_AT_ONCE)]
 
 
 def _now() -> str:
@@ -315,15 +338,19 @@ def _entry_id(connection: sa.Connection, packed: bytes, quality: int, now: str) 
 def _hold(connection: sa.Connection, entry: int, case: str, source: str, state: State, now: str, force: bool) -> bool:
     """Make or keep the hold; False when the case has withdrawn this entry and ``force`` is not given."""
     holds = tables.holds
-    this = (holds.c.entry_id == entry) & (holds.c.case_ref == case) & (holds.c.source == source)
-    held = connection.execute(sa.select(holds.c.state).where(this)).scalar_one_or_none()
-    if held is None:
+    of_case = (holds.c.entry_id == entry) & (holds.c.case_ref == case)
+    held = {
+        row.source: row.state for row in connection.execute(sa.select(holds.c.source, holds.c.state).where(of_case))
+    }
+    if State.WITHDRAWN in held.values() and not force:  # whichever source it came from then
+        return False
+    if source not in held:
         values = {"entry_id": entry, "case_ref": case, "source": source, "state": state, "since": now, "changed": now}
         connection.execute(holds.insert().values(**values))
-    elif held == State.WITHDRAWN and not force:
-        return False
-    elif held != state:
+    elif held[source] == State.WITHDRAWN:
+        this = of_case & (holds.c.source == source)
         connection.execute(holds.update().where(this).values(state=state, changed=now))
+    # An active hold keeps its state: what a review confirmed or disputed, an import does not undo.
     return True
 
 

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 from rich.table import Table
+from rich.text import Text
 
 from ncii_match.cli.terminal import AlgorithmName, AsJson, Exit, Workers, emit, files_in, out, progress, say
 from ncii_match.values import PDQ_MIN_QUALITY
@@ -144,9 +145,8 @@ def list_command(
             else:
                 quality = "" if hold.quality is None else str(hold.quality)
                 state = hold.state.name.lower()
-                table.add_row(
-                    str(hold.entry_id), hold.case, hold.source, state, quality, hold.since[:16], hold.changed[:16]
-                )
+                row = (str(hold.entry_id), hold.case, hold.source, state, quality, hold.since[:16], hold.changed[:16])
+                table.add_row(*(Text(cell) for cell in row))
         if not as_json:
             if rows:
                 out.print(table)

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 from rich.table import Table
+from rich.text import Text
 
 from ncii_match.cli.fixtures import fixtures
 from ncii_match.cli.terminal import AsJson, emit, out, progress, say
@@ -32,7 +33,7 @@ def demo_command(
         demonstration = demonstrate(photos, lambda: bar.advance(bar.task_ids[0]))
     page.parent.mkdir(parents=True, exist_ok=True)
     page.write_text(render(demonstration), encoding="utf-8")
-    after_match = sum(row.verdict == "found" for row in demonstration.after)
+    after_match = demonstration.still_matching
     counts = {verdict: demonstration.count(verdict) for verdict in COLOURS}
     if as_json:
         rows = [
@@ -53,7 +54,7 @@ def demo_command(
         distance = "" if row.decision.distance is None else str(row.decision.distance)
         view = "" if row.decision.view is None else row.decision.view.label
         colour = COLOURS.get(row.verdict, "magenta")
-        table.add_row(row.photo, row.done, f"[{colour}]{row.verdict}[/]", distance, view)
+        table.add_row(row.photo, row.done, Text(row.verdict, colour), distance, view)
     out.print(table)
     out.print(
         f"\n{counts['found']} copies found, {counts['missed']} missed; "
@@ -63,4 +64,4 @@ def demo_command(
         f"Then the case of {demonstration.withdrawn} was withdrawn: of the same {len(demonstration.after)} uploads "
         f"{after_match} still match."
     )
-    out.print(f"The same with pictures: file://{os.path.abspath(page)}", markup=False)
+    out.print(f"The same with pictures: file://{os.path.abspath(page)}")

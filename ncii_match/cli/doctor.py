@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import typer
 from rich.table import Table
+from rich.text import Text
 
 from ncii_match import __version__
 from ncii_match.cli.fixtures import fixtures
@@ -108,7 +109,7 @@ def doctor_command(as_json: AsJson = False) -> None:
         table.add_row("kernel cache", cache_folder())
         out.print(table)
         for check, passed, seen in checks:
-            out.print(f"{'[green]ok  [/]' if passed else '[red]FAIL[/]'} {check}: {seen}")
+            out.print(Text("ok  ", "green") if passed else Text("FAIL", "red"), f"{check}: {seen}")
         say(
             "Everything is in order."
             if good

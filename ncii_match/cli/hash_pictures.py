@@ -71,9 +71,9 @@ def hash_command(
                 elif status is Status.OK:
                     shown = "" if quality == UNKNOWN_QUALITY else f"{quality:3}  "
                     label = "" if len(hashes) == 1 else f"{view.label:26}  "
-                    out.print(f"{text}  {shown}{label}{path}", markup=False)
+                    out.print(f"{text}  {shown}{label}{path}")
                 elif row == 0:
-                    out.print(f"{status.name}  {path}: {status.reason}", markup=False)
+                    out.print(f"{status.name}  {path}: {status.reason}")
             bar.advance(bar.task_ids[0])
     if unreadable:
         say(f"{unreadable} of {len(files)} pictures could not be hashed.")

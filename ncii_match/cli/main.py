@@ -1,5 +1,7 @@
 """``ncii-match``: the commands put together, and the one place where an error becomes a message and an exit code."""
 
+import io
+import signal
 import sys
 
 import typer
@@ -39,11 +41,13 @@ def _options(
 
 def run() -> None:
     """Entry point of the console script."""
+    if hasattr(signal, "SIGPIPE"):
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # end quietly when the reader, such as `head`, has seen enough
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # file names need not be text
     try:
         app(standalone_mode=True)
-    except NciiMatchError as error:
+    except (NciiMatchError, OSError) as error:
         say(f"ncii-match: {error}")
         sys.exit(Exit.ERROR)
-    except BrokenPipeError:  # the reader of our output, such as `head`, has seen enough
-        sys.stderr.close()
-        sys.exit(Exit.OK)

@@ -38,7 +38,7 @@ def scan_command(
                 if as_json:
                     emit({"file": str(path), **decision.to_dict()})
                 elif show_all or decision.outcome is not Outcome.NO_MATCH:
-                    out.print(f"{decision.outcome.name:11}  {path}: {decision.explain()}", markup=False)
+                    out.print(f"{decision.outcome.name:11}  {path}: {decision.explain()}")
                 bar.advance(bar.task_ids[0])
         snapshot = matcher.snapshot
     counts = ", ".join(f"{seen[one]} {one.name.lower().replace('_', ' ')}" for one in Outcome if seen[one])

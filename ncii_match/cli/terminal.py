@@ -62,18 +62,18 @@ class ViewsName(StrEnum):
 AsJson = Annotated[bool, typer.Option("--json", help="Machine-readable output on standard output.")]
 Workers = Annotated[int | None, typer.Option("--workers", min=1, help="Threads; every core by default.")]
 
-out = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 200)
-err = Console(stderr=True, highlight=False)
+out = Console(highlight=False, markup=False, emoji=False, soft_wrap=True, width=None if sys.stdout.isatty() else 200)
+err = Console(stderr=True, highlight=False, markup=False, emoji=False)
 
 
 def say(text: str) -> None:
     """Tell the person something, on standard error."""
-    err.print(text, markup=False, soft_wrap=True)
+    err.print(text, soft_wrap=True)
 
 
 def emit(value: dict[str, Any]) -> None:
     """One JSON object on a line of its own."""
-    sys.stdout.write(json.dumps(value, ensure_ascii=False) + "\n")
+    sys.stdout.write(json.dumps(value) + "\n")
 
 
 def progress(what: str, total: int | None) -> Progress:
@@ -87,6 +87,8 @@ def progress(what: str, total: int | None) -> Progress:
         console=err,
         disable=not err.is_terminal,
         transient=True,
+        redirect_stdout=False,  # or what is written meanwhile would come out here, on standard error
+        redirect_stderr=False,
     )
     bar.add_task(what, total=total)
     return bar
@@ -97,7 +99,8 @@ def files_in(places: Iterable[Path]) -> list[Path]:
     found: list[Path] = []
     for place in places:
         if place.is_dir():
-            for folder, folders, names in os.walk(place):
+            # A folder that cannot be looked into is an input that cannot be read, not one that is not there.
+            for folder, folders, names in os.walk(place, onerror=lambda error: found.append(Path(error.filename))):
                 folders.sort()
                 found += [Path(folder, name) for name in sorted(names)]
         else:

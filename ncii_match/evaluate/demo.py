@@ -64,6 +64,11 @@ class Demonstration:
     publish_ms: float
     withdraw_ms: float
 
+    @property
+    def still_matching(self) -> int:
+        """Uploads of the withdrawn case that match all the same: there should be none."""
+        return sum(row.decision.outcome is Outcome.MATCH for row in self.after)
+
     def count(self, verdict: str) -> int:
         """Uploads with this verdict."""
         return sum(row.verdict == verdict for row in self.rows)
@@ -86,11 +91,11 @@ def pictures_in(photos: Path) -> list[Path]:
     return sorted(path for path in photos.iterdir() if path.suffix in (".png", ".jpg"))
 
 
-def _check(matcher: Matcher, photo: str, done: str, data: bytes) -> Row:
+def _check(matcher: Matcher, photo: str, done: str, data: bytes, banked: bool) -> Row:
     start = time.perf_counter()
     decision = matcher.check(data)
     took = (time.perf_counter() - start) * 1000
-    return Row(photo, done, photo in BANKED, decision, took, _thumbnail(data))
+    return Row(photo, done, banked, decision, took, _thumbnail(data))
 
 
 def _thumbnail(data: bytes) -> bytes:
@@ -115,16 +120,15 @@ def demonstrate(photos: Path, advance: Callable[[], object] = lambda: None) -> D
             for path in paths:
                 uploads = uploads_of(path) if path.name in BANKED else _innocent(path)
                 for done, data in uploads:
-                    rows.append(_check(matcher, path.name, done, data))
+                    rows.append(_check(matcher, path.name, done, data, path.name in BANKED))
                     advance()
             before_withdrawal = time.perf_counter()
             bank.withdraw(case=f"case-{WITHDRAWN.partition('.')[0]}", reason="the person asked", actor="demo")
             bank.publish()
-            matcher.refresh()
             withdrawn = time.perf_counter()
             after = []
             for done, data in uploads_of(photos / WITHDRAWN):
-                after.append(_check(matcher, WITHDRAWN, done, data))
+                after.append(_check(matcher, WITHDRAWN, done, data, banked=False))
                 advance()
     return Demonstration(
         BANKED,

@@ -14,8 +14,8 @@ from ncii_match.values import PDQ_512, Algorithm, Picture, View
 SMALLEST_SIDE = 5
 
 SCALED_SIDE = 256
-"""A JPEG decoded at a fraction, with both sides at least this long, is as close to the full colour decode as the full
-luma plane is: 0.3 bits on average (docs/accuracy.md)."""
+"""A JPEG decoded at a fraction, with both sides at least this long, is hardly further from the full colour decode than
+the full luma plane is (docs/accuracy.md)."""
 
 PROFILE_512_SIDE = 512
 """Profile ``512`` first resamples to this side, when either side is longer."""
@@ -26,8 +26,8 @@ LUMA_RGB = (299.0, 587.0, 114.0)
 LUMA_GREY = (1000.0,)
 
 PLANS_KEPT, LONGEST_KEPT = 64, 8192
-"""Prepared matrices kept for each dimension, and the longest side they are kept for: at most 25 MB in all, whatever sizes
-strangers send. One for 4,000 pixels is 0.15 MB; for a longer side it is made anew each time, in under a millisecond."""
+"""Prepared matrices kept for each dimension, and the longest side they are kept for: at most 50 MB in all, whatever
+sizes strangers send. One for 4,000 pixels is 0.15 MB; for longer sides it is made anew, in under a millisecond."""
 
 
 def _basis() -> NDArray[np.float64]:

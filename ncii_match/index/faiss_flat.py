@@ -14,7 +14,7 @@ from ncii_match.values import Algorithm, Hashes, Matches
 
 
 class Engine:
-    """``RadiusIndex`` by brute force. 40 bytes an entry for PDQ (hash and id), once more the hashes when mapped."""
+    """``RadiusIndex`` by brute force. 40 bytes of memory an entry for PDQ: the hash, in FAISS, and its id."""
 
     engine = "faiss-flat"
 
@@ -22,7 +22,7 @@ class Engine:
         self, algorithm: Algorithm, entry_ids: NDArray[np.int64], bits: NDArray[np.uint8], max_radius: int
     ) -> None:
         self.algorithm, self.max_radius = algorithm, max_radius
-        self._entry_ids, self._bits = entry_ids, bits
+        self._entry_ids = entry_ids
         self._faiss = faiss.IndexBinaryFlat(algorithm.bits)
         self._faiss.add(np.ascontiguousarray(bits))
 
@@ -32,7 +32,7 @@ class Engine:
     @property
     def nbytes(self) -> int:
         """Bytes of the hashes that FAISS holds and of the ids."""
-        return int(self._bits.nbytes + self._entry_ids.nbytes)
+        return len(self) * (self.algorithm.nbytes + self._entry_ids.itemsize)
 
     def search(self, hashes: Hashes, radius: int | None = None) -> Matches:
         """See ``RadiusIndex.search``."""
@@ -61,5 +61,8 @@ class Engine:
             "max_radius": self.max_radius,
             "count": len(self),
         }
-        arrays = {"hashes.u8": self._bits, "entry_ids.i64": self._entry_ids.astype("<i8", copy=False)}
+        arrays = {
+            "hashes.u8": faiss.vector_to_array(self._faiss.xb),  # type: ignore[attr-defined]
+            "entry_ids.i64": self._entry_ids.astype("<i8", copy=False),
+        }
         saved.save(Path(directory), header, arrays)

@@ -117,7 +117,12 @@ def _real_rows(pixels, rows, used, real, o, p, into, number):
         into[p, i] = number(0.0)
     for k in range(0, used, 4):
         a, b, c, d = rows[o, k], rows[o, k + 1], rows[o, k + 2], rows[o, k + 3]
-        s, t, u, v = number(real[p, o, k]), number(real[p, o, k + 1]), number(real[p, o, k + 2]), number(real[p, o, k + 3])
+        s, t, u, v = (
+            number(real[p, o, k]),
+            number(real[p, o, k + 1]),
+            number(real[p, o, k + 2]),
+            number(real[p, o, k + 3]),
+        )
         for i in range(pixels.shape[1]):
             into[p, i] = (
                 into[p, i]

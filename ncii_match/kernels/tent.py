@@ -8,8 +8,8 @@ numbers, and sums of pixels under them are exact in whichever order they are add
 The same matrix absorbs three other linear steps: the nearest resampling of profile ``512``, a mirror image, and a
 JPEG decoded at a fraction of its size. The samples of such a JPEG are means of s x s pixels. Between them the picture
 is taken to be the parabola through three neighbouring means that keeps each mean (the reconstruction of finite-volume
-methods), which is again linear: each weight is shared between a sample and its two neighbours. At 1080p and a quarter
-of the size this costs 0.3 bits where giving the whole weight to the sample itself costs 0.7 (docs/accuracy.md).
+methods), which is again linear: each weight is shared between a sample and its two neighbours. docs/accuracy.md
+measures what is left of the error: hardly more than decoding the luma plane at its full size has.
 
 Source: the PDQ reference implementation, https://github.com/facebook/ThreatExchange/tree/main/pdq (downscaling).
 """
