@@ -97,12 +97,16 @@ def progress(what: str, total: int | None) -> Progress:
 def files_in(places: Iterable[Path]) -> list[Path]:
     """The files named, and those in the folders named, in a stable order. Links to folders are not followed."""
     found: list[Path] = []
+
+    def unreadable(error: OSError) -> None:
+        # A folder that cannot be looked into is an input that cannot be read, not one that is not there.
+        found.append(Path(error.filename))
+
     for place in places:
         if place.is_dir():
-            # A folder that cannot be looked into is an input that cannot be read, not one that is not there.
-            for folder, folders, names in os.walk(place, onerror=lambda error: found.append(Path(error.filename))):
+            for folder, folders, names in os.walk(place, onerror=unreadable):
                 folders.sort()
-                found += [Path(folder, name) for name in sorted(names)]
+                found.extend(Path(folder, name) for name in sorted(names))
         else:
             found.append(place)
     return found
