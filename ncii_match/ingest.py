@@ -61,8 +61,9 @@ class PictureHasher:
         """Hashes of pictures in order, a row for each view; a bad picture gives rows with its status. Never raises."""
         v, n = len(self.views), len(sources)
         bits = np.zeros((n * v, self.algorithm.nbytes), np.uint8)
-        quality = np.full(n * v, UNKNOWN_QUALITY, np.uint8)
-        status = np.full(n * v, Status.OK, np.uint8)
+        quality = np.empty(n * v, np.uint8)
+        quality.fill(UNKNOWN_QUALITY)
+        status = np.zeros(n * v, np.uint8)  # Status.OK
         for k, source in enumerate(sources):
             rows = slice(k * v, (k + 1) * v)
             try:
@@ -71,8 +72,10 @@ class PictureHasher:
                 status[rows] = error.status
             except MemoryError:
                 status[rows] = Status.OUT_OF_MEMORY
-        source_row = np.repeat(np.arange(n, dtype=np.uint32), v)
-        return Hashes(self.algorithm, bits, quality, status, source_row, np.tile(self._view_row, n))
+        source_row = np.arange(n * v, dtype=np.uint32)
+        source_row //= np.uint32(v)
+        view = self._view_row if n == 1 else np.tile(self._view_row, n)
+        return Hashes(self.algorithm, bits, quality, status, source_row, view)
 
 
 def hash_batches(

@@ -3,6 +3,7 @@
 To add one: write its kernels, write a file here with a ``Hasher``, and name it in ``_HASHERS``.
 """
 
+from functools import cache
 from importlib import import_module
 from typing import Protocol
 
@@ -35,6 +36,7 @@ class Hasher(Protocol):
         ...
 
 
+@cache
 def hasher(algorithm: Algorithm) -> Hasher:
     """The module that computes an algorithm. Raises InputError for one that is not known."""
     try:

@@ -148,25 +148,31 @@ def scaled_side(algorithm: Algorithm, views: tuple[View, ...]) -> int | None:
     return SCALED_SIDE if full_only else None
 
 
+class _Look(NamedTuple):
+    profiles: tuple[str, ...]
+    oriented: bool
+    rows: list[int] | None
+
+
+@lru_cache(64)
+def _look(algorithm: Algorithm, views: tuple[View, ...]) -> _Look:
+    """What to compute for some views, and which rows of it they are: None for all of them in order."""
+    profiles = (algorithm.profile, "full" if algorithm.profile == PDQ_512.profile else PDQ_512.profile)
+    wanted = [other for other in (False, True) if any(view.other_profile is other for view in views)]
+    oriented = any(view.orientation for view in views)
+    each = 8 if oriented else 1
+    rows = [each * wanted.index(view.other_profile) + view.orientation for view in views]
+    in_order = rows == list(range(each * len(wanted)))
+    return _Look(tuple(profiles[other] for other in wanted), oriented, None if in_order else rows)
+
+
 def hash_picture(
     picture: Picture, algorithm: Algorithm, views: tuple[View, ...]
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     """Bits uint8 [v, 32] and quality uint8 [v]. ``picture.scale`` must be 1 where profile ``512`` is asked for."""
-    oriented = any(view.orientation for view in views)
-    other = "full" if algorithm.profile == PDQ_512.profile else PDQ_512.profile
-    if not any(view.other_profile for view in views):
-        bits, quality = _hash(picture, algorithm.profile, oriented)
-    elif all(view.other_profile for view in views):
-        bits, quality = _hash(picture, other, oriented)
-    else:
-        both = [_hash(picture, profile, oriented) for profile in (algorithm.profile, other)]
-        bits, quality = (np.concatenate(parts) for parts in zip(*both, strict=True))
-        return _chosen(bits, quality, [view if oriented else view >> 3 for view in views])
-    return _chosen(bits, quality, [view & 7 for view in views])
-
-
-def _chosen(
-    bits: NDArray[np.uint8], quality: NDArray[np.uint8], rows: list[int]
-) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """The rows asked for; without a copy when that is all of them in order."""
-    return (bits, quality) if rows == list(range(len(bits))) else (bits[rows], quality[rows])
+    look = _look(algorithm, views)
+    bits, quality = _hash(picture, look.profiles[0], look.oriented)
+    if len(look.profiles) == 2:
+        others = _hash(picture, look.profiles[1], look.oriented)
+        bits, quality = np.concatenate((bits, others[0])), np.concatenate((quality, others[1]))
+    return (bits, quality) if look.rows is None else (bits[look.rows], quality[look.rows])

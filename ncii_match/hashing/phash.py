@@ -15,7 +15,7 @@ from ncii_match.values import UNKNOWN_QUALITY, Algorithm, Picture, View
 
 SMALLEST_SIDE = 1
 
-SCALED_SIDE = 128
+SCALED_SIDE = 256
 """A JPEG decoded at a fraction keeps both sides at least this long (docs/accuracy.md)."""
 
 WEIGHTS_KEPT, LONGEST_KEPT = 64, 8192
@@ -43,7 +43,7 @@ _kept_weights = lru_cache(WEIGHTS_KEPT)(_weights)
 
 
 def scaled_side(algorithm: Algorithm, views: tuple[View, ...]) -> int | None:
-    """128: the thumbnail has 32 pixels a side. Raises InputError for views under another profile."""
+    """256: the thumbnail has 32 pixels a side. Raises InputError for views under another profile."""
     if any(view.other_profile for view in views):
         raise InputError(f"{algorithm} has one profile; choose views up to TRANSVERSE, such as Views.DIHEDRAL")
     return SCALED_SIDE
