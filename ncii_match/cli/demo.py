@@ -58,7 +58,8 @@ def demo_command(
     out.print(table)
     out.print(
         f"\n{counts['found']} copies found, {counts['missed']} missed; "
-        f"{counts['clear']} other pictures left alone, {counts['wrong']} flagged wrongly."
+        f"{counts['clear']} other pictures left alone, {counts['wrong']} flagged wrongly, "
+        f"{demonstration.count('low quality')} with too little detail to judge."
     )
     out.print(
         f"Then the case of {demonstration.withdrawn} was withdrawn: of the same {len(demonstration.after)} uploads "
