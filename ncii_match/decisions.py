@@ -51,7 +51,9 @@ class Policy:
     def default_for(cls, algorithm: Algorithm) -> Self:
         """The default policy, which exists for PDQ only: other hashes have no threshold that is anybody's standard."""
         if not algorithm.comparable_with(PDQ):
-            raise PolicyError(f"there is no default threshold for {algorithm}; give policy=Policy(threshold=…)")
+            raise PolicyError(
+                f"there is no default threshold for {algorithm}; give one: policy=Policy(threshold=N), --threshold N"
+            )
         return cls()
 
     def action_for(self, state: State) -> Action:

@@ -53,7 +53,9 @@ class Matcher:
         self.views, self.limits, self.workers = tuple(views), limits, workers
         radius = self._snapshot.index.max_radius
         if self.policy.threshold > radius:
-            raise PolicyError(f"threshold {self.policy.threshold} is above the bank's search radius, {radius}")
+            raise PolicyError(
+                f"threshold {self.policy.threshold} is above the bank's search radius; choose 0 to {radius}"
+            )
 
     @property
     def snapshot(self) -> Snapshot:

@@ -301,8 +301,18 @@ def test_what_is_no_bank(tmp_path, bank):
         Bank.open(tmp_path / "nowhere")
     with pytest.raises(BankFormatError, match="bank create"):
         Snapshot.open(tmp_path)
-    with pytest.raises(BankError, match="not empty"):
+    with pytest.raises(BankError, match="a bank already"):
         Bank.create(bank.path)
+    (tmp_path / "letter.txt").write_text("hello")
+    with pytest.raises(BankError, match="not empty"):
+        Bank.create(tmp_path)
+    for call in (Bank.open, Snapshot.open):
+        with pytest.raises(BankFormatError, match="it is a file"):
+            call(tmp_path / "letter.txt")
+        with pytest.raises(BankFormatError, match="directory of its own"):
+            call(tmp_path)
+    with pytest.raises(BankError, match="File exists"):
+        Bank.create(tmp_path / "letter.txt")
     fake = tmp_path / "fake"
     fake.mkdir()
     (fake / store.DATABASE).write_bytes(b"not a database at all, whatever its name says" * 99)

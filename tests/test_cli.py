@@ -90,10 +90,29 @@ def test_bank_life(bank, tmp_path):
     assert "Published snapshot" in run("bank", "publish", bank).stderr
 
 
+def test_nothing_is_published_when_nothing_changed(bank, tmp_path):
+    """Least of all what somebody else has held back."""
+    run("bank", "add", bank, ASTRONAUT, "--case", "R-20", "--no-publish")
+    (tmp_path / "empty").mkdir()
+    (added,) = lines(run("bank", "add", bank, tmp_path / "empty", "--case", "R-21", "--json"))
+    assert (added["added"], added["snapshot"]) == (0, None)
+    assert run("scan", ASTRONAUT, "--bank", bank)
+    assert "There is no file" in run("hash", tmp_path / "empty").stderr
+
+
+def test_a_mistyped_path_is_no_bad_picture(bank, tmp_path):
+    for command in (("hash",), ("scan", "--bank", bank), ("bank", "add", bank, "--case", "R-1")):
+        result = program(*command, tmp_path / "nothere.jpg")
+        assert result.returncode == Exit.ERROR
+        assert "does not exist; check the path" in result.stderr
+
+
 def test_weak_pictures_are_refused_with_the_reason(bank, tmp_path):
     result = run("bank", "add", bank, PHOTOS / "clock_motion.png", "--case", "R-9", code=Exit.UNREADABLE)
     assert "is below 50" in result.stderr
     run("bank", "add", bank, PHOTOS / "clock_motion.png", "--case", "R-9", "--force")
+    result = run("scan", PHOTOS / "clock_motion.png", "--bank", bank, code=Exit.MATCHED)
+    assert "LOW_QUALITY" in result.stdout
 
 
 def test_scan(bank, tmp_path):

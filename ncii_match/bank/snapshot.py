@@ -104,13 +104,24 @@ class Snapshot:
         return tuple(text.split("\n")) if text else ()
 
 
+def no_bank(path: Path) -> BankFormatError:
+    """What to say of a place that holds no bank."""
+    if path.is_dir() and any(path.iterdir()):
+        advice = "check the path, or create one in a directory of its own with 'ncii-match bank create'"
+    elif path.exists() and not path.is_dir():
+        advice = "it is a file, and a bank is a directory"
+    else:
+        advice = f"'ncii-match bank create {path}' makes one"
+    return BankFormatError(f"{path} is not a bank; {advice}")
+
+
 def current(bank: Path) -> str:
     """The name of the snapshot to read. Raises BankError or BankFormatError."""
     try:
         text = (bank / CURRENT).read_text("ascii").strip()
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         if not (bank / "bank.sqlite").exists() and not (bank / "snapshots").is_dir():
-            raise BankFormatError(f"{bank} is not a bank; 'ncii-match bank create {bank}' makes one") from None
+            raise no_bank(bank) from None
         raise BankError(f"{bank} has nothing published; 'ncii-match bank publish {bank}' does it") from None
     except (OSError, UnicodeDecodeError) as error:
         raise BankCorruptError(f"{bank / CURRENT} cannot be read: {error}") from None

@@ -59,7 +59,12 @@ class Bank:
     def create(cls, directory: str | PathLike[str], algorithm: Algorithm = PDQ) -> "Bank":
         """Make an empty bank in a new or empty directory (0700, files 0600). Raises BankError when it is taken."""
         path = Path(directory)
-        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if (path / DATABASE).exists():
+            raise BankError(f"{path} is a bank already; open it, or create the new one elsewhere")
+        try:
+            path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as error:
+            raise BankError(f"{path} cannot be made a directory: {error.strerror}") from None
         if any(path.iterdir()):
             raise BankError(f"{path} is not empty; create the bank in a directory of its own")
         path.chmod(0o700)
@@ -76,7 +81,7 @@ class Bank:
         """Open a bank. Raises BankFormatError when there is none, or in a newer format."""
         path = Path(directory)
         if not (path / DATABASE).is_file():
-            raise BankFormatError(f"{path} is not a bank; 'ncii-match bank create {path}' makes one")
+            raise snapshot.no_bank(path)
         engine = _connect(path)
         try:
             with engine.connect() as connection:
@@ -187,7 +192,7 @@ class Bank:
         self, state: State, case: str | None, entry_ids: Iterable[int] | None, reason: str, actor: str | None
     ) -> int:
         if case is None and entry_ids is None:
-            raise InputError("say what to change: case=…, entry_ids=…, or both")
+            raise InputError("say what to change: a case (case=…, --case), entries (entry_ids=…, --entry), or both")
         if not reason.strip():
             raise InputError("reason is empty; say why in a few words, it is kept in the history")
         holds = tables.holds.c
@@ -315,7 +320,7 @@ def _state(state: State | str) -> State:
     try:
         return State[state.upper()] if isinstance(state, str) else State(state)
     except (KeyError, ValueError):
-        names = ", ".join(one.name.lower() for one in State)
+        names = ", ".join(one.name.lower() for one in State if one is not State.WITHDRAWN)
         raise InputError(f"state is {state!r}; it must be one of {names}") from None
 
 

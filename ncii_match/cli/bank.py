@@ -93,8 +93,8 @@ def add_command(
             elif entry == NOT_ADDED:
                 weak = f"quality {quality} is below {PDQ_MIN_QUALITY}; such a hash matches innocent pictures"
                 refused.append((name, weak if quality < PDQ_MIN_QUALITY else "withdrawn by this case before"))
-        number = bank.publish().number if publish else None
         added = int((ids != NOT_ADDED).sum())
+        number = bank.publish().number if publish and added else None
         if as_json:
             emit(
                 {
@@ -172,7 +172,7 @@ def withdraw_command(
 
     with Bank.open(bank_dir) as bank:
         ended = bank.withdraw(case=case, entry_ids=entry, reason=reason)
-        number = bank.publish().number if publish else None
+        number = bank.publish().number if publish and ended else None
         if as_json:
             emit({"case": case, "entries": entry, "holds_ended": ended, "active": len(bank), "snapshot": number})
         elif ended:

@@ -26,15 +26,17 @@ def demo_command(
     from ncii_match.evaluate.demo_page import render
 
     photos = fixtures() / "photos"
+    if page.is_dir():
+        page /= "ncii-match-demo.html"
     if not as_json:
         say("Four photographs go into a bank; copies of them and other pictures are checked against it.")
-        say("The first run compiles the kernels, which takes a few seconds.")
+        say("A first run compiles the kernels before that.")
     with progress("checking", total_uploads(photos)) as bar:
         demonstration = demonstrate(photos, lambda: bar.advance(bar.task_ids[0]))
     page.parent.mkdir(parents=True, exist_ok=True)
     page.write_text(render(demonstration), encoding="utf-8")
     after_match = demonstration.still_matching
-    counts = {verdict: demonstration.count(verdict) for verdict in COLOURS}
+    counts = {verdict: demonstration.count(verdict) for verdict in (*COLOURS, "low quality")}
     if as_json:
         rows = [
             {
@@ -59,7 +61,7 @@ def demo_command(
     out.print(
         f"\n{counts['found']} copies found, {counts['missed']} missed; "
         f"{counts['clear']} other pictures left alone, {counts['wrong']} flagged wrongly, "
-        f"{demonstration.count('low quality')} with too little detail to judge."
+        f"{counts['low quality']} with too little detail to judge."
     )
     out.print(
         f"Then the case of {demonstration.withdrawn} was withdrawn: of the same {len(demonstration.after)} uploads "

@@ -20,7 +20,10 @@ def scan_command(
     as_json: AsJson = False,
     workers: Workers = None,
 ) -> None:
-    """Check pictures against a bank. Exit code 4 when something matches, 3 when something could not be looked at.
+    """Check pictures against a bank.
+
+    Folders are searched through and through, every file in them. Exit code 4 when something is within the threshold,
+    whatever else happened; 3 when nothing is, but something could not be looked at.
 
     Example: ncii-match scan uploads/ --bank /srv/bank
     """
@@ -31,10 +34,12 @@ def scan_command(
     policy = None if threshold is None else Policy(threshold=threshold)
     files = files_in(places)
     seen: Counter[Outcome] = Counter()
+    near = 0
     with Matcher(bank, policy=policy, views=views.views, workers=workers) as matcher:
         with progress("checking", len(files)) as bar:
             for path, decision in paired(files, matcher.check_many):
                 seen[decision.outcome] += 1
+                near += bool(decision.entry_ids)
                 if as_json:
                     emit({"file": str(path), **decision.to_dict()})
                 elif show_all or decision.outcome is not Outcome.NO_MATCH:
@@ -46,7 +51,7 @@ def scan_command(
         f"{len(files)} pictures against snapshot {snapshot.number} ({len(snapshot)} entries): "
         f"{counts or 'nothing to check'}."
     )
-    if seen[Outcome.MATCH]:
+    if near:  # matches, and pictures of low quality that are near an entry
         raise typer.Exit(Exit.MATCHED)
     if seen[Outcome.UNREADABLE] or seen[Outcome.UNKNOWN]:
         raise typer.Exit(Exit.UNREADABLE)

@@ -17,6 +17,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from ncii_match.errors import InputError
 from ncii_match.values import PDQ, PDQ_512, PHASH, Algorithm, View, Views
 
 T = TypeVar("T")
@@ -107,8 +108,12 @@ def files_in(places: Iterable[Path]) -> list[Path]:
             for folder, folders, names in os.walk(place, onerror=unreadable):
                 folders.sort()
                 found.extend(Path(folder, name) for name in sorted(names))
-        else:
+        elif os.path.lexists(place):
             found.append(place)
+        else:
+            raise InputError(f"{place} does not exist; check the path")
+    if not found:
+        say("There is no file in what was given: nothing to do.")
     return found
 
 

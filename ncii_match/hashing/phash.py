@@ -45,7 +45,7 @@ _kept_weights = lru_cache(WEIGHTS_KEPT)(_weights)
 def scaled_side(algorithm: Algorithm, views: tuple[View, ...]) -> int | None:
     """256: the thumbnail has 32 pixels a side. Raises InputError for views under another profile."""
     if any(view.other_profile for view in views):
-        raise InputError(f"{algorithm} has one profile; choose views up to TRANSVERSE, such as Views.DIHEDRAL")
+        raise InputError(f"{algorithm} has one profile; choose Views.DIHEDRAL (--views dihedral)")
     return SCALED_SIDE
 
 
