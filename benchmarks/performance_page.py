@@ -310,8 +310,8 @@ def text(run: dict[str, Any]) -> str:
         ),
         *page.prose(
             "All eight orientations: PDQ's window lies off centre on most sizes, so a mirrored picture needs sums of "
-            "its own: two for the rows, four for the columns and the transform. Reading the pixels is shared, and only "
-            "where that dominates does the ratio come near one."
+            "its own: two for the rows, four for the columns and the transform. Reading the pixels is shared, and "
+            "only where that dominates does the ratio come near one."
         ),
         *page.prose(
             "Files with grain: nearly all the time is the JPEG decoder's entropy decoding, which every hash of a JPEG "
