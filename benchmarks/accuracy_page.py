@@ -142,9 +142,9 @@ def text(run: dict[str, Any]) -> str:
         *page.section("Goals"),
         *page.goals(_goals(run)),
         *page.prose(
-            "Where the goal for PDQ is missed, the luma plane at full size misses it as well (see below): most of those "
-            "files are of one photograph with dark, saturated colours, which are clipped on the way to RGB. Decoding the "
-            'colours is the only remedy, and `jpeg="colour"` does it.'
+            "Where the goal for PDQ is missed, the luma plane at full size misses it as well (see below): most of "
+            "those files are of one photograph with dark, saturated colours, which are clipped on the way to RGB. "
+            'Decoding the colours is the only remedy, and `jpeg="colour"` does it.'
         ),
         *_pdq(run),
         *page.section("Other ways to decode less"),
