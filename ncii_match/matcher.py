@@ -62,13 +62,17 @@ class Matcher:
         """The snapshot that answers now."""
         return self._snapshot
 
-    def _pointer(self) -> tuple[int, int]:
-        """What changes whenever the bank publishes: publishing replaces the pointer file."""
+    def _pointer(self) -> tuple[bytes, int, int]:
+        """What changes whenever the bank publishes: the number in the pointer file, and the file itself.
+
+        Times alone would not do: clocks of file systems are coarse, and a freed file's number is used again.
+        """
         try:
-            found = os.stat(os.path.join(self._bank_dir, CURRENT))
+            with open(os.path.join(self._bank_dir, CURRENT), "rb") as file:
+                found = os.fstat(file.fileno())
+                return file.read(64), found.st_ino, found.st_mtime_ns
         except OSError:  # gone or out of reach: opening will say why
-            return 0, 0
-        return found.st_ino, found.st_mtime_ns
+            return b"", 0, 0
 
     def refresh(self) -> Snapshot:
         """Take up what was published since. A check under way finishes on the snapshot it started with.

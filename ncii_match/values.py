@@ -130,7 +130,7 @@ def _frozen(array: Any, dtype: type, shape: tuple[int | None, ...], name: str) -
             array = array.view()
             array.flags.writeable = False
         frozen: NDArray[Any] = array
-        return frozen  # the common case, worth a third of the time of making a batch
+        return frozen  # the common case, kept short
     result = np.ascontiguousarray(array)
     if result.dtype != dtype:
         limits = np.iinfo(dtype)

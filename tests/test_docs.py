@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 
+from ncii_match.values import PDQ, PDQ_MIN_QUALITY, PDQ_THRESHOLD
+
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 RUN = [ROOT / "README.md", ROOT / "docs" / "quickstart.md"]
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -56,6 +58,12 @@ def test_bash_blocks_of_the_readme_run(checkout):
             assert result.returncode == 0, result.stderr
             ran += 1
     assert ran
+
+
+def test_pages_state_the_defaults_of_the_code():
+    for page in ("README.md", "docs/index.md", "docs/quickstart.md"):
+        assert f"{PDQ_THRESHOLD} of {PDQ.bits} bits" in (ROOT / page).read_text(encoding="utf-8"), page
+    assert f"quality below {PDQ_MIN_QUALITY} " in (ROOT / "docs" / "index.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -49,6 +49,16 @@ def test_every_kernel_has_a_naive_twin():
     assert {alias.name for node in twin_imports for alias in node.names} == {"math", "numpy"}
 
 
+def test_every_kernel_lets_go_of_the_interpreter_and_keeps_the_order_of_its_sums():
+    jit.compile_all()
+    for name, kernel in jit.COMPILED.items():
+        options = kernel.targetoptions
+        assert options["nogil"], name
+        assert not options.get("fastmath"), name
+        assert not options.get("parallel"), name
+        assert len(kernel.signatures) == 1, f"{name} is compiled for more than one signature"
+
+
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_nothing_forbidden(path):
     text = path.read_text()

@@ -130,15 +130,3 @@ def test_jpeg_route_is_used():
         for path in PHOTOS.glob("*.jpg")
     ]
     assert 0 < max(off) <= 4
-
-
-def test_the_batch_keeps_going_on_other_threads_while_the_interpreter_is_busy():
-    """Kernels and decoders let go of the lock: two workers overlap even while this thread spins."""
-    stop = threading.Event()
-    spinner = threading.Thread(target=lambda: [None for _ in iter(stop.is_set, True)])
-    spinner.start()
-    try:
-        assert len(hash_images([PHOTOS / "rocket.jpg"] * 20, workers=2)) == 20
-    finally:
-        stop.set()
-        spinner.join()

@@ -126,6 +126,8 @@ def warmup_command(as_json: AsJson = False) -> None:
     """
     from ncii_match.kernels.jit import cache_folder, compile_all
 
+    if not as_json:
+        say("Compiling, or loading what was compiled before.")
     start = time.perf_counter()
     names = compile_all()
     took = time.perf_counter() - start

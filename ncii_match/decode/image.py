@@ -33,7 +33,7 @@ from ncii_match.values import Picture
 
 JpegRoute = Literal["luma", "colour"]
 """``luma``: the stored luma plane, at a fraction of the size where the hash allows it (docs/accuracy.md).
-``colour``: every pixel in RGB, what hashing the array of the opened file gives; about three times slower."""
+``colour``: every pixel in RGB, what hashing the array of the opened file gives; slower."""
 
 # The plugins are called by name instead of Image.open, so that the content decides, nothing outside the allowed
 # formats is ever parsed, and Pillow's process-wide pixel limit does not stand in for ours.

@@ -15,8 +15,9 @@ class DecodeLimits:
 
     max_bytes : length of the file. 128 MiB.
     max_pixels : height x width as the header states them. 128 million, so that a 108-megapixel telephone picture
-        passes. Decoding takes up to 11 bytes of memory for each pixel (a palette with transparency); an ordinary
-        colour picture takes 7, a JPEG 2 at most.
+        passes. Memory while decoding, measured in bytes for each pixel: 10 for colour, 14 with transparency, 3 for a
+        progressive JPEG, less than 0.1 for another JPEG at a fraction of its size. Lower the limit where that is too
+        much.
     max_side : height and width each. 65,535, the most that a JPEG can have.
     max_frames : frames of an animation or pages of a TIFF, although only the first is decoded.
     formats : names of the formats that are decoded at all, recognised by content.

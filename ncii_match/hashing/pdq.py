@@ -27,7 +27,8 @@ LUMA_GREY = (1000.0,)
 
 PLANS_KEPT, LONGEST_KEPT = 64, 8192
 """Prepared matrices kept for each dimension, and the longest side they are kept for: at most 50 MB in all, whatever
-sizes strangers send. One for 4,000 pixels is 0.15 MB; for longer sides it is made anew, in under a millisecond."""
+sizes strangers send. For longer sides they are made anew: 0.4 ms for 16,000 pixels, 9 ms for 65,535 in all
+orientations."""
 
 
 def _basis() -> NDArray[np.float64]:

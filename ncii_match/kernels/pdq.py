@@ -3,7 +3,7 @@
 The reduction is ``R @ luma @ C.T`` with the banded matrices of ``tent``. Doing R first reads each pixel once, in
 long contiguous runs; the colour weights ride along in C. Away from the edges every sum is of whole numbers below
 2**24 (float32) and 2**53 (float64), hence exact, hence the same in any order, on any processor, in any orientation.
-Weights with fractions (clipped tents, scaled JPEGs) are summed in float64, a thousand million times finer than the
+Weights with fractions (clipped tents, scaled JPEGs) are summed in float64, whose rounding is far finer than the
 grid on which coefficients are compared.
 
 Source: PDQ hashing, https://github.com/facebook/ThreatExchange/blob/main/hashing/hashing.pdf
