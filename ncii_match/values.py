@@ -123,28 +123,35 @@ class Views:
     ALL: ClassVar[tuple[View, ...]] = tuple(View)
 
 
-def _frozen(array: Any, dtype: type, shape: tuple[int | None, ...], name: str) -> NDArray[Any]:
+_U8, _U16, _U32, _I64 = np.dtype(np.uint8), np.dtype(np.uint16), np.dtype(np.uint32), np.dtype(np.int64)
+
+
+def _frozen(array: Any, dtype: np.dtype[Any], shape: tuple[int | None, ...], name: str) -> NDArray[Any]:
     """A C-contiguous read-only view (no copy where the array is that already) of the wanted type and shape."""
-    if isinstance(array, np.ndarray) and array.dtype == dtype and array.shape == shape and array.flags.c_contiguous:
-        if array.flags.writeable:
-            array = array.view()
-            array.flags.writeable = False
-        frozen: NDArray[Any] = array
-        return frozen  # the common case, kept short
+    if type(array) is np.ndarray and array.dtype is dtype and array.ndim == len(shape):
+        flags = array.flags  # the common case, kept short: a search of one hash makes nine arrays
+        if flags.c_contiguous and (array.shape == shape or _fits(array.shape, shape)):
+            if flags.writeable:
+                array = array.view()
+                array.setflags(write=False)
+            frozen: NDArray[Any] = array
+            return frozen
     result = np.ascontiguousarray(array)
     if result.dtype != dtype:
         limits = np.iinfo(dtype)
         if result.size and (result.dtype.kind not in "iu" or result.min() < limits.min or result.max() > limits.max):
             raise InputError(f"{name} must be {np.dtype(dtype)}, or whole numbers that fit it, not {result.dtype}")
         result = result.astype(dtype)
-    if result.ndim != len(shape) or any(
-        want not in (None, have) for want, have in zip(shape, result.shape, strict=True)
-    ):
+    if result.ndim != len(shape) or not _fits(result.shape, shape):
         wanted = ", ".join("n" if side is None else str(side) for side in shape)
         raise InputError(f"{name} must have the shape ({wanted}), not {result.shape}")
     result = result.view()
     result.flags.writeable = False
     return result
+
+
+def _fits(have: tuple[int, ...], want: tuple[int | None, ...]) -> bool:
+    return all(wanted is None or wanted == side for wanted, side in zip(want, have, strict=True))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -183,18 +190,20 @@ class Hashes:
     view: NDArray[np.uint8] = field(default=None)  # type: ignore[arg-type]
 
     def __post_init__(self) -> None:
-        bits = _frozen(self.bits, np.uint8, (None, self.algorithm.nbytes), "bits")
+        bits = _frozen(self.bits, _U8, (None, self.algorithm.nbytes), "bits")
         n = len(bits)
         object.__setattr__(self, "bits", bits)
         for name, dtype, fill in (
-            ("quality", np.uint8, UNKNOWN_QUALITY),
-            ("status", np.uint8, Status.OK),
-            ("source_row", np.uint32, None),
-            ("view", np.uint8, View.UPRIGHT),
+            ("quality", _U8, UNKNOWN_QUALITY),
+            ("status", _U8, 0),  # Status.OK
+            ("source_row", _U32, None),
+            ("view", _U8, 0),  # View.UPRIGHT
         ):
             given = getattr(self, name)
             if given is None:
-                given = np.arange(n, dtype=dtype) if fill is None else np.full(n, fill, dtype)
+                given = np.arange(n, dtype=dtype) if fill is None else np.zeros(n, dtype)
+                if fill:
+                    given.fill(fill)
             object.__setattr__(self, name, _frozen(given, dtype, (n,), name))
 
     def __len__(self) -> int:
@@ -220,6 +229,8 @@ class Hashes:
     @property
     def pictures(self) -> int:
         """How many input pictures the rows belong to."""
+        if len(self.bits) == 1:
+            return int(self.source_row[0]) + 1
         return int(self.source_row.max()) + 1 if len(self) else 0
 
     @classmethod
@@ -300,12 +311,13 @@ class Matches:
     radius: int
 
     def __post_init__(self) -> None:
-        offsets = _frozen(self.offsets, np.int64, (None,), "offsets")
-        if len(offsets) == 0 or offsets[0] != 0 or np.any(np.diff(offsets) < 0):
+        offsets = _frozen(self.offsets, _I64, (None,), "offsets")
+        falling = len(offsets) > 2 and (offsets[1:] < offsets[:-1]).any()
+        if len(offsets) == 0 or offsets[0] != 0 or offsets[-1] < 0 or falling:
             raise InputError("offsets must start at 0 and never fall")
         object.__setattr__(self, "offsets", offsets)
         m = int(offsets[-1])
-        for name, dtype in (("entry_ids", np.int64), ("distances", np.uint16), ("views", np.uint8)):
+        for name, dtype in (("entry_ids", _I64), ("distances", _U16), ("views", _U8)):
             object.__setattr__(self, name, _frozen(getattr(self, name), dtype, (m,), name))
 
     def __len__(self) -> int:
@@ -328,9 +340,9 @@ class Entries:
     cases: tuple[tuple[str, ...], ...]
 
     def __post_init__(self) -> None:
-        ids = _frozen(self.entry_ids, np.int64, (None,), "entry_ids")
+        ids = _frozen(self.entry_ids, _I64, (None,), "entry_ids")
         object.__setattr__(self, "entry_ids", ids)
-        object.__setattr__(self, "states", _frozen(self.states, np.uint8, (len(ids),), "states"))
+        object.__setattr__(self, "states", _frozen(self.states, _U8, (len(ids),), "states"))
         if len(self.cases) != len(ids) or np.any(np.diff(ids) <= 0):
             raise InputError("entries need rising ids and one tuple of cases each")
 

@@ -200,3 +200,77 @@ def one_to_many(query, entries):
 
 def all_pairs(left, right):
     return [[distance(a, b) for b in right] for a in left]
+
+
+def within(queries, entries, radius):
+    """Every (query, entry, distance) of at most ``radius`` bits."""
+    return [
+        (q, row, distance(query, entry))
+        for q, query in enumerate(queries)
+        for row, entry in enumerate(entries)
+        if distance(query, entry) <= radius
+    ]
+
+
+# --- multi-index hashing ------------------------------------------------------------------------------------------
+
+
+def bits_of(words, low, width):
+    """``width`` bits of a hash from bit ``low`` on; bit 0 is the lowest of the first word."""
+    whole = sum(int(word) << (64 * w) for w, word in enumerate(words))
+    return (whole >> low) % 2**width
+
+
+def partition(hashes, low, width, following):
+    """One band's table: (value, row, sketch) by rising value, then row. The sketch is 16 bits from ``following`` on."""
+    return sorted((bits_of(h, low, width), row, bits_of(h, following, 16)) for row, h in enumerate(hashes))
+
+
+def probe(queries, entries, bands, radius, most_candidates, most_verified, at_once):
+    """What a search of the tables finds, by comparing with every entry instead.
+
+    ``bands``: (low, width, following, quota, reach) of each. Returns the finds (query, row, distance); the queries that
+    are given up; lists that are not empty, candidates in them and candidates past the sketch, over all queries. The
+    second bound is looked at each time ``at_once`` candidates have come together.
+    """
+    finds, given_up, lists, candidates, verified = [], [], 0, 0, 0
+    for q, query in enumerate(queries):
+        looked_at, here, past = set(), 0, 0
+        for i, (low, width, following, quota, reach) in enumerate(bands):
+            for entry in entries:
+                differs = (bits_of(query, low, width) ^ bits_of(entry, low, width)).bit_count()
+                beside = (bits_of(query, following, 16) ^ bits_of(entry, following, 16)).bit_count()
+                if differs < quota:
+                    looked_at.add((i, bits_of(entry, low, width)))
+                    here += 1
+                    past += differs + beside <= reach
+        lists, candidates = lists + len(looked_at), candidates + here
+        if here > most_candidates or past // at_once * at_once > most_verified:
+            given_up.append(q)
+            continue
+        verified += past
+        finds += [(q, row, apart) for _, row, apart in within([query], entries, radius)]
+    return finds, given_up, (lists, candidates, verified)
+
+
+def near(sketches, start, wanted, limit):
+    """A number whose bit k is set where sketch ``start + k`` is within ``limit`` bits of ``wanted``, for 32 of them."""
+    return sum(2**k for k in range(32) if (int(sketches[start + k]) ^ wanted).bit_count() <= limit)
+
+
+def first_one(word):
+    """The place of the lowest bit that is set."""
+    return next(place for place in range(64) if word >> place & 1)
+
+
+# --- results ------------------------------------------------------------------------------------------------------
+
+
+def one_row_a_picture(finds, entry_ids, asked, pictures, views, most, count):
+    """Rows of (distance, entry id, view), one for each of ``count`` pictures."""
+    best = [{} for _ in range(count)]
+    for query, row, apart in finds:
+        picture, entry = int(pictures[asked[query]]), int(entry_ids[row])
+        one = (int(apart), int(views[asked[query]]))
+        best[picture][entry] = min(one, best[picture].get(entry, one))
+    return [sorted((apart, entry, view) for entry, (apart, view) in row.items())[:most] for row in best]

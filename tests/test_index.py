@@ -1,25 +1,23 @@
-"""Every engine answers like brute force, entries planted on the boundary; saved indexes are checked when opened."""
+"""The door of every engine: one row a picture, exact and in order, whatever the batch looks like."""
 
-import json
-import os
-import stat
+from unittest import mock
 
+import banks
 import naive
 import numpy as np
+import oracle
 import pytest
+from banks import random_hashes
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from oracle import BANK_ENGINES
 
-from ncii_match.errors import AlgorithmMismatchError, EngineError, IndexFormatError, InputError
-from ncii_match.index import build_index, open_index
+from ncii_match.errors import AlgorithmMismatchError, EngineError, InputError
+from ncii_match.index import ENGINES, bands, build_index, costs, mih, radius_index
 from ncii_match.outcomes import Status
 from ncii_match.values import PDQ, PDQ_512, PHASH, Hashes, View
 
-ENGINES = ["auto", "faiss-flat"]
-
-
-def random_hashes(rng, n, algorithm=PDQ):
-    return rng.integers(0, 256, (n, algorithm.nbytes), np.uint8)
+every_engine = pytest.mark.parametrize("engine", BANK_ENGINES)
 
 
 def flip(bits, places):
@@ -29,41 +27,41 @@ def flip(bits, places):
     return np.packbits(unpacked)
 
 
-def brute(entry_ids, entries, hashes, radius):
-    """Rows of (entry id, distance, view), from the definition."""
-    rows = []
-    for picture in range(hashes.pictures):
-        best = {}
-        for row in np.flatnonzero((hashes.source_row == picture) & (hashes.status == Status.OK)):
-            for entry_id, entry in zip(entry_ids, entries, strict=True):
-                distance = naive.distance(hashes.bits[row], entry)
-                if distance <= radius:
-                    found = (distance, int(hashes.view[row]))
-                    best[int(entry_id)] = min(best.get(int(entry_id), found), found)
-        rows.append(sorted((distance, entry_id, view) for entry_id, (distance, view) in best.items()))
-    return rows
+def brute(entry_ids, entries, hashes, radius, top_k=None):
+    """Rows of (distance, entry id, view), from the definition."""
+    asked = np.flatnonzero(hashes.status == Status.OK)
+    finds = naive.within(hashes.bits[asked], entries, radius)
+    return naive.one_row_a_picture(finds, entry_ids, asked, hashes.source_row, hashes.view, top_k, hashes.pictures)
 
 
 def as_rows(matches):
-    return [
-        [
-            (int(matches.distances[k]), int(matches.entry_ids[k]), int(matches.views[k]))
-            for k in range(matches.offsets[i], matches.offsets[i + 1])
-        ]
-        for i in range(len(matches))
-    ]
+    rows = list(zip(matches.distances.tolist(), matches.entry_ids.tolist(), matches.views.tolist(), strict=True))
+    return [rows[first:last] for first, last in zip(matches.offsets[:-1], matches.offsets[1:], strict=True)]
 
 
-@pytest.mark.parametrize("engine", ENGINES)
+def around(rng, entries, distances):
+    """For each distance, one hash that far from one of the entries."""
+    places = [rng.permutation(8 * entries.shape[1])[:apart] for apart in distances]
+    near = [flip(entries[rng.integers(len(entries))], some) for some in places]
+    return np.array(near, np.uint8).reshape(len(near), entries.shape[1])
+
+
+def test_the_engines_tested_are_all_there_are():
+    assert set(BANK_ENGINES) == {"auto", *ENGINES}
+
+
+# --- what is found ------------------------------------------------------------------------------------------------
+
+
+@every_engine
 @pytest.mark.parametrize("algorithm", [PDQ, PHASH], ids=str)
 @pytest.mark.parametrize("n", [0, 1, 2, 3, 16, 255])
 def test_like_brute_force(n, algorithm, engine, rng):
-    entries = random_hashes(rng, n, algorithm)
+    entries = random_hashes(rng, n, algorithm.nbytes)
     ids = rng.permutation(10_000)[:n].astype(np.int64)
-    queries = random_hashes(rng, 6, algorithm)
-    for k, distance in enumerate((0, 30, 31, 32)):
-        if n > k:
-            queries[k] = flip(entries[k], rng.permutation(algorithm.bits)[:distance])
+    queries = random_hashes(rng, 6, algorithm.nbytes)
+    if n:
+        queries[:4] = around(rng, entries, (0, 30, 31, 32))
     index = build_index(ids, Hashes(algorithm, entries), max_radius=40, engine=engine)
     hashes = Hashes(algorithm, queries)
     assert len(index) == n
@@ -74,7 +72,7 @@ def test_like_brute_force(n, algorithm, engine, rng):
     assert as_rows(index.search(hashes)) == brute(ids, entries, hashes, 40)
 
 
-@pytest.mark.parametrize("engine", ENGINES)
+@every_engine
 def test_the_radius_is_inclusive(engine, rng):
     """Planted at radius - 1, radius, radius + 1: the first two are found, the third is not."""
     query = random_hashes(rng, 1)
@@ -83,14 +81,25 @@ def test_the_radius_is_inclusive(engine, rng):
     assert as_rows(index.search(Hashes(PDQ, query), 31)) == [[(30, 7, 0), (31, 8, 0)]]
 
 
-@pytest.mark.parametrize("engine", ENGINES)
+@every_engine
 def test_equal_hashes_are_all_returned(engine, rng):
     entry = random_hashes(rng, 1)
     index = build_index(np.array([5, 3, 9]), Hashes(PDQ, np.repeat(entry, 3, axis=0)), engine=engine)
     assert as_rows(index.search(Hashes(PDQ, entry))) == [[(0, 3, 0), (0, 5, 0), (0, 9, 0)]]
 
 
-@pytest.mark.parametrize("engine", ENGINES)
+@every_engine
+def test_ids_may_be_any_whole_numbers(engine, rng):
+    entries = random_hashes(rng, 4)
+    ids = np.array([2**63 - 1, -(2**63), 0, -1])
+    index = build_index(ids, Hashes(PDQ, entries), engine=engine)
+    assert index.search(Hashes(PDQ, entries)).entry_ids.tolist() == ids.tolist()
+
+
+# --- batches ------------------------------------------------------------------------------------------------------
+
+
+@every_engine
 def test_views_of_one_picture_become_one_row(engine, rng):
     """Best distance, and of several views with it the lowest; pictures without any usable view have an empty row."""
     entry = random_hashes(rng, 1)[0]
@@ -107,32 +116,115 @@ def test_views_of_one_picture_become_one_row(engine, rng):
     assert as_rows(index.search(hashes)) == [[(1, 4, View.MIRROR)], [], [], []]
 
 
-@settings(max_examples=40, deadline=None)
-@given(st.integers(0, 2**32 - 1), st.integers(0, 60))
-def test_xor_with_one_mask_changes_nothing(seed, radius):
-    rng = np.random.default_rng(seed)
-    entries = random_hashes(rng, 30)
-    queries = np.stack([flip(entries[k], rng.permutation(256)[: 2 * k]) for k in range(30)])
-    mask = random_hashes(rng, 1)[0]
-    ids = np.arange(30)
-    plain = build_index(ids, Hashes(PDQ, entries), max_radius=60).search(Hashes(PDQ, queries), radius)
-    masked = build_index(ids, Hashes(PDQ, entries ^ mask), max_radius=60).search(Hashes(PDQ, queries ^ mask), radius)
-    assert as_rows(plain) == as_rows(masked)
+@st.composite
+def batches(draw):
+    """Views of pictures in any order, with gaps and failures, around a few entries that are near each other."""
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    algorithm = draw(st.sampled_from([PDQ, PHASH]))
+    entries = around(rng, random_hashes(rng, 2, algorithm.nbytes), rng.integers(0, 12, draw(st.integers(0, 12))))
+    entries = entries if len(entries) else np.empty((0, algorithm.nbytes), np.uint8)
+    n = draw(st.integers(0, 12))
+    bits = (
+        around(rng, entries, rng.integers(0, 30, n)) if n and len(entries) else random_hashes(rng, n, algorithm.nbytes)
+    )
+    status = rng.choice([Status.OK, Status.OK, Status.CORRUPT, Status.OUT_OF_MEMORY], n).astype(np.uint8)
+    bits[status != Status.OK] = entries[0] if len(entries) else 0  # were it asked for, it would be found
+    source = rng.integers(draw(st.sampled_from([0, 5])), draw(st.sampled_from([6, 40])), n).astype(np.uint32)
+    hashes = Hashes(algorithm, bits, None, status, source, rng.integers(0, 16, n).astype(np.uint8))
+    return rng.permutation(len(entries)) - 3, entries, hashes
 
 
-def test_what_cannot_be_built_or_asked(rng):
+@every_engine
+@settings(max_examples=25, deadline=None)
+@given(batches(), st.integers(0, 31), st.sampled_from([None, 1, 2, 3, 1000]), st.sampled_from([1, 2, 5]))
+def test_any_batch(engine, batch, radius, top_k, workers):
+    ids, entries, hashes = batch
+    index = build_index(ids, Hashes(hashes.algorithm, entries), engine=engine)
+    matches = index.search(hashes, radius, top_k=top_k, workers=workers)
+    assert as_rows(matches) == brute(ids, entries, hashes, radius, top_k)
+
+
+@every_engine
+@pytest.mark.parametrize("top_k", [1, 2, 5, 6, 100])
+def test_the_nearest_few(engine, top_k, rng):
+    """Ties go to the lower id; more than there are is all of them."""
+    entry = random_hashes(rng, 1)
+    entries = np.concatenate([around(rng, entry, (9, 3, 3, 3, 20, 0)), random_hashes(rng, 5)])
+    ids = np.array([4, 9, 2, 7, 1, 8, 20, 21, 22, 23, 24])
+    index = build_index(ids, Hashes(PDQ, entries), engine=engine)
+    wanted = [(0, 8, 0), (3, 2, 0), (3, 7, 0), (3, 9, 0), (9, 4, 0), (20, 1, 0)]
+    assert as_rows(index.search(Hashes(PDQ, np.repeat(entry, 2, axis=0)), top_k=top_k)) == [wanted[:top_k]] * 2
+
+
+@every_engine
+def test_the_nearest_few_are_chosen_after_views_are_merged(engine, rng):
+    """One entry seen by three views takes one place, not three."""
+    entry = random_hashes(rng, 1)
+    views = np.stack([flip(entry[0], range(apart)) for apart in (1, 2, 3)])
+    index = build_index(np.array([1, 2]), Hashes(PDQ, np.stack([entry[0], flip(entry[0], [200])])), engine=engine)
+    hashes = Hashes(PDQ, views, None, None, [0, 0, 0], [4, 2, 1])
+    assert as_rows(index.search(hashes, top_k=2)) == [[(1, 1, 4), (2, 2, 4)]]
+    assert as_rows(index.search(hashes, top_k=1)) == [[(1, 1, 4)]]
+
+
+@every_engine
+def test_any_number_of_workers_gives_the_same(engine, rng):
+    """More hashes than one thread takes at a time, so that several take turns; and fewer hashes than workers."""
+    entries = random_hashes(rng, 40)
+    queries = random_hashes(rng, 2 * radius_index.AT_ONCE + 77)
+    planted = np.concatenate([np.arange(50), len(queries) - 1 - np.arange(50), radius_index.AT_ONCE + np.arange(-9, 9)])
+    queries[planted] = around(rng, entries, rng.integers(0, 33, len(planted)))
+    index = build_index(np.arange(40), Hashes(PDQ, entries), engine=engine)
+    pairs = oracle.within(queries, entries, 31)
+    assert len(pairs[0]) > 80
+    for workers in (1, 2, 5):
+        oracle.check(index.search(Hashes(PDQ, queries), workers=workers), pairs, np.arange(40), len(queries), 31)
+    few = pairs[0] < 3
+    for workers in (1, 2, 5):
+        matches = index.search(Hashes(PDQ, queries[:3]), workers=workers)
+        oracle.check(matches, tuple(column[few] for column in pairs), np.arange(40), 3, 31)
+
+
+@every_engine
+@pytest.mark.parametrize("n", [0, 5])
+def test_no_hashes_to_look_for(engine, n, rng):
+    index = build_index(np.arange(n), Hashes(PDQ, random_hashes(rng, n)), engine=engine)
+    for workers in (1, 2):
+        matches = index.search(Hashes(PDQ, random_hashes(rng, 0)), workers=workers, top_k=1)
+        assert (len(matches), matches.offsets.tolist(), matches.entry_ids.tolist()) == (0, [0], [])
+        failed = Hashes(PDQ, random_hashes(rng, 2), None, [Status.CORRUPT] * 2, [1, 4])
+        assert as_rows(index.search(failed, workers=workers)) == [[]] * 5
+
+
+# --- what is asked wrongly ----------------------------------------------------------------------------------------
+
+
+@every_engine
+def test_what_cannot_be_built_or_asked(engine, rng):
+    """The same errors in the same words from every engine."""
     hashes = Hashes(PDQ, random_hashes(rng, 2))
+
+    def build(ids=(0, 1), of=hashes, **options):
+        return build_index(np.array(ids), of, **{"engine": engine, **options})
+
     wrong = [
-        (InputError, "give one for each", lambda: build_index(np.arange(3), hashes)),
-        (InputError, "given twice", lambda: build_index(np.array([1, 1]), hashes)),
-        (InputError, "no hash", lambda: build_index(np.arange(2), Hashes(PDQ, hashes.bits, None, [0, 4]))),
-        (EngineError, "no engine 'hnsw'", lambda: build_index(np.arange(2), hashes, engine="hnsw")),
-        (EngineError, "from 0 to 255", lambda: build_index(np.arange(2), hashes, max_radius=256)),
+        (InputError, "give one for each", lambda: build([0, 1, 2])),
+        (InputError, "give one for each", lambda: build([[0, 1]])),
+        (InputError, "given twice", lambda: build([1, 1])),
+        (InputError, "no hash", lambda: build(of=Hashes(PDQ, hashes.bits, None, [0, 4]))),
+        (EngineError, "no engine 'hnsw'; choose 'auto' or one of", lambda: build(engine="hnsw")),
+        (EngineError, "from 0 to 255", lambda: build(max_radius=256)),
+        (EngineError, "from 0 to 255", lambda: build(max_radius=-1)),
+        (InputError, "batch is 0", lambda: build(batch=0)),
+        (InputError, "workers is 0", lambda: build(workers=0)),
     ]
-    index = build_index(np.arange(2), hashes)
+    index = build()
     wrong += [
         (EngineError, "build it with max_radius=32", lambda: index.search(hashes, 32)),
+        (EngineError, "'flat' serves every radius", lambda: index.search(hashes, 255)),
         (InputError, "0 or more", lambda: index.search(hashes, -1)),
+        (InputError, "top_k is 0", lambda: index.search(hashes, top_k=0)),
+        (InputError, "workers is 0", lambda: index.search(hashes, workers=0)),
         (AlgorithmMismatchError, "phash", lambda: index.search(Hashes(PHASH, np.zeros((1, 8), np.uint8)))),
     ]
     for kind, message, call in wrong:
@@ -141,53 +233,126 @@ def test_what_cannot_be_built_or_asked(rng):
     assert index.search(Hashes(PDQ_512, hashes.bits)).entry_ids.tolist() == [0, 1]  # profiles may be compared
 
 
-@pytest.mark.parametrize("n", [0, 3])
-def test_saved_and_opened_again(n, tmp_path, rng):
-    hashes = Hashes(PDQ, random_hashes(rng, n))
-    index = build_index(np.arange(n) * 10, hashes, max_radius=20)
+@every_engine
+def test_every_engine_can_be_built_for_every_radius(engine, rng):
+    """An engine that refused would have to say which one can; none needs to."""
+    hashes = {algorithm: Hashes(algorithm, random_hashes(rng, 9, algorithm.nbytes)) for algorithm in (PDQ, PHASH)}
+    for algorithm, some in hashes.items():
+        for radius in (*range(10), algorithm.bits // 2, algorithm.bits - 1):
+            index = build_index(np.arange(9), some, max_radius=radius, engine=engine)
+            assert as_rows(index.search(some)) == brute(range(9), some.bits, some, radius)
+
+
+@every_engine
+@pytest.mark.parametrize("kind", [int, np.int8, np.uint8, np.int64], ids=lambda kind: kind.__name__)
+def test_a_radius_of_any_whole_type_means_the_same(engine, kind, rng, tmp_path):
+    """Not one that wraps round when 1 is added: 127 in eight bits would then find nothing."""
+    entries = random_hashes(rng, 70_000)
+    index = build_index(np.arange(70_000), Hashes(PDQ, entries), max_radius=kind(31), engine=engine)
+    queries = Hashes(PDQ, around(rng, entries, (31, 32)))
+    assert len(index.search(queries, kind(31)).entry_ids) == 1
+    assert len(index.search(queries).entry_ids) == 1
     index.save(tmp_path / "index")
-    for verify in (False, True):
-        again = open_index(tmp_path / "index", verify=verify)
-        assert (len(again), again.max_radius, again.engine, again.algorithm) == (n, 20, index.engine, PDQ)
-        assert as_rows(again.search(hashes)) == as_rows(index.search(hashes))
-        assert again.nbytes == n * 40
-    for file in (tmp_path / "index").iterdir():
-        assert stat.S_IMODE(file.stat().st_mode) == 0o600
-    with pytest.raises(IndexFormatError, match="not empty"):
-        index.save(tmp_path / "index")
 
 
-def test_damaged_indexes_are_refused(tmp_path, rng):
-    path = tmp_path / "index"
-    build_index(np.arange(3), Hashes(PDQ, random_hashes(rng, 3))).save(path)
-    header = json.loads((path / "header.json").read_text())
+@every_engine
+def test_a_radius_that_is_no_whole_number_is_refused(engine, rng):
+    hashes = Hashes(PDQ, random_hashes(rng, 2))
+    index = build_index(np.arange(2), hashes, engine=engine)
+    for radius in (30.5, 31.0, "31"):
+        with pytest.raises((InputError, TypeError)):
+            index.search(hashes, radius)
 
-    def refused(message, verify=False):
-        with pytest.raises(IndexFormatError, match=message):
-            open_index(path, verify=verify)
 
-    for change, message in [
-        ({"magic": "x"}, "not a saved index"),
-        ({"format": 2}, "format 2"),
-        ({"engine": "future"}, "'future'"),
-        ({"count": "3"}, "damaged"),
-        ({"files": {}}, "damaged"),
-        ({"files": None}, "damaged"),
-        ({"count": 4}, "bytes"),
-    ]:
-        (path / "header.json").write_text(json.dumps({**header, **change}))
-        refused(message)
-    (path / "header.json").write_text("{")
-    refused("damaged")
-    (path / "header.json").write_text(json.dumps(header))
-    content = bytearray((path / "hashes.u8").read_bytes())
-    content[5] ^= 1
-    (path / "hashes.u8").write_bytes(content)
-    assert len(open_index(path)) == 3  # lengths fit; only the digests tell
-    refused("SHA-256", verify=True)
-    (path / "hashes.u8").write_bytes(content[:-1])
-    refused("95 bytes instead of 96")
-    os.unlink(path / "hashes.u8")
-    refused("missing")
-    with pytest.raises(IndexFormatError, match="not a saved index"):
-        open_index(tmp_path / "nowhere")
+# --- what it says about itself ------------------------------------------------------------------------------------
+
+
+@every_engine
+@pytest.mark.parametrize("n", [0, 1, 1000])
+def test_explain(engine, n, rng):
+    index = build_index(np.arange(n), Hashes(PDQ, random_hashes(rng, n)), max_radius=40, engine=engine)
+    said = index.explain()
+    assert (said.engine, said.entries, said.bytes, said.radius, said.batch) == (index.engine, n, index.nbytes, 40, 1)
+    assert said.engine == engine or engine == "auto"
+    assert ("asked for" in said.why) == (engine != "auto")
+    assert n * 40 <= said.bytes
+    assert said.seconds > 0
+    assert min(said.lookups, said.candidates, said.verified, said.lines) >= 0
+    text = str(said)
+    for part in (f"{index.engine}: ", f"{n:,} entries", f"{index.nbytes:,} bytes", "within 40 bits", "microseconds"):
+        assert part in text
+    other = index.explain(20, batch=1000)
+    assert (other.radius, other.batch) == (20, 1000)
+    assert other.seconds < said.seconds
+    assert str(other) != text
+    assert repr(index).startswith(f"<index of {n:,} entries, {PDQ}, radius 40, {index.engine}>")
+
+
+def test_explain_tells_how_much_work_it_is(rng):
+    """For uniform hashes, as the tables' kernel counts it."""
+    n, asked = 65_537, 400
+    hashes = Hashes(PDQ, random_hashes(rng, n))
+    index = build_index(np.arange(n), hashes, engine="mih")
+    said = index.explain(31)
+    seen = np.zeros(3)
+    probe = mih.mih.probe
+
+    def counting(*arguments):
+        done = probe(*arguments)
+        seen[:] += arguments[13][2:]
+        return done
+
+    by_tables = mock.patch.object(mih.Engine, "_plan", oracle.Tables._plan)
+    with mock.patch.object(mih.mih, "probe", counting), by_tables:
+        for query in random_hashes(rng, asked):
+            index.search(Hashes(PDQ, query[None]), 31)
+    assert said.lookups == bands.Cut(256, 16).lookups(31) == 16 * 17
+    assert said.candidates == pytest.approx(seen[1] / asked, rel=0.05)
+    assert said.verified == pytest.approx(seen[2] / asked, rel=0.25)
+
+
+@every_engine
+def test_explain_refuses_what_a_search_would_refuse(engine, rng):
+    index = build_index(np.arange(2), Hashes(PDQ, random_hashes(rng, 2)), engine=engine)
+    for kind, arguments in ((EngineError, (32,)), (InputError, (-1,)), (InputError, (31, 0)), (InputError, (31, -5))):
+        with pytest.raises(kind):
+            index.explain(*arguments)
+
+
+MEASURED = {
+    "flat": {"call": 4e-06, "alone": 1e-09, "together": 3e-10},
+    "mih": {"call": 6e-06, "lookup": 1e-08, "line": [6e-09, 1.6e-08]},
+}
+"""What pieces of work may cost on some machine, as ``costs.json`` has it."""
+
+
+def test_auto_chooses_by_entries_batch_and_radius(rng):
+    def chosen(n, **options):
+        with mock.patch.object(costs, "pieces", return_value=MEASURED):
+            return build_index(np.arange(n), Hashes(PDQ, random_hashes(rng, n)), **options).engine
+
+    assert chosen(10) == "flat"
+    assert chosen(200_000) == chosen(200_000, batch=100_000) == "mih"
+    assert chosen(200_000, max_radius=127) == "flat"
+    assert (chosen(10_000), chosen(10_000, batch=1000)) == ("mih", "flat")
+    with mock.patch.object(mih, "best_cut", side_effect=AssertionError("the native engine is not asked for")):
+        assert chosen(10, engine="flat") == "flat"
+
+
+@every_engine
+def test_progress_is_told(engine, rng):
+    told = []
+    hashes = Hashes(PDQ, random_hashes(rng, 50))
+    index = build_index(np.arange(50), hashes, engine=engine, progress=lambda *step: told.append(step))
+    steps = told[-1][1]
+    assert told == [(k, steps) for k in range(1, steps + 1)]
+    assert steps == (16 if index.engine == "mih" else 1)
+
+
+def test_tables_do_not_depend_on_the_builders(rng):
+    hashes = Hashes(PDQ, banks.few_values(rng, 5000, 40))
+    one, three = (
+        build_index(np.arange(5000), hashes, engine="mih", workers=workers)._engine.arrays for workers in (1, 3)
+    )
+    for name, array in one.items():
+        assert np.array_equal(array, three[name]), name

@@ -3,29 +3,34 @@
 import numpy as np
 from numpy.typing import NDArray
 
+from ncii_match.errors import InputError
+from ncii_match.index.engine import Found
+from ncii_match.kernels.rows import one_row_a_picture
 from ncii_match.values import Hashes, Matches
 
 
 def merge(
     hashes: Hashes,
-    rows: NDArray[np.int64],
+    asked: NDArray[np.int64],
+    found: Found,
     entry_ids: NDArray[np.int64],
-    distances: NDArray[np.uint16],
     radius: int,
+    top_k: int | None,
 ) -> Matches:
-    """Finds (row of ``hashes``, entry, distance), in any order, to Matches.
+    """Finds among the hashes ``asked``, in any order, to Matches.
 
     An entry found through several views of one picture is kept once, with the best distance and the lowest view that
-    has it.
+    has it. Of each picture the ``top_k`` nearest entries are kept, all when None.
     """
-    pictures = hashes.source_row[rows].astype(np.int64)
-    views = hashes.view[rows]
-    order = np.lexsort((views, distances, entry_ids, pictures))
-    pictures, entry_ids, distances, views = pictures[order], entry_ids[order], distances[order], views[order]
-    first = np.ones(len(order), bool)
-    first[1:] = (pictures[1:] != pictures[:-1]) | (entry_ids[1:] != entry_ids[:-1])
-    pictures, entry_ids, distances, views = pictures[first], entry_ids[first], distances[first], views[first]
-    order = np.lexsort((entry_ids, distances, pictures))
+    if top_k is not None and top_k < 1:
+        raise InputError(f"top_k is {top_k}; it must be 1 or more, or None for every entry")
+    count = len(found.rows)
     offsets = np.zeros(hashes.pictures + 1, np.int64)
-    np.cumsum(np.bincount(pictures, minlength=hashes.pictures), out=offsets[1:])
-    return Matches(offsets, entry_ids[order], distances[order], views[order], radius)
+    ids, distances, views = np.empty(count, np.int64), np.empty(count, np.uint16), np.empty(count, np.uint8)
+    if count:
+        most = count if top_k is None else top_k
+        count = one_row_a_picture(
+            count, found.queries, found.rows, found.distances, entry_ids, asked, hashes.source_row, hashes.view, most,
+            offsets, ids, distances, views,
+        )  # fmt: skip
+    return Matches(offsets, ids[:count], distances[:count], views[:count], radius)

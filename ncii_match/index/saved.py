@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ncii_match.errors import IndexFormatError
+from ncii_match.errors import IndexFormatError, InputError
+from ncii_match.values import Algorithm
 
 MAGIC = "ncii_match index"
 FORMAT = 1
@@ -87,6 +88,7 @@ def read_header(directory: Path, verify: bool) -> dict[str, Any]:
         fault = check_files(directory, header["files"], verify)
         complete = all(isinstance(header[key], int) for key in ("count", "max_radius")) and header["algorithm"]
         complete = complete and header["engine"] and set(header["files"]) >= {"hashes.u8", "entry_ids.i64"}
+        complete = complete and isinstance(header.setdefault("settings", {}), dict) and header["count"] >= 0
     except (KeyError, TypeError, AttributeError):
         complete, fault = False, None
     if fault:
@@ -96,9 +98,18 @@ def read_header(directory: Path, verify: bool) -> dict[str, Any]:
     return header
 
 
+def algorithm_of(header: dict[str, Any]) -> Algorithm:
+    """The algorithm that a header names. Raises IndexFormatError."""
+    try:
+        return Algorithm.parse(header["algorithm"])
+    except (InputError, TypeError):
+        raise IndexFormatError("the header names no algorithm that this version knows; build the index again") from None
+
+
 def map_array(path: Path, dtype: np.dtype[Any], shape: tuple[int, ...]) -> NDArray[Any]:
     """A file mapped read-only as an array of this shape. Raises IndexFormatError when its length does not fit."""
     wanted = int(np.prod(shape)) * dtype.itemsize
     if path.stat().st_size != wanted:
         raise IndexFormatError(f"{path} has {path.stat().st_size:,} bytes; {wanted:,} are needed")
-    return np.memmap(path, dtype, "r", shape=shape) if wanted else np.empty(shape, dtype)
+    # asarray: the kernels' dispatcher knows a plain array at once, and its subclass only after a while.
+    return np.asarray(np.memmap(path, dtype, "r", shape=shape)) if wanted else np.empty(shape, dtype)

@@ -18,6 +18,9 @@ LANES = 8
 WHOLE_LANES = 16
 """Width of the whole-number sum, where the order does not matter."""
 
+SKETCHES = 32
+"""Sketches that ``near`` compares at a time: one cache line of them."""
+
 
 def _dot_python(samples: Any, start: int, weights: Any, weight_start: int, blocks: int) -> float:
     sums = np.zeros(LANES)
@@ -149,8 +152,110 @@ def _ones_llvm(typing_context: Any, word: Any) -> Any:
     return types.uint64(types.uint64), codegen
 
 
+def _first_one_python(word: Any) -> int:
+    return (int(word) & -int(word)).bit_length() - 1
+
+
+@intrinsic
+def _first_one_llvm(typing_context: Any, word: Any) -> Any:
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        return builder.cttz(args[0], ir.Constant(ir.IntType(1), 1))
+
+    return types.int64(types.uint64), codegen
+
+
+def _prefetch_python(array: Any, index: Any) -> None:
+    """Nothing: a hint changes no result."""
+
+
+@intrinsic
+def _prefetch_llvm(typing_context: Any, array: Any, index: Any) -> Any:
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        data = context.make_array(sig.args[0])(context, builder, args[0]).data
+        byte, number = ir.IntType(8).as_pointer(), ir.IntType(32)
+        kind = ir.FunctionType(ir.VoidType(), [byte, number, number, number])
+        hint = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
+        place = builder.bitcast(builder.gep(data, [args[1]]), byte)
+        builder.call(hint, [place, number(0), number(3), number(1)])  # to read, into every cache, data
+        return context.get_dummy_value()
+
+    return types.void(array, types.int64), codegen
+
+
+def _near_python(sketches: Any, start: Any, wanted: Any, limit: Any) -> np.uint64:
+    taken = np.bitwise_count(np.asarray(sketches[start : start + SKETCHES]) ^ np.uint16(wanted)) <= limit
+    return np.uint64(sum(1 << lane for lane in np.flatnonzero(taken).tolist()))
+
+
+@intrinsic
+def _near_llvm(typing_context: Any, sketches: Any, start: Any, wanted: Any, limit: Any) -> Any:
+    lanes = ir.VectorType(ir.IntType(16), SKETCHES)
+    undefined, zero = ir.Constant(lanes, ir.Undefined), ir.IntType(32)(0)
+    everywhere = ir.Constant(ir.VectorType(ir.IntType(32), SKETCHES), [0] * SKETCHES)
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        def spread(number: Any) -> Any:
+            return builder.shuffle_vector(builder.insert_element(undefined, number, zero), undefined, everywhere)
+
+        data = context.make_array(sig.args[0])(context, builder, args[0]).data
+        taken = builder.load(builder.bitcast(builder.gep(data, [args[1]]), lanes.as_pointer()))
+        taken.align = 2
+        count = cgutils.get_or_insert_function(
+            builder.module, ir.FunctionType(lanes, [lanes]), f"llvm.ctpop.v{SKETCHES}i16"
+        )
+        distances = builder.call(count, [builder.xor(taken, spread(args[2]))])
+        inside = builder.icmp_unsigned("<=", distances, spread(args[3]))
+        return builder.zext(builder.bitcast(inside, ir.IntType(SKETCHES)), ir.IntType(64))
+
+    return types.uint64(sketches, types.int64, types.uint16, types.uint16), codegen
+
+
+def _columns_python(rows: Any, first: Any, columns: Any, place: Any) -> None:
+    columns[:, place : place + LANES] = rows[first : first + LANES].T
+
+
+@intrinsic
+def _columns_llvm(typing_context: Any, rows: Any, first: Any, columns: Any, place: Any) -> Any:
+    word, lanes = ir.IntType(64), ir.VectorType(ir.IntType(64), LANES)
+
+    def places(*wanted: int) -> Any:
+        return ir.Constant(ir.VectorType(ir.IntType(32), len(wanted)), list(wanted))
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        given = context.make_array(sig.args[0])(context, builder, args[0]).data
+        table = context.make_array(sig.args[2])(context, builder, args[2])
+        stride = cgutils.unpack_tuple(builder, table.shape)[1]
+        loaded = []
+        for part in range(4):  # two rows each
+            start = builder.add(builder.mul(args[1], word(4)), word(LANES * part))
+            loaded.append(builder.load(builder.bitcast(builder.gep(given, [start]), lanes.as_pointer())))
+            loaded[-1].align = 8
+        for w in range(4):
+            halves = [builder.shuffle_vector(*two, places(w, w + 4, w + 8, w + 12)) for two in (loaded[:2], loaded[2:])]
+            column = builder.shuffle_vector(*halves, places(*range(LANES)))
+            start = builder.add(args[3], builder.mul(stride, word(w)))
+            stored = builder.store(column, builder.bitcast(builder.gep(table.data, [start]), lanes.as_pointer()))
+            stored.align = 8
+        return context.get_dummy_value()
+
+    return types.void(rows, types.int64, columns, types.int64), codegen
+
+
 ones = _ones_python if config.DISABLE_JIT else _ones_llvm
 """ones(word): how many bits of a uint64 are set."""
+
+first_one = _first_one_python if config.DISABLE_JIT else _first_one_llvm
+"""first_one(word): the place of the lowest bit that is set in a uint64 other than 0."""
+
+prefetch = _prefetch_python if config.DISABLE_JIT else _prefetch_llvm
+"""prefetch(array, index): ask for the cache line of element ``index``, counted through all dimensions."""
+
+columns_of = _columns_python if config.DISABLE_JIT else _columns_llvm
+"""columns_of(rows, first, columns, place): ``columns[w, place + k] = rows[first + k, w]`` for 8 rows of 4 words."""
+
+near = _near_python if config.DISABLE_JIT else _near_llvm
+"""near(sketches, start, wanted, limit): bit k of the result is set where ``sketches[start + k]`` (uint16, k below 32)
+differs from ``wanted`` in at most ``limit`` bits. The array must reach 32 elements beyond ``start``."""
 
 if config.DISABLE_JIT:
     dot, dot_whole, dot_eight = _dot_python, _dot_whole_python, _dot_eight_python

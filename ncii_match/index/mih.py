@@ -1,0 +1,162 @@
+"""The native multi-index: exact at many million entries, in microseconds. The method is in ``kernels.mih``.
+
+Memory: the hash, and for each of the bands (16 for PDQ up to some ten million entries) a row number and a sketch:
+32 + 16 * 6 = 128 bytes an entry, and the index's 8 for its id.
+"""
+
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, ClassVar, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ncii_match.errors import EngineError, IndexFormatError
+from ncii_match.index import bands, costs
+from ncii_match.index.engine import Fetch, Found, Progress, Words, Work
+from ncii_match.index.flat import compare_all, enlarged, room_for
+from ncii_match.kernels import mih
+from ncii_match.kernels.vector import SKETCHES
+
+PLACES = 1024
+"""Candidates past the sketch that are collected before their hashes are looked at: enough to hide every cache miss."""
+
+CANDIDATES_AN_ENTRY, VERIFIED_AN_ENTRY = 2, 1 / 24
+"""Bounds of the work on one query, so that no bank can make it dear: beyond them it is compared with every entry
+instead. Reading twice as many sketches as there are entries, or verifying one entry in 24 out of order, takes less
+time than comparing with all of them (measured in ``bench_search.py``, contest "worst case")."""
+
+
+def best_cut(entries: int, length: int, radius: int) -> bands.Cut:
+    """The bands that cost least for this many entries. Raises EngineError when the hashes are too short for any."""
+    cuts = bands.possible(length)
+    if not cuts:
+        raise EngineError(f"the engine 'mih' needs hashes of at least 32 bits, not {length}; choose 'flat'")
+    room = [cut for cut in cuts if cut.places <= max(entries, cuts[-1].places)]
+    return min(room, key=lambda cut: costs.of_mih(cut, entries, radius, 1).seconds)
+
+
+class Engine:
+    """See ``engine.Engine``."""
+
+    name: ClassVar[str] = "mih"
+
+    def __init__(
+        self,
+        hashes: Words,
+        cut: bands.Cut,
+        starts: NDArray[np.uint32],
+        entries: NDArray[np.uint32],
+        sketches: NDArray[np.uint16],
+    ) -> None:
+        self._hashes, self._cut = hashes, cut
+        self._starts, self._entries, self._sketches = starts, entries, sketches
+        self._plans: dict[tuple[int, bool], tuple[NDArray[np.int64], NDArray[np.uint32]] | None] = {}
+
+    @classmethod
+    def build(cls, hashes: Words, max_radius: int, *, workers: int, progress: Progress | None) -> Self:
+        """Sort the entries by each band's value. Takes 8 bytes an entry and worker while it does."""
+        n, words = hashes.shape
+        if n >= 1 << 32:
+            raise EngineError(f"{n:,} entries are more than one index numbers; split them into several")
+        cut = best_cut(n, 64 * words, max_radius)
+        starts = np.zeros(cut.places, np.uint32)
+        entries = np.empty(cut.count * n, np.uint32)
+        sketches = np.zeros(cut.count * n + SKETCHES, np.uint16)  # the last ones are read past the end
+        table = bands.plan(cut, max_radius)[0]
+
+        def sort(band: int) -> None:
+            low, width, following, place = (int(x) for x in table[band, : mih.START + 1])
+            mih.partition(
+                hashes, low, width, following, starts[place : place + (1 << width) + 1],
+                entries[band * n : (band + 1) * n], sketches[band * n : (band + 1) * n],
+                np.empty(n, np.uint64), np.empty((1 << width - width // 2) + (1 << width // 2), np.uint32),
+            )  # fmt: skip
+
+        with ThreadPoolExecutor(workers) as pool:
+            for done, _ in enumerate(pool.map(sort, range(cut.count)), 1):
+                if progress:
+                    progress(done, cut.count)
+        return cls(hashes, cut, starts, entries, sketches)
+
+    @classmethod
+    def restore(cls, hashes: Words, max_radius: int, settings: Mapping[str, Any], fetch: Fetch) -> Self:  # noqa: ARG003
+        """Map the tables. Raises IndexFormatError for a number of bands that cannot be."""
+        n, words = hashes.shape
+        fitting = [cut for cut in bands.possible(64 * words) if cut.count == settings.get("bands")]
+        if not fitting:
+            raise IndexFormatError(f"{settings.get('bands')!r} bands for hashes of {64 * words} bits; build it again")
+        cut = fitting[0]
+        return cls(
+            hashes,
+            cut,
+            fetch("starts.u32", np.uint32, (cut.places,)),
+            fetch("entries.u32", np.uint32, (cut.count * n,)),
+            fetch("sketches.u16", np.uint16, (cut.count * n + SKETCHES,)),
+        )
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The number of bands; the rest follows."""
+        return {"bands": self._cut.count}
+
+    @property
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """The tables of all bands one after the other."""
+        return {"starts.u32": self._starts, "entries.u32": self._entries, "sketches.u16": self._sketches}
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the hashes and the tables."""
+        return sum(array.nbytes for array in (self._hashes, *self.arrays.values()))
+
+    def work(self, radius: int, batch: int) -> Work:
+        """See ``engine.Engine.work``."""
+        n, words = self._hashes.shape
+        tables, everything = costs.of_mih(self._cut, n, radius, batch), costs.of_flat(n, words, batch)
+        return min(tables, everything, key=lambda work: work.seconds)
+
+    def find(self, queries: Words, radius: int) -> Found:
+        """See ``engine.Engine.find``. Queries for which the tables would cost more are compared with every entry."""
+        n, words = self._hashes.shape
+        plan = self._plan(radius, len(queries))
+        if plan is None:
+            return compare_all(queries, self._hashes, radius)
+        table, flips = plan
+        counts, too_many = np.zeros(5, np.int64), np.zeros(len(queries), np.uint8)
+        runs, places = np.empty((len(flips), 4), np.int64), np.empty(PLACES, np.int64)
+        difference = np.empty((1, words), np.uint64)
+        most_candidates, most_verified = CANDIDATES_AN_ENTRY * n + PLACES, int(VERIFIED_AN_ENTRY * n) + PLACES
+        found = room_for(max(256, 2 * len(queries)))
+        while (
+            mih.probe(
+                queries, self._hashes, self._starts, self._entries, self._sketches, table, flips,
+                radius, most_candidates, most_verified, runs, places, difference, counts, *found, too_many,
+            )
+            == mih.FULL
+        ):  # fmt: skip
+            found = enlarged(found, int(counts[1]))
+        kept = counts[1]
+        answered = Found(found[0][:kept], found[1][:kept], found[2][:kept])
+        return (
+            answered
+            if np.count_nonzero(too_many) == 0
+            else self._complete(answered, queries, np.flatnonzero(too_many), radius)
+        )
+
+    def _plan(self, radius: int, batch: int) -> tuple[NDArray[np.int64], NDArray[np.uint32]] | None:
+        """Where to look, or None when comparing with every entry costs less; worked out once."""
+        key = radius, batch >= costs.TOGETHER
+        if key not in self._plans:
+            tables = self.work(radius, costs.TOGETHER if key[1] else 1).lookups > 0
+            self._plans[key] = bands.plan(self._cut, radius) if tables else None
+        return self._plans[key]
+
+    def _complete(self, answered: Found, queries: Words, others: NDArray[np.int64], radius: int) -> Found:
+        """Add what the other queries find by comparing with every entry."""
+        more = compare_all(np.ascontiguousarray(queries[others]), self._hashes, radius)
+        return Found(
+            np.concatenate([answered.queries, others[more.queries].astype(np.uint32)]),
+            np.concatenate([answered.rows, more.rows]),
+            np.concatenate([answered.distances, more.distances]),
+        )

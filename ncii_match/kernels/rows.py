@@ -1,0 +1,113 @@
+"""From what a search found for each hash to one sorted row a picture."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ncii_match.kernels.jit import filled, given, i64, kernel, part, u8, u16, u32
+
+
+@part
+def _comes_before(ids, distances, views, a, b, by_id):
+    """Order (id, distance, view), or (distance, id), of two places."""
+    if by_id:
+        if ids[a] != ids[b]:
+            return ids[a] < ids[b]
+        if distances[a] != distances[b]:
+            return distances[a] < distances[b]
+        return views[a] < views[b]
+    if distances[a] != distances[b]:
+        return distances[a] < distances[b]
+    return ids[a] < ids[b]
+
+
+@part
+def _swap(ids, distances, views, a, b):
+    """Exchange two places of the three arrays."""
+    ids[a], ids[b] = ids[b], ids[a]
+    distances[a], distances[b] = distances[b], distances[a]
+    views[a], views[b] = views[b], views[a]
+
+
+@part
+def _sort(ids, distances, views, first, last, by_id):
+    """Heap sort of one row: no memory, and no input makes it slow. What is in order already is only read."""
+    n = last - first
+    at = first + 1
+    while at < last and not _comes_before(ids, distances, views, at, at - 1, by_id):
+        at += 1
+    if at >= last:
+        return
+    end = n
+    root = n // 2
+    while end > 1:
+        if root > 0:
+            root -= 1
+        else:
+            end -= 1
+            _swap(ids, distances, views, first, first + end)
+        at = root
+        while 2 * at + 1 < end:
+            child = 2 * at + 1
+            if child + 1 < end and _comes_before(ids, distances, views, first + child, first + child + 1, by_id):
+                child += 1
+            if not _comes_before(ids, distances, views, first + at, first + child, by_id):
+                break
+            _swap(ids, distances, views, first + at, first + child)
+            at = child
+
+
+@kernel(
+    i64, i64, given(u32, 1), given(u32, 1), given(u16, 1), given(i64, 1), given(i64, 1), given(u32, 1), given(u8, 1),
+    i64, filled(i64, 1), filled(i64, 1), filled(u16, 1), filled(u8, 1),
+)  # fmt: skip
+def one_row_a_picture(
+    count: int,
+    found_queries: NDArray[np.uint32],
+    found_rows: NDArray[np.uint32],
+    found_distances: NDArray[np.uint16],
+    entry_ids: NDArray[np.int64],
+    asked: NDArray[np.int64],
+    pictures: NDArray[np.uint32],
+    views: NDArray[np.uint8],
+    most: int,
+    offsets: NDArray[np.int64],
+    ids: NDArray[np.int64],
+    distances: NDArray[np.uint16],
+    best_views: NDArray[np.uint8],
+) -> int:
+    """Sort ``count`` finds, in any order, into rows of (distance, entry id), one row a picture.
+
+    A find is (query, row of the entry, distance); query q is hash ``asked[q]``, which is view ``views[asked[q]]`` of
+    picture ``pictures[asked[q]]``. An entry found through several views is kept once, with the best distance and the
+    lowest view that has it. At most ``most`` entries of a row are kept, the nearest. ``offsets`` [pictures + 1] comes
+    as zeros; the other results need room for ``count``. Returns how many are kept.
+    """
+    for k in range(count):
+        offsets[np.int64(pictures[asked[found_queries[k]]]) + 1] += 1
+    for picture in range(offsets.shape[0] - 1):
+        offsets[picture + 1] += offsets[picture]
+    for k in range(count):  # from here on offsets[p] is where picture p goes on, and in the end where it stops
+        row = asked[found_queries[k]]
+        place = offsets[pictures[row]]
+        offsets[pictures[row]] = place + 1
+        ids[place] = entry_ids[found_rows[k]]
+        distances[place] = found_distances[k]
+        best_views[place] = views[row]
+    kept = np.int64(0)
+    first = np.int64(0)
+    for picture in range(offsets.shape[0] - 1):
+        last = offsets[picture]
+        offsets[picture] = kept
+        _sort(ids, distances, best_views, first, last, True)
+        unique = first
+        for k in range(first, last):
+            if k == first or ids[k] != ids[unique - 1]:
+                ids[unique], distances[unique], best_views[unique] = ids[k], distances[k], best_views[k]
+                unique += 1
+        _sort(ids, distances, best_views, first, unique, False)
+        for k in range(first, min(unique, first + most)):
+            ids[kept], distances[kept], best_views[kept] = ids[k], distances[k], best_views[k]
+            kept += 1
+        first = last
+    offsets[offsets.shape[0] - 1] = kept
+    return kept
