@@ -472,7 +472,8 @@ def test_one_row_a_picture(rng):
             columns = np.array(finds, np.int64).reshape(-1, 3).T
             kept = rows.one_row_a_picture(
                 len(finds), columns[0].astype(np.uint32), columns[1].astype(np.uint32), columns[2].astype(np.uint16),
-                entry_ids, asked, pictures, views, most, offsets, ids, apart, best,
+                entry_ids, asked, pictures, views, most, np.empty((2, 0), np.uint32), np.empty(0, np.int64),
+                offsets, ids, apart, best,
             )  # fmt: skip
             assert offsets[0] == 0
             assert offsets[-1] == kept
@@ -492,10 +493,30 @@ def test_long_rows_are_sorted(n, rng):
             ids, apart, best = np.empty(n, np.int64), np.empty(n, np.uint16), np.empty(n, np.uint8)
             rows.one_row_a_picture(
                 n, zeros, np.arange(n, dtype=np.uint32), distances.astype(np.uint16), entry_ids, one,
-                one.astype(np.uint32), one.astype(np.uint8), n, offsets, ids, apart, best,
+                one.astype(np.uint32), one.astype(np.uint8), n, np.empty((2, n), np.uint32), np.empty(n, np.int64),
+                offsets, ids, apart, best,
             )  # fmt: skip
             ours = list(zip(apart.tolist(), ids.tolist(), best.tolist(), strict=True))
             assert [ours] == naive.one_row_a_picture(finds, entry_ids, one, one, one, n, 1)
+
+
+def test_long_rows_of_several_views(rng):
+    """Beyond the length where counting bytes takes over: repeated ids, negative and huge ones, ties of all kinds."""
+    for entry_ids in (rng.permutation(400), rng.integers(-(2**62), 2**62, 400), np.arange(400) * 2**20 - 2**28):
+        views, pictures = np.array([3, 0, 7, 1], np.uint8), np.array([0, 0, 1, 0], np.uint32)
+        finds = [(q, row, int(rng.integers(0, 600))) for q in range(4) for row in range(400)]
+        finds = [finds[k] for k in rng.permutation(len(finds))[:1500]]
+        for most in (1, 300, 10**9):
+            offsets, columns, n = np.zeros(3, np.int64), np.array(finds).T, len(finds)
+            ids, apart, best = np.empty(n, np.int64), np.empty(n, np.uint16), np.empty(n, np.uint8)
+            rows.one_row_a_picture(
+                n, columns[0].astype(np.uint32), columns[1].astype(np.uint32), columns[2].astype(np.uint16), entry_ids,
+                np.arange(4), pictures, views, most, np.empty((2, n), np.uint32), np.empty(n, np.int64),
+                offsets, ids, apart, best,
+            )  # fmt: skip
+            ours = list(zip(apart.tolist(), ids.tolist(), best.tolist(), strict=True))
+            ours = [ours[offsets[p] : offsets[p + 1]] for p in range(2)]
+            assert ours == naive.one_row_a_picture(finds, entry_ids, np.arange(4), pictures, views, most, 2)
 
 
 # What the compiler makes of these, and their Python forms, must agree. Without the compiler both are the Python form.

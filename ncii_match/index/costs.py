@@ -48,7 +48,7 @@ def of_mih(cut: Cut, entries: int, radius: int, batch: int) -> Work:
     tables = entries * (6 * cut.count + cut.bits // 8) + 4 * cut.places
     near, far = cost["line"]
     share = min(1.0, max(0.0, log(max(1, tables) / CACHED) / log(FAR / CACHED)))
-    seconds = cost["call"] / batch + lookups * cost["lookup"] + lines * (near + share * (far - near))
+    seconds = cost["call"] / batch + cost["each"] + lookups * cost["lookup"] + lines * (near + share * (far - near))
     return Work(lookups, candidates, verified, lines, seconds)
 
 

@@ -80,11 +80,11 @@ class Engine:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the hashes, FAISS's copy of them and its maps (estimated: 48 a filled place, 8 a listing)."""
+        """Bytes of the hashes, FAISS's copy of them and its maps (estimated: 80 a filled place, 8 a listing)."""
         entries, words = self._shape
         bands, width, _ = self._setting
         filled = (1 << width) * (1 - np.exp(-entries / (1 << width)))
-        return int(2 * entries * words * 8 + bands * (48 * filled + 8 * entries))
+        return int(2 * entries * words * 8 + bands * (80 * filled + 8 * entries))
 
     def find(self, queries: Words, radius: int) -> Found:
         """See ``engine.Engine.find``."""

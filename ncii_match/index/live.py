@@ -6,7 +6,9 @@ every change whole or not at all; writers share one lock.
 """
 
 import os
+import sys
 import threading
+import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from os import PathLike
@@ -25,6 +27,9 @@ from ncii_match.values import Algorithm, Hashes, Matches
 
 COPIED_AT_ONCE = 1 << 13
 """Rows that are copied in one step of a compaction: a search that waits for the interpreter waits 0.1 ms."""
+
+BEHIND_SEARCHES = 10
+"""Niceness of a compaction: it uses what searches leave."""
 
 _all: "WeakSet[LiveIndex]" = WeakSet()
 _held: "list[LiveIndex]" = []
@@ -214,6 +219,8 @@ class LiveIndex:
         workers: int,
         progress: Progress | None,
     ) -> None:
+        if sys.platform == "linux":  # where threads have priorities of their own, those it starts included
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), BEHIND_SEARCHES)
         base = self._base_of(before, engine, workers, progress)
         if directory is not None:
             base.save(directory)
@@ -255,6 +262,7 @@ class LiveIndex:
                 ids[filled : filled + len(chosen)] = chosen
                 bits[filled : filled + len(chosen)] = part_bits[chunk][kept]
                 filled += len(chosen)
+                time.sleep(0)  # let go of the interpreter: a search would wait 5 ms for its turn otherwise
         hashes = Hashes(self.algorithm, bits)
         return _unchanging(
             build_index(ids, hashes, max_radius=self.max_radius, engine=engine, workers=workers, progress=progress)

@@ -24,7 +24,7 @@ PLACES = 1024
 CANDIDATES_AN_ENTRY, VERIFIED_AN_ENTRY = 2, 1 / 24
 """Bounds of the work on one query, so that no bank can make it dear: beyond them it is compared with every entry
 instead. Reading twice as many sketches as there are entries, or verifying one entry in 24 out of order, takes less
-time than comparing with all of them (measured in ``bench_search.py``, contest "worst case")."""
+time than comparing with all of them (measured in ``bench_search.py``, "hostile banks")."""
 
 
 def best_cut(entries: int, length: int, radius: int) -> bands.Cut:

@@ -5,7 +5,7 @@ from numpy.typing import NDArray
 
 from ncii_match.errors import InputError
 from ncii_match.index.engine import Found
-from ncii_match.kernels.rows import one_row_a_picture
+from ncii_match.kernels.rows import MANY, one_row_a_picture
 from ncii_match.values import Hashes, Matches
 
 
@@ -28,9 +28,9 @@ def merge(
     offsets = np.zeros(hashes.pictures + 1, np.int64)
     ids, distances, views = np.empty(count, np.int64), np.empty(count, np.uint16), np.empty(count, np.uint8)
     if count:
-        most = count if top_k is None else top_k
+        most, scratch = count if top_k is None else top_k, count if count > MANY else 0
         count = one_row_a_picture(
             count, found.queries, found.rows, found.distances, entry_ids, asked, hashes.source_row, hashes.view, most,
-            offsets, ids, distances, views,
+            np.empty((2, scratch), np.uint32), np.empty(scratch, np.int64), offsets, ids, distances, views,
         )  # fmt: skip
     return Matches(offsets, ids[:count], distances[:count], views[:count], radius)
