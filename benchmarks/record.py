@@ -18,8 +18,16 @@ from ncii_match.ingest import available_cores
 ROOT = Path(__file__).parents[1]
 RESULTS = Path(__file__).parent / "results"
 
-PACKAGES = ("numpy", "numba", "llvmlite", "pillow", "pdqhash", "threatexchange", "ImageHash")
+PACKAGES = ("numpy", "numba", "llvmlite", "pillow", "pdqhash", "threatexchange", "ImageHash", "faiss-cpu")
 """Whatever takes part in a measurement."""
+
+SCRIPTS = {
+    "hashing": "bench_hashing.py",
+    "accuracy": "accuracy.py",
+    "search": "bench_search.py",
+    "costs": "bench_search.py --costs",
+}
+"""What makes each kind of run."""
 
 
 def peer(module: str) -> ModuleType:
@@ -78,7 +86,7 @@ def circumstances() -> dict[str, Any]:
 
 
 def write(kind: str, around: dict[str, Any], quick: bool, measured: dict[str, Any]) -> Path:
-    """Keep one run. ``kind``: ``hashing`` or ``accuracy``. Returns the new file."""
+    """Keep one run. ``kind``: of ``SCRIPTS``. Returns the new file."""
     machine = re.sub(r"[^a-z0-9]+", "-", f"{around['machine']['cpu']} {around['machine']['cores']}c".lower())
     path = RESULTS / f"{around['when'][:10]}-{machine}-{around['commit']}-{kind}{'-quick' * quick}.json"
     RESULTS.mkdir(exist_ok=True)
@@ -99,6 +107,5 @@ def newest(kind: str) -> dict[str, Any]:
     runs = [json.loads(path.read_text()) for path in RESULTS.glob("*.json")]
     wanted = [run for run in runs if run["kind"] == kind]
     if not wanted:
-        script = {"hashing": "bench_hashing.py", "accuracy": "accuracy.py"}[kind]
-        raise FileNotFoundError(f"no {kind} run in {RESULTS}; run: python benchmarks/{script}")
+        raise FileNotFoundError(f"no {kind} run in {RESULTS}; run: python benchmarks/{SCRIPTS[kind]}")
     return max(wanted, key=lambda run: (not run["quick"], run["when"]))

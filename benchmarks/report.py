@@ -1,4 +1,6 @@
-"""Write docs/performance.md and docs/accuracy.md from the newest raw figures. Every number in them comes from there.
+"""Write docs/performance.md, docs/accuracy.md and docs/search.md, with its picture, from the newest raw figures.
+
+Every number in them comes from there, or is computed by the package. Drawing the picture needs Matplotlib.
 
 python benchmarks/report.py [--check]     --check writes nothing and fails when a page is not what it should be
 """
@@ -9,8 +11,14 @@ import sys
 import accuracy_page
 import performance_page
 import record
+import search_page
+import search_picture
 
-PAGES = {"performance.md": ("hashing", performance_page.text), "accuracy.md": ("accuracy", accuracy_page.text)}
+PAGES = {
+    "performance.md": ("hashing", performance_page.text),
+    "accuracy.md": ("accuracy", accuracy_page.text),
+    "search.md": ("search", search_page.text),
+}
 
 
 def main() -> None:
@@ -25,7 +33,13 @@ def main() -> None:
             path.write_text(wanted)
         elif not path.exists() or path.read_text() != wanted:
             stale.append(f"docs/{name}")
-    if stale:
+    picture, run = record.ROOT / "docs" / search_picture.NAME, record.newest("search")
+    if not search_picture.current(picture, run):
+        stale.append(f"docs/{search_picture.NAME}")
+        if not check:
+            picture.parent.mkdir(exist_ok=True)
+            picture.write_text(search_picture.draw(run))
+    if check and stale:
         sys.exit(f"{' and '.join(stale)} is not what the newest figures say; run: python benchmarks/report.py")
 
 
