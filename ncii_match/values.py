@@ -320,6 +320,23 @@ class Matches:
         for name, dtype in (("entry_ids", _I64), ("distances", _U16), ("views", _U8)):
             object.__setattr__(self, name, _frozen(getattr(self, name), dtype, (m,), name))
 
+    @classmethod
+    def unchecked(
+        cls,
+        offsets: NDArray[np.int64],
+        entry_ids: NDArray[np.int64],
+        distances: NDArray[np.uint16],
+        views: NDArray[np.uint8],
+        radius: int,
+    ) -> Matches:
+        """Of arrays that the caller has just made for it: nothing is checked, which takes longer than many a search."""
+        made = object.__new__(cls)
+        for name, array in (("offsets", offsets), ("entry_ids", entry_ids), ("distances", distances), ("views", views)):
+            array.setflags(write=False)
+            object.__setattr__(made, name, array)
+        object.__setattr__(made, "radius", radius)
+        return made
+
     def __len__(self) -> int:
         """Number of pictures searched for, matched or not."""
         return len(self.offsets) - 1

@@ -261,6 +261,12 @@ def test_within_finds_an_entry_in_every_lane():
 
 # Widths that are no multiple of 8 lie across the borders of bytes and words. The kernel itself works with any width.
 PARTITIONS = [(1, 16, 0, 16), (1, 17, 3, 48), (2, 16, 56, 72), (4, 17, 120, 137), (4, 5, 62, 188), (1, 1, 63, 0)]
+PARTITIONS += [
+    (2, 17, 47, 49),
+    (2, 17, 48, 48),
+    (2, 3, 62, 63),
+    (2, 2, 62, 50),
+]  # just up to a word's end, and one more
 PARTITIONS += [] if SLOW else [(4, width, 250 - width, 0) for width in range(18, 25)] + [(2, 24, 50, 74)]
 
 
@@ -452,6 +458,18 @@ def test_probe_survives_damaged_tables(n, rng):
         assert counts[0] == 2
         if trial % 4 == 1:
             assert finds == []
+
+
+def test_probe_takes_no_list_for_longer_than_the_bank(rng):
+    """Starts that point behind the last entry mean the last; what lies there is the next band's, or nobody's."""
+    n, radius, bands = 20, 15, banded([16] * 8, 15)
+    queries = rng.integers(0, 2**64, (2, 2), np.uint64)
+    hashes = turned(queries[rng.integers(0, 2, n)], rng, 20)
+    made = tables(hashes, bands)
+    made[0][0::2], made[0][1::2] = n - 1, n + 30
+    search, counts, _ = probing(queries, hashes, made, radius)
+    search(*room(400))
+    assert counts[3] == counts[2] > 0, "one entry in each list that is not empty"
 
 
 def test_one_row_a_picture(rng):

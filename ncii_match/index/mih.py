@@ -4,6 +4,7 @@ Memory: the hash, and for each of the bands (16 for PDQ up to some ten million e
 32 + 16 * 6 = 128 bytes an entry, and the index's 8 for its id.
 """
 
+import threading
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, ClassVar, Self
@@ -51,6 +52,7 @@ class Engine:
     ) -> None:
         self._hashes, self._cut = hashes, cut
         self._starts, self._entries, self._sketches = starts, entries, sketches
+        self._of_thread = threading.local()
         self._plans: dict[tuple[int, bool], tuple[NDArray[np.int64], NDArray[np.uint32]] | None] = {}
 
     @classmethod
@@ -118,14 +120,13 @@ class Engine:
 
     def find(self, queries: Words, radius: int) -> Found:
         """See ``engine.Engine.find``. Queries for which the tables would cost more are compared with every entry."""
-        n, words = self._hashes.shape
+        n = len(self._hashes)
         plan = self._plan(radius, len(queries))
         if plan is None:
             return compare_all(queries, self._hashes, radius)
         table, flips = plan
         counts, too_many = np.zeros(5, np.int64), np.zeros(len(queries), np.uint8)
-        runs, places = np.empty((len(flips), 4), np.int64), np.empty(PLACES, np.int64)
-        difference = np.empty((1, words), np.uint64)
+        runs, places, difference = self._scratch(len(flips))
         most_candidates, most_verified = CANDIDATES_AN_ENTRY * n + PLACES, int(VERIFIED_AN_ENTRY * n) + PLACES
         found = room_for(max(256, 2 * len(queries)))
         while (
@@ -143,6 +144,16 @@ class Engine:
             if np.count_nonzero(too_many) == 0
             else self._complete(answered, queries, np.flatnonzero(too_many), radius)
         )
+
+    def _scratch(self, lookups: int) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.uint64]]:
+        """What the kernel writes to while it works: each thread keeps its own."""
+        mine = getattr(self._of_thread, "scratch", None)
+        if mine is None or len(mine[0]) < lookups:
+            words = self._hashes.shape[1]
+            mine = np.empty((lookups, 4), np.int64), np.empty(PLACES, np.int64), np.empty((1, words), np.uint64)
+            self._of_thread.scratch = mine
+        kept: tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.uint64]] = mine
+        return kept
 
     def _plan(self, radius: int, batch: int) -> tuple[NDArray[np.int64], NDArray[np.uint32]] | None:
         """Where to look, or None when comparing with every entry costs less; worked out once."""

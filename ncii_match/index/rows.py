@@ -8,6 +8,8 @@ from ncii_match.index.engine import Found
 from ncii_match.kernels.rows import MANY, one_row_a_picture
 from ncii_match.values import Hashes, Matches
 
+_NOTHING = np.empty((2, 0), np.uint32), np.empty(0, np.int64)
+
 
 def merge(
     hashes: Hashes,
@@ -27,10 +29,13 @@ def merge(
     count = len(found.rows)
     offsets = np.zeros(hashes.pictures + 1, np.int64)
     ids, distances, views = np.empty(count, np.int64), np.empty(count, np.uint16), np.empty(count, np.uint8)
-    if count:
-        most, scratch = count if top_k is None else top_k, count if count > MANY else 0
+    if count:  # most pictures match nothing
+        most = count if top_k is None else top_k
         count = one_row_a_picture(
             count, found.queries, found.rows, found.distances, entry_ids, asked, hashes.source_row, hashes.view, most,
-            np.empty((2, scratch), np.uint32), np.empty(scratch, np.int64), offsets, ids, distances, views,
+            *(_NOTHING if count <= MANY else (np.empty((2, count), np.uint32), np.empty(count, np.int64))),
+            offsets, ids, distances, views,
         )  # fmt: skip
-    return Matches(offsets, ids[:count], distances[:count], views[:count], radius)
+    if count < len(ids):
+        ids, distances, views = ids[:count], distances[:count], views[:count]
+    return Matches.unchecked(offsets, ids, distances, views, radius)
