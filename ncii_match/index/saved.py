@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,8 @@ from ncii_match.values import Algorithm
 MAGIC = "ncii_match index"
 FORMAT = 1
 HEADER = "header.json"
+_NAME = re.compile(r"[a-z][a-z_0-9]*\.[a-z0-9]+")
+"""Of a file: in the directory itself, and nothing that a file system could read otherwise."""
 
 
 def write_private(path: Path, content: bytes | memoryview) -> dict[str, Any]:
@@ -73,36 +76,49 @@ def save(directory: Path, header: dict[str, Any], arrays: Mapping[str, NDArray[A
 
 
 def read_header(directory: Path, verify: bool) -> dict[str, Any]:
-    """The header of a saved index, checked. Raises IndexFormatError."""
+    """The header of a saved index, every value of the kind and range that it must be. Raises IndexFormatError."""
     try:
         header = json.loads((directory / HEADER).read_bytes())
     except OSError as error:
         raise IndexFormatError(f"{directory} is not a saved index: {error.strerror}") from None
-    except ValueError:
+    except (ValueError, RecursionError):
         raise IndexFormatError(f"{directory / HEADER} is damaged; build the index again") from None
     if not isinstance(header, dict) or header.get("magic") != MAGIC:
         raise IndexFormatError(f"{directory} is not a saved index")
     if header.get("format") != FORMAT:
-        raise IndexFormatError(f"{directory} has format {header.get('format')}; this version reads format {FORMAT}")
-    try:
-        fault = check_files(directory, header["files"], verify)
-        complete = all(isinstance(header[key], int) for key in ("count", "max_radius")) and header["algorithm"]
-        complete = complete and header["engine"] and set(header["files"]) >= {"hashes.u8", "entry_ids.i64"}
-        complete = complete and isinstance(header.setdefault("settings", {}), dict) and header["count"] >= 0
-    except (KeyError, TypeError, AttributeError):
-        complete, fault = False, None
+        raise IndexFormatError(f"{directory} has format {header.get('format')!r}; this version reads format {FORMAT}")
+    header.setdefault("settings", {})
+    algorithm = algorithm_of(header)
+    sound = (
+        isinstance(header.get("engine"), str)
+        and isinstance(header["settings"], dict)
+        and _whole(header.get("count"), 2**63)
+        and _whole(header.get("max_radius"), algorithm.bits)
+        and isinstance(header.get("files"), dict)
+        and all(_NAME.fullmatch(name) and _described(one) for name, one in header["files"].items())
+        and set(header["files"]) >= {"hashes.u8", "entry_ids.i64"}
+    )
+    if not sound:
+        raise IndexFormatError(f"{directory / HEADER} is damaged; build the index again")
+    fault = check_files(directory, header["files"], verify)
     if fault:
         raise IndexFormatError(fault)
-    if not complete:
-        raise IndexFormatError(f"{directory / HEADER} is damaged; build the index again")
     return header
+
+
+def _whole(value: Any, limit: int) -> bool:
+    return type(value) is int and 0 <= value < limit
+
+
+def _described(file: Any) -> bool:
+    return isinstance(file, dict) and _whole(file.get("bytes"), 2**63) and isinstance(file.get("sha256"), str)
 
 
 def algorithm_of(header: dict[str, Any]) -> Algorithm:
     """The algorithm that a header names. Raises IndexFormatError."""
     try:
         return Algorithm.parse(header["algorithm"])
-    except (InputError, TypeError):
+    except (InputError, KeyError, TypeError, ValueError):
         raise IndexFormatError("the header names no algorithm that this version knows; build the index again") from None
 
 
