@@ -28,6 +28,10 @@ MEANS = {
 WORST, BIG, BIG_BYTES, BIG_LOOKUPS = 2.0, 10_000_000, 8, 4000
 """Goals: the worst case against comparing with every entry; and what HMA asks of an index of ten million."""
 
+QUICKER = {1_000_000: 30, 10_000_000: 200}
+BYTES_EACH, BUILD_SECONDS, OPEN_MILLISECONDS, SHARED = 140, 25, 100, 1.2
+"""Goals of our own."""
+
 Contest = dict[str, Any]
 
 
@@ -62,13 +66,49 @@ def _goals(figures: Figures) -> list[page.Goal]:
     every = figures.all("hostile")
     hostile = {name: max(median(ratios(one, OURS, name)) for one in every) for name in (FLAT, SCAN)}
     speed = 1 / seconds(batches, f"{OURS}, 1")
+    quicker = [goal for one in latency if one["bank"] == "uniform" for goal in _quicker(figures, one)]
     return [
+        *quicker,
         page.at_least("planted entries found, all contenders", 100, 100 * recalled / planted, " %"),
         page.at_most("slowest hostile bank, against our comparison with every entry", WORST, hostile[FLAT], "x"),
         page.at_most("slowest hostile bank, against FAISS's", WORST, hostile[SCAN], "x"),
         page.at_most(f"memory of {size} entries (HMA's goal for {BIG:,})", BIG_BYTES, big["nbytes"] / 1e9, " GB"),
         page.at_least(f"lookups a second, {size} entries, one thread (HMA's for {BIG:,})", BIG_LOOKUPS, speed, ""),
+        *_cheap(figures),
     ]
+
+
+def _quicker(figures: Figures, one: Contest) -> Iterator[page.Goal]:
+    """What is wanted of one size: of single calls, and of ours in a batch against the peer's only way, one by one."""
+    wanted, n = QUICKER.get(one["entries"]), f"{one['entries']:,} entries"
+    if wanted is None:
+        return
+    (batch,) = figures.all("throughput", bank="uniform", entries=one["entries"])
+    ours = median(np.hstack(one["microseconds"][OURS])), 1e6 * seconds(batch, f"{OURS}, 1")
+    for name in (SCAN, PEER):
+        took = median(np.hstack(one["microseconds"][name])) if name in one["microseconds"] else 0.0
+        yield page.at_least(f"{n}, one by one: quicker than {name}", wanted, took / ours[0], "x")
+        yield page.at_least(f"{n}, ours in a batch: quicker than {name}, one by one", wanted, took / ours[1], "x")
+
+
+def _cheap(figures: Figures) -> Iterator[page.Goal]:
+    """Building, sharing, threads, views, compaction."""
+    built, views, batch = (_largest(figures, name) for name in ("building", "views", "throughput"))
+    n = f"{built['entries']:,} entries"
+    yield page.at_most(f"{n}: bytes for each", BYTES_EACH, built["nbytes"] / built["entries"], "")
+    yield page.at_most(f"{n}: build with two threads", BUILD_SECONDS, seconds(built, "two"), " s")
+    if MULTIHASH in built["samples"]:
+        share = seconds(built, "two") / seconds(built, MULTIHASH)
+        yield page.at_most(f"{n}: build, against {MULTIHASH}'s", 1, share, "x")
+    (mapped,) = figures.all("mapped")
+    yield page.at_most(f"{mapped['entries']:,} entries: open", OPEN_MILLISECONDS, 1000 * median(mapped["open"]), " ms")
+    memory = {one["processes"]: sum(each["Pss"] for each in one["memory"]) for one in figures.all("sharing")}
+    yield page.at_most("memory of four processes against one", SHARED, memory[4] / memory[1], "x")
+    yield page.at_most(f"{n}: eight views against one", 8, median(ratios(views, "eight", "one")), "x")
+    yield page.at_least(f"{n}: two threads", 1.8, median(ratios(batch, f"{OURS}, 1", f"{OURS}, 2")), "x")
+    (live,) = figures.all("live")
+    quiet, busy = (float(np.quantile(np.array(live["microseconds"][name]), 0.99)) for name in ("quiet", "compact"))
+    yield page.at_most("slowest hundredth while compacting against quiet", 3, busy / quiet, "x")
 
 
 def _singles(figures: Figures) -> Iterator[str]:

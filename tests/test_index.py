@@ -233,6 +233,17 @@ def test_what_cannot_be_built_or_asked(engine, rng):
     assert index.search(Hashes(PDQ_512, hashes.bits)).entry_ids.tolist() == [0, 1]  # profiles may be compared
 
 
+@pytest.mark.parametrize(
+    "ids",
+    [np.array([1.5, 2.5]), np.array([2**63, 1], np.uint64), np.array([np.inf, 1.0]), np.array(["1", "2"])],
+    ids=["fractions", "beyond int64", "infinite", "texts"],
+)
+def test_ids_that_would_be_changed_are_refused(ids, rng):
+    """An id that comes back as another one points at the wrong case."""
+    with pytest.raises(InputError):
+        build_index(ids, Hashes(PDQ, random_hashes(rng, 2)))
+
+
 @every_engine
 def test_every_engine_can_be_built_for_every_radius(engine, rng):
     """An engine that refused would have to say which one can; none needs to."""

@@ -252,6 +252,16 @@ def test_a_file_without_a_digest_cannot_be_verified(saved):
     refused(path, verify=True)
 
 
+@every_engine
+@pytest.mark.parametrize("bits", [0, 6_400_000_000, 64 * 10**24], ids=str)
+def test_hostile_lengths_of_hashes_are_refused_without_entries_too(engine, bits, tmp_path, rng):
+    """No file's length speaks against them when there is nothing in the files."""
+    build_index(np.arange(0), Hashes(PDQ, random_hashes(rng, 0)), engine=engine).save(tmp_path / "index")
+    header = json.loads((tmp_path / "index" / "header.json").read_text())
+    write_header(tmp_path / "index", {**header, "algorithm": f"pdq-{bits}/full/1"})
+    refused(tmp_path / "index")
+
+
 @pytest.mark.parametrize("verify", [False, True])
 @pytest.mark.parametrize(
     "name",
