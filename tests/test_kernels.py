@@ -216,6 +216,7 @@ def with_more_room(search, size, more, counts):
     while search(*found):
         kept = finds_of(counts, found)
         assert len(kept) <= size, "more finds than there is room for"
+        assert calls < 2000, "it asks for more room for ever"
         size, calls, before = size + more, calls + 1, found
         found = room(size)
         for old, new in zip(before, found, strict=True):

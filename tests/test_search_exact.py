@@ -181,7 +181,7 @@ def test_many_means_a_thousand_million_pairs(many):
 # How many of the queries an engine gets: FAISS's hash maps take 0.2 s for one of them within 63 bits.
 SHARES = [
     ("auto", 63, 500), ("flat", 63, 1000), ("mih", 63, 1000), (TABLES, 63, 1000), ("faiss-flat", 63, 100),
-    ("mih", 31, 1000), ("faiss-multihash", 31, 100),
+    ("mih", 31, 1000), ("faiss-multihash", 31, 50),
 ]  # fmt: skip
 
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from ncii_match.errors import EngineError, IndexFormatError, InputError
 from ncii_match.index import costs, mih, saved
 from ncii_match.index.engine import Engine, Progress
-from ncii_match.index.radius_index import EngineIndex, Explanation, as_words, whole
+from ncii_match.index.radius_index import EngineIndex, Explanation, as_words, whole, whole_ids
 from ncii_match.outcomes import Status
 from ncii_match.values import PDQ_THRESHOLD, Algorithm, Hashes, Matches
 
@@ -114,9 +114,7 @@ def build_index(
     EngineError
         For an unknown engine or a radius that it cannot serve.
     """
-    ids = np.ascontiguousarray(entry_ids, dtype=np.int64)
-    if ids.shape != (len(hashes),):
-        raise InputError(f"{ids.shape} entry ids for {len(hashes)} hashes; give one for each")
+    ids = whole_ids(entry_ids, hashes)
     if not _all_different(ids):
         raise InputError("an entry id is given twice; every entry has one of its own")
     if np.any(hashes.status != Status.OK):

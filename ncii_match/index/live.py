@@ -21,7 +21,7 @@ from ncii_match.errors import InputError
 from ncii_match.index import RadiusIndex, build_index, open_index, rows
 from ncii_match.index.engine import Engine, Found, Progress, Words
 from ncii_match.index.flat import Engine as FlatEngine
-from ncii_match.index.radius_index import EngineIndex, Explanation, as_words, asked, check, find
+from ncii_match.index.radius_index import EngineIndex, Explanation, as_words, asked, check, find, whole_ids
 from ncii_match.outcomes import Status
 from ncii_match.values import Algorithm, Hashes, Matches
 
@@ -130,9 +130,7 @@ class LiveIndex:
         entry_ids : int64 [n], none of them in the index. hashes : n rows, all with status OK.
         Raises InputError, and adds nothing, when an id is there already or given twice, or a row has no hash.
         """
-        ids = np.ascontiguousarray(entry_ids, dtype=np.int64)
-        if ids.shape != (len(hashes),):
-            raise InputError(f"{ids.shape} entry ids for {len(hashes)} hashes; give one for each")
+        ids = whole_ids(entry_ids, hashes)
         if np.any(hashes.status != Status.OK):
             raise InputError("some rows have no hash (status other than OK); leave them out")
         check(self.algorithm, self.max_radius, hashes, None)

@@ -75,6 +75,18 @@ def whole(value: int, name: str) -> int:
         raise InputError(f"{name} is {value!r}; it must be a whole number") from None
 
 
+def whole_ids(given: NDArray[np.int64], hashes: Hashes) -> NDArray[np.int64]:
+    """Entry ids as int64 [n], one for each hash. Raises InputError rather than change one."""
+    ids = np.asarray(given)
+    if ids.size == 0 and ids.dtype == np.float64:
+        ids = ids.astype(np.int64)  # an empty list
+    if ids.dtype.kind not in "iu" or (ids.dtype == np.uint64 and ids.size and ids.max() > np.iinfo(np.int64).max):
+        raise InputError(f"entry ids are {ids.dtype}; they must be whole numbers that fit int64")
+    if ids.shape != (len(hashes),):
+        raise InputError(f"{ids.shape} entry ids for {len(hashes)} hashes; give one for each")
+    return np.ascontiguousarray(ids, dtype=np.int64)
+
+
 def bound(max_radius: int, radius: int | None) -> int:
     """``max_radius``, or a radius that is not above it. Raises EngineError or InputError."""
     if radius is None:

@@ -17,6 +17,9 @@ from ncii_match.values import Algorithm
 MAGIC = "ncii_match index"
 FORMAT = 1
 HEADER = "header.json"
+MOST_BITS = 1 << 15
+"""Of a hash: distances are kept in sixteen bits."""
+
 _NAME = re.compile(r"[a-z][a-z_0-9]*\.[a-z0-9]+")
 """Of a file: in the directory itself, and nothing that a file system could read otherwise."""
 
@@ -117,9 +120,12 @@ def _described(file: Any) -> bool:
 def algorithm_of(header: dict[str, Any]) -> Algorithm:
     """The algorithm that a header names. Raises IndexFormatError."""
     try:
-        return Algorithm.parse(header["algorithm"])
+        algorithm = Algorithm.parse(header["algorithm"])
     except (InputError, KeyError, TypeError, ValueError):
-        raise IndexFormatError("the header names no algorithm that this version knows; build the index again") from None
+        algorithm = None
+    if algorithm is None or not 0 < algorithm.bits <= MOST_BITS:
+        raise IndexFormatError("the header names no algorithm that this version knows; build the index again")
+    return algorithm
 
 
 def map_array(path: Path, dtype: np.dtype[Any], shape: tuple[int, ...]) -> NDArray[Any]:
