@@ -71,7 +71,7 @@ class Decision:
     """One picture judged.
 
     ``entry_ids`` are those within the threshold, best first; ``distance`` and ``view`` belong to the best and are None
-    without one.
+    without one. ``allowed``: the picture is on the bank's allow list, so whatever it is near to is no match.
     """
 
     outcome: Outcome
@@ -82,6 +82,7 @@ class Decision:
     cases: tuple[str, ...]
     distance: int | None
     view: View | None
+    allowed: bool = False
 
     def explain(self) -> str:
         """One sentence for a person."""
@@ -89,6 +90,8 @@ class Decision:
             case Outcome.MATCH:
                 view, action = View(self.view or 0).label, self.action.name.lower()
                 return f"Matches entry {self.entry_ids[0]} at distance {self.distance} ({view}): {action}."
+            case Outcome.NO_MATCH if self.allowed:
+                return "It is on the bank's allow list."
             case Outcome.NO_MATCH:
                 return "No entry of the bank is within the threshold."
             case Outcome.LOW_QUALITY:
@@ -111,6 +114,7 @@ class Decision:
             "cases": list(self.cases),
             "distance": self.distance,
             "view": None if self.view is None else self.view.name,
+            "allowed": self.allowed,
         }
 
 
@@ -120,7 +124,7 @@ class Decisions:
 
     outcome : uint8 [n], ``Outcome``. action : uint8 [n], ``Action``. status : uint8 [n], ``Status``.
     quality : uint8 [n], 255 where not known. counts : int64 [n], entries within the threshold.
-    matches, entries : what was judged.
+    matches, entries : what was judged. allowed : bool [n], on the allow list.
     """
 
     outcome: NDArray[np.uint8]
@@ -130,6 +134,7 @@ class Decisions:
     counts: NDArray[np.int64]
     matches: Matches
     entries: Entries
+    allowed: NDArray[np.bool_]
 
     def __len__(self) -> int:
         return len(self.outcome)
@@ -152,6 +157,7 @@ class Decisions:
             tuple(sorted({case for entry in ids for case in self.entries.cases[self.entries.row_of(entry)]})),
             int(self.matches.distances[first]) if matched else None,
             View(int(self.matches.views[first])) if matched else None,
+            bool(self.allowed[i]),
         )
 
     def __repr__(self) -> str:
@@ -159,7 +165,13 @@ class Decisions:
         return f"<Decisions: {', '.join(f'{count} {name}' for name, count in found.items() if count)}>"
 
 
-def decide(hashes: Hashes, matches: Matches, entries: Entries, policy: Policy) -> Decisions:
+def decide(
+    hashes: Hashes,
+    matches: Matches,
+    entries: Entries,
+    policy: Policy,
+    allowed: NDArray[np.bool_] | None = None,
+) -> Decisions:
     """Judge matches under a policy.
 
     Parameters
@@ -171,6 +183,8 @@ def decide(hashes: Hashes, matches: Matches, entries: Entries, policy: Policy) -
     entries : Entries
         States and cases of every matched entry.
     policy : Policy
+    allowed : bool [pictures], None for none
+        Pictures on the bank's allow list: never a match.
 
     Returns
     -------
@@ -186,8 +200,9 @@ def decide(hashes: Hashes, matches: Matches, entries: Entries, policy: Policy) -
     if policy.threshold > matches.radius:
         raise PolicyError(f"threshold {policy.threshold} is above the radius searched, {matches.radius}; search wider")
     n = hashes.pictures
-    if len(matches) != n:
-        raise InputError(f"{len(matches)} rows of matches for {n} pictures")
+    allowed = np.zeros(n, bool) if allowed is None else allowed
+    if len(matches) != n or allowed.shape != (n,):
+        raise InputError(f"{len(matches)} rows of matches, {len(allowed)} marks of allowed ones, for {n} pictures")
     if len(np.unique(hashes.source_row)) != n:
         raise InputError("some pictures have no row; number source_row from 0 without gaps")
     status = np.full(n, Status.OK, np.uint8)
@@ -206,7 +221,7 @@ def decide(hashes: Hashes, matches: Matches, entries: Entries, policy: Policy) -
     counts = (
         np.add.reduceat(np.append(within, False).astype(np.int64), matches.offsets[:-1]) if n else np.zeros(0, np.int64)
     )
-    counts = np.where(np.diff(matches.offsets) > 0, counts, 0).astype(np.int64)
+    counts = np.where((np.diff(matches.offsets) > 0) & ~allowed, counts, 0).astype(np.int64)
     outcome = np.where(counts > 0, Outcome.MATCH, Outcome.NO_MATCH).astype(np.uint8)
     outcome[(quality != UNKNOWN_QUALITY) & (quality < policy.min_quality)] = Outcome.LOW_QUALITY
     outcome[~readable] = Outcome.UNREADABLE
@@ -220,7 +235,7 @@ def decide(hashes: Hashes, matches: Matches, entries: Entries, policy: Policy) -
         found = matches.entry_ids[first : first + int(counts[picture])]
         states = [State(int(entries.states[entries.row_of(int(entry))])) for entry in found]
         action[picture] = max(policy.action_for(state) for state in states)
-    return Decisions(outcome, action, status, quality, counts, matches, entries)
+    return Decisions(outcome, action, status, quality, counts, matches, entries, allowed)
 
 
 def undecided(hashes: Hashes, policy: Policy) -> Decisions:
@@ -242,4 +257,5 @@ def undecided(hashes: Hashes, policy: Policy) -> Decisions:
         np.zeros(n, np.int64),
         matches,
         entries,
+        np.zeros(n, bool),
     )

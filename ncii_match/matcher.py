@@ -7,7 +7,8 @@ from os import PathLike
 from types import TracebackType
 from typing import Self
 
-from ncii_match.bank.snapshot import CURRENT, Snapshot
+from ncii_match.bank.publication import CURRENT
+from ncii_match.bank.snapshot import Snapshot
 from ncii_match.decisions import Decision, Decisions, Policy, decide, undecided
 from ncii_match.decode.image import Source
 from ncii_match.decode.limits import DecodeLimits
@@ -82,7 +83,8 @@ class Matcher:
         with self._refreshing:
             pointer = self._pointer()
             if pointer != self._followed:
-                self._snapshot, self._followed = Snapshot.open(self._bank_dir), pointer
+                opened = Snapshot.open(self._bank_dir, not_before=self._snapshot.number)
+                self._snapshot, self._followed = opened, pointer
             return self._snapshot
 
     def lookup(self, hashes: Hashes) -> Decisions:
@@ -95,7 +97,8 @@ class Matcher:
         except BankError:
             return undecided(hashes, self.policy)
         matches = snapshot.index.search(hashes, self.policy.threshold)
-        return decide(hashes, matches, snapshot.entries_of(matches), self.policy)
+        allowed = snapshot.on_allow_list(hashes)
+        return decide(hashes, matches, snapshot.entries_of(matches), self.policy, allowed)
 
     def check(self, image: Source) -> Decision:
         """Judge one picture: bytes, path, file object, Pillow image or array."""

@@ -1,15 +1,15 @@
 """The first bank: what is added matches, what is withdrawn does not, and nothing is lost or left open."""
 
 import os
-import sqlite3
 import stat
 import threading
 
 import numpy as np
 import pytest
 
-from ncii_match.bank import store
+from ncii_match.bank import arguments, database, journal
 from ncii_match.bank.exchange_files import LONGEST_LINE, read_hash_file
+from ncii_match.bank.holds import Addition
 from ncii_match.bank.snapshot import Snapshot
 from ncii_match.bank.store import Bank
 from ncii_match.errors import (
@@ -27,14 +27,19 @@ ALL_ONES = "f" * 64
 
 
 def some(n, seed=0, quality=100):
-    bits = np.random.default_rng(seed).integers(0, 256, (n, 32), np.uint8)
-    return Hashes(PDQ, bits, [quality] * n)
+    """Hashes with 128 ones each, as those of real pictures have."""
+    ones = np.argsort(np.random.default_rng(seed).random((n, 256)), axis=1) < 128
+    return Hashes(PDQ, np.packbits(ones, axis=1), [quality] * n)
 
 
 @pytest.fixture
 def bank(tmp_path):
     with Bank.create(tmp_path / "bank") as made:
         yield made
+
+
+def ids_of(additions):
+    return additions.entry_ids.tolist()
 
 
 def found(bank, hashes):
@@ -46,8 +51,9 @@ def found(bank, hashes):
 
 def test_add_publish_open_again(bank):
     hashes = some(3)
-    ids = bank.add(hashes, case="c1", source="own")
-    assert ids.tolist() == [1, 2, 3]
+    added = bank.add(hashes, case="c1", source="own")
+    assert added.entry_ids.tolist() == [1, 2, 3]
+    assert added.count(Addition.ADDED) == 3
     with pytest.raises(BankError, match="nothing published"):
         Snapshot.open(bank.path)
     snapshot = bank.publish()
@@ -74,7 +80,8 @@ def test_nothing_is_seen_before_publish(bank):
 
 def test_one_hash_of_two_cases_matches_until_both_withdraw(bank):
     hashes = some(1)
-    assert bank.add(hashes, case="a", source="own") == bank.add(hashes, case="b", source="own")
+    first, second = bank.add(hashes, case="a", source="own"), bank.add(hashes, case="b", source="own")
+    assert first.entry_ids == second.entry_ids
     bank.publish()
     snapshot = Snapshot.open(bank.path)
     assert snapshot.entries_of(snapshot.index.search(hashes)).cases == (("a", "b"),)
@@ -89,11 +96,13 @@ def test_one_hash_of_two_cases_matches_until_both_withdraw(bank):
 
 def test_withdrawal_is_final_until_forced(bank):
     hashes = some(2)
-    ids = bank.add(hashes, case="a", source="own")
-    assert bank.withdraw(case="a", entry_ids=[int(ids[0])], reason="asked") == 1
-    assert bank.withdraw(case="a", entry_ids=[int(ids[0])], reason="asked again") == 0
-    assert bank.add(hashes, case="a", source="own").tolist() == [-1, 2]
-    assert bank.add(hashes, case="a", source="own", force=True).tolist() == [1, 2]
+    assert ids_of(bank.add(hashes, case="a", source="own")) == [1, 2]
+    assert bank.withdraw(case="a", entry_ids=[1], reason="asked") == 1
+    assert bank.withdraw(case="a", entry_ids=[1], reason="asked again") == 0
+    again = bank.add(hashes, case="a", source="own")
+    assert (ids_of(again), again.outcome.tolist()) == ([-1, 2], [Addition.WITHDRAWN, Addition.HELD])
+    forced = bank.add(hashes, case="a", source="own", force=True)
+    assert (ids_of(forced), forced.outcome.tolist()) == ([1, 2], [Addition.ADDED, Addition.HELD])
     assert len(bank) == 2
     with pytest.raises(BankError, match="never held case 'z'"):
         bank.withdraw(case="z", reason="asked")
@@ -104,17 +113,17 @@ def test_withdrawal_is_final_until_forced(bank):
 def test_what_is_not_taken(bank):
     """No hash, or a quality so low that it would match innocent pictures."""
     batch = Hashes(PDQ, some(4).bits, [100, 49, 255, 255], [0, 0, 0, Status.TRUNCATED])
-    assert bank.add(batch, case="c", source="own").tolist() == [1, -1, 2, -1]
-    assert bank.add(batch, case="c", source="own", force=True).tolist() == [1, 3, 2, -1]
+    assert ids_of(bank.add(batch, case="c", source="own")) == [1, -1, 2, -1]
+    assert ids_of(bank.add(batch, case="c", source="own", force=True)) == [1, 3, 2, -1]
 
 
 def test_a_withdrawn_case_stays_withdrawn_for_every_source(bank):
     hashes = some(1)
     bank.add(hashes, case="a", source="own")
     bank.withdraw(case="a", reason="asked")
-    assert bank.add(hashes, case="a", source="stopncii").tolist() == [-1]
+    assert ids_of(bank.add(hashes, case="a", source="stopncii")) == [-1]
     assert len(bank) == 0
-    assert bank.add(hashes, case="b", source="stopncii").tolist() == [1]
+    assert ids_of(bank.add(hashes, case="b", source="stopncii")) == [1]
 
 
 def test_adding_again_does_not_undo_a_review(bank):
@@ -130,14 +139,14 @@ def test_an_id_that_was_never_held_changes_nothing(bank):
     bank.add(some(2), case="a", source="own")
     with pytest.raises(BankError, match="never held entries 998, 999"):
         bank.withdraw(entry_ids=[1, 998, 999], reason="asked")
-    with pytest.raises(BankError, match="under case 'b'"):
+    with pytest.raises(BankError, match="never held case 'b'"):
         bank.withdraw(case="b", entry_ids=[1], reason="asked")
     assert len(bank) == 2
     assert bank.withdraw(entry_ids=[1, 1], reason="asked") == 1
 
 
 def test_many_ids_at_once(bank):
-    ids = bank.add(some(1201), case="a", source="own")
+    ids = ids_of(bank.add(some(1201), case="a", source="own", cap=None))
     assert bank.withdraw(entry_ids=ids, reason="asked") == 1201
 
 
@@ -149,12 +158,12 @@ def test_odd_paths(name, tmp_path):
     with Bank.open(tmp_path / name) as again:
         assert len(again) == 1
     assert [path.name for path in tmp_path.iterdir()] == [name]
-    assert stat.S_IMODE((tmp_path / name / store.DATABASE).stat().st_mode) == 0o600
+    assert stat.S_IMODE((tmp_path / name / database.DATABASE).stat().st_mode) == 0o600
 
 
 def test_a_user_without_a_name(bank, monkeypatch):
-    monkeypatch.setattr(store.getpass, "getuser", lambda: {}["uid not found"])
-    assert bank.add(some(1), case="a", source="own").tolist() == [1]
+    monkeypatch.setattr(arguments.getpass, "getuser", lambda: {}["uid not found"])
+    assert ids_of(bank.add(some(1), case="a", source="own")) == [1]
 
 
 def test_states(bank):
@@ -181,8 +190,8 @@ def test_every_change_leaves_an_event(bank):
     bank.add(some(1), case="a", source="own", actor="ann")
     bank.confirm(case="a", reason="seen", actor="ben")
     bank.withdraw(case="a", reason="asked", actor="cleo")
-    rows = sqlite3.connect(bank.path / store.DATABASE).execute("select action, actor, reason from events").fetchall()
-    assert rows == [("add seed", "ann", None), ("confirmed", "ben", "seen"), ("withdrawn", "cleo", "asked")]
+    told = [(event.action, event.actor, event.reason) for event in bank.history()]
+    assert told == [("add", "ann", None), ("confirm", "ben", "seen"), ("withdraw", "cleo", "asked")]
 
 
 @pytest.mark.parametrize(
@@ -207,11 +216,11 @@ def test_arguments_that_make_no_sense(call, message, bank):
 
 
 def test_a_failed_change_changes_nothing(bank, monkeypatch):
-    def fail(*_args):
+    def fail(*_args, **_named):
         raise RuntimeError("power cut")
 
     bank.add(some(1), case="a", source="own")
-    monkeypatch.setattr(store, "_log", fail)
+    monkeypatch.setattr(journal, "record", fail)
     with pytest.raises(RuntimeError, match="power cut"):
         bank.add(some(3, seed=1), case="b", source="own")
     assert [hold.case for hold in bank.holds()] == ["a"]
@@ -235,24 +244,30 @@ def test_old_snapshots_go_and_readers_keep_theirs(bank):
     bank.withdraw(case="a", reason="asked")
     for _ in range(3):
         bank.publish()
-    assert sorted(path.name for path in (bank.path / "snapshots").iterdir()) == ["000003", "000004"]
-    assert held.index.search(hashes).entry_ids.tolist() == [1]  # mapped before; still whole
+    assert sorted(path.name for path in (bank.path / "snapshots").iterdir()) == ["000001", "000003", "000004"]
+    assert held.index.search(hashes).entry_ids.tolist() == [1]  # in use; still whole
+    assert Snapshot.open_number(bank.path, 1).number == 1
+    del held
+    bank.publish()
+    assert sorted(path.name for path in (bank.path / "snapshots").iterdir()) == ["000004", "000005"]
+    assert [path.name for path in (bank.path / "bases").iterdir()] == ["000001"]
 
 
 def test_a_reader_that_is_overtaken_tries_again(bank, monkeypatch):
     """CURRENT is read, then two publications clear away what it named: the reader gets the newest instead."""
     bank.add(some(1), case="a", source="own")
     bank.publish()
-    opened = Snapshot.open_path.__func__
+    opened = Snapshot.open_number.__func__
     rounds = iter([1])
 
-    def overtaken(cls, path, **how):
+    def overtaken(cls, path, number, **how):
         if next(rounds, None):
+            monkeypatch.setattr(Snapshot, "open_number", classmethod(opened))
             bank.publish()
             bank.publish()
-        return opened(cls, path, **how)
+        return opened(cls, path, number, **how)
 
-    monkeypatch.setattr(Snapshot, "open_path", classmethod(overtaken))
+    monkeypatch.setattr(Snapshot, "open_number", classmethod(overtaken))
     assert Snapshot.open(bank.path).number == 3
 
 
@@ -269,7 +284,7 @@ def test_a_cut_off_publication_does_no_harm(bank):
     bank.add(hashes, case="a", source="own")
     bank.publish()
     (bank.path / "snapshots" / "000002.draft").mkdir()
-    (bank.path / "snapshots" / "000002.draft" / "states.u8").write_bytes(b"x")
+    (bank.path / "snapshots" / "000002.draft" / "removed.i64").write_bytes(b"x")
     (bank.path / "CURRENT.draft").write_text("7")
     assert found(bank, hashes) == [[1]]
     assert bank.publish().number == 2
@@ -277,15 +292,20 @@ def test_a_cut_off_publication_does_no_harm(bank):
 
 def test_two_writers(bank, monkeypatch):
     """The second waits for the first; when that takes too long it says so, and nothing is lost."""
-    monkeypatch.setattr(store, "LOCK_SECONDS", 0.05)
-    with Bank.open(bank.path) as other, bank._writing(), pytest.raises(BankLockedError, match="try again"):
+    monkeypatch.setattr(database, "LOCK_SECONDS", 0.05)
+    with Bank.open(bank.path) as other, bank._database.writing(), pytest.raises(BankLockedError, match="try again"):
         other.add(some(1), case="late", source="own")
     monkeypatch.undo()
 
     def write(k):
         with Bank.open(bank.path) as own:
             own.add(some(5, seed=k), case=f"c{k}", source="own")
-            own.publish()
+            while True:
+                try:
+                    own.publish()
+                except BankLockedError:
+                    continue
+                break
 
     threads = [threading.Thread(target=write, args=(k,)) for k in range(6)]
     for thread in threads:
@@ -315,18 +335,23 @@ def test_what_is_no_bank(tmp_path, bank):
         Bank.create(tmp_path / "letter.txt")
     fake = tmp_path / "fake"
     fake.mkdir()
-    (fake / store.DATABASE).write_bytes(b"not a database at all, whatever its name says" * 99)
+    (fake / database.DATABASE).write_bytes(b"not a database at all, whatever its name says" * 99)
     with pytest.raises(BankFormatError, match="cannot be read as a bank"):
         Bank.open(fake)
-    with bank._writing() as connection:
-        connection.execute(store.tables.about.update().where(store.tables.about.c.key == "format").values(value="9"))
-    with pytest.raises(BankFormatError, match="format 9"):
+    with bank._database.writing() as connection:
+        connection.exec_driver_sql("UPDATE alembic_version SET version_num = '9999'")
+    with pytest.raises(BankFormatError, match=r"format 9999.*newer version"):
+        Bank.open(bank.path)
+    with bank._database.writing() as connection:
+        connection.exec_driver_sql("UPDATE alembic_version SET version_num = '0000'")
+    with pytest.raises(BankFormatError, match="bank upgrade"):
         Bank.open(bank.path)
 
 
 def test_damaged_snapshots_are_refused(bank):
     bank.add(some(3), case="a", source="own")
     path = bank.publish().path
+    base = bank.path / "bases" / "000001"
 
     def refused(message, verify=False):
         with pytest.raises((BankCorruptError, BankFormatError), match=message):
@@ -337,20 +362,31 @@ def test_damaged_snapshots_are_refused(bank):
     (bank.path / "CURRENT").write_bytes(b"\xff")
     refused("cannot be read")
     (bank.path / "CURRENT").write_text("000001\n")
-    states = (path / "states.u8").read_bytes()
-    (path / "states.u8").write_bytes(states[:-1])
+    states = (base / "hold_states.u8").read_bytes()
+    (base / "hold_states.u8").write_bytes(states[:-1])
     refused("2 bytes instead of 3")
-    (path / "states.u8").write_bytes(b"\x01" + states[1:])
+    (base / "hold_states.u8").write_bytes(b"\x01" + states[1:])
     refused("SHA-256", verify=True)
-    (path / "states.u8").write_bytes(states)
-    hashes = (path / "index" / "hashes.u8").read_bytes()
-    (path / "index" / "hashes.u8").write_bytes(hashes[::-1])
+    (base / "hold_states.u8").write_bytes(states)
+    hashes = (base / "index" / "hashes.u8").read_bytes()
+    (base / "index" / "hashes.u8").write_bytes(hashes[::-1])
     refused("SHA-256", verify=True)
-    manifest = (path / "manifest.json").read_text()
-    (path / "manifest.json").write_text(manifest.replace('"format": 1', '"format": 2'))
-    refused("format 2")
-    (path / "manifest.json").write_text(manifest[: len(manifest) // 2])
-    refused("no readable manifest")
+    (base / "index" / "hashes.u8").write_bytes(hashes)
+    said = (path / "manifest.json").read_text()
+    for change, message in [
+        (said.replace('"format": 2', '"format": 3'), "format 3"),
+        (said[: len(said) // 2], "no readable manifest"),
+        (said.replace('"number": 1', '"number": 2', 1), "says that it is snapshot 2"),
+        (said.replace('"count": 3', '"count": 4'), "3 entries instead of 4"),
+        (said.replace('"bases/000001"', '"bases/../.."'), "no readable manifest"),
+        (said.replace('"bases/000001"', '"/etc"'), "no readable manifest"),
+        (said.replace('"removed.i64"', '"../CURRENT"'), "no readable manifest"),
+    ]:
+        assert change != said
+        (path / "manifest.json").write_text(change)
+        refused(message)
+    (path / "manifest.json").write_text(said)
+    assert len(Snapshot.open(bank.path, verify=True)) == 3
 
 
 def test_empty_bank_can_be_published_and_searched(bank):

@@ -84,9 +84,11 @@ def test_bank_life(bank, tmp_path):
     assert "R-17" not in table.stdout
     assert "abab" not in table.stdout
     (ended,) = lines(run("bank", "withdraw", bank, "--case", "R-18", "--reason", "asked", "--json"))
-    assert (ended["holds_ended"], ended["active"], ended["snapshot"]) == (1, 1, 4)
+    assert (ended["holds_changed"], ended["active"], ended["snapshot"]) == (1, 1, 4)
     assert "nothing changed" in run("bank", "withdraw", bank, "--case", "R-18", "--reason", "asked").stderr
-    assert "withdrawn by this case" in run("bank", "add", bank, tmp_path / "list.txt", "--case", "R-18", code=3).stderr
+    assert (
+        "This case has withdrawn it" in run("bank", "add", bank, tmp_path / "list.txt", "--case", "R-18", code=3).stderr
+    )
     assert "Published snapshot" in run("bank", "publish", bank).stderr
 
 

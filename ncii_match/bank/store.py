@@ -1,102 +1,119 @@
-"""The bank itself: create, open, add, withdraw, confirm, dispute, list, publish.
+"""The bank itself: create, open, add, withdraw, confirm, dispute, allow, publish, compact.
 
 Every change is one database transaction with its events, durable when the call returns. Nothing that readers see
 changes before ``publish``.
 """
 
-import getpass
+import json
 import os
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
-from datetime import UTC, datetime
+import secrets
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from datetime import datetime
 from os import PathLike
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import sqlalchemy as sa
-from numpy.typing import NDArray
 
-from ncii_match.bank import snapshot, tables
-from ncii_match.errors import AlgorithmMismatchError, BankError, BankFormatError, BankLockedError, InputError
-from ncii_match.outcomes import State, Status
-from ncii_match.values import PDQ, PDQ_MIN_QUALITY, UNKNOWN_QUALITY, Algorithm, Hashes
+from ncii_match.bank import (
+    arguments,
+    database,
+    erasure,
+    intake,
+    journal,
+    manifest,
+    publication,
+    records,
+    schema,
+    snapshot,
+    tables,
+    vault,
+)
+from ncii_match.bank import holds as rules
+from ncii_match.bank.holds import Addition
+from ncii_match.bank.intake import Additions
+from ncii_match.bank.records import Hold
+from ncii_match.errors import AlgorithmMismatchError, BankError, BankFormatError, InputError
+from ncii_match.outcomes import State
+from ncii_match.values import PDQ, PDQ_THRESHOLD, Algorithm, Hashes
 
-FORMAT = 1
-DATABASE = "bank.sqlite"
-LOCK_SECONDS = 10.0
-"""How long a writer waits for another one."""
+CASE_CAP = 1_000
+"""Hashes that one case may hold unless it is forced: more are a mistake, or an attempt to silence somebody."""
 
-IDS_AT_ONCE = 500
-"""Entry ids in one statement; SQLite allows 999 in old builds."""
+AT_ONCE = 50_000
+"""Rows in one step of a large addition: memory stays bounded, and an event names them all."""
 
-NOT_ADDED = -1
-"""In place of an entry id, for a row that was not taken."""
-
-
-@dataclass(frozen=True, slots=True)
-class Hold:
-    """Why an entry is in the bank: one case of one source, in one state."""
-
-    entry_id: int
-    case: str
-    source: str
-    state: State
-    since: str
-    changed: str
-    quality: int | None
+Text = str | None
+Ids = Iterable[int] | None
+_VERBS = {State.WITHDRAWN: "withdraw", State.CONFIRMED: "confirm", State.DISPUTED: "dispute"}
 
 
 class Bank:
     """A bank of hashes in a directory. ``Bank.create`` makes one, ``Bank.open`` opens it; a context manager."""
 
-    def __init__(self, path: Path, engine: sa.Engine, algorithm: Algorithm) -> None:
-        self.path, self.algorithm, self._engine = path, algorithm, engine
+    def __init__(self, path: Path, database: database.Database, about: dict[str, str], vault: vault.Vault) -> None:
+        self.path, self._database, self._vault = path, database, vault
+        self.algorithm = Algorithm.parse(about["algorithm"])
+        self._mark_secret = bytes.fromhex(about["mark_secret"])
 
     @classmethod
-    def create(cls, directory: str | PathLike[str], algorithm: Algorithm = PDQ) -> "Bank":
-        """Make an empty bank in a new or empty directory (0700, files 0600). Raises BankError when it is taken."""
+    def create(
+        cls, directory: str | PathLike[str], algorithm: Algorithm = PDQ, *, url: str | None = None,
+        key: bytes | None = None,
+    ) -> "Bank":  # fmt: skip
+        """Make an empty bank in a new or empty directory (0700, files 0600).
+
+        Parameters
+        ----------
+        directory : where snapshots are published, and the database is when ``url`` is None.
+        algorithm : of its hashes; other profiles of it may be added too.
+        url : a PostgreSQL database to keep the truth in, as ``postgresql://user@host/name``.
+        key : 32 bytes under which hashes are encrypted; ``NCII_MATCH_BANK_KEY(_FILE)`` by default, none without.
+
+        Raises BankError when the place is taken.
+        """
         path = Path(directory)
-        if (path / DATABASE).exists():
-            raise BankError(f"{path} is a bank already; open it, or create the new one elsewhere")
-        try:
-            path.mkdir(mode=0o700, parents=True, exist_ok=True)
-        except OSError as error:
-            raise BankError(f"{path} cannot be made a directory: {error.strerror}") from None
-        if any(path.iterdir()):
-            raise BankError(f"{path} is not empty; create the bank in a directory of its own")
-        path.chmod(0o700)
-        (path / DATABASE).touch(0o600)
-        engine = _connect(path)
-        tables.metadata.create_all(engine)
-        with engine.begin() as connection:
-            rows = {"format": str(FORMAT), "algorithm": str(algorithm), "created_at": _now()}
-            connection.execute(tables.about.insert(), [{"key": key, "value": value} for key, value in rows.items()])
-        return cls(path, engine, algorithm)
+        key = vault.key_from() if key is None else key
+        made = database.create(path, url)
+        about = {
+            "algorithm": str(algorithm),
+            "created_at": journal.instant(journal.now()),
+            "mark_secret": secrets.token_hex(32),
+            "key": "" if key is None else vault.fingerprint(key),
+        }
+        schema.create(made)
+        with made.writing() as connection:
+            connection.execute(tables.about.insert(), [{"key": name, "value": value} for name, value in about.items()])
+        return cls(path, made, about, vault.Plain() if key is None else vault.Sealed(key))
 
     @classmethod
-    def open(cls, directory: str | PathLike[str]) -> "Bank":
-        """Open a bank. Raises BankFormatError when there is none, or in a newer format."""
+    def open(cls, directory: str | PathLike[str], *, key: bytes | None = None) -> "Bank":
+        """Open a bank. Raises BankFormatError when there is none or in another format, BankError for a wrong key."""
         path = Path(directory)
-        if not (path / DATABASE).is_file():
+        if not ((path / database.DATABASE).is_file() or (path / database.ADDRESS).is_file()):
             raise snapshot.no_bank(path)
-        engine = _connect(path)
+        key = vault.key_from() if key is None else key
+        found = database.existing(path)
         try:
-            with engine.connect() as connection:
+            schema.check(found)
+            with found.reading() as connection:
                 about = {row.key: row.value for row in connection.execute(sa.select(tables.about))}
-        except sa.exc.DatabaseError as error:
-            engine.dispose()
-            raise BankFormatError(f"{path / DATABASE} cannot be read as a bank: {error.orig}") from None
-        if about.get("format") != str(FORMAT):
-            engine.dispose()
-            raise BankFormatError(f"{path} has format {about.get('format')}; this version reads format {FORMAT}")
-        return cls(path, engine, Algorithm.parse(about["algorithm"]))
+            if about["key"] and (key is None or vault.fingerprint(key) != about["key"]):
+                what = "needs its key" if key is None else "has another key"
+                raise BankError(f"{path} {what}; name its file in {vault.KEY_FILE}")
+            return cls(path, found, about, vault.Sealed(key) if about["key"] and key else vault.Plain())
+        except KeyError as error:
+            found.close()
+            raise BankFormatError(f"{path} lacks {error}; it is no bank, or was cut off while it was made") from None
+        except BaseException:
+            found.close()
+            raise
 
     def close(self) -> None:
         """Let go of the files."""
-        self._engine.dispose()
+        self._database.close()
 
     def __enter__(self) -> Self:
         return self
@@ -108,259 +125,275 @@ class Bank:
 
     def __len__(self) -> int:
         """Entries that match: held by at least one case that has not withdrawn."""
-        with self._reading() as connection:
+        with self._database.reading() as connection:
             active = sa.select(sa.func.count(sa.distinct(tables.holds.c.entry_id))).where(
                 tables.holds.c.state != State.WITHDRAWN
             )
             return int(connection.execute(active).scalar_one())
 
     def __repr__(self) -> str:
-        return f"<Bank {self.path} ({self.algorithm}): {len(self)} active entries>"
+        return f"<Bank {self.path} ({self.algorithm})>"
 
     def add(
         self,
         hashes: Hashes,
         *,
-        case: str,
+        case: str | Sequence[str],
         source: str,
         state: State | str = State.SEED,
         actor: str | None = None,
+        reason: str | None = None,
+        region: str | None = None,
+        tags: Sequence[str] = (),
+        until: datetime | None = None,
         force: bool = False,
-    ) -> NDArray[np.int64]:
+        cap: int | None = CASE_CAP,
+    ) -> Additions:
         """Put hashes under a case. One transaction: all or nothing.
 
         Parameters
         ----------
-        hashes : Hashes [n] of the bank's algorithm, one view of each picture (upright).
-        case, source : the case reference, and who gave it (``stopncii``, ``i4c``, ``own`` …).
+        hashes : Hashes [n] of the bank's algorithm (any profile), one view of each picture (upright).
+        case : the case reference, or one for each row. source : who gave it (``stopncii``, ``i4c``, ``own`` …).
         state : ``seed`` (default), ``confirmed`` or ``disputed``, for new holds. A hold that is there already keeps its
             own; ``confirm`` and ``dispute`` change it.
-        actor : who does this; the user's name by default.
-        force : also take hashes of known quality below ``PDQ_MIN_QUALITY``, and re-open a hold that this case withdrew.
+        actor : who does this; the user's name by default. reason : why, kept in the history.
+        region, tags : of the case. until : when the hold ends by itself; never by default.
+        force : also take weak and degenerate hashes, more than ``cap``, and what this case has withdrawn.
+        cap : most hashes that one case may hold; None for any number.
 
-        Returns
-        -------
-        int64 [n] entry ids; -1 for a row that was not taken: no hash, quality too low, or withdrawn by this case.
+        Returns entry id and ``Addition`` of each row.
         """
-        self._check(hashes, case, source)
-        wanted = _state(state)
+        self._check(hashes)
+        cases = [case] * len(hashes) if isinstance(case, str) else list(case)
+        if len(cases) != len(hashes):
+            raise InputError(f"{len(cases)} cases for {len(hashes)} hashes; give one, or one for each")
+        arguments.one_line(source, "source")
+        for one in {case} if isinstance(case, str) else set(cases):
+            arguments.one_line(one, "case")
+        wanted = arguments.state(state)
         if wanted is State.WITHDRAWN:
             raise InputError("state is 'withdrawn'; add with 'seed', 'confirmed' or 'disputed'")
-        ids = np.full(len(hashes), NOT_ADDED, np.int64)
-        now, who = _now(), actor or _user()
-        with self._writing() as connection:
-            for row in np.flatnonzero(hashes.status == Status.OK):
-                quality = int(hashes.quality[row])
-                if quality < PDQ_MIN_QUALITY and not force:
-                    continue
-                entry = _entry_id(connection, hashes.bits[row].tobytes(), quality, now)
-                if _hold(connection, entry, case, source, wanted, now, force):
-                    ids[row] = entry
-                    _log(connection, now, f"add {wanted.name.lower()}", who, entry, case, None)
-        return ids
+        end = None if until is None else arguments.microseconds(until)
+        ids, outcome = np.full(len(hashes), -1, np.int64), intake.judged(hashes, force=force)
+        rows = np.flatnonzero(outcome == Addition.ADDED)
+        about_case = {"region": region, "tags": json.dumps(list(tags)) if tags else None}
+        with self._database.writing() as connection:
+            at = self._moment(connection)
+            known = {
+                one: rules.case_id(connection, one, source, at, **about_case)
+                for one in dict.fromkeys(cases[row] for row in rows)
+            }
+            for first in range(0, len(rows), AT_ONCE):
+                some = rows[first : first + AT_ONCE]
+                case_ids = np.array([known[cases[row]] for row in some], np.int64)
+                given = intake.rows(connection, self._vault, self._mark, hashes[some], case_ids, end)
+                ids[some], outcome[some] = rules.add(
+                    connection, given, state=wanted, at=at, force=force, cap=None if force else cap
+                )
+                new = some[outcome[some] == Addition.ADDED]
+                if len(new):
+                    journal.record(
+                        connection, at=at, action="add", actor=actor or arguments.user(), reason=reason,
+                        detail={"state": wanted.name.lower(), "source": source, "forced": force, "until": end},
+                        entry_ids=ids[new], case_ids=case_ids[np.isin(some, new)], hashes=hashes.bits[new].tobytes(),
+                    )  # fmt: skip
+        return Additions(ids, outcome)
 
     def withdraw(
         self,
         *,
         case: str | None = None,
+        source: str | None = None,
         entry_ids: Iterable[int] | None = None,
+        hashes: Hashes | None = None,
         reason: str,
         actor: str | None = None,
+        unseen: bool = False,
     ) -> int:
         """End the holds of a case, or of some entries, or of those entries under that case.
+
+        A case that is withdrawn as a whole stays so: what arrives for it later is refused unless it is forced.
+
+        case, source : the reference, and of which source (of all by default).
+        entry_ids, hashes : only these entries, by id or by what they hold.
+        unseen : remember the withdrawal of a case, or of hashes under it, that has not arrived yet; needs ``source``.
 
         Returns how many holds were ended by this call: 0 when they had been already, which is not an error. Matching
         stops with ``publish``.
 
-        Raises InputError when neither is given, BankError for a case or entries that the bank has never held.
+        Raises InputError when nothing is chosen, BankError for a case or entries that the bank has never held (without
+        ``unseen``).
         """
-        return self._change(State.WITHDRAWN, case, entry_ids, reason, actor)
+        if unseen and (case is None or source is None):
+            raise InputError("a withdrawal before the addition needs its case and its source")
+        marks = [] if hashes is None else [self._mark(packed) for packed in arguments.packed(hashes)]
+        whole = hashes is None and entry_ids is None
+
+        def early(connection: sa.Connection, at: int) -> None:
+            records.remember(connection, rules.case_id(connection, str(case), str(source), at), marks, whole, at)
+
+        chosen = entry_ids
+        if hashes is not None:
+            self._check(hashes)
+            with self._database.reading() as connection:
+                found = records.ids_of(connection, [self._vault.lookup(packed) for packed in arguments.packed(hashes)])
+            chosen = sorted({*(entry_ids or ()), *found})
+        return self._set_state(State.WITHDRAWN, case, source, chosen, reason, actor, early if unseen else None)
 
     def confirm(
-        self, *, case: str | None = None, entry_ids: Iterable[int] | None = None, reason: str, actor: str | None = None
+        self, *, case: Text = None, source: Text = None, entry_ids: Ids = None, reason: str, actor: Text = None
     ) -> int:
         """Mark active holds as reviewed and upheld. Returns how many changed."""
-        return self._change(State.CONFIRMED, case, entry_ids, reason, actor)
+        return self._set_state(State.CONFIRMED, case, source, entry_ids, reason, actor)
 
     def dispute(
-        self, *, case: str | None = None, entry_ids: Iterable[int] | None = None, reason: str, actor: str | None = None
+        self, *, case: Text = None, source: Text = None, entry_ids: Ids = None, reason: str, actor: Text = None
     ) -> int:
         """Mark active holds as disputed. Returns how many changed."""
-        return self._change(State.DISPUTED, case, entry_ids, reason, actor)
+        return self._set_state(State.DISPUTED, case, source, entry_ids, reason, actor)
 
-    def _change(
-        self, state: State, case: str | None, entry_ids: Iterable[int] | None, reason: str, actor: str | None
-    ) -> int:
-        if case is None and entry_ids is None:
-            raise InputError("say what to change: a case (case=…, --case), entries (entry_ids=…, --entry), or both")
-        if not reason.strip():
-            raise InputError("reason is empty; say why in a few words, it is kept in the history")
-        holds = tables.holds.c
-        in_case = sa.true() if case is None else holds.case_ref == case
-        asked = None if entry_ids is None else sorted({int(one) for one in entry_ids})
-        now, who, changed = _now(), actor or _user(), 0
-        with self._writing() as connection:
-            seen: set[int] = set()
-            for some in [None] if asked is None else _slices(asked):
-                chosen = in_case if some is None else in_case & holds.entry_id.in_(some)
-                found = connection.execute(sa.select(holds.entry_id, holds.case_ref, holds.state).where(chosen)).all()
-                seen.update(row.entry_id for row in found)
-                ending = chosen & holds.state.not_in([state, State.WITHDRAWN])
-                connection.execute(tables.holds.update().where(ending).values(state=state, changed=now))
-                for row in found:
-                    if row.state not in (state, State.WITHDRAWN):
-                        _log(connection, now, state.name.lower(), who, row.entry_id, row.case_ref, reason)
-                        changed += 1
-            missing = [] if asked is None else [one for one in asked if one not in seen]
-            if missing or not seen:  # raised inside the transaction: nothing of the call is kept
-                what = f"entries {', '.join(map(str, missing[:5]))}" if missing else f"case {case!r}"
-                under = f" under case {case!r}" if missing and case is not None else ""
-                raise BankError(f"the bank has never held {what}{under}; 'ncii-match bank list' shows what it holds")
-        return changed
+    def allow(self, hashes: Hashes, *, radius: int, reason: str, actor: str | None = None) -> list[int]:
+        """Put hashes on the allow list: a picture within ``radius`` bits of one is never matched. Ids of the rows."""
+        self._check(hashes)
+        arguments.said(reason)
+        if not 0 <= radius <= PDQ_THRESHOLD:
+            raise InputError(f"radius is {radius}; from 0 to {PDQ_THRESHOLD}: an allowed hash must not hide much more")
+        packed, who = arguments.packed(hashes), actor or arguments.user()
+        with self._database.writing() as connection:
+            at = self._moment(connection)
+            stored = [(self._vault.lookup(one), self._vault.seal(one)) for one in packed]
+            ids = records.allow(connection, stored, radius, reason, who, at)
+            journal.record(
+                connection, at=at, action="allow", actor=who, reason=reason, detail={"radius": radius, "ids": ids},
+                hashes=b"".join(packed),
+            )  # fmt: skip
+        return ids
 
-    def holds(self, *, case: str | None = None) -> Iterator[Hold]:
-        """Every hold, withdrawn ones included, by entry id; of one case when given. Never shows a hash."""
-        query = (
-            sa.select(tables.holds, tables.entries.c.quality)
-            .join(tables.entries, tables.entries.c.id == tables.holds.c.entry_id)
-            .order_by(tables.holds.c.entry_id, tables.holds.c.case_ref)
-        )
-        if case is not None:
-            query = query.where(tables.holds.c.case_ref == case)
-        with self._reading() as connection:
-            for row in connection.execute(query):
-                yield Hold(
-                    row.entry_id, row.case_ref, row.source, State(row.state), row.since, row.changed, row.quality
+    def disallow(self, ids: Iterable[int], *, reason: str, actor: str | None = None) -> int:
+        """Take rows off the allow list. Returns how many were on it."""
+        arguments.said(reason)
+        with self._database.writing() as connection:
+            at = self._moment(connection)
+            ended = records.disallow(connection, sorted(set(ids)), at)
+            if ended:
+                detail = {"ids": ended}
+                journal.record(
+                    connection, at=at, action="disallow", actor=actor or arguments.user(), reason=reason, detail=detail
                 )
+        return len(ended)
 
-    def publish(self) -> snapshot.Snapshot:
-        """Make the present truth what readers see. Raises BankLockedError when another writer does not finish."""
-        with self._writing() as connection:
-            held: dict[int, list[tuple[int, str]]] = {}
-            active = sa.select(tables.holds).where(tables.holds.c.state != State.WITHDRAWN)
-            for row in connection.execute(active):
-                held.setdefault(row.entry_id, []).append((row.state, row.case_ref))
-            entries = tables.entries.c
-            packed = {
-                row.id: row.hash
-                for row in connection.execute(sa.select(entries.id, entries.hash).order_by(entries.id))
-                if row.id in held
-            }
-            ids = np.array(list(packed), np.int64)
-            bits = np.frombuffer(b"".join(packed.values()), np.uint8).reshape(-1, self.algorithm.nbytes)
-            states = np.array([_strongest(state for state, _ in held[entry]) for entry in packed], np.uint8)
-            cases = ["\n".join(sorted({case for _, case in held[entry]})) for entry in packed]
-            return snapshot.publish(self.path, Hashes(self.algorithm, bits), ids, states, cases)
+    def publish(
+        self, *, signing_key: str | PathLike[str] | None = None, workers: int = 1, full: bool = False
+    ) -> snapshot.Snapshot:
+        """Make the present truth what readers see; holds whose time is over end first.
 
-    def _check(self, hashes: Hashes, case: str, source: str) -> None:
-        if hashes.algorithm != self.algorithm:
+        signing_key : file of the Ed25519 key to sign with; ``NCII_MATCH_SIGNING_KEY`` by default, unsigned without.
+        workers : threads that build a new base. full : make one even when a delta would do.
+
+        Raises BankLockedError when another process publishes, or a writer does not finish.
+        """
+        with publication.publishing(self.path):
+            self._expire()
+            before = publication.pointer(self.path)  # stays: a reader may be opening it just now
+            draft = publication.Draft(self.path, self.algorithm, self._vault.unseal)
+            with self._database.reading() as connection:
+                made = draft.write(connection, full=full, workers=workers)
+            with self._database.writing() as connection:
+                journal.record(
+                    connection, at=self._moment(connection), action="publish", actor=arguments.user(),
+                    detail={"snapshot": made.number, "entries": made.count, "journal": made.journal[1]},
+                )  # fmt: skip
+            draft.show(made, signing_key or os.environ.get(manifest.SIGNING_KEY))
+            publication.clear_away(self.path, {before, draft.number}, even_in_use=False)
+            return snapshot.Snapshot.open_number(self.path, draft.number)
+
+    def compact(self, *, signing_key: str | PathLike[str] | None = None, workers: int = 1) -> int:
+        """Erase hashes that no case holds from the database, its log and every snapshot; how many.
+
+        A new base is published, all older snapshots go. What stays is the history, without hashes, and a keyed digest
+        by which a case that withdrew is recognised.
+        """
+        self._expire()
+        with self._database.writing() as connection:
+            erased = erasure.erase(
+                connection, self._moment(connection), arguments.user(), self._vault.unseal, self._mark
+            )
+        self.publish(signing_key=signing_key, workers=workers, full=True)
+        with publication.publishing(self.path):
+            publication.clear_away(self.path, {publication.pointer(self.path)}, even_in_use=True)
+            erasure.scrub(self._database)
+        return erased
+
+    def holds(self, *, case: str | None = None, entry_id: int | None = None) -> Iterator[Hold]:
+        """Every hold, withdrawn ones included, by entry id; of one case or entry when given. Never shows a hash."""
+        with self._database.reading() as connection:
+            yield from records.holds(connection, case, entry_id)
+
+    def history(self, *, case: str | None = None, entry_id: int | None = None) -> Iterator[journal.Event]:
+        """What was done, oldest first: to a case, to an entry, or to all."""
+        with self._database.reading() as connection:
+            yield from records.history(connection, case, entry_id)
+
+    def verify(self) -> list[journal.Fault]:
+        """Check the history, and that the holds are what it says. Every fault; an empty list when there is none."""
+        published = publication.last_manifest(self.path)
+        signed = None if published is None else (published.journal[0], bytes.fromhex(published.journal[1]))
+        with self._database.reading() as connection:
+            return [*journal.verify_chain(connection, signed), *records.verify(connection, self._vault.unseal)]
+
+    def stats(self) -> dict[str, Any]:
+        """Counts by state and source, sizes on disk."""
+        with self._database.reading() as connection:
+            return {"algorithm": str(self.algorithm), **records.stats(connection), **records.sizes(self.path)}
+
+    def _expire(self) -> None:
+        with self._database.writing() as connection:
+            at = self._moment(connection)
+            over = tables.holds.c.until.is_not(None) & (tables.holds.c.until <= at)
+            entry_ids, case_ids = rules.change(connection, State.WITHDRAWN, at, over)
+            if len(entry_ids):
+                journal.record(
+                    connection, at=at, action="expire", actor="clock", detail={"state": "withdrawn"},
+                    entry_ids=entry_ids, case_ids=case_ids,
+                )  # fmt: skip
+
+    def _check(self, hashes: Hashes) -> None:
+        if not hashes.algorithm.comparable_with(self.algorithm):
             raise AlgorithmMismatchError(f"the bank holds {self.algorithm}, the hashes are {hashes.algorithm}")
         if np.any(hashes.view):
             raise InputError("the bank takes pictures upright; hash them with views=Views.UPRIGHT")
-        for name, text in (("case", case), ("source", source)):
-            if not text.strip() or any(ord(letter) < 32 for letter in text):
-                raise InputError(f"{name} is {text!r}; give a short text on one line")
 
-    @contextmanager
-    def _reading(self) -> Iterator[sa.Connection]:
-        with self._engine.connect() as connection:
-            yield connection
+    def _mark(self, packed: bytes) -> bytes:
+        return vault.mark(self._mark_secret, packed)
 
-    @contextmanager
-    def _writing(self) -> Iterator[sa.Connection]:
-        try:
-            with self._engine.connect() as connection:
-                connection.exec_driver_sql("BEGIN IMMEDIATE")
-                try:
-                    yield connection
-                except BaseException:
-                    connection.rollback()
-                    raise
-                connection.commit()
-        except sa.exc.OperationalError as error:
-            if "locked" in str(error.orig):
-                raise BankLockedError(f"another process is writing to {self.path}; try again in a moment") from None
-            raise BankError(f"{self.path / DATABASE}: {error.orig}") from None
+    @staticmethod
+    def _moment(connection: sa.Connection) -> int:
+        """Now, but never before the last event: a clock that is set back does not turn history round."""
+        last = connection.execute(sa.select(sa.func.max(tables.events.c.at))).scalar_one()
+        return max(journal.now(), last or 0)
 
-
-def _connect(path: Path) -> sa.Engine:
-    address = sa.URL.create("sqlite", database=str(path / DATABASE))  # not as text: a path may hold ? and %
-    engine = sa.create_engine(address, connect_args={"timeout": LOCK_SECONDS})
-
-    @sa.event.listens_for(engine, "connect")
-    def configure(connection: object, _record: object) -> None:
-        connection.isolation_level = None  # type: ignore[attr-defined]  # we say BEGIN IMMEDIATE ourselves
-        cursor = connection.cursor()  # type: ignore[attr-defined]
-        cursor.execute("PRAGMA journal_mode=WAL")
-        cursor.execute("PRAGMA synchronous=FULL")
-        cursor.execute("PRAGMA foreign_keys=ON")
-        cursor.execute("PRAGMA secure_delete=ON")
-        cursor.close()
-
-    return engine
-
-
-def _user() -> str:
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):  # a container's user without a name
-        return f"uid {os.getuid()}"
-
-
-def _slices(ids: list[int]) -> list[list[int]]:
-    """Pieces short enough for one SQL statement."""
-    return [ids[first : first + IDS_AT_ONCE] for first in range(0, len(ids), IDS_AT_ONCE)]
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="microseconds")
-
-
-def _state(state: State | str) -> State:
-    try:
-        return State[state.upper()] if isinstance(state, str) else State(state)
-    except (KeyError, ValueError):
-        names = ", ".join(one.name.lower() for one in State if one is not State.WITHDRAWN)
-        raise InputError(f"state is {state!r}; it must be one of {names}") from None
-
-
-def _strongest(states: Iterable[int]) -> State:
-    """The state that speaks for an entry: one confirmed hold is enough, a dispute counts only alone."""
-    order = {State.CONFIRMED: 2, State.SEED: 1, State.DISPUTED: 0}
-    return max((State(state) for state in states), key=lambda state: order[state])
-
-
-def _entry_id(connection: sa.Connection, packed: bytes, quality: int, now: str) -> int:
-    entries = tables.entries
-    found = connection.execute(sa.select(entries.c.id).where(entries.c.hash == packed)).scalar_one_or_none()
-    if found is not None:
-        return int(found)
-    known = None if quality == UNKNOWN_QUALITY else quality
-    made = connection.execute(entries.insert().values(hash=packed, quality=known, first_seen=now))
-    return int(made.inserted_primary_key[0])  # type: ignore[index]
-
-
-def _hold(connection: sa.Connection, entry: int, case: str, source: str, state: State, now: str, force: bool) -> bool:
-    """Make or keep the hold; False when the case has withdrawn this entry and ``force`` is not given."""
-    holds = tables.holds
-    of_case = (holds.c.entry_id == entry) & (holds.c.case_ref == case)
-    held = {
-        row.source: row.state for row in connection.execute(sa.select(holds.c.source, holds.c.state).where(of_case))
-    }
-    if State.WITHDRAWN in held.values() and not force:  # whichever source it came from then
-        return False
-    if source not in held:
-        values = {"entry_id": entry, "case_ref": case, "source": source, "state": state, "since": now, "changed": now}
-        connection.execute(holds.insert().values(**values))
-    elif held[source] == State.WITHDRAWN:
-        this = of_case & (holds.c.source == source)
-        connection.execute(holds.update().where(this).values(state=state, changed=now))
-    # An active hold keeps its state: what a review confirmed or disputed, an import does not undo.
-    return True
-
-
-def _log(
-    connection: sa.Connection, now: str, action: str, actor: str, entry: int, case: str | None, reason: str | None
-) -> None:
-    values = {"at": now, "action": action, "actor": actor, "entry_id": entry, "case_ref": case, "reason": reason}
-    connection.execute(tables.events.insert().values(**values))
+    def _set_state(
+        self, state: State, case: Text, source: Text, entry_ids: Ids, reason: str, actor: Text,
+        early: Callable[[sa.Connection, int], None] | None = None,
+    ) -> int:  # fmt: skip
+        if case is None and entry_ids is None:
+            raise InputError("say what to change: a case (case=…, --case), entries (entry_ids=…, --entry), or both")
+        arguments.said(reason)
+        asked = None if entry_ids is None else sorted({int(one) for one in entry_ids})
+        with self._database.writing() as connection:
+            at, who = self._moment(connection), actor or arguments.user()
+            if early:
+                early(connection, at)
+            case_ids = None if case is None else records.case_ids(connection, case, source)
+            if early is None:
+                records.must_have_held(connection, case, case_ids, asked)
+            entries, cases = rules.change_all(connection, state, at, case_ids, asked)
+            ended = rules.end_cases(connection, case_ids, at) if state is State.WITHDRAWN and asked is None else 0
+            if len(entries) or ended or early:
+                journal.record(
+                    connection, at=at, action=_VERBS[state], actor=who, reason=reason,
+                    detail={"state": state.name.lower(), "case": case, "source": source, "whole": asked is None},
+                    entry_ids=entries, case_ids=cases if len(entries) else np.array(case_ids or [], np.int64),
+                )  # fmt: skip
+        return len(entries)

@@ -1,8 +1,13 @@
-"""The bank's tables. Truth lives here; snapshots are made from it."""
+"""The bank's tables. Truth lives here; snapshots are made from it.
+
+Times are whole microseconds since 1970 (UTC), states are ``State``. The same tables serve on SQLite and PostgreSQL.
+"""
 
 import sqlalchemy as sa
 
 metadata = sa.MetaData()
+
+Number = sa.BigInteger().with_variant(sa.Integer, "sqlite")  # SQLite numbers rows only in a column called INTEGER
 
 about = sa.Table(
     "about", metadata, sa.Column("key", sa.Text, primary_key=True), sa.Column("value", sa.Text, nullable=False)
@@ -11,34 +16,92 @@ about = sa.Table(
 entries = sa.Table(
     "entries",
     metadata,
-    sa.Column("id", sa.Integer, primary_key=True, autoincrement=True),
-    sa.Column("hash", sa.LargeBinary, nullable=False, unique=True),
+    sa.Column("id", Number, primary_key=True, autoincrement=True),
+    sa.Column("hash", sa.LargeBinary, unique=True),  # under encryption a keyed digest of it; NULL once it is erased
+    sa.Column("sealed", sa.LargeBinary),  # the hash under the bank's key, where there is one
+    sa.Column("profile", sa.Text, nullable=False),
     sa.Column("quality", sa.Integer),
-    sa.Column("first_seen", sa.Text, nullable=False),
+    sa.Column("first_seen", Number, nullable=False),
     sqlite_autoincrement=True,  # an id is never given to a second hash
+)
+
+cases = sa.Table(
+    "cases",
+    metadata,
+    sa.Column("id", Number, primary_key=True, autoincrement=True),
+    sa.Column("reference", sa.Text, nullable=False),
+    sa.Column("source", sa.Text, nullable=False),
+    sa.Column("region", sa.Text),
+    sa.Column("tags", sa.Text),  # a JSON list
+    sa.Column("first_seen", Number, nullable=False),
+    sa.Column("withdrawn", Number),  # when the whole case was: what comes later is refused
+    sa.UniqueConstraint("reference", "source"),
+    sqlite_autoincrement=True,
 )
 
 holds = sa.Table(
     "holds",
     metadata,
-    sa.Column("entry_id", sa.Integer, sa.ForeignKey("entries.id"), primary_key=True),
-    sa.Column("case_ref", sa.Text, primary_key=True),
-    sa.Column("source", sa.Text, primary_key=True),
+    sa.Column("entry_id", Number, sa.ForeignKey("entries.id"), primary_key=True),
+    sa.Column("case_id", Number, sa.ForeignKey("cases.id"), primary_key=True),
     sa.Column("state", sa.Integer, nullable=False),
-    sa.Column("since", sa.Text, nullable=False),
-    sa.Column("changed", sa.Text, nullable=False),
-    sa.Index("holds_by_case", "case_ref"),
+    sa.Column("since", Number, nullable=False),
+    sa.Column("changed", Number, nullable=False),
+    sa.Column("until", Number),
+    sa.Index("holds_by_case", "case_id"),
+    sa.Index(
+        "holds_that_end",
+        "until",
+        sqlite_where=sa.text("until IS NOT NULL"),
+        postgresql_where=sa.text("until IS NOT NULL"),
+    ),
+    sqlite_with_rowid=False,
+)
+
+refused = sa.Table(
+    "refused",
+    metadata,
+    # A keyed digest of a hash that a case has withdrawn, kept when the hash is not: it arrived later, or was erased.
+    sa.Column("mark", sa.LargeBinary, primary_key=True),
+    sa.Column("case_id", Number, sa.ForeignKey("cases.id"), primary_key=True),
+    sa.Column("since", Number, nullable=False),
+)
+
+allowed = sa.Table(
+    "allowed",
+    metadata,
+    sa.Column("id", Number, primary_key=True, autoincrement=True),
+    sa.Column("hash", sa.LargeBinary, nullable=False),
+    sa.Column("sealed", sa.LargeBinary),
+    sa.Column("radius", sa.Integer, nullable=False),
+    sa.Column("reason", sa.Text, nullable=False),
+    sa.Column("actor", sa.Text, nullable=False),
+    sa.Column("since", Number, nullable=False),
+    sa.Column("ended", Number),
+    sqlite_autoincrement=True,
 )
 
 events = sa.Table(
     "events",
     metadata,
-    sa.Column("id", sa.Integer, primary_key=True, autoincrement=True),
-    sa.Column("at", sa.Text, nullable=False),
+    sa.Column("number", Number, primary_key=True, autoincrement=False),  # 1, 2, 3 … without gaps
+    sa.Column("at", Number, nullable=False),
     sa.Column("action", sa.Text, nullable=False),
     sa.Column("actor", sa.Text, nullable=False),
-    sa.Column("entry_id", sa.Integer),
-    sa.Column("case_ref", sa.Text),
     sa.Column("reason", sa.Text),
-    sqlite_autoincrement=True,
+    sa.Column("detail", sa.Text, nullable=False),  # JSON
+    sa.Column("entry_ids", sa.LargeBinary, nullable=False),  # int64, little-endian
+    sa.Column("case_ids", sa.LargeBinary, nullable=False),  # one for each entry id
+    sa.Column("salt", sa.LargeBinary),  # of the commitment; NULL once one of its hashes is erased
+    sa.Column("commitment", sa.LargeBinary, nullable=False),  # SHA-256 of salt and hashes; empty where there are none
+    sa.Column("previous", sa.LargeBinary, nullable=False),  # digest of the event before
+    sa.Column("digest", sa.LargeBinary, nullable=False),
+)
+
+event_cases = sa.Table(
+    "event_cases",
+    metadata,
+    sa.Column("case_id", Number, primary_key=True),
+    sa.Column("event", Number, primary_key=True),
+    sqlite_with_rowid=False,
 )

@@ -1,18 +1,20 @@
 """``ncii-match bank``: create, fill, look at and change a bank."""
 
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.table import Table
-from rich.text import Text
 
-from ncii_match.cli.terminal import AlgorithmName, AsJson, Exit, Workers, emit, files_in, out, progress, say
+from ncii_match.cli import bank_look
+from ncii_match.cli.terminal import AlgorithmName, AsJson, Exit, Workers, active, counted, emit, files_in, progress, say
 from ncii_match.values import PDQ_MIN_QUALITY
 
 app = typer.Typer(
     no_args_is_help=True, rich_markup_mode=None, help="Create, fill, look at and change a bank of hashes."
 )
+
+app.add_typer(bank_look.app)
 
 BankDir = Annotated[Path, typer.Argument(metavar="BANK", help="The bank's directory.")]
 Case = Annotated[str, typer.Option("--case", help="Reference of the case that the hashes belong to.")]
@@ -52,8 +54,15 @@ def add_command(
     case: Case,
     source: Annotated[str, typer.Option(help="Who gave them: own, stopncii, i4c …")] = "own",
     state: Annotated[str, typer.Option(help="seed, confirmed or disputed.")] = "seed",
+    reason: Annotated[str | None, typer.Option(help="Why; kept in the history.")] = None,
+    region: Annotated[str | None, typer.Option(help="Where the case applies.")] = None,
+    tag: Annotated[list[str] | None, typer.Option("--tag", help="A mark of the case; may be repeated.")] = None,
+    until: Annotated[datetime | None, typer.Option(help="When the hold ends by itself (UTC).")] = None,
+    cap: Annotated[
+        int | None, typer.Option(min=0, help="Most hashes of one case, 0 for any number; 1000 by default.")
+    ] = None,
     force: Annotated[
-        bool, typer.Option("--force", help="Also take weak hashes (low quality) and re-open withdrawn ones.")
+        bool, typer.Option("--force", help="Also take weak and flat pictures, and what this case has withdrawn.")
     ] = False,
     publish: Publish = True,
     as_json: AsJson = False,
@@ -64,7 +73,8 @@ def add_command(
     Example: ncii-match bank add /srv/bank report-17/*.jpg --case R-17
     """
     from ncii_match.bank.exchange_files import read_hash_file
-    from ncii_match.bank.store import NOT_ADDED, Bank
+    from ncii_match.bank.holds import Addition
+    from ncii_match.bank.store import CASE_CAP, Bank
     from ncii_match.ingest import hash_batches
     from ncii_match.outcomes import Status
     from ncii_match.values import Hashes
@@ -86,81 +96,62 @@ def add_command(
             names += [f"{path}:{line}" for line in read.lines]
             refused += [(f"{path}:{one.line}", one.reason) for one in read.rejected]
         hashes = Hashes.concat(batches, bank.algorithm)
-        ids = bank.add(hashes, case=case, source=source, state=state, force=force)
-        for name, entry, status, quality in zip(names, ids, hashes.status, hashes.quality, strict=True):
-            if status != Status.OK:
+        end = None if until is None else until.astimezone(UTC)
+        additions = bank.add(
+            hashes, case=case, source=source, state=state, reason=reason, region=region, tags=tag or (), until=end,
+            force=force, cap=CASE_CAP if cap is None else cap or None,
+        )  # fmt: skip
+        judged = zip(names, additions.outcome, hashes.status, hashes.quality, strict=True)
+        for name, outcome, status, quality in judged:
+            if outcome == Addition.NO_HASH:
                 refused.append((name, Status(int(status)).reason))
-            elif entry == NOT_ADDED:
+            elif outcome == Addition.WEAK:
                 weak = f"quality {quality} is below {PDQ_MIN_QUALITY}; such a hash matches innocent pictures"
-                refused.append((name, weak if quality < PDQ_MIN_QUALITY else "withdrawn by this case before"))
-        added = int((ids != NOT_ADDED).sum())
+                refused.append((name, weak))
+            elif not Addition(int(outcome)).taken:
+                refused.append((name, Addition(int(outcome)).reason))
+        added, held = additions.count(Addition.ADDED), additions.count(Addition.HELD)
         number = bank.publish().number if publish and added else None
         if as_json:
             emit(
                 {
                     "case": case,
                     "added": added,
-                    "entry_ids": [int(one) for one in ids if one != NOT_ADDED],
-                    "refused": [{"input": name, "reason": reason} for name, reason in refused],
+                    "held_already": held,
+                    "entry_ids": [one for one in additions.entry_ids.tolist() if one >= 0],
+                    "refused": [{"input": name, "reason": why} for name, why in refused],
                     "snapshot": number,
                 }
             )
         else:
-            for name, reason in refused:
-                say(f"not added: {name}: {reason}")
-            say(f"Added {added} of {added + len(refused)} under case {case}; the bank has {len(bank)} active entries.")
+            for name, why in refused:
+                say(f"not added: {name}: {why}")
+            already = f" ({held} held already)" if held else ""
+            say(
+                f"Added {added} of {counted(added + held + len(refused), 'hash', 'hashes')}{already} "
+                f"under case {case}; {active(len(bank))}."
+            )
     if refused:
         raise typer.Exit(Exit.UNREADABLE)
 
 
-@app.command("list")
-def list_command(
-    bank_dir: BankDir,
-    case: Annotated[str | None, typer.Option("--case", help="Only this case.")] = None,
-    as_json: AsJson = False,
-) -> None:
-    """List every hold: entry, case, source, state, dates. Hashes are never shown.
-
-    Example: ncii-match bank list /srv/bank --case R-17
-    """
-    from ncii_match.bank.store import Bank
-
-    with Bank.open(bank_dir) as bank:
-        table = Table("entry", "case", "source", "state", "quality", "since", "changed", box=None)
-        rows = 0
-        for hold in bank.holds(case=case):
-            rows += 1
-            if as_json:
-                emit(
-                    {
-                        "entry_id": hold.entry_id,
-                        "case": hold.case,
-                        "source": hold.source,
-                        "state": hold.state.name.lower(),
-                        "quality": hold.quality,
-                        "since": hold.since,
-                        "changed": hold.changed,
-                    }
-                )
-            else:
-                quality = "" if hold.quality is None else str(hold.quality)
-                state = hold.state.name.lower()
-                row = (str(hold.entry_id), hold.case, hold.source, state, quality, hold.since[:16], hold.changed[:16])
-                table.add_row(*(Text(cell) for cell in row))
-        if not as_json:
-            if rows:
-                out.print(table)
-            say(f"{rows} holds; {len(bank)} entries are active.")
+Reason = Annotated[str, typer.Option("--reason", help="Why, in a few words; kept in the history.")]
+OneCase = Annotated[str | None, typer.Option("--case", help="Every hold of this case.")]
+OneSource = Annotated[str | None, typer.Option("--source", help="Only the case as this source gave it.")]
+SomeEntries = Annotated[list[int] | None, typer.Option("--entry", help="The holds on this entry; may be repeated.")]
 
 
 @app.command("withdraw")
 def withdraw_command(
     bank_dir: BankDir,
-    reason: Annotated[str, typer.Option(help="Why, in a few words; kept in the history.")],
-    case: Annotated[str | None, typer.Option("--case", help="End every hold of this case.")] = None,
-    entry: Annotated[
-        list[int] | None, typer.Option("--entry", help="End the holds of this entry; may be repeated.")
-    ] = None,
+    reason: Reason,
+    case: OneCase = None,
+    source: OneSource = None,
+    entry: SomeEntries = None,
+    unseen: Annotated[
+        bool,
+        typer.Option("--unseen", help="Remember it for a case that has not arrived yet; needs --case and --source."),
+    ] = False,
     publish: Publish = True,
     as_json: AsJson = False,
 ) -> None:
@@ -168,32 +159,207 @@ def withdraw_command(
 
     Example: ncii-match bank withdraw /srv/bank --case R-17 --reason "the person asked"
     """
+    _change("withdraw", "Ended", bank_dir, reason, case, source, entry, publish, as_json, unseen=unseen)
+
+
+@app.command("confirm")
+def confirm_command(
+    bank_dir: BankDir,
+    reason: Reason,
+    case: OneCase = None,
+    source: OneSource = None,
+    entry: SomeEntries = None,
+    publish: Publish = True,
+    as_json: AsJson = False,
+) -> None:
+    """Mark holds as reviewed and upheld: the default policy then blocks what matches.
+
+    Example: ncii-match bank confirm /srv/bank --case R-17 --reason "reviewed by ann"
+    """
+    _change("confirm", "Confirmed", bank_dir, reason, case, source, entry, publish, as_json)
+
+
+@app.command("dispute")
+def dispute_command(
+    bank_dir: BankDir,
+    reason: Reason,
+    case: OneCase = None,
+    source: OneSource = None,
+    entry: SomeEntries = None,
+    publish: Publish = True,
+    as_json: AsJson = False,
+) -> None:
+    """Mark holds as contested: what matches is for review, not blocked.
+
+    Example: ncii-match bank dispute /srv/bank --entry 12 --reason "appeal 3"
+    """
+    _change("dispute", "Disputed", bank_dir, reason, case, source, entry, publish, as_json)
+
+
+def _change(
+    what: str, done: str, bank_dir: Path, reason: str, case: str | None, source: str | None, entry: list[int] | None,
+    publish: bool, as_json: bool, **more: bool,
+) -> None:  # fmt: skip
     from ncii_match.bank.store import Bank
 
     with Bank.open(bank_dir) as bank:
-        ended = bank.withdraw(case=case, entry_ids=entry, reason=reason)
-        number = bank.publish().number if publish and ended else None
+        changed = getattr(bank, what)(case=case, source=source, entry_ids=entry, reason=reason, **more)
+        number = bank.publish().number if publish and changed else None
         if as_json:
-            emit({"case": case, "entries": entry, "holds_ended": ended, "active": len(bank), "snapshot": number})
-        elif ended:
-            say(f"Ended {ended} holds; the bank has {len(bank)} active entries.")
+            emit({"case": case, "entries": entry, "holds_changed": changed, "active": len(bank), "snapshot": number})
+            return
+        if changed:
+            say(f"{done} {counted(changed, 'hold')}; {active(len(bank))}.")
+        elif more.get("unseen"):
+            say("Nothing of it is here yet; what arrives later is refused.")
         else:
-            say("These holds were ended before; nothing changed.")
-        if not publish and not as_json:
-            say(f"Readers still match them until: ncii-match bank publish {bank_dir}")
+            say("The holds were so before; nothing changed.")
+        if changed and not publish:
+            say(f"Readers see it after: ncii-match bank publish {bank_dir}")
+
+
+@app.command("allow")
+def allow_command(
+    bank_dir: BankDir,
+    places: Annotated[
+        list[Path], typer.Argument(metavar="PICTURE|HASHES.txt...", help="Pictures, or .txt/.csv files of hashes.")
+    ],
+    reason: Reason,
+    radius: Annotated[int, typer.Option(min=0, help="Bits within which a picture is taken for this one.")] = 0,
+    publish: Publish = True,
+    as_json: AsJson = False,
+) -> None:
+    """Put innocent pictures on the allow list: they never match, whatever they are near to.
+
+    Example: ncii-match bank allow /srv/bank logo.png --radius 8 --reason "the site's own logo"
+    """
+    from ncii_match.bank.exchange_files import read_hash_file
+    from ncii_match.bank.store import Bank
+    from ncii_match.ingest import hash_images
+    from ncii_match.outcomes import Status
+    from ncii_match.values import Hashes
+
+    with Bank.open(bank_dir) as bank:
+        files = files_in(places)
+        lists = [path for path in files if path.suffix.lower() in (".txt", ".csv")]
+        read = [read_hash_file(path, bank.algorithm) for path in lists]
+        pictures = hash_images([path for path in files if path not in set(lists)], bank.algorithm)
+        hashes = Hashes.concat([pictures, *(one.hashes for one in read)], bank.algorithm)
+        usable = hashes.status == Status.OK
+        unread = len(hashes) - int(usable.sum()) + sum(len(one.rejected) for one in read)
+        ids = bank.allow(hashes[usable], radius=radius, reason=reason) if usable.any() else []
+        number = bank.publish().number if publish and ids else None
+        if as_json:
+            emit({"allowed": ids, "radius": radius, "unreadable": unread, "snapshot": number})
+        else:
+            say(f"Allowed {counted(len(ids), 'hash', 'hashes')} within {counted(radius, 'bit')}.")
+            if unread:
+                say(f"{unread} could not be read and were left out.")
+    if unread:
+        raise typer.Exit(Exit.UNREADABLE)
+
+
+@app.command("disallow")
+def disallow_command(
+    bank_dir: BankDir,
+    row: Annotated[list[int], typer.Option("--row", help="A row of the allow list; may be repeated.")],
+    reason: Reason,
+    publish: Publish = True,
+    as_json: AsJson = False,
+) -> None:
+    """Take hashes off the allow list again.
+
+    Example: ncii-match bank disallow /srv/bank --row 3 --reason "it was no logo"
+    """
+    from ncii_match.bank.store import Bank
+
+    with Bank.open(bank_dir) as bank:
+        ended = bank.disallow(row, reason=reason)
+        number = bank.publish().number if publish and ended else None
+    if as_json:
+        emit({"ended": ended, "snapshot": number})
+    else:
+        say(f"Took {counted(ended, 'hash', 'hashes')} off the allow list.")
+
+
+SigningKey = Annotated[
+    Path | None, typer.Option("--signing-key", help="Key file of 'bank keys'; NCII_MATCH_SIGNING_KEY by default.")
+]
 
 
 @app.command("publish")
-def publish_command(bank_dir: BankDir, as_json: AsJson = False) -> None:
+def publish_command(
+    bank_dir: BankDir,
+    signing_key: SigningKey = None,
+    workers: Workers = None,
+    as_json: AsJson = False,
+) -> None:
     """Make the present state of the bank what readers see.
 
     Example: ncii-match bank publish /srv/bank
     """
     from ncii_match.bank.store import Bank
+    from ncii_match.ingest import available_cores
 
     with Bank.open(bank_dir) as bank:
-        snapshot = bank.publish()
+        snapshot = bank.publish(signing_key=signing_key, workers=workers or available_cores())
     if as_json:
         emit({"snapshot": snapshot.number, "entries": len(snapshot), "created_at": snapshot.created_at.isoformat()})
     else:
-        say(f"Published snapshot {snapshot.number} with {len(snapshot)} entries.")
+        say(f"Published snapshot {snapshot.number} with {counted(len(snapshot), 'entry', 'entries')}.")
+
+
+@app.command("compact")
+def compact_command(
+    bank_dir: BankDir, signing_key: SigningKey = None, workers: Workers = None, as_json: AsJson = False
+) -> None:
+    """Erase withdrawn hashes from every file of the bank, and publish a fresh base.
+
+    Example: ncii-match bank compact /srv/bank
+    """
+    from ncii_match.bank.store import Bank
+    from ncii_match.ingest import available_cores
+
+    with Bank.open(bank_dir) as bank:
+        erased = bank.compact(signing_key=signing_key, workers=workers or available_cores())
+        if as_json:
+            emit({"erased": erased, "active": len(bank)})
+        else:
+            say(f"Erased {counted(erased, 'hash', 'hashes')}; {active(len(bank))}.")
+
+
+@app.command("keys")
+def keys_command(
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="Where to put the two files.")],
+    as_json: AsJson = False,
+) -> None:
+    """Make a pair of keys: one to sign snapshots with, one by which readers trust them.
+
+    Example: ncii-match bank keys /etc/ncii-match
+    """
+    from ncii_match.bank.manifest import make_keys
+
+    private, public = make_keys(directory)
+    if as_json:
+        emit({"signing_key": str(private), "trusted_key": str(public)})
+    else:
+        say(f"Sign with {private} (keep it where the bank is written); give {public} to every reader.")
+
+
+@app.command("upgrade")
+def upgrade_command(bank_dir: BankDir, as_json: AsJson = False) -> None:
+    """Bring the tables of an older version up to date; all or nothing.
+
+    Example: ncii-match bank upgrade /srv/bank
+    """
+    from ncii_match.bank import database, schema
+
+    opened = database.existing(bank_dir)
+    try:
+        schema.create(opened)
+    finally:
+        opened.close()
+    if as_json:
+        emit({"bank": str(bank_dir), "format": schema.REVISION})
+    else:
+        say(f"{bank_dir} has the format of this version.")

@@ -72,6 +72,16 @@ def say(text: str) -> None:
     err.print(text, soft_wrap=True)
 
 
+def counted(number: int, one: str, many: str | None = None) -> str:
+    """A number with its noun: 1 hold, 2 holds."""
+    return f"{number:,} {one if number == 1 else many or one + 's'}"
+
+
+def active(entries: int) -> str:
+    """How many entries match."""
+    return f"the bank has {counted(entries, 'active entry', 'active entries')}"
+
+
 def emit(value: dict[str, Any]) -> None:
     """One JSON object on a line of its own."""
     sys.stdout.write(json.dumps(value) + "\n")

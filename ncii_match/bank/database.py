@@ -1,0 +1,153 @@
+"""The connection to the truth: SQLite in the bank's directory, or a PostgreSQL database that it names.
+
+One writer at a time: SQLite by ``BEGIN IMMEDIATE``, PostgreSQL by an advisory lock for the length of the transaction.
+Every change is on the disk when its transaction ends.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+
+from ncii_match.bank import tables
+from ncii_match.errors import BankError, BankFormatError, BankLockedError, InputError
+
+DATABASE = "bank.sqlite"
+ADDRESS = "database.url"
+"""A file in the bank's directory that names another database, as SQLAlchemy writes it."""
+
+LOCK_SECONDS = 10.0
+"""How long a writer waits for another one."""
+
+WRITER = 0x6E636969
+"""The advisory lock that PostgreSQL's writers take."""
+
+MOST_CACHE_KIB = 65_536
+
+
+class Database:
+    """Transactions on one bank's tables."""
+
+    def __init__(self, path: Path, url: sa.URL | None) -> None:
+        self.path = path
+        self._engine = _sqlite(path) if url is None else _postgresql(url)
+
+    @property
+    def is_sqlite(self) -> bool:
+        """Whether the truth is the file in the bank's directory."""
+        return self._engine.dialect.name == "sqlite"
+
+    def close(self) -> None:
+        """Let go of the files."""
+        self._engine.dispose()
+
+    @contextmanager
+    def reading(self) -> Iterator[sa.Connection]:
+        """A consistent view of the tables; never waits for a writer."""
+        with self._explained(), self._engine.connect() as connection:
+            connection.exec_driver_sql("BEGIN" if self.is_sqlite else "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+            yield connection
+
+    @contextmanager
+    def writing(self) -> Iterator[sa.Connection]:
+        """One transaction, all or nothing. Raises BankLockedError when another writer does not finish in time."""
+        with self._explained(), self._engine.connect() as connection:
+            if self.is_sqlite:
+                connection.exec_driver_sql("BEGIN IMMEDIATE")
+            else:
+                connection.exec_driver_sql(f"SET LOCAL lock_timeout = {int(LOCK_SECONDS * 1000)}")
+                connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({WRITER})")
+            try:
+                yield connection
+            except BaseException:
+                connection.rollback()
+                raise
+            connection.commit()
+
+    @contextmanager
+    def alone(self) -> Iterator[Any]:
+        """A plain connection outside any transaction, for what cannot be done inside one (VACUUM)."""
+        with self._explained(), self._engine.connect() as connection:
+            yield connection.execution_options(isolation_level="AUTOCOMMIT")
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        try:
+            yield
+        except sa.exc.DBAPIError as error:
+            told = str(error.orig).strip().partition("\n")[0]
+            if "locked" in told or "lock timeout" in told or "busy" in told:
+                raise BankLockedError(f"another process is writing to {self.path}; try again in a moment") from None
+            raise BankError(f"the database of {self.path} refused: {told}") from None
+
+
+def create(path: Path, url: str | None) -> Database:
+    """Make the place for the tables, without any. Raises BankError when the directory is taken."""
+    if (path / DATABASE).exists() or (path / ADDRESS).exists():
+        raise BankError(f"{path} is a bank already; open it, or create the new one elsewhere")
+    try:
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise BankError(f"{path} cannot be made a directory: {error.strerror}") from None
+    if any(path.iterdir()):
+        raise BankError(f"{path} is not empty; create the bank in a directory of its own")
+    path.chmod(0o700)
+    parsed = None if url is None else _parsed(url)
+    if url is None:
+        (path / DATABASE).touch(0o600)
+    else:
+        (path / ADDRESS).touch(0o600)
+        (path / ADDRESS).write_text(url + "\n")
+    database = Database(path, parsed)
+    with database.alone() as connection:
+        taken = sa.inspect(connection).has_table(tables.about.name)
+    if taken:
+        raise BankError(f"the database of {path} holds a bank already; give each bank a database of its own")
+    return database
+
+
+def existing(path: Path) -> Database:
+    """Open what ``create`` made. Raises BankFormatError when there is nothing."""
+    if (path / ADDRESS).is_file():
+        return Database(path, _parsed((path / ADDRESS).read_text().strip()))
+    if not (path / DATABASE).is_file():
+        raise BankFormatError(f"{path} has neither {DATABASE} nor {ADDRESS}")
+    return Database(path, None)
+
+
+def _parsed(url: str) -> sa.URL:
+    try:
+        parsed = sa.make_url(url)
+    except sa.exc.ArgumentError:
+        raise InputError("the database address cannot be read; write it like postgresql://user@host/name") from None
+    if not parsed.drivername.startswith("postgresql"):
+        raise InputError(f"the database is {parsed.drivername}; choose PostgreSQL, or none for SQLite in the directory")
+    return parsed.set(drivername="postgresql+psycopg")
+
+
+def _sqlite(path: Path) -> sa.Engine:
+    address = sa.URL.create("sqlite", database=str(path / DATABASE))  # not as text: a path may hold ? and %
+    engine = sa.create_engine(address, connect_args={"timeout": LOCK_SECONDS})
+
+    @sa.event.listens_for(engine, "connect")
+    def configure(connection: Any, _record: object) -> None:
+        connection.isolation_level = None  # we say BEGIN IMMEDIATE ourselves
+        cursor = connection.cursor()
+        cursor.execute("PRAGMA journal_mode=WAL")
+        cursor.execute("PRAGMA synchronous=FULL")
+        cursor.execute("PRAGMA foreign_keys=ON")
+        cursor.execute("PRAGMA secure_delete=ON")
+        cursor.execute(f"PRAGMA cache_size=-{MOST_CACHE_KIB}")
+        cursor.execute("PRAGMA temp_store=MEMORY")  # hashes must not reach another directory
+        cursor.close()
+
+    return engine
+
+
+def _postgresql(url: sa.URL) -> sa.Engine:
+    try:
+        return sa.create_engine(url)
+    except ModuleNotFoundError:
+        raise BankError("PostgreSQL needs its driver; run: pip install 'ncii-match[postgresql]'") from None

@@ -1,0 +1,304 @@
+"""The rules of holds, inside one transaction: who holds what, and what a case that withdrew may not do.
+
+One hash may be held by many cases; it matches while one hold is active. An active hold keeps its state when the same
+case adds the hash again: what a review decided, an import does not undo. What a case has withdrawn it may add again
+only when it is forced, in whatever order addition and withdrawal arrive, and after the hash itself was erased.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import IntEnum
+
+import numpy as np
+import sqlalchemy as sa
+from numpy.typing import NDArray
+from sqlalchemy.dialects.postgresql import insert as insert_on_postgresql
+from sqlalchemy.dialects.sqlite import insert as insert_on_sqlite
+
+from ncii_match.bank import tables
+from ncii_match.outcomes import State
+
+AT_ONCE = 500
+"""Ids in one statement; SQLite allows 999 in old builds."""
+
+
+class Addition(IntEnum):
+    """What became of one row that was to be added."""
+
+    ADDED = 0
+    HELD = 1
+    NO_HASH = 2
+    WEAK = 3
+    DEGENERATE = 4
+    WITHDRAWN = 5
+    OVER_CAP = 6
+
+    @property
+    def taken(self) -> bool:
+        """Whether the case holds the hash now."""
+        return self in (Addition.ADDED, Addition.HELD)
+
+    @property
+    def reason(self) -> str:
+        """One sentence for a person."""
+        return _REASONS[self]
+
+
+_REASONS = {
+    Addition.ADDED: "The case holds it now.",
+    Addition.HELD: "The case held it already.",
+    Addition.NO_HASH: "There is no hash: the picture could not be read.",
+    Addition.WEAK: "The picture's quality is too low; such a hash matches innocent pictures.",
+    Addition.DEGENERATE: "It is the hash of a flat or templated picture; it would match innocent pictures.",
+    Addition.WITHDRAWN: "This case has withdrawn it.",
+    Addition.OVER_CAP: "The case holds as many hashes as one case may.",
+}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Rows:
+    """What is to be added, one row for each (hash, case).
+
+    keys : what the bank looks hashes up by. sealed : the encrypted hashes, or None. marks : keyed digests, or None when
+    nothing was ever withdrawn unseen. profiles : profile of each. qualities : 0..100 or None. case_ids : int64 [n].
+    untils : microseconds since 1970, or None, for each.
+    """
+
+    keys: list[bytes]
+    sealed: list[bytes] | None
+    marks: list[bytes] | None
+    profiles: list[str]
+    qualities: list[int | None]
+    case_ids: NDArray[np.int64]
+    untils: list[int | None]
+
+
+_batch_metadata = sa.MetaData()
+_batch = sa.Table(
+    "batch",
+    _batch_metadata,
+    sa.Column("row", tables.Number, primary_key=True, autoincrement=False),
+    sa.Column("hash", sa.LargeBinary, nullable=False),
+    sa.Column("sealed", sa.LargeBinary),
+    sa.Column("mark", sa.LargeBinary),
+    sa.Column("profile", sa.Text),
+    sa.Column("quality", sa.Integer),
+    sa.Column("case_id", tables.Number),
+    sa.Column("until", tables.Number),
+    sa.Column("entry_id", tables.Number),
+    sa.Column("outcome", sa.Integer, nullable=False),
+    prefixes=["TEMPORARY"],
+)
+
+
+def case_id(
+    connection: sa.Connection,
+    reference: str,
+    source: str,
+    at: int,
+    *,
+    region: str | None = None,
+    tags: str | None = None,
+) -> int:
+    """The case's id; made when there is none. Region and tags are taken over when given."""
+    cases = tables.cases
+    this = (cases.c.reference == reference) & (cases.c.source == source)
+    more = {key: value for key, value in (("region", region), ("tags", tags)) if value is not None}
+    found = connection.execute(sa.select(cases.c.id).where(this)).scalar_one_or_none()
+    if found is not None:
+        if more:
+            connection.execute(cases.update().where(this).values(**more))
+        return int(found)
+    made = connection.execute(cases.insert().values(reference=reference, source=source, first_seen=at, **more))
+    return int(made.inserted_primary_key[0])  # type: ignore[index]
+
+
+def add(
+    connection: sa.Connection, rows: Rows, *, state: State, at: int, force: bool, cap: int | None
+) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
+    """Make the holds; entry ids (-1 where not taken) and ``Addition`` of each row."""
+    n = len(rows.keys)
+    first_of: dict[tuple[bytes, int], int] = {}
+    twin = [
+        first_of.setdefault((key, case), row)
+        for row, (key, case) in enumerate(zip(rows.keys, rows.case_ids.tolist(), strict=True))
+    ]
+    _fill(connection, rows, [row for row in range(n) if twin[row] == row])
+    _find_entries(connection)
+    _mark_held(connection)
+    if not force:
+        _mark_withdrawn(connection, marks=rows.marks is not None)
+    if cap is not None:
+        _mark_over_cap(connection, cap)
+    _make_entries(connection, at)
+    _find_entries(connection)
+    _make_holds(connection, state, at)
+    if force:
+        _forget_withdrawals(connection)
+    ids, outcome = np.full(n, -1, np.int64), np.empty(n, np.uint8)
+    for row, entry, became in connection.execute(sa.select(_batch.c.row, _batch.c.entry_id, _batch.c.outcome)):
+        outcome[row] = became
+        if Addition(became).taken:
+            ids[row] = entry
+    _batch.drop(connection)
+    for row, first in enumerate(twin):
+        if first != row:  # the same hash twice in one batch, under one case
+            ids[row] = ids[first]
+            outcome[row] = Addition.HELD if outcome[first] == Addition.ADDED else outcome[first]
+    return ids, outcome
+
+
+def _fill(connection: sa.Connection, rows: Rows, chosen: list[int]) -> None:
+    _batch.create(connection)
+    sealed, marks, cases = rows.sealed, rows.marks, rows.case_ids.tolist()
+    values = [
+        {
+            "row": row,
+            "hash": rows.keys[row],
+            "sealed": None if sealed is None else sealed[row],
+            "mark": None if marks is None else marks[row],
+            "profile": rows.profiles[row],
+            "quality": rows.qualities[row],
+            "case_id": cases[row],
+            "until": rows.untils[row],
+            "entry_id": None,
+            "outcome": int(Addition.ADDED),
+        }
+        for row in chosen
+    ]
+    if values:
+        connection.execute(_batch.insert(), values)
+
+
+def _find_entries(connection: sa.Connection) -> None:
+    entries = tables.entries
+    known = sa.select(entries.c.id).where(entries.c.hash == _batch.c.hash).scalar_subquery()
+    connection.execute(_batch.update().where(_batch.c.entry_id.is_(None)).values(entry_id=known))
+
+
+def _outcome(connection: sa.Connection, where: sa.ColumnElement[bool], outcome: Addition) -> None:
+    undecided = _batch.c.outcome == Addition.ADDED
+    connection.execute(_batch.update().where(undecided & where).values(outcome=int(outcome)))
+
+
+def _mark_held(connection: sa.Connection) -> None:
+    holds = tables.holds
+    held = (holds.c.entry_id == _batch.c.entry_id) & (holds.c.case_id == _batch.c.case_id)
+    _outcome(connection, sa.exists().where(held & (holds.c.state != State.WITHDRAWN)), Addition.HELD)
+
+
+def _mark_withdrawn(connection: sa.Connection, *, marks: bool) -> None:
+    """What the same case reference has withdrawn, whichever source it came from then."""
+    holds, other, own = tables.holds, tables.cases.alias("other"), tables.cases.alias("own")
+    same = (own.c.id == _batch.c.case_id) & (other.c.reference == own.c.reference)
+    _outcome(connection, sa.exists().where(same & other.c.withdrawn.is_not(None)), Addition.WITHDRAWN)
+    ended = (holds.c.entry_id == _batch.c.entry_id) & (holds.c.case_id == other.c.id)
+    _outcome(connection, sa.exists().where(same & ended & (holds.c.state == State.WITHDRAWN)), Addition.WITHDRAWN)
+    if marks:
+        refused = tables.refused
+        marked = (refused.c.mark == _batch.c.mark) & (refused.c.case_id == other.c.id)
+        _outcome(connection, sa.exists().where(same & marked), Addition.WITHDRAWN)
+
+
+def _mark_over_cap(connection: sa.Connection, cap: int) -> None:
+    holds = tables.holds
+    wanted = connection.execute(
+        sa.select(_batch.c.row, _batch.c.case_id).where(_batch.c.outcome == Addition.ADDED).order_by(_batch.c.row)
+    ).all()
+    held: dict[int, int] = {}
+    cases = sorted({case for _, case in wanted})
+    for some in slices(cases):
+        active = holds.c.case_id.in_(some) & (holds.c.state != State.WITHDRAWN)
+        counted = sa.select(holds.c.case_id, sa.func.count()).where(active).group_by(holds.c.case_id)
+        held.update((case, count) for case, count in connection.execute(counted))
+    over = []
+    for row, case in wanted:
+        held[case] = held.get(case, 0) + 1
+        if held[case] > cap:
+            over.append(row)
+    for some in slices(over):
+        _outcome(connection, _batch.c.row.in_(some), Addition.OVER_CAP)
+
+
+def _make_entries(connection: sa.Connection, at: int) -> None:
+    columns = ["hash", "sealed", "profile", "quality", "first_seen"]
+    new = (_batch.c.outcome == Addition.ADDED) & _batch.c.entry_id.is_(None)
+    chosen = (
+        sa.select(_batch.c.hash, _batch.c.sealed, _batch.c.profile, _batch.c.quality, sa.literal(at, tables.Number))
+        .where(new)
+        .order_by(_batch.c.row)
+    )
+    connection.execute(_insert(connection, tables.entries).from_select(columns, chosen).on_conflict_do_nothing())
+
+
+def _make_holds(connection: sa.Connection, state: State, at: int) -> None:
+    holds = tables.holds
+    columns = ["entry_id", "case_id", "state", "since", "changed", "until"]
+    moment = sa.literal(at, tables.Number)
+    chosen = sa.select(
+        _batch.c.entry_id, _batch.c.case_id, sa.literal(int(state), sa.Integer), moment, moment, _batch.c.until
+    ).where(_batch.c.outcome == Addition.ADDED)
+    made = _insert(connection, holds).from_select(columns, chosen)
+    again = {"state": made.excluded.state, "changed": made.excluded.changed, "until": made.excluded.until}
+    connection.execute(made.on_conflict_do_update(index_elements=["entry_id", "case_id"], set_=again))
+
+
+def _forget_withdrawals(connection: sa.Connection) -> None:
+    """A forced addition takes back what its case had withdrawn."""
+    added = sa.select(_batch.c.case_id).where(_batch.c.outcome == Addition.ADDED)
+    own = sa.select(tables.cases.c.reference).where(tables.cases.c.id.in_(added))
+    same = tables.cases.c.reference.in_(own)
+    connection.execute(tables.cases.update().where(same).values(withdrawn=None))
+    family = sa.select(tables.cases.c.id).where(same)
+    marks = sa.select(_batch.c.mark).where(_batch.c.outcome == Addition.ADDED)
+    refused = tables.refused
+    connection.execute(refused.delete().where(refused.c.case_id.in_(family) & refused.c.mark.in_(marks)))
+
+
+def _insert(connection: sa.Connection, table: sa.Table):  # type: ignore[no-untyped-def]  # noqa: ANN202
+    return insert_on_sqlite(table) if connection.dialect.name == "sqlite" else insert_on_postgresql(table)
+
+
+def slices(ids: list[int]) -> list[list[int]]:
+    """Pieces short enough for one SQL statement."""
+    return [ids[first : first + AT_ONCE] for first in range(0, len(ids), AT_ONCE)]
+
+
+def change(
+    connection: sa.Connection, state: State, at: int, chosen: sa.ColumnElement[bool]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Give the chosen active holds another state; entry and case ids of those that changed."""
+    holds = tables.holds
+    ending = chosen & holds.c.state.not_in([state, State.WITHDRAWN])
+    changed = (
+        holds.update().where(ending).values(state=int(state), changed=at).returning(holds.c.entry_id, holds.c.case_id)
+    )
+    found = np.array(connection.execute(changed).all(), np.int64).reshape(-1, 2)
+    found = found[np.lexsort((found[:, 1], found[:, 0]))]
+    return np.ascontiguousarray(found[:, 0]), np.ascontiguousarray(found[:, 1])
+
+
+def change_all(
+    connection: sa.Connection, state: State, at: int, case_ids: list[int] | None, entry_ids: list[int] | None
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """``change`` for the holds of some cases, on some entries, or both; None for all."""
+    changed = [change(connection, state, at, chosen) for chosen in selections(case_ids, entry_ids)]
+    nothing = np.empty(0, np.int64)
+    return np.concatenate([nothing, *(one for one, _ in changed)]), np.concatenate(
+        [nothing, *(one for _, one in changed)]
+    )
+
+
+def selections(case_ids: list[int] | None, entry_ids: list[int] | None) -> Iterator[sa.ColumnElement[bool]]:
+    """Conditions on holds, each short enough for one statement, that choose those of the cases and the entries."""
+    table = tables.holds.c
+    in_cases = sa.true() if case_ids is None else table.case_id.in_(case_ids)
+    for some in [None] if entry_ids is None else slices(entry_ids):
+        yield in_cases if some is None else in_cases & table.entry_id.in_(some)
+
+
+def end_cases(connection: sa.Connection, case_ids: list[int] | None, at: int) -> int:
+    """Mark whole cases as withdrawn, so that what arrives for them later is refused; how many were not yet."""
+    cases = tables.cases
+    open_ones = cases.c.id.in_(case_ids or []) & cases.c.withdrawn.is_(None)
+    return connection.execute(cases.update().where(open_ones).values(withdrawn=at)).rowcount

@@ -1,0 +1,235 @@
+"""Making snapshots. A base holds every active entry and its index; later snapshots add a delta to it.
+
+``snapshots/<number>/`` has the manifest and the delta, ``bases/<number>/`` a base. Everything reaches the disk before
+``CURRENT`` is replaced, in one step. Readers hold a shared lock on the manifest they use, and what they use stays.
+"""
+
+import contextlib
+import fcntl
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import UTC, datetime
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import sqlalchemy as sa
+from numpy.typing import NDArray
+
+from ncii_match.bank import journal, manifest, segment, tables
+from ncii_match.bank.manifest import Manifest
+from ncii_match.bank.segment import Segment
+from ncii_match.errors import BankError, BankLockedError, NciiMatchError
+from ncii_match.index import build_index, saved
+from ncii_match.values import Algorithm, Hashes
+
+CURRENT = "CURRENT"
+"""The one pointer file of a bank: the number of the snapshot to read, as text."""
+
+MOST_IN_DELTA = 1 << 15
+"""Entries in a delta beyond which a new base is made: each search compares with all of them, some 10 microseconds."""
+
+ALLOWED = {"allowed_hashes.u8": "u1", "allowed_radii.u16": "<u2"}
+
+
+@contextmanager
+def publishing(bank: Path) -> Iterator[None]:
+    """One publisher at a time, without holding up those who write to the database."""
+    descriptor = os.open(bank / "publish.lock", os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        raise BankLockedError(f"another process is publishing {bank}; try again in a moment") from None
+    try:
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def pointer(bank: Path) -> int | None:
+    """The number that ``CURRENT`` names; None when there is none that can be read."""
+    try:
+        text = (bank / CURRENT).read_text("ascii").strip()
+    except (OSError, UnicodeDecodeError):
+        return None
+    return int(text) if text.isdecimal() else None
+
+
+def last_manifest(bank: Path) -> Manifest | None:
+    """The current snapshot's manifest when its base can be built upon."""
+    number = pointer(bank)
+    if number is None:
+        return None
+    path = bank / "snapshots" / f"{number:06d}" / manifest.NAME
+    try:
+        found = Manifest.parse(path.read_bytes(), path.parent)
+    except (OSError, NciiMatchError):
+        return None
+    return None if saved.check_files(bank / found.base, found.base_files, verify=False) else found
+
+
+def changed_since(connection: sa.Connection, event: int) -> NDArray[np.int64]:
+    """Entries, rising, whose holds any later event is about."""
+    later = sa.select(tables.events.c.entry_ids).where(tables.events.c.number > event)
+    parts = [np.frombuffer(ids, "<i8") for (ids,) in connection.execute(later) if ids]
+    return np.unique(np.concatenate([np.empty(0, np.int64), *parts])).astype(np.int64)
+
+
+class Draft:
+    """A snapshot being written. ``write`` puts its files on the disk; ``show`` makes it the current one."""
+
+    def __init__(self, bank: Path, algorithm: Algorithm, unseal: Callable[[bytes, bytes | None], bytes]) -> None:
+        self.bank, self.algorithm, self._unseal = bank, algorithm, unseal
+        self.number = _next_number(bank)
+        self.path = bank / "snapshots" / f"{self.number:06d}"
+
+    def write(self, connection: sa.Connection, *, full: bool, workers: int) -> Manifest:
+        """Everything but the signature and the pointer, from one consistent view of the tables."""
+        before = None if full else last_manifest(self.bank)
+        head, digest = journal.head(connection)
+        if before is not None:
+            changed = changed_since(connection, before.base_journal)
+            base_ids = np.fromfile(self.bank / before.base / "index" / "entry_ids.i64", "<i8")
+            if len(changed) > max(MOST_IN_DELTA, len(base_ids) // 100):
+                before = None
+        for name in ("snapshots", "bases"):
+            (self.bank / name).mkdir(mode=0o700, exist_ok=True)
+        draft = self._fresh(self.path)
+        if before is None:
+            made = self._write_base(connection, head, workers)
+            delta, removed = _nothing(self.algorithm), np.empty(0, np.int64)
+            active = made.count
+        else:
+            made = before
+            slices = [changed[first : first + 500].tolist() for first in range(0, len(changed), 500)]
+            delta = segment.select(connection, self.algorithm, self._unseal, slices)
+            removed = np.intersect1d(changed, base_ids, assume_unique=True)
+            active = len(base_ids) - len(removed) + len(delta)
+        files = segment.write(draft, delta)
+        more = {"removed.i64": removed.astype("<i8"), **_allowed(connection, self.algorithm, self._unseal)}
+        for name, array in more.items():
+            files[name] = saved.write_private(draft / name, array.reshape(-1).view(np.uint8).data)
+        return replace(
+            made, number=self.number, created_at=datetime.now(UTC), algorithm=self.algorithm, count=active,
+            journal=(head, digest.hex()), files=files,
+        )  # fmt: skip
+
+    def show(self, made: Manifest, signing_key: str | PathLike[str] | None) -> None:
+        """Make it what readers see."""
+        draft, content = self.path.with_suffix(".draft"), made.to_bytes()
+        saved.write_private(draft / manifest.NAME, content)
+        if signing_key is not None:
+            saved.write_private(draft / manifest.SIGNATURE, manifest.sign(content, signing_key))
+        saved.sync_directory(draft)
+        draft.rename(self.path)
+        saved.sync_directory(self.path.parent)
+        point_at(self.bank, self.number)
+
+    def _write_base(self, connection: sa.Connection, head: int, workers: int) -> Manifest:
+        base = segment.select(connection, self.algorithm, self._unseal, None)
+        path = self.bank / "bases" / f"{self.number:06d}"
+        draft = self._fresh(path)
+        index = build_index(base.entry_ids, Hashes(self.algorithm, base.bits), workers=workers)
+        index.save(draft / "index")
+        files = segment.write(draft, base, leave_out=segment.IN_INDEX)
+        for file in sorted((draft / "index").iterdir()):
+            files[f"index/{file.name}"] = saved.describe_file(file)
+        saved.sync_directory(draft)
+        draft.rename(path)
+        saved.sync_directory(path.parent)
+        return Manifest(
+            self.number, datetime.now(UTC), self.algorithm, len(base), (head, ""), f"bases/{path.name}", head, files, {}
+        )
+
+    @staticmethod
+    def _fresh(path: Path) -> Path:
+        draft = path.with_suffix(".draft")
+        shutil.rmtree(draft, ignore_errors=True)  # left by a publication that was cut off
+        draft.mkdir(mode=0o700)
+        return draft
+
+
+def _nothing(algorithm: Algorithm) -> Segment:
+    return Segment(
+        np.empty(0, np.int64), np.empty((0, algorithm.nbytes), np.uint8), np.zeros(1, np.int64), np.empty(0, np.uint32),
+        np.empty(0, np.uint8), np.empty(0, np.int64), np.zeros(1, np.int64), np.empty(0, np.uint8),
+    )  # fmt: skip
+
+
+def _allowed(
+    connection: sa.Connection, algorithm: Algorithm, unseal: Callable[[bytes, bytes | None], bytes]
+) -> dict[str, NDArray[Any]]:
+    table = tables.allowed
+    rows = connection.execute(
+        sa.select(table.c.hash, table.c.sealed, table.c.radius).where(table.c.ended.is_(None)).order_by(table.c.id)
+    ).all()
+    packed = b"".join(unseal(row.hash, row.sealed) for row in rows)
+    return {
+        "allowed_hashes.u8": np.frombuffer(packed, np.uint8).reshape(-1, algorithm.nbytes),
+        "allowed_radii.u16": np.array([row.radius for row in rows], "<u2"),
+    }
+
+
+def _next_number(bank: Path) -> int:
+    taken = [0, pointer(bank) or 0]
+    for folder in ("snapshots", "bases"):
+        if (bank / folder).is_dir():
+            taken += [int(path.name) for path in (bank / folder).iterdir() if path.name.isdecimal()]
+    return max(taken) + 1
+
+
+def point_at(bank: Path, number: int) -> None:
+    """Replace the pointer file, in one step that lasts."""
+    draft = bank / f"{CURRENT}.draft"
+    draft.unlink(missing_ok=True)
+    saved.write_private(draft, f"{number:06d}\n".encode())
+    os.replace(draft, bank / CURRENT)
+    saved.sync_directory(bank)
+
+
+def clear_away(bank: Path, keep: set[int | None], *, even_in_use: bool) -> None:
+    """Remove what no reader needs: all snapshots but those to keep and those in use, and the bases of none of them.
+
+    even_in_use : for erasure; readers that have mapped a file keep it until they let go of it.
+    """
+    snapshots, keep = bank / "snapshots", {*keep}
+    for number in sorted(int(path.name) for path in snapshots.iterdir() if path.name.isdecimal()):
+        path = snapshots / f"{number:06d}"
+        if number not in keep and (even_in_use or not _in_use(path)):
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            keep.add(number)
+    bases = set()
+    for kept in keep - {None}:
+        with contextlib.suppress(OSError, NciiMatchError):
+            bases.add(Manifest.parse((snapshots / f"{kept:06d}" / manifest.NAME).read_bytes(), kept).base)
+    for folder in ("bases", "snapshots"):
+        for path in (bank / folder).iterdir() if (bank / folder).is_dir() else ():
+            cut_off = path.suffix == ".draft"
+            if cut_off or (folder == "bases" and f"bases/{path.name}" not in bases):
+                shutil.rmtree(path, ignore_errors=True)
+
+
+def _in_use(path: Path) -> bool:
+    """Whether a reader holds its manifest."""
+    try:
+        descriptor = os.open(path / manifest.NAME, os.O_RDONLY)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
+
+
+def no_bank(path: Path) -> BankError:
+    """What to say of a place that has published nothing."""
+    return BankError(f"{path} has nothing published; 'ncii-match bank publish {path}' does it")

@@ -1,0 +1,259 @@
+"""What is asked of the tables besides changing holds: finding, listing, counting, and checking them against history."""
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import sqlalchemy as sa
+
+from ncii_match.bank import journal, tables
+from ncii_match.bank.holds import selections, slices
+from ncii_match.bank.journal import Event, Fault
+from ncii_match.errors import BankError
+from ncii_match.outcomes import State
+
+SHOWN = 5
+"""Ids that a message lists."""
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """Why an entry is in the bank: one case of one source, in one state. Times are ISO 8601, UTC."""
+
+    entry_id: int
+    case: str
+    source: str
+    state: State
+    since: str
+    changed: str
+    until: str | None
+    quality: int | None
+    profile: str
+    region: str | None
+    tags: tuple[str, ...]
+
+
+def holds(connection: sa.Connection, case: str | None, entry_id: int | None) -> Iterator[Hold]:
+    """By entry id, then case."""
+    table, cases, entries = tables.holds.c, tables.cases.c, tables.entries.c
+    query = (
+        sa.select(
+            tables.holds, cases.reference, cases.source, cases.region, cases.tags, entries.quality, entries.profile
+        )
+        .join(tables.cases, cases.id == table.case_id)
+        .join(tables.entries, entries.id == table.entry_id)
+        .order_by(table.entry_id, cases.reference, cases.source)
+    )
+    if case is not None:
+        query = query.where(cases.reference == case)
+    if entry_id is not None:
+        query = query.where(table.entry_id == entry_id)
+    for row in connection.execution_options(yield_per=1000).execute(query):
+        yield Hold(
+            row.entry_id, row.reference, row.source, State(row.state), journal.instant(row.since),
+            journal.instant(row.changed), None if row.until is None else journal.instant(row.until), row.quality,
+            row.profile, row.region, tuple(json.loads(row.tags)) if row.tags else (),
+        )  # fmt: skip
+
+
+def history(connection: sa.Connection, case: str | None, entry_id: int | None) -> Iterator[Event]:
+    """Events about a case, an entry, or all. Raises BankError for what the bank has never held."""
+    ids = None
+    if case is not None:
+        ids = case_ids(connection, case, None)
+        must_have_held(connection, case, ids, None)
+    if entry_id is not None:
+        must_have_held(connection, None, None, [entry_id])
+        held = sa.select(tables.holds.c.case_id).where(tables.holds.c.entry_id == entry_id)
+        under = [one for (one,) in connection.execute(held)]
+        ids = under if ids is None else sorted({*ids} & {*under})
+    for event in journal.events(connection, case_ids=ids):
+        if entry_id is None or entry_id in event.entry_ids:
+            yield event
+
+
+def case_ids(connection: sa.Connection, reference: str, source: str | None) -> list[int]:
+    """Ids of a reference's cases, of one source or of all."""
+    cases = tables.cases.c
+    query = sa.select(cases.id).where(cases.reference == reference).order_by(cases.id)
+    query = query if source is None else query.where(cases.source == source)
+    return [one for (one,) in connection.execute(query)]
+
+
+def ids_of(connection: sa.Connection, lookups: list[bytes]) -> list[int]:
+    """Ids of the entries that are found by these."""
+    entries = tables.entries.c
+    found: list[int] = []
+    for first in range(0, len(lookups), 500):
+        query = sa.select(entries.id).where(entries.hash.in_(lookups[first : first + 500]))
+        found += [one for (one,) in connection.execute(query)]
+    return sorted(found)
+
+
+def must_have_held(
+    connection: sa.Connection, case: str | None, cases: list[int] | None, entry_ids: list[int] | None
+) -> None:
+    """Raises BankError when the bank has never held the case, or one of the entries (under the case)."""
+    advice = "'ncii-match bank list' shows what it holds"
+    if cases is not None and not cases:
+        raise BankError(f"the bank has never held case {case!r}; {advice}")
+    if entry_ids is None:
+        return
+    seen: set[int] = set()
+    for chosen in selections(cases, entry_ids):
+        seen.update(one for (one,) in connection.execute(sa.select(tables.holds.c.entry_id).where(chosen)))
+    missing = [one for one in entry_ids if one not in seen]
+    if missing or not entry_ids:
+        shown = ", ".join(map(str, missing[:SHOWN])) + (" …" if len(missing) > SHOWN else "")
+        under = f" under case {case!r}" if case is not None else ""
+        raise BankError(f"the bank has never held entries {shown or 'without an id'}{under}; {advice}")
+
+
+def any_refused(connection: sa.Connection) -> bool:
+    """Whether any withdrawal is remembered by a mark."""
+    return connection.execute(sa.select(tables.refused.c.case_id).limit(1)).first() is not None
+
+
+def refuse(connection: sa.Connection, mark: bytes, case_id: int, at: int) -> None:
+    """Remember that a case has withdrawn the hash with this mark."""
+    table = tables.refused
+    this = (table.c.mark == mark) & (table.c.case_id == case_id)
+    if connection.execute(sa.select(table.c.since).where(this)).first() is None:
+        connection.execute(table.insert().values(mark=mark, case_id=case_id, since=at))
+
+
+def remember(connection: sa.Connection, case_id: int, marks: list[bytes], whole: bool, at: int) -> None:
+    """A withdrawal of something that may not be here yet: of the whole case, or of the hashes with these marks."""
+    if whole:
+        connection.execute(tables.cases.update().where(tables.cases.c.id == case_id).values(withdrawn=at))
+    for mark in marks:
+        refuse(connection, mark, case_id, at)
+
+
+def allow(
+    connection: sa.Connection, stored: list[tuple[bytes, bytes | None]], radius: int, reason: str, actor: str, at: int
+) -> list[int]:
+    """Add rows to the allow list; their ids."""
+    ids = []
+    for lookup, sealed in stored:
+        values = {"hash": lookup, "sealed": sealed, "radius": radius, "reason": reason, "actor": actor, "since": at}
+        made = connection.execute(tables.allowed.insert().values(**values))
+        ids.append(int(made.inserted_primary_key[0]))  # type: ignore[index]
+    return ids
+
+
+def disallow(connection: sa.Connection, ids: list[int], at: int) -> list[int]:
+    """End rows of the allow list; the ids of those that were on it."""
+    table = tables.allowed
+    ended: list[int] = []
+    for some in slices(ids):
+        this = table.c.id.in_(some) & table.c.ended.is_(None)
+        ended += [
+            one for (one,) in connection.execute(table.update().where(this).values(ended=at).returning(table.c.id))
+        ]
+    return sorted(ended)
+
+
+def stats(connection: sa.Connection) -> dict[str, Any]:
+    """Counts of entries, holds by state and by source, events, allowed hashes."""
+    table, cases = tables.holds.c, tables.cases.c
+    by_state = connection.execute(sa.select(table.state, sa.func.count()).group_by(table.state)).all()
+    by_source = connection.execute(
+        sa.select(cases.source, sa.func.count())
+        .join(tables.holds, table.case_id == cases.id)
+        .where(table.state != State.WITHDRAWN)
+        .group_by(cases.source)
+    ).all()
+    active = sa.select(sa.func.count(sa.distinct(table.entry_id))).where(table.state != State.WITHDRAWN)
+    kept = sa.select(sa.func.count()).where(tables.entries.c.hash.is_not(None))
+    allowed = sa.select(sa.func.count()).where(tables.allowed.c.ended.is_(None))
+    return {
+        "active_entries": connection.execute(active).scalar_one(),
+        "hashes_kept": connection.execute(kept).scalar_one(),
+        "holds": {State(state).name.lower(): count for state, count in sorted(by_state)},
+        "sources": dict(sorted((source, count) for source, count in by_source)),
+        "allowed": connection.execute(allowed).scalar_one(),
+        "events": journal.head(connection)[0],
+    }
+
+
+def sizes(bank: Path) -> dict[str, Any]:
+    """Bytes on disk, by part."""
+    found = {"database": 0, "snapshots": 0}
+    for path in bank.rglob("*"):
+        if path.is_file():
+            part = "snapshots" if path.parts[len(bank.parts)] in ("snapshots", "bases") else "database"
+            found[part] += path.stat().st_size
+    return {"bytes": found}
+
+
+def verify(connection: sa.Connection, unseal: Callable[[bytes, bytes | None], bytes]) -> Iterator[Fault]:
+    """Where the holds, or the hashes, are not what the history says."""
+    parts: list[np.ndarray[Any, Any]] = [np.empty((0, 4), np.int64)]
+    for event in journal.events(connection):
+        state = event.detail.get("state")
+        if state is None or not len(event.entry_ids):
+            continue
+        if len(event.case_ids) != len(event.entry_ids) or str(state).upper() not in State.__members__:
+            yield Fault(event.number, f"event {event.number} names entries and cases that do not belong together")
+            continue
+        number = np.full(len(event.entry_ids), event.number)
+        states = np.full(len(event.entry_ids), int(State[str(state).upper()]))
+        parts.append(np.column_stack([event.entry_ids, event.case_ids, number, states]))
+    said = np.concatenate(parts)
+    said = said[np.lexsort((said[:, 2], said[:, 1], said[:, 0]))]
+    last = np.ones(len(said), bool)
+    last[:-1] = (said[1:, :2] != said[:-1, :2]).any(axis=1)
+    said = said[last]
+    table = tables.holds.c
+    query = sa.select(table.entry_id, table.case_id, table.state).order_by(table.entry_id, table.case_id)
+    rows = [np.array(part, np.int64) for part in connection.execute(query).partitions(20_000)]
+    held = np.concatenate([np.empty((0, 3), np.int64), *rows])
+    want = {(int(e), int(c)): (int(n), int(s)) for e, c, n, s in said} if len(said) != len(held) else None
+    if want is None and np.array_equal(held[:, :2], said[:, :2]):
+        for row in np.flatnonzero(held[:, 2] != said[:, 3]):
+            entry, case, state = held[row].tolist()
+            is_now, was = State(state).name.lower(), State(int(said[row, 3])).name.lower()
+            what = f"the hold on entry {entry} by case {case} is {is_now}; the history says {was}"
+            yield Fault(int(said[row, 2]), what)
+    else:
+        want = want or {(int(e), int(c)): (int(n), int(s)) for e, c, n, s in said}
+        have = {(entry, case) for entry, case, _ in held.tolist()}
+        for entry, case in sorted(have - want.keys()):
+            yield Fault(0, f"the hold on entry {entry} by case {case} is not in the history")
+        for pair in sorted(want.keys() - have):
+            yield Fault(want[pair][0], f"the hold on entry {pair[0]} by case {pair[1]} is gone, without an event")
+    yield from _verify_commitments(connection, unseal)
+
+
+def _verify_commitments(connection: sa.Connection, unseal: Callable[[bytes, bytes | None], bytes]) -> Iterator[Fault]:
+    events, entries = tables.events.c, tables.entries.c
+    query = (
+        sa.select(events.number, events.action, events.entry_ids, events.salt, events.commitment, events.detail)
+        .where(events.salt.is_not(None))
+        .order_by(events.number)
+    )
+    for row in connection.execute(query):
+        if row.action == "allow":
+            table, ids = tables.allowed.c, json.loads(row.detail)["ids"]
+            source = sa.select(table.id, table.hash, table.sealed)
+            found = {
+                one.id: unseal(one.hash, one.sealed)
+                for some in slices(ids)
+                for one in connection.execute(source.where(table.id.in_(some)))
+            }
+        else:
+            ids = np.frombuffer(row.entry_ids, "<i8").tolist()
+            source = sa.select(entries.id, entries.hash, entries.sealed).where(entries.hash.is_not(None))
+            found = {
+                one.id: unseal(one.hash, one.sealed)
+                for some in slices(ids)
+                for one in connection.execute(source.where(entries.id.in_(some)))
+            }
+        if len(found) < len(set(ids)):
+            yield Fault(row.number, f"a hash that event {row.number} is about is gone, without being erased")
+        elif journal.commitment(row.salt, b"".join(found[one] for one in ids)) != bytes(row.commitment):
+            yield Fault(row.number, f"a hash that event {row.number} is about was exchanged for another")

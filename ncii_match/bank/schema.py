@@ -1,0 +1,50 @@
+"""The version of the tables, and bringing older ones up to date: Alembic's revisions, in ``migrations``.
+
+Alembic is loaded only when tables are made or changed; opening a bank reads one row.
+"""
+
+from pathlib import Path
+
+import sqlalchemy as sa
+
+from ncii_match.bank.database import Database
+from ncii_match.errors import BankError, BankFormatError
+
+REVISION = "0001"
+"""The newest of ``migrations/versions``."""
+
+
+def check(database: Database) -> None:
+    """Raises BankFormatError unless the tables are of this version."""
+    try:
+        with database.reading() as connection:
+            found = connection.exec_driver_sql("SELECT version_num FROM alembic_version").scalar_one_or_none()
+    except BankError as error:
+        raise BankFormatError(f"{database.path} cannot be read as a bank: {error}") from None
+    if found != REVISION:
+        older = isinstance(found, str) and found < REVISION
+        advice = f"'ncii-match bank upgrade {database.path}' brings it up to date" if older else "use a newer version"
+        raise BankFormatError(f"{database.path} has format {found}; this version reads format {REVISION}: {advice}")
+
+
+def create(database: Database) -> None:
+    """Make the tables, or bring them up to date. All or nothing."""
+    from alembic import command
+    from alembic.config import Config
+
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+    with database.writing() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "head")
+
+
+def differences(connection: sa.Connection) -> list[object]:
+    """What the tables lack or have too much, compared with ``tables``; for tests."""
+    from alembic.autogenerate import compare_metadata
+    from alembic.migration import MigrationContext
+
+    from ncii_match.bank import tables
+
+    found: list[object] = compare_metadata(MigrationContext.configure(connection), tables.metadata)
+    return found

@@ -1,0 +1,128 @@
+"""How hashes stand in the database: plain, or under the bank's key.
+
+With a key the column that hashes are looked up by holds a keyed digest, and another one the hash under AES-GCM. Either
+way a bank has a secret for *marks*: keyed digests by which it knows a withdrawn hash again after it was erased.
+"""
+
+import base64
+import hashlib
+import hmac
+import os
+from os import PathLike
+from pathlib import Path
+from typing import Protocol
+
+from ncii_match.errors import BankError, InputError
+
+KEY, KEY_FILE = "NCII_MATCH_BANK_KEY", "NCII_MATCH_BANK_KEY_FILE"
+"""Environment variables with the key in base64, or the name of a file with it."""
+
+KEY_BYTES = 32
+
+
+class Vault(Protocol):
+    """Turns a hash into what is stored, and back."""
+
+    @property
+    def seals(self) -> bool:
+        """Whether hashes are encrypted."""
+        ...
+
+    def lookup(self, packed: bytes) -> bytes:
+        """What the hash is found by; the same for the same hash."""
+        ...
+
+    def seal(self, packed: bytes) -> bytes | None:
+        """The encrypted hash, or None when ``lookup`` is the hash itself."""
+        ...
+
+    def unseal(self, lookup: bytes, sealed: bytes | None) -> bytes:
+        """The hash. Raises BankError under another key."""
+        ...
+
+
+class Plain:
+    """Hashes stand as they are, in files that only their owner can read."""
+
+    seals = False
+
+    def lookup(self, packed: bytes) -> bytes:
+        """The hash."""
+        return packed
+
+    def seal(self, packed: bytes) -> None:  # noqa: ARG002
+        """Nothing more."""
+        return
+
+    def unseal(self, lookup: bytes, sealed: bytes | None) -> bytes:  # noqa: ARG002
+        """The hash."""
+        return bytes(lookup)
+
+
+class Sealed:
+    """Hashes under a key of 32 bytes."""
+
+    seals = True
+
+    def __init__(self, key: bytes) -> None:
+        from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+        self._digests = derived(key, b"lookup")
+        self._cipher = AESGCM(derived(key, b"entries"))
+
+    def lookup(self, packed: bytes) -> bytes:
+        """HMAC-SHA-256 under a key of its own."""
+        return hmac.digest(self._digests, packed, "sha256")
+
+    def seal(self, packed: bytes) -> bytes:
+        """Nonce (12 bytes), ciphertext and tag."""
+        nonce = os.urandom(12)
+        return nonce + self._cipher.encrypt(nonce, packed, None)
+
+    def unseal(self, lookup: bytes, sealed: bytes | None) -> bytes:  # noqa: ARG002
+        """Decrypt and check."""
+        from cryptography.exceptions import InvalidTag
+
+        try:
+            packed: bytes = self._cipher.decrypt(bytes(sealed or b"")[:12], bytes(sealed or b"")[12:], None)
+        except (InvalidTag, ValueError):
+            raise BankError(
+                "a hash of the bank cannot be decrypted: it was changed, or the key is another one"
+            ) from None
+        return packed
+
+
+def derived(key: bytes, purpose: bytes) -> bytes:
+    """A key for one purpose (HKDF-SHA-256)."""
+    from cryptography.hazmat.primitives.hashes import SHA256
+    from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+
+    made: bytes = HKDF(SHA256(), KEY_BYTES, salt=None, info=b"ncii_match " + purpose).derive(key)
+    return made
+
+
+def fingerprint(key: bytes) -> str:
+    """By which a bank knows its key; tells nothing about it."""
+    return hashlib.sha256(derived(key, b"name")).hexdigest()[:32]
+
+
+def key_from(path: str | PathLike[str] | None = None) -> bytes | None:
+    """The bank's key: from a file, else from the environment; None where there is none. Raises InputError."""
+    named = path or os.environ.get(KEY_FILE)
+    try:
+        text = Path(named).read_text("ascii") if named else os.environ.get(KEY)
+        key = None if text is None else base64.b64decode(text.strip(), validate=True)
+    except OSError as error:
+        raise InputError(f"the key file {named} cannot be read: {error.strerror}") from None
+    except ValueError:
+        key = b""
+    if key is not None and len(key) != KEY_BYTES:
+        raise InputError(
+            f"{named or KEY} is not a key: {KEY_BYTES} bytes in base64, as 'openssl rand -base64 32' makes"
+        )
+    return key
+
+
+def mark(secret: bytes, packed: bytes) -> bytes:
+    """By which a hash is known again when it is not kept."""
+    return hmac.digest(secret, packed, "sha256")

@@ -1,0 +1,183 @@
+"""``ncii-match bank``: what is in a bank, and whether it is what it was. Nothing here changes anything."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+from rich.text import Text
+
+from ncii_match.cli.terminal import AsJson, Exit, counted, emit, out, say
+from ncii_match.errors import BankError
+
+app = typer.Typer(rich_markup_mode=None)
+
+BankDir = Annotated[Path, typer.Argument(metavar="BANK", help="The bank's directory.")]
+
+
+@app.command("list")
+def list_command(
+    bank_dir: BankDir,
+    case: Annotated[str | None, typer.Option("--case", help="Only this case.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """List every hold: entry, case, source, state, dates. Hashes are never shown.
+
+    Example: ncii-match bank list /srv/bank --case R-17
+    """
+    from ncii_match.bank.store import Bank
+
+    with Bank.open(bank_dir) as bank:
+        table = Table("entry", "case", "source", "state", "quality", "since", "changed", box=None)
+        rows = 0
+        for hold in bank.holds(case=case):
+            rows += 1
+            if as_json:
+                emit(_hold(hold))
+            else:
+                quality = "" if hold.quality is None else str(hold.quality)
+                state = hold.state.name.lower()
+                row = (str(hold.entry_id), hold.case, hold.source, state, quality, hold.since[:16], hold.changed[:16])
+                table.add_row(*(Text(cell) for cell in row))
+        if case is not None and not rows:
+            raise BankError(f"the bank has never held case {case!r}; 'ncii-match bank list {bank_dir}' shows all")
+        if not as_json:
+            if rows:
+                out.print(table)
+            say(f"{counted(rows, 'hold')}; {counted(len(bank), 'active entry', 'active entries')}.")
+
+
+def _hold(hold: Any) -> dict[str, Any]:
+    return {
+        "entry_id": hold.entry_id,
+        "case": hold.case,
+        "source": hold.source,
+        "state": hold.state.name.lower(),
+        "quality": hold.quality,
+        "profile": hold.profile,
+        "since": hold.since,
+        "changed": hold.changed,
+        "until": hold.until,
+        "region": hold.region,
+        "tags": list(hold.tags),
+    }
+
+
+@app.command("show")
+def show_command(
+    bank_dir: BankDir,
+    entry: Annotated[int, typer.Argument(metavar="ENTRY", help="Its number.")],
+    as_json: AsJson = False,
+) -> None:
+    """Show one entry: who holds it, and everything that was done to it. Its hash is not shown.
+
+    Example: ncii-match bank show /srv/bank 12
+    """
+    from ncii_match.bank.store import Bank
+
+    with Bank.open(bank_dir) as bank:
+        events = [_event(event) for event in bank.history(entry_id=entry)]
+        holds = [_hold(hold) for hold in bank.holds(entry_id=entry)]
+    if as_json:
+        emit({"entry_id": entry, "holds": holds, "history": events})
+        return
+    for hold in holds:
+        until = f", until {hold['until'][:16]}" if hold["until"] else ""
+        out.print(f"held by case {hold['case']} of {hold['source']}: {hold['state']} since {hold['since'][:16]}{until}")
+    _print(events)
+
+
+@app.command("history")
+def history_command(
+    bank_dir: BankDir,
+    case: Annotated[str | None, typer.Option("--case", help="What was done to this case.")] = None,
+    entry: Annotated[int | None, typer.Option("--entry", help="What was done to this entry.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Who did what, when and why, oldest first.
+
+    Example: ncii-match bank history /srv/bank --case R-17
+    """
+    from ncii_match.bank.store import Bank
+
+    with Bank.open(bank_dir) as bank:
+        events = (_event(event) for event in bank.history(case=case, entry_id=entry))
+        if as_json:
+            for event in events:
+                emit(event)
+        else:
+            _print(list(events))
+
+
+def _event(event: Any) -> dict[str, Any]:
+    return {
+        "number": event.number,
+        "at": event.when,
+        "action": event.action,
+        "actor": event.actor,
+        "reason": event.reason,
+        "detail": event.detail,
+        "entries": len(event.entry_ids),
+    }
+
+
+def _print(events: list[dict[str, Any]]) -> None:
+    table = Table("event", "at", "what", "entries", "by", "why", box=None)
+    for event in events:
+        state = event["detail"].get("state", "") if event["action"] == "add" else ""
+        row = (event["number"], event["at"][:19], f"{event['action']} {state}", event["entries"] or "", event["actor"])
+        table.add_row(*(Text(str(cell)) for cell in row), Text(event["reason"] or ""))
+    out.print(table)
+
+
+@app.command("verify")
+def verify_command(bank_dir: BankDir, as_json: AsJson = False) -> None:
+    """Check that nobody has rewritten the history, and that bank and snapshot are what it says.
+
+    Example: ncii-match bank verify /srv/bank
+    """
+    from ncii_match.bank.snapshot import Snapshot
+    from ncii_match.bank.store import Bank
+
+    with Bank.open(bank_dir) as bank:
+        faults = [{"event": fault.event, "fault": fault.what} for fault in bank.verify()]
+    try:
+        snapshot = Snapshot.open(bank_dir, verify=True)
+    except BankError as error:
+        faults.append({"event": None, "fault": str(error)})
+        published = "none that can be read"
+    else:
+        published = f"{snapshot.number}, {counted(len(snapshot), 'entry', 'entries')}"
+    if as_json:
+        emit({"faults": faults})
+    else:
+        for fault in faults:
+            say(str(fault["fault"]))
+        say(
+            f"{counted(len(faults), 'fault')}. Snapshot: {published}."
+            if faults
+            else f"All is well. Snapshot: {published}."
+        )
+    if faults:
+        raise typer.Exit(Exit.ERROR)
+
+
+@app.command("stats")
+def stats_command(bank_dir: BankDir, as_json: AsJson = False) -> None:
+    """Count entries, holds by state and source, events, bytes.
+
+    Example: ncii-match bank stats /srv/bank
+    """
+    from ncii_match.bank.store import Bank
+
+    with Bank.open(bank_dir) as bank:
+        counts = bank.stats()
+    if as_json:
+        emit(counts)
+        return
+    table = Table("what", "how many", box=None)
+    for name, value in counts.items():
+        for label, number in value.items() if isinstance(value, dict) else [("", value)]:
+            shown = f"{number:,}" if isinstance(number, int) else str(number)
+            table.add_row(Text(f"{name.replace('_', ' ')} {label}".strip()), Text(shown))
+    out.print(table)
