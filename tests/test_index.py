@@ -367,3 +367,22 @@ def test_tables_do_not_depend_on_the_builders(rng):
     )
     for name, array in one.items():
         assert np.array_equal(array, three[name]), name
+
+
+@every_engine
+@pytest.mark.parametrize("n", [100, 70_000])
+def test_what_the_caller_does_to_its_arrays_changes_nothing(engine, n, rng):
+    """Neither the hashes nor the ids are looked at again: an entry must not vanish with them."""
+    bits, ids = random_hashes(rng, n), np.arange(n)
+    hashes, asked = Hashes(PDQ, bits), Hashes(PDQ, bits[:3].copy())
+    index = build_index(ids, hashes, engine=engine)
+    bits[:] = 0
+    ids[:] = 7
+    assert index.search(asked, 0).entry_ids.tolist() == [0, 1, 2]
+
+
+def test_read_only_memory_is_not_copied(rng):
+    content = random_hashes(rng, 10).tobytes()
+    bits = np.frombuffer(content, np.uint8).reshape(-1, 32)
+    index = build_index(np.arange(10), Hashes(PDQ, bits), engine="mih")
+    assert np.shares_memory(index.bits, bits)

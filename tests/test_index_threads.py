@@ -4,6 +4,7 @@ Scripts run in processes of their own, so that what hangs is ended and what cras
 """
 
 import os
+import signal
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -18,7 +19,7 @@ from oracle import BANK_ENGINES
 from ncii_match.index import ENGINES, build_index, open_index
 from ncii_match.values import PDQ, Hashes
 
-TIMEOUT = 240
+TIMEOUT = 120
 
 BANK = """
 import multiprocessing, os, sys, threading
@@ -48,13 +49,19 @@ assert len(wanted) > 3000
 
 
 def run(script, *arguments, **environment):
-    """The lines that a script prints; it ends well and in time, or the test fails."""
-    done = subprocess.run(
-        [sys.executable, script, *arguments], cwd=ROOT, env={**os.environ, **environment}, capture_output=True,
-        text=True, check=False, timeout=TIMEOUT,
+    """The lines that a script prints; it ends well and in time, or the test fails and it is ended with its children."""
+    process = subprocess.Popen(
+        [sys.executable, script, *arguments], cwd=ROOT, env={**os.environ, **environment}, stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE, text=True, start_new_session=True,
     )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-3000:]
-    return done.stdout.splitlines()
+    try:
+        out, faults = process.communicate(timeout=TIMEOUT)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)  # a child that hangs holds the pipe open
+        faults = process.communicate()[1]
+        pytest.fail(f"still running after {TIMEOUT} seconds\n{faults[-3000:]}")
+    assert process.returncode == 0, faults[-3000:]
+    return out.splitlines()
 
 
 @pytest.fixture
@@ -120,9 +127,9 @@ if __name__ == "__main__":
     children = [context.Process(target=child, args=(folder, engines, queue)) for _ in range(2)]
     for process in children:
         process.start()
-    answers = sorted(queue.get(timeout=100) for _ in range(4 * len(engines)))
+    answers = sorted(queue.get(timeout=60) for _ in range(4 * len(engines)))
     for process in children:
-        process.join(timeout=100)
+        process.join(timeout=60)
         assert process.exitcode == 0, process.exitcode
     print(len(answers), all(right for _, right in answers), sorted({engine for engine, _ in answers}))
 """

@@ -99,7 +99,7 @@ def build_index(
     Parameters
     ----------
     entry_ids : int64 [n], each once.
-    hashes : Hashes, n rows, all with status OK.
+    hashes : Hashes, n rows, all with status OK. They are copied, unless their memory is read-only.
     max_radius : largest radius, in bits and inclusive, that a search may ask for.
     engine : ``auto``, or one of ``flat`` (compares with every entry), ``mih`` (the native multi-index: 136 bytes an
         entry, microseconds at many million), ``faiss-flat``, ``faiss-multihash``. All are exact.
@@ -127,9 +127,19 @@ def build_index(
     why = "asked for"
     if engine == "auto":
         engine, why = _choose(len(ids), hashes.algorithm.bits, max_radius, batch)
-    words = as_words(hashes.bits)
-    built = _engine(engine).build(words, max_radius, workers=workers, progress=progress)
-    return EngineIndex(hashes.algorithm, ids, hashes.bits, max_radius, built, why)
+    if len(ids) >= 1 << 32:
+        raise EngineError(f"{len(ids):,} entries are more than one index numbers; split them into several")
+    ids, bits = _kept(ids), _kept(hashes.bits)
+    built = _engine(engine).build(as_words(bits), max_radius, workers=workers, progress=progress)
+    return EngineIndex(hashes.algorithm, ids, bits, max_radius, built, why)
+
+
+def _kept(array: NDArray[Any]) -> NDArray[Any]:
+    """The array, or a copy of it when somebody could write to its memory: an entry that changes is an entry missed."""
+    memory = array
+    while isinstance(memory.base, np.ndarray):
+        memory = memory.base
+    return array.copy() if memory.flags.writeable else array
 
 
 def _all_different(ids: NDArray[np.int64]) -> bool:

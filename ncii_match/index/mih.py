@@ -59,8 +59,6 @@ class Engine:
     def build(cls, hashes: Words, max_radius: int, *, workers: int, progress: Progress | None) -> Self:
         """Sort the entries by each band's value. Takes 8 bytes an entry and worker while it does."""
         n, words = hashes.shape
-        if n >= 1 << 32:
-            raise EngineError(f"{n:,} entries are more than one index numbers; split them into several")
         cut = best_cut(n, 64 * words, max_radius)
         starts = np.zeros(cut.places, np.uint32)
         entries = np.empty(cut.count * n, np.uint32)
