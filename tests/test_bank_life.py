@@ -179,6 +179,15 @@ def test_photographs_are_not_taken_for_flat_pictures():
     assert not safety.degenerate(fit).any()
 
 
+def test_ones_may_differ_from_half_the_bits_by_a_bound(bank):
+    """On both sides of it, and of half: a hash with 127 ones is as good as one with 129."""
+    rng, counts = np.random.default_rng(4), [95, 96, 97, 126, 127, 128, 129, 130, 159, 160, 161]
+    ones = np.array([rng.permutation(256) < count for count in counts])
+    added = bank.add(Hashes(PDQ, np.packbits(ones, axis=1)), case="c", source="s")
+    refused = [Addition(one) is Addition.DEGENERATE for one in added.outcome.tolist()]
+    assert refused == [count in (95, 161) for count in counts]
+
+
 def test_the_templates_are_what_the_script_makes():
     made = runpy.run_path(str(ROOT / "data" / "fixtures" / "templates.py"))
     assert made["PLACE"].read_text() == made["text"]()

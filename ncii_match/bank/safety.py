@@ -34,7 +34,7 @@ def degenerate(hashes: Hashes) -> NDArray[np.bool_]:
     """Which rows say nothing about a picture's content: bool [n]. Only PDQ hashes are judged."""
     if not hashes.algorithm.comparable_with(PDQ) or len(hashes) == 0:
         return np.zeros(len(hashes), bool)
-    ones = np.bitwise_count(hashes.bits).sum(axis=1)
+    ones = np.bitwise_count(hashes.bits).sum(axis=1, dtype=np.int64)
     lopsided = np.abs(ones - hashes.algorithm.bits // 2) > FURTHEST_FROM_HALF
     known = templates(hashes.algorithm)
     index = build_index(np.arange(len(known)), known, max_radius=TEMPLATE_RADIUS, engine="flat")
