@@ -22,7 +22,7 @@ class Matcher:
 
     Parameters
     ----------
-    bank_dir : the bank's directory (only ``CURRENT`` and ``snapshots/`` are read).
+    bank_dir : the bank's directory (only ``CURRENT``, ``snapshots/`` and ``bases/`` are read).
     policy : what counts as a match and what follows. PDQ banks have a default: ``PDQ_THRESHOLD``, and everything is for
         review but confirmed entries, which block.
     views : ways of looking at each picture; the eight orientations by default.
@@ -94,11 +94,11 @@ class Matcher:
         """
         try:
             snapshot = self.refresh()
+            matches = snapshot.index.search(hashes, self.policy.threshold)
+            entries = snapshot.entries_of(matches)  # damaged files may show only here
         except BankError:
             return undecided(hashes, self.policy)
-        matches = snapshot.index.search(hashes, self.policy.threshold)
-        allowed = snapshot.on_allow_list(hashes)
-        return decide(hashes, matches, snapshot.entries_of(matches), self.policy, allowed)
+        return decide(hashes, matches, entries, self.policy, snapshot.on_allow_list(hashes))
 
     def check(self, image: Source) -> Decision:
         """Judge one picture: bytes, path, file object, Pillow image or array."""

@@ -17,8 +17,9 @@ from ncii_match.bank.holds import Addition
 from ncii_match.bank.snapshot import Snapshot
 from ncii_match.bank.store import Bank
 from ncii_match.errors import BankCorruptError, BankError, InputError
+from ncii_match.index import saved
 from ncii_match.outcomes import State
-from ncii_match.values import PDQ, PDQ_512, Hashes
+from ncii_match.values import PDQ, PDQ_512, PHASH, Hashes
 
 POSTGRES = os.environ.get("NCII_MATCH_TEST_POSTGRES")
 """Address of a server on which databases may be made, like postgresql://postgres@127.0.0.1:5432/postgres."""
@@ -246,7 +247,10 @@ TAMPERING = {
     "dropped first": ("DELETE FROM events WHERE number = 1", "event 1 is missing"),
     "dropped last": ("DELETE FROM events WHERE number >= 5", "event 5 is missing, though a published snapshot"),
     "all dropped": ("DELETE FROM events", "event 5 is missing, though a published snapshot"),
-    "moved": ("UPDATE events SET number = CASE number WHEN 2 THEN -3 WHEN 3 THEN -2 ELSE number END", ""),
+    "moved": (
+        "UPDATE events SET number = CASE number WHEN 2 THEN -3 WHEN 3 THEN -2 ELSE number END",
+        "event 2 was edited",
+    ),
     "doubled": (f"INSERT INTO events SELECT 7, {COLUMNS} FROM events WHERE number = 2", "event 7 was edited"),
     "a state": ("UPDATE holds SET state = 1 WHERE entry_id = 4", "the history says disputed"),
     "a hold put in": ("INSERT INTO holds VALUES (1, 2, 1, 5, 5, NULL)", "entry 1 by case 2 is not in the history"),
@@ -265,7 +269,7 @@ def test_a_rewritten_history_is_seen(name, sqlite_bank):
         connection.exec_driver_sql("PRAGMA foreign_keys=OFF")
         connection.exec_driver_sql(statement)
         if name == "moved":
-            connection.exec_driver_sql("UPDATE events SET number = -number WHERE number < 0")
+            connection.exec_driver_sql("UPDATE events SET number = -number WHERE number < 0")  # 2 and 3 change places
     faults = [fault.what for fault in bank.verify()]
     assert any(told in fault for fault in faults), faults
 
@@ -354,6 +358,50 @@ def test_snapshots_are_signed_and_trusted(bank, tmp_path, monkeypatch):
         with pytest.raises(InputError, match="is not a key"):
             manifest.read_key(tmp_path / "bad")
     assert os.stat(private).st_mode & 0o777 == 0o600
+
+
+def test_nobody_has_a_changed_manifest_signed_by_the_next_publication(bank, tmp_path):
+    """A delta keeps what the manifest before says of the base; changed, it is not built upon."""
+    private, public = manifest.make_keys(tmp_path)
+    hashes = some(3)
+    bank.add(hashes, case="a", source="s")
+    path = bank.publish(signing_key=private).path
+    base = bank.path / "bases" / "000001" / "index" / "hashes.u8"
+    before = base.read_bytes()
+    base.write_bytes(bytes(32) + before[32:])
+    digests = (saved.describe(before)["sha256"], saved.describe_file(base)["sha256"])
+    said = path / "manifest.json"
+    said.write_text(said.read_text().replace(*digests))
+    bank.publish(signing_key=private)
+    opened = Snapshot.open(bank.path, verify=True, trusted_key=public)
+    assert opened.index.search(hashes, 0).entry_ids.tolist() == [1, 2, 3]
+
+
+def test_damage_that_shows_only_when_judging_is_unknown(bank):
+    hashes = Hashes(PDQ, some(1).bits, [100])
+    bank.add(hashes, case="a", source="s")
+    bank.publish()
+    matcher = nm.Matcher(bank.path)
+    assert matcher.lookup(hashes)[0].outcome.name == "MATCH"
+    path = bank.path / "bases" / "000001" / "hold_cases.u32"
+    path.write_bytes(b"\xff" * 4)
+    matcher = nm.Matcher(bank.path)
+    assert matcher.lookup(hashes)[0].outcome.name == "UNKNOWN"
+
+
+def test_what_makes_no_sense_is_said(bank):
+    with pytest.raises(BankError, match="never held any of these hashes"):
+        bank.withdraw(hashes=some(1), reason="asked")
+    with pytest.raises(InputError, match="has no entries yet"):
+        bank.withdraw(case="c", source="s", entry_ids=[1], reason="asked", unseen=True)
+
+
+def test_the_reach_of_an_allowed_hash_goes_with_the_length_of_hashes(tmp_path):
+    with Bank.create(tmp_path / "phash", PHASH) as bank:
+        hashes = Hashes(PHASH, np.arange(8, dtype=np.uint8)[None])
+        with pytest.raises(InputError, match="from 0 to 7"):
+            bank.allow(hashes, radius=8, reason="x")
+        assert bank.allow(hashes, radius=7, reason="x") == [1]
 
 
 def test_a_reader_never_goes_back(bank):

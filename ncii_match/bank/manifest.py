@@ -149,6 +149,18 @@ def sign(content: bytes, key_file: str | PathLike[str]) -> bytes:
     return signature
 
 
+def is_own(content: bytes, signature: bytes | None, key_file: str | PathLike[str]) -> bool:
+    """Whether the holder of this signing key has signed it."""
+    from cryptography.exceptions import InvalidSignature
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+    try:
+        Ed25519PrivateKey.from_private_bytes(read_key(key_file)).public_key().verify(signature or b"", content)
+    except InvalidSignature:
+        return False
+    return True
+
+
 def check_signature(content: bytes, signature: bytes | None, key_file: str | PathLike[str], where: object) -> None:
     """Raises BankCorruptError unless the holder of the key signed this."""
     from cryptography.exceptions import InvalidSignature

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from ncii_match.bank import journal, manifest, segment, tables
 from ncii_match.bank.manifest import Manifest
 from ncii_match.bank.segment import Segment
-from ncii_match.errors import BankError, BankLockedError, NciiMatchError
+from ncii_match.errors import BankLockedError, NciiMatchError
 from ncii_match.index import build_index, saved
 from ncii_match.values import Algorithm, Hashes
 
@@ -31,7 +31,7 @@ CURRENT = "CURRENT"
 """The one pointer file of a bank: the number of the snapshot to read, as text."""
 
 MOST_IN_DELTA = 1 << 15
-"""Entries in a delta beyond which a new base is made: each search compares with all of them, some 10 microseconds."""
+"""Changed entries beyond which a new base is made: each search compares with all of those added."""
 
 ALLOWED = {"allowed_hashes.u8": "u1", "allowed_radii.u16": "<u2"}
 
@@ -60,16 +60,24 @@ def pointer(bank: Path) -> int | None:
     return int(text) if text.isdecimal() else None
 
 
-def last_manifest(bank: Path) -> Manifest | None:
-    """The current snapshot's manifest when its base can be built upon."""
+def last_manifest(bank: Path, signing_key: str | PathLike[str] | None = None) -> Manifest | None:
+    """The current snapshot's manifest when its base can be built upon.
+
+    With a signing key only when that key has signed it: what somebody else has changed must not be signed by us.
+    """
     number = pointer(bank)
     if number is None:
         return None
-    path = bank / "snapshots" / f"{number:06d}" / manifest.NAME
+    path = bank / "snapshots" / f"{number:06d}"
     try:
-        found = Manifest.parse(path.read_bytes(), path.parent)
+        content = (path / manifest.NAME).read_bytes()
+        found = Manifest.parse(content, path)
     except (OSError, NciiMatchError):
         return None
+    if signing_key is not None:
+        signature = path / manifest.SIGNATURE
+        if not manifest.is_own(content, signature.read_bytes() if signature.exists() else None, signing_key):
+            return None
     return None if saved.check_files(bank / found.base, found.base_files, verify=False) else found
 
 
@@ -83,19 +91,25 @@ def changed_since(connection: sa.Connection, event: int) -> NDArray[np.int64]:
 class Draft:
     """A snapshot being written. ``write`` puts its files on the disk; ``show`` makes it the current one."""
 
-    def __init__(self, bank: Path, algorithm: Algorithm, unseal: Callable[[bytes, bytes | None], bytes]) -> None:
-        self.bank, self.algorithm, self._unseal = bank, algorithm, unseal
+    def __init__(
+        self,
+        bank: Path,
+        algorithm: Algorithm,
+        unseal: Callable[[bytes, bytes | None], bytes],
+        signing_key: str | PathLike[str] | None,
+    ) -> None:
+        self.bank, self.algorithm, self._unseal, self._signing_key = bank, algorithm, unseal, signing_key
         self.number = _next_number(bank)
         self.path = bank / "snapshots" / f"{self.number:06d}"
 
     def write(self, connection: sa.Connection, *, full: bool, workers: int) -> Manifest:
         """Everything but the signature and the pointer, from one consistent view of the tables."""
-        before = None if full else last_manifest(self.bank)
+        before = None if full else last_manifest(self.bank, self._signing_key)
         head, digest = journal.head(connection)
         if before is not None:
             changed = changed_since(connection, before.base_journal)
             base_ids = np.fromfile(self.bank / before.base / "index" / "entry_ids.i64", "<i8")
-            if len(changed) > max(MOST_IN_DELTA, len(base_ids) // 100):
+            if len(changed) > MOST_IN_DELTA:
                 before = None
         for name in ("snapshots", "bases"):
             (self.bank / name).mkdir(mode=0o700, exist_ok=True)
@@ -119,12 +133,12 @@ class Draft:
             journal=(head, digest.hex()), files=files,
         )  # fmt: skip
 
-    def show(self, made: Manifest, signing_key: str | PathLike[str] | None) -> None:
+    def show(self, made: Manifest) -> None:
         """Make it what readers see."""
         draft, content = self.path.with_suffix(".draft"), made.to_bytes()
         saved.write_private(draft / manifest.NAME, content)
-        if signing_key is not None:
-            saved.write_private(draft / manifest.SIGNATURE, manifest.sign(content, signing_key))
+        if self._signing_key is not None:
+            saved.write_private(draft / manifest.SIGNATURE, manifest.sign(content, self._signing_key))
         saved.sync_directory(draft)
         draft.rename(self.path)
         saved.sync_directory(self.path.parent)
@@ -228,8 +242,3 @@ def _in_use(path: Path) -> bool:
     finally:
         os.close(descriptor)
     return False
-
-
-def no_bank(path: Path) -> BankError:
-    """What to say of a place that has published nothing."""
-    return BankError(f"{path} has nothing published; 'ncii-match bank publish {path}' does it")

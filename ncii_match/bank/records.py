@@ -109,7 +109,8 @@ def must_have_held(
     if missing or not entry_ids:
         shown = ", ".join(map(str, missing[:SHOWN])) + (" …" if len(missing) > SHOWN else "")
         under = f" under case {case!r}" if case is not None else ""
-        raise BankError(f"the bank has never held entries {shown or 'without an id'}{under}; {advice}")
+        what = f"entries {shown}" if shown else "any of these hashes"
+        raise BankError(f"the bank has never held {what}{under}; {advice}")
 
 
 def any_refused(connection: sa.Connection) -> bool:

@@ -22,7 +22,14 @@ from ncii_match.bank import manifest, segment
 from ncii_match.bank.manifest import Manifest
 from ncii_match.bank.publication import ALLOWED, CURRENT
 from ncii_match.bank.segment import Case, Segment
-from ncii_match.errors import BankCorruptError, BankError, BankFormatError, IndexFormatError, InputError
+from ncii_match.errors import (
+    BankCorruptError,
+    BankError,
+    BankFormatError,
+    EngineError,
+    IndexFormatError,
+    InputError,
+)
 from ncii_match.index import RadiusIndex, build_index, open_index, saved
 from ncii_match.index.live import LiveIndex
 from ncii_match.outcomes import State
@@ -118,7 +125,7 @@ class Snapshot:
             raise BankCorruptError(f"{fault}; publish again")
         try:
             return cls._mapped(path, base, said, held)
-        except (IndexFormatError, InputError, OSError, KeyError) as error:
+        except (IndexFormatError, EngineError, ValueError, OSError, KeyError) as error:  # InputError is a ValueError
             raise BankCorruptError(f"{path}: {error}; publish again") from None
 
     @classmethod

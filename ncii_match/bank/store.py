@@ -158,7 +158,7 @@ class Bank:
         state : ``seed`` (default), ``confirmed`` or ``disputed``, for new holds. A hold that is there already keeps its
             own; ``confirm`` and ``dispute`` change it.
         actor : who does this; the user's name by default. reason : why, kept in the history.
-        region, tags : of the case. until : when the hold ends by itself; never by default.
+        region, tags : of the case. until : when the hold ends, at the first ``publish`` after it; never by default.
         force : also take weak and degenerate hashes, more than ``cap``, and what this case has withdrawn.
         cap : most hashes that one case may hold; None for any number.
 
@@ -220,13 +220,11 @@ class Bank:
         unseen : remember the withdrawal of a case, or of hashes under it, that has not arrived yet; needs ``source``.
 
         Returns how many holds were ended by this call: 0 when they had been already, which is not an error. Matching
-        stops with ``publish``.
-
-        Raises InputError when nothing is chosen, BankError for a case or entries that the bank has never held (without
+        stops with ``publish``. Raises InputError when nothing is chosen, BankError for a case or entries that the bank has never held (without
         ``unseen``).
         """
-        if unseen and (case is None or source is None):
-            raise InputError("a withdrawal before the addition needs its case and its source")
+        if unseen and (case is None or source is None or entry_ids is not None):
+            raise InputError("a withdrawal before the addition needs its case and its source, and has no entries yet")
         marks = [] if hashes is None else [self._mark(packed) for packed in arguments.packed(hashes)]
         whole = hashes is None and entry_ids is None
 
@@ -257,8 +255,9 @@ class Bank:
         """Put hashes on the allow list: a picture within ``radius`` bits of one is never matched. Ids of the rows."""
         self._check(hashes)
         arguments.said(reason)
-        if not 0 <= radius <= PDQ_THRESHOLD:
-            raise InputError(f"radius is {radius}; from 0 to {PDQ_THRESHOLD}: an allowed hash must not hide much more")
+        most = PDQ_THRESHOLD * self.algorithm.bits // PDQ.bits
+        if not 0 <= radius <= most:
+            raise InputError(f"radius is {radius}; from 0 to {most}: an allowed hash must not hide much more")
         packed, who = arguments.packed(hashes), actor or arguments.user()
         with self._database.writing() as connection:
             at = self._moment(connection)
@@ -289,14 +288,15 @@ class Bank:
         """Make the present truth what readers see; holds whose time is over end first.
 
         signing_key : file of the Ed25519 key to sign with; ``NCII_MATCH_SIGNING_KEY`` by default, unsigned without.
-        workers : threads that build a new base. full : make one even when a delta would do.
+        workers : threads for a new base. full : make one even when a delta would do.
 
         Raises BankLockedError when another process publishes, or a writer does not finish.
         """
+        key = signing_key or os.environ.get(manifest.SIGNING_KEY)
         with publication.publishing(self.path):
             self._expire()
             before = publication.pointer(self.path)  # stays: a reader may be opening it just now
-            draft = publication.Draft(self.path, self.algorithm, self._vault.unseal)
+            draft = publication.Draft(self.path, self.algorithm, self._vault.unseal, key)
             with self._database.reading() as connection:
                 made = draft.write(connection, full=full, workers=workers)
             with self._database.writing() as connection:
@@ -304,7 +304,7 @@ class Bank:
                     connection, at=self._moment(connection), action="publish", actor=arguments.user(),
                     detail={"snapshot": made.number, "entries": made.count, "journal": made.journal[1]},
                 )  # fmt: skip
-            draft.show(made, signing_key or os.environ.get(manifest.SIGNING_KEY))
+            draft.show(made)
             publication.clear_away(self.path, {before, draft.number}, even_in_use=False)
             return snapshot.Snapshot.open_number(self.path, draft.number)
 

@@ -301,7 +301,7 @@ def publish_command(
     from ncii_match.bank.store import Bank
     from ncii_match.ingest import available_cores
 
-    with Bank.open(bank_dir) as bank:
+    with Bank.open(bank_dir) as bank, progress("publishing", None):
         snapshot = bank.publish(signing_key=signing_key, workers=workers or available_cores())
     if as_json:
         emit({"snapshot": snapshot.number, "entries": len(snapshot), "created_at": snapshot.created_at.isoformat()})
@@ -321,7 +321,8 @@ def compact_command(
     from ncii_match.ingest import available_cores
 
     with Bank.open(bank_dir) as bank:
-        erased = bank.compact(signing_key=signing_key, workers=workers or available_cores())
+        with progress("compacting", None):
+            erased = bank.compact(signing_key=signing_key, workers=workers or available_cores())
         if as_json:
             emit({"erased": erased, "active": len(bank)})
         else:

@@ -43,6 +43,20 @@ class Work:
     seconds: float
 
 
+class Tableless:
+    """What engines have in common that keep nothing of their own on disk: the hashes are all there is."""
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """None."""
+        return {}
+
+    @property
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """None."""
+        return {}
+
+
 class Engine(Protocol):
     """Immutable once built; ``find`` may run in many threads at once and starts none itself."""
 

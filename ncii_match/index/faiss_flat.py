@@ -5,10 +5,9 @@ from typing import Any, ClassVar, Self
 
 import faiss
 import numpy as np
-from numpy.typing import NDArray
 
 from ncii_match.index import costs
-from ncii_match.index.engine import Fetch, Found, Progress, Words, Work
+from ncii_match.index.engine import Fetch, Found, Progress, Tableless, Words, Work
 
 
 def range_search(index: Any, queries: Words, radius: int) -> Found:
@@ -20,7 +19,7 @@ def range_search(index: Any, queries: Words, radius: int) -> Found:
     return Found(rows, labels.astype(np.uint32), distances.astype(np.uint16))
 
 
-class Engine:
+class Engine(Tableless):
     """See ``engine.Engine``. FAISS keeps a copy of the hashes."""
 
     name: ClassVar[str] = "faiss-flat"
@@ -49,16 +48,6 @@ class Engine:
     def restore(cls, hashes: Words, max_radius: int, settings: Mapping[str, Any], fetch: Fetch) -> Self:  # noqa: ARG003
         """Copy the saved hashes into FAISS."""
         return cls(hashes)
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """None."""
-        return {}
-
-    @property
-    def arrays(self) -> dict[str, NDArray[Any]]:
-        """None."""
-        return {}
 
     @property
     def nbytes(self) -> int:

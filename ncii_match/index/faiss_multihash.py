@@ -9,11 +9,10 @@ from typing import Any, ClassVar, Self
 
 import faiss
 import numpy as np
-from numpy.typing import NDArray
 
 from ncii_match.errors import EngineError
 from ncii_match.index import costs
-from ncii_match.index.engine import Fetch, Found, Progress, Words, Work
+from ncii_match.index.engine import Fetch, Found, Progress, Tableless, Words, Work
 from ncii_match.index.faiss_flat import range_search
 
 WIDEST = 32
@@ -32,7 +31,7 @@ def exact_settings(bits: int, radius: int) -> Iterator[tuple[int, int, int]]:
         yield bands, bits // bands, -(-(radius + 1) // bands) - 1
 
 
-class Engine:
+class Engine(Tableless):
     """See ``engine.Engine``."""
 
     name: ClassVar[str] = "faiss-multihash"
@@ -67,16 +66,6 @@ class Engine:
     def restore(cls, hashes: Words, max_radius: int, settings: Mapping[str, Any], fetch: Fetch) -> Self:  # noqa: ARG003
         """Build again: FAISS's own files are not read."""
         return cls(hashes, max_radius)
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """None: chosen again when it is opened."""
-        return {}
-
-    @property
-    def arrays(self) -> dict[str, NDArray[Any]]:
-        """None."""
-        return {}
 
     @property
     def nbytes(self) -> int:

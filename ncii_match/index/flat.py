@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ncii_match.index import costs
-from ncii_match.index.engine import Fetch, Found, Progress, Words, Work
+from ncii_match.index.engine import Fetch, Found, Progress, Tableless, Words, Work
 from ncii_match.kernels import hamming
 
 BLOCK = 256
@@ -43,7 +43,7 @@ def enlarged(found: Finds, kept: int) -> Finds:
     return wider
 
 
-class Engine:
+class Engine(Tableless):
     """See ``engine.Engine``."""
 
     name: ClassVar[str] = "flat"
@@ -69,16 +69,6 @@ class Engine:
     def restore(cls, hashes: Words, max_radius: int, settings: Mapping[str, Any], fetch: Fetch) -> Self:  # noqa: ARG003
         """The hashes are all there is."""
         return cls(hashes)
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """None."""
-        return {}
-
-    @property
-    def arrays(self) -> dict[str, NDArray[Any]]:
-        """None."""
-        return {}
 
     @property
     def nbytes(self) -> int:

@@ -24,6 +24,15 @@ def _comes_before(ids, distances, views, a, b, by_id):
 
 
 @part
+def _in_order(ids, distances, views, first, last, by_id):
+    """Whether a row is sorted already: many are, and then reading it once is all."""
+    at = first + 1
+    while at < last and not _comes_before(ids, distances, views, at, at - 1, by_id):
+        at += 1
+    return at >= last
+
+
+@part
 def _swap(ids, distances, views, a, b):
     """Exchange two places of the three arrays."""
     ids[a], ids[b] = ids[b], ids[a]
@@ -35,10 +44,7 @@ def _swap(ids, distances, views, a, b):
 def _sort(ids, distances, views, first, last, by_id):
     """Heap sort of one row: no memory, and no input makes it slow. What is in order already is only read."""
     n = last - first
-    at = first + 1
-    while at < last and not _comes_before(ids, distances, views, at, at - 1, by_id):
-        at += 1
-    if at >= last:
+    if _in_order(ids, distances, views, first, last, by_id):
         return
     end = n
     root = n // 2
@@ -77,10 +83,7 @@ def _sort_many(ids, distances, views, first, last, by_id, order, spare, moved):
     By distance it relies on the ids being in order already: each step keeps the order of what is equal.
     """
     n = last - first
-    at = first + 1
-    while at < last and not _comes_before(ids, distances, views, at, at - 1, by_id):
-        at += 1
-    if at >= last:
+    if _in_order(ids, distances, views, first, last, by_id):
         return
     for k in range(n):
         order[k] = np.uint32(k)

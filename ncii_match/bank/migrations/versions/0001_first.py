@@ -89,8 +89,3 @@ def upgrade() -> None:
         sa.Column("event", Number, primary_key=True),
         sqlite_with_rowid=False,
     )
-
-
-def downgrade() -> None:
-    """There is nothing before."""
-    raise NotImplementedError
