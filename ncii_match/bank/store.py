@@ -220,8 +220,8 @@ class Bank:
         unseen : remember the withdrawal of a case, or of hashes under it, that has not arrived yet; needs ``source``.
 
         Returns how many holds were ended by this call: 0 when they had been already, which is not an error. Matching
-        stops with ``publish``. Raises InputError when nothing is chosen, BankError for a case or entries that the bank has never held (without
-        ``unseen``).
+        stops with ``publish``. Raises InputError when nothing is chosen, BankError for a case or entries that the bank
+        has never held (without ``unseen``).
         """
         if unseen and (case is None or source is None or entry_ids is not None):
             raise InputError("a withdrawal before the addition needs its case and its source, and has no entries yet")
