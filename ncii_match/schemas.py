@@ -28,6 +28,27 @@ def hashes_schema(algorithm: Algorithm) -> pa.Schema:
     )
 
 
+def holds_schema(algorithm: Algorithm) -> pa.Schema:
+    """What a bank exports, one row for each hold on a hash; ``until`` is ISO 8601."""
+    texts = [pa.field(name, pa.string()) for name in ("case", "source", "state", "region")]
+    return pa.schema(
+        [
+            hash_field(algorithm),
+            pa.field("quality", pa.uint8()),
+            *texts,
+            pa.field("tags", pa.list_(pa.string())),
+            pa.field("until", pa.string()),
+            pa.field("profile", pa.string()),
+        ]
+    )
+
+
+def algorithm_of(field: pa.Field) -> Algorithm | None:
+    """The algorithm that a column of hashes names; None when it names none."""
+    named = (field.metadata or {}).get(ALGORITHM_KEY)
+    return None if named is None else Algorithm.parse(named.decode())
+
+
 def hashes_to_arrow(hashes: Hashes) -> pa.RecordBatch:
     """Hashes as one record batch. No copy."""
     schema = hashes_schema(hashes.algorithm)
@@ -43,10 +64,9 @@ def hashes_from_arrow(batch: pa.RecordBatch) -> Hashes:
     if "hash" not in batch.schema.names:
         raise InputError(f"the batch has no column 'hash', only {', '.join(batch.schema.names)}")
     field = batch.schema.field("hash")
-    named = (field.metadata or {}).get(ALGORITHM_KEY)
-    if named is None:
+    algorithm = algorithm_of(field)
+    if algorithm is None:
         raise InputError(f"the column 'hash' does not say its algorithm: add the metadata {ALGORITHM_KEY.decode()}")
-    algorithm = Algorithm.parse(named.decode())
     if field.type != pa.binary(algorithm.nbytes):
         raise InputError(f"the column 'hash' is {field.type}; {algorithm} needs {pa.binary(algorithm.nbytes)}")
     column = batch.column("hash")

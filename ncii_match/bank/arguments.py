@@ -34,6 +34,14 @@ def state(given: State | str) -> State:
         raise InputError(f"state is {given!r}; it must be one of {names}") from None
 
 
+def new_state(given: State | str) -> State:
+    """The state of new holds: any but withdrawn."""
+    found = state(given)
+    if found is State.WITHDRAWN:
+        raise InputError("state is 'withdrawn'; add with 'seed', 'confirmed' or 'disputed'")
+    return found
+
+
 def microseconds(when: datetime) -> int:
     """Since 1970. Raises InputError for a time without its zone."""
     if when.tzinfo is None:

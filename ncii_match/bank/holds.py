@@ -8,6 +8,7 @@ only when it is forced, in whatever order addition and withdrawal arrive, and af
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import IntEnum
+from typing import Any
 
 import numpy as np
 import sqlalchemy as sa
@@ -61,7 +62,7 @@ class Rows:
 
     keys : what the bank looks hashes up by. sealed : the encrypted hashes, or None. marks : keyed digests, or None when
     nothing was ever withdrawn unseen. profiles : profile of each. qualities : 0..100 or None. case_ids : int64 [n].
-    untils : microseconds since 1970, or None, for each.
+    untils : microseconds since 1970, or None, for each. states : ``State`` of each new hold.
     """
 
     keys: list[bytes]
@@ -71,6 +72,7 @@ class Rows:
     qualities: list[int | None]
     case_ids: NDArray[np.int64]
     untils: list[int | None]
+    states: list[int]
 
 
 _batch_metadata = sa.MetaData()
@@ -85,45 +87,22 @@ _batch = sa.Table(
     sa.Column("quality", sa.Integer),
     sa.Column("case_id", tables.Number),
     sa.Column("until", tables.Number),
-    sa.Column("entry_id", tables.Number),
+    sa.Column("state", sa.Integer),
     sa.Column("outcome", sa.Integer, nullable=False),
+    sa.Column("entry_id", tables.Number),
     prefixes=["TEMPORARY"],
 )
 
 
-def case_id(
-    connection: sa.Connection,
-    reference: str,
-    source: str,
-    at: int,
-    *,
-    region: str | None = None,
-    tags: str | None = None,
-) -> int:
-    """The case's id; made when there is none. Region and tags are taken over when given."""
-    cases = tables.cases
-    this = (cases.c.reference == reference) & (cases.c.source == source)
-    more = {key: value for key, value in (("region", region), ("tags", tags)) if value is not None}
-    found = connection.execute(sa.select(cases.c.id).where(this)).scalar_one_or_none()
-    if found is not None:
-        if more:
-            connection.execute(cases.update().where(this).values(**more))
-        return int(found)
-    made = connection.execute(cases.insert().values(reference=reference, source=source, first_seen=at, **more))
-    return int(made.inserted_primary_key[0])  # type: ignore[index]
-
-
 def add(
-    connection: sa.Connection, rows: Rows, *, state: State, at: int, force: bool, cap: int | None
+    connection: sa.Connection, rows: Rows, *, at: int, force: bool, cap: int | None
 ) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
     """Make the holds; entry ids (-1 where not taken) and ``Addition`` of each row."""
-    n = len(rows.keys)
-    first_of: dict[tuple[bytes, int], int] = {}
+    n, first_of = len(rows.keys), dict[tuple[bytes, int], int]()
     twin = [
-        first_of.setdefault((key, case), row)
-        for row, (key, case) in enumerate(zip(rows.keys, rows.case_ids.tolist(), strict=True))
+        first_of.setdefault(pair, row) for row, pair in enumerate(zip(rows.keys, rows.case_ids.tolist(), strict=True))
     ]
-    _fill(connection, rows, [row for row in range(n) if twin[row] == row])
+    _fill(connection, rows, None if len(first_of) == n else list(first_of.values()))
     _find_entries(connection)
     _mark_held(connection)
     if not force:
@@ -132,48 +111,49 @@ def add(
         _mark_over_cap(connection, cap)
     _make_entries(connection, at)
     _find_entries(connection)
-    _make_holds(connection, state, at)
+    _make_holds(connection, at)
     if force:
         _forget_withdrawals(connection)
     ids, outcome = np.full(n, -1, np.int64), np.empty(n, np.uint8)
-    for row, entry, became in connection.execute(sa.select(_batch.c.row, _batch.c.entry_id, _batch.c.outcome)):
-        outcome[row] = became
-        if Addition(became).taken:
-            ids[row] = entry
+    chosen = sa.select(_batch.c.row, sa.func.coalesce(_batch.c.entry_id, -1), _batch.c.outcome)
+    found = tables.numbers(connection.execute(chosen).fetchall(), 3)
+    outcome[found[:, 0]] = found[:, 2]
+    ids[found[:, 0]] = np.where(found[:, 2] <= Addition.HELD, found[:, 1], -1)
     _batch.drop(connection)
-    for row, first in enumerate(twin):
-        if first != row:  # the same hash twice in one batch, under one case
-            ids[row] = ids[first]
-            outcome[row] = Addition.HELD if outcome[first] == Addition.ADDED else outcome[first]
+    if len(first_of) < n:  # the same hash twice in one batch, under one case
+        first = np.array(twin)
+        ids, outcome = ids[first], outcome[first]
+        again = (first != np.arange(n)) & (outcome == Addition.ADDED)
+        outcome[again] = Addition.HELD
     return ids, outcome
 
 
-def _fill(connection: sa.Connection, rows: Rows, chosen: list[int]) -> None:
+def _fill(connection: sa.Connection, rows: Rows, chosen: list[int] | None) -> None:
     _batch.create(connection)
-    sealed, marks, cases = rows.sealed, rows.marks, rows.case_ids.tolist()
-    values = [
-        {
-            "row": row,
-            "hash": rows.keys[row],
-            "sealed": None if sealed is None else sealed[row],
-            "mark": None if marks is None else marks[row],
-            "profile": rows.profiles[row],
-            "quality": rows.qualities[row],
-            "case_id": cases[row],
-            "until": rows.untils[row],
-            "entry_id": None,
-            "outcome": int(Addition.ADDED),
-        }
-        for row in chosen
-    ]
-    if values:
-        connection.execute(_batch.insert(), values)
+    nothing = [None] * len(rows.keys)
+    columns = (
+        range(len(rows.keys)), rows.keys, rows.sealed or nothing, rows.marks or nothing, rows.profiles, rows.qualities,
+        rows.case_ids.tolist(), rows.untils, rows.states, [int(Addition.ADDED)] * len(rows.keys),
+    )  # fmt: skip
+    values = list(zip(*columns, strict=True))
+    insert(connection, _batch, values if chosen is None else [values[row] for row in chosen])
+
+
+def insert(
+    connection: sa.Connection, table: sa.Table, rows: list[tuple[Any, ...]], columns: list[str] | None = None
+) -> None:
+    """Rows into a table's columns (the first ones by default), past SQLAlchemy, which would take most of the time."""
+    if rows:
+        names = columns or [column.name for column in table.columns][: len(rows[0])]
+        marks = ", ".join(["?" if connection.dialect.name == "sqlite" else "%s"] * len(names))
+        connection.exec_driver_sql(f"INSERT INTO {table.name} ({', '.join(names)}) VALUES ({marks})", rows)  # noqa: S608
 
 
 def _find_entries(connection: sa.Connection) -> None:
     entries = tables.entries
     known = sa.select(entries.c.id).where(entries.c.hash == _batch.c.hash).scalar_subquery()
-    connection.execute(_batch.update().where(_batch.c.entry_id.is_(None)).values(entry_id=known))
+    wanted = _batch.c.entry_id.is_(None) & (_batch.c.outcome == Addition.ADDED)
+    connection.execute(_batch.update().where(wanted).values(entry_id=known))
 
 
 def _outcome(connection: sa.Connection, where: sa.ColumnElement[bool], outcome: Addition) -> None:
@@ -189,33 +169,57 @@ def _mark_held(connection: sa.Connection) -> None:
 
 def _mark_withdrawn(connection: sa.Connection, *, marks: bool) -> None:
     """What the same case reference has withdrawn, whichever source it came from then."""
-    holds, other, own = tables.holds, tables.cases.alias("other"), tables.cases.alias("own")
-    same = (own.c.id == _batch.c.case_id) & (other.c.reference == own.c.reference)
-    _outcome(connection, sa.exists().where(same & other.c.withdrawn.is_not(None)), Addition.WITHDRAWN)
-    ended = (holds.c.entry_id == _batch.c.entry_id) & (holds.c.case_id == other.c.id)
-    _outcome(connection, sa.exists().where(same & ended & (holds.c.state == State.WITHDRAWN)), Addition.WITHDRAWN)
+    holds, refused, family = tables.holds, tables.refused, _family(connection)
+    same = family.c.own == _batch.c.case_id
+    _outcome(connection, sa.exists().where(same & family.c.withdrawn), Addition.WITHDRAWN)
+    ended = (holds.c.entry_id == _batch.c.entry_id) & (holds.c.case_id == family.c.other)
+    known = _batch.c.entry_id.is_not(None)
+    _outcome(
+        connection, known & sa.exists().where(same & ended & (holds.c.state == State.WITHDRAWN)), Addition.WITHDRAWN
+    )
     if marks:
-        refused = tables.refused
-        marked = (refused.c.mark == _batch.c.mark) & (refused.c.case_id == other.c.id)
+        marked = (refused.c.mark == _batch.c.mark) & (refused.c.case_id == family.c.other)
         _outcome(connection, sa.exists().where(same & marked), Addition.WITHDRAWN)
+    family.drop(connection)
+
+
+def _family(connection: sa.Connection) -> sa.Table:
+    """Of each case in the batch (``own``), the cases with its reference, and whether those were withdrawn whole."""
+    own, other = tables.cases.alias("own"), tables.cases.alias("other")
+    table = sa.Table(
+        "family",
+        sa.MetaData(),
+        sa.Column("own", tables.Number, primary_key=True, autoincrement=False),
+        sa.Column("other", tables.Number, primary_key=True, autoincrement=False),
+        sa.Column("withdrawn", sa.Boolean),
+        prefixes=["TEMPORARY"],
+        sqlite_with_rowid=False,
+    )
+    table.create(connection)
+    chosen = sa.select(own.c.id, other.c.id, other.c.withdrawn.is_not(None)).where(
+        (other.c.reference == own.c.reference) & own.c.id.in_(sa.select(_batch.c.case_id).distinct())
+    )
+    connection.execute(table.insert().from_select(["own", "other", "withdrawn"], chosen))
+    return table
 
 
 def _mark_over_cap(connection: sa.Connection, cap: int) -> None:
     holds = tables.holds
-    wanted = connection.execute(
-        sa.select(_batch.c.row, _batch.c.case_id).where(_batch.c.outcome == Addition.ADDED).order_by(_batch.c.row)
-    ).all()
-    held: dict[int, int] = {}
-    cases = sorted({case for _, case in wanted})
-    for some in slices(cases):
-        active = holds.c.case_id.in_(some) & (holds.c.state != State.WITHDRAWN)
-        counted = sa.select(holds.c.case_id, sa.func.count()).where(active).group_by(holds.c.case_id)
-        held.update((case, count) for case, count in connection.execute(counted))
+    new = sa.select(_batch.c.case_id).where(_batch.c.outcome == Addition.ADDED)
+    wanted = connection.execute(new.add_columns(sa.func.count()).group_by(_batch.c.case_id)).fetchall()
+    active = holds.c.case_id.in_(new) & (holds.c.state != State.WITHDRAWN)
+    counted = sa.select(holds.c.case_id, sa.func.count()).where(active).group_by(holds.c.case_id)
+    held = {case: count for case, count in connection.execute(counted)}  # noqa: C416 - a row is no pair for mypy
+    room = {case: cap - held.get(case, 0) for case, count in wanted if held.get(case, 0) + count > cap}
     over = []
-    for row, case in wanted:
-        held[case] = held.get(case, 0) + 1
-        if held[case] > cap:
-            over.append(row)
+    for some in slices(sorted(room)):
+        chosen = sa.select(_batch.c.row, _batch.c.case_id).where(
+            (_batch.c.outcome == Addition.ADDED) & _batch.c.case_id.in_(some)
+        )
+        for row, case in connection.execute(chosen.order_by(_batch.c.row)).fetchall():
+            room[case] -= 1
+            if room[case] < 0:
+                over.append(row)
     for some in slices(over):
         _outcome(connection, _batch.c.row.in_(some), Addition.OVER_CAP)
 
@@ -231,13 +235,13 @@ def _make_entries(connection: sa.Connection, at: int) -> None:
     connection.execute(_insert(connection, tables.entries).from_select(columns, chosen).on_conflict_do_nothing())
 
 
-def _make_holds(connection: sa.Connection, state: State, at: int) -> None:
+def _make_holds(connection: sa.Connection, at: int) -> None:
     holds = tables.holds
     columns = ["entry_id", "case_id", "state", "since", "changed", "until"]
     moment = sa.literal(at, tables.Number)
-    chosen = sa.select(
-        _batch.c.entry_id, _batch.c.case_id, sa.literal(int(state), sa.Integer), moment, moment, _batch.c.until
-    ).where(_batch.c.outcome == Addition.ADDED)
+    chosen = sa.select(_batch.c.entry_id, _batch.c.case_id, _batch.c.state, moment, moment, _batch.c.until).where(
+        _batch.c.outcome == Addition.ADDED
+    )
     made = _insert(connection, holds).from_select(columns, chosen)
     again = {"state": made.excluded.state, "changed": made.excluded.changed, "until": made.excluded.until}
     connection.execute(made.on_conflict_do_update(index_elements=["entry_id", "case_id"], set_=again))
@@ -273,7 +277,7 @@ def change(
     changed = (
         holds.update().where(ending).values(state=int(state), changed=at).returning(holds.c.entry_id, holds.c.case_id)
     )
-    found = np.array(connection.execute(changed).all(), np.int64).reshape(-1, 2)
+    found = tables.numbers(connection.execute(changed).fetchall(), 2)
     found = found[np.lexsort((found[:, 1], found[:, 0]))]
     return np.ascontiguousarray(found[:, 0]), np.ascontiguousarray(found[:, 1])
 
@@ -295,10 +299,3 @@ def selections(case_ids: list[int] | None, entry_ids: list[int] | None) -> Itera
     in_cases = sa.true() if case_ids is None else table.case_id.in_(case_ids)
     for some in [None] if entry_ids is None else slices(entry_ids):
         yield in_cases if some is None else in_cases & table.entry_id.in_(some)
-
-
-def end_cases(connection: sa.Connection, case_ids: list[int] | None, at: int) -> int:
-    """Mark whole cases as withdrawn, so that what arrives for them later is refused; how many were not yet."""
-    cases = tables.cases
-    open_ones = cases.c.id.in_(case_ids or []) & cases.c.withdrawn.is_(None)
-    return connection.execute(cases.update().where(open_ones).values(withdrawn=at)).rowcount

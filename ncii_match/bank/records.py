@@ -83,14 +83,14 @@ def case_ids(connection: sa.Connection, reference: str, source: str | None) -> l
     return [one for (one,) in connection.execute(query)]
 
 
-def ids_of(connection: sa.Connection, lookups: list[bytes]) -> list[int]:
-    """Ids of the entries that are found by these."""
+def ids_by_key(connection: sa.Connection, keys: list[bytes]) -> dict[bytes, int]:
+    """Ids of the entries that are found by these, those that there are."""
     entries = tables.entries.c
-    found: list[int] = []
-    for first in range(0, len(lookups), 500):
-        query = sa.select(entries.id).where(entries.hash.in_(lookups[first : first + 500]))
-        found += [one for (one,) in connection.execute(query)]
-    return sorted(found)
+    found: dict[bytes, int] = {}
+    for first in range(0, len(keys), 500):
+        query = sa.select(entries.hash, entries.id).where(entries.hash.in_(keys[first : first + 500]))
+        found.update((bytes(key), one) for key, one in connection.execute(query))
+    return found
 
 
 def must_have_held(
@@ -211,7 +211,7 @@ def verify(connection: sa.Connection, unseal: Callable[[bytes, bytes | None], by
     said = said[last]
     table = tables.holds.c
     query = sa.select(table.entry_id, table.case_id, table.state).order_by(table.entry_id, table.case_id)
-    rows = [np.array(part, np.int64) for part in connection.execute(query).partitions(20_000)]
+    rows = [tables.numbers(part, 3) for part in connection.execute(query).partitions(20_000)]
     held = np.concatenate([np.empty((0, 3), np.int64), *rows])
     want = {(int(e), int(c)): (int(n), int(s)) for e, c, n, s in said} if len(said) != len(held) else None
     if want is None and np.array_equal(held[:, :2], said[:, :2]):

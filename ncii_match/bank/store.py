@@ -4,21 +4,20 @@ Every change is one database transaction with its events, durable when the call 
 changes before ``publish``.
 """
 
-import json
 import os
 import secrets
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 from os import PathLike
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-import numpy as np
 import sqlalchemy as sa
 
 from ncii_match.bank import (
     arguments,
+    changing,
     database,
     erasure,
     intake,
@@ -31,32 +30,28 @@ from ncii_match.bank import (
     tables,
     vault,
 )
-from ncii_match.bank import holds as rules
-from ncii_match.bank.holds import Addition
 from ncii_match.bank.intake import Additions
 from ncii_match.bank.records import Hold
-from ncii_match.errors import AlgorithmMismatchError, BankError, BankFormatError, InputError
+from ncii_match.bank.workings import Workings, moment
+from ncii_match.errors import BankError, BankFormatError, InputError
 from ncii_match.outcomes import State
 from ncii_match.values import PDQ, PDQ_THRESHOLD, Algorithm, Hashes
 
 CASE_CAP = 1_000
 """Hashes that one case may hold unless it is forced: more are a mistake, or an attempt to silence somebody."""
 
-AT_ONCE = 50_000
-"""Rows in one step of a large addition: memory stays bounded, and an event names them all."""
-
 Text = str | None
 Ids = Iterable[int] | None
-_VERBS = {State.WITHDRAWN: "withdraw", State.CONFIRMED: "confirm", State.DISPUTED: "dispute"}
 
 
 class Bank:
     """A bank of hashes in a directory. ``Bank.create`` makes one, ``Bank.open`` opens it; a context manager."""
 
     def __init__(self, path: Path, database: database.Database, about: dict[str, str], vault: vault.Vault) -> None:
-        self.path, self._database, self._vault = path, database, vault
-        self.algorithm = Algorithm.parse(about["algorithm"])
-        self._mark_secret = bytes.fromhex(about["mark_secret"])
+        self.path, self.algorithm = path, Algorithm.parse(about["algorithm"])
+        secret = bytes.fromhex(about["mark_secret"])
+        self._inside = Workings(path, database, vault, self.algorithm, secret)
+        self._database = database
 
     @classmethod
     def create(
@@ -164,41 +159,10 @@ class Bank:
 
         Returns entry id and ``Addition`` of each row.
         """
-        self._check(hashes)
-        cases = [case] * len(hashes) if isinstance(case, str) else list(case)
-        if len(cases) != len(hashes):
-            raise InputError(f"{len(cases)} cases for {len(hashes)} hashes; give one, or one for each")
-        arguments.one_line(source, "source")
-        for one in {case} if isinstance(case, str) else set(cases):
-            arguments.one_line(one, "case")
-        wanted = arguments.state(state)
-        if wanted is State.WITHDRAWN:
-            raise InputError("state is 'withdrawn'; add with 'seed', 'confirmed' or 'disputed'")
-        end = None if until is None else arguments.microseconds(until)
-        ids, outcome = np.full(len(hashes), -1, np.int64), intake.judged(hashes, force=force)
-        rows = np.flatnonzero(outcome == Addition.ADDED)
-        about_case = {"region": region, "tags": json.dumps(list(tags)) if tags else None}
-        with self._database.writing() as connection:
-            at = self._moment(connection)
-            known = {
-                one: rules.case_id(connection, one, source, at, **about_case)
-                for one in dict.fromkeys(cases[row] for row in rows)
-            }
-            for first in range(0, len(rows), AT_ONCE):
-                some = rows[first : first + AT_ONCE]
-                case_ids = np.array([known[cases[row]] for row in some], np.int64)
-                given = intake.rows(connection, self._vault, self._mark, hashes[some], case_ids, end)
-                ids[some], outcome[some] = rules.add(
-                    connection, given, state=wanted, at=at, force=force, cap=None if force else cap
-                )
-                new = some[outcome[some] == Addition.ADDED]
-                if len(new):
-                    journal.record(
-                        connection, at=at, action="add", actor=actor or arguments.user(), reason=reason,
-                        detail={"state": wanted.name.lower(), "source": source, "forced": force, "until": end},
-                        entry_ids=ids[new], case_ids=case_ids[np.isin(some, new)], hashes=hashes.bits[new].tobytes(),
-                    )  # fmt: skip
-        return Additions(ids, outcome)
+        return intake.add(
+            self._inside, hashes, case=case, source=source, state=state, actor=actor, reason=reason, region=region,
+            tags=tags, until=until, force=force, cap=cap,
+        )  # fmt: skip
 
     def withdraw(
         self,
@@ -223,45 +187,34 @@ class Bank:
         stops with ``publish``. Raises InputError when nothing is chosen, BankError for a case or entries that the bank
         has never held (without ``unseen``).
         """
-        if unseen and (case is None or source is None or entry_ids is not None):
-            raise InputError("a withdrawal before the addition needs its case and its source, and has no entries yet")
-        marks = [] if hashes is None else [self._mark(packed) for packed in arguments.packed(hashes)]
-        whole = hashes is None and entry_ids is None
-
-        def early(connection: sa.Connection, at: int) -> None:
-            records.remember(connection, rules.case_id(connection, str(case), str(source), at), marks, whole, at)
-
-        chosen = entry_ids
-        if hashes is not None:
-            self._check(hashes)
-            with self._database.reading() as connection:
-                found = records.ids_of(connection, [self._vault.lookup(packed) for packed in arguments.packed(hashes)])
-            chosen = sorted({*(entry_ids or ()), *found})
-        return self._set_state(State.WITHDRAWN, case, source, chosen, reason, actor, early if unseen else None)
+        return changing.withdraw(
+            self._inside, case=case, source=source, entry_ids=entry_ids, hashes=hashes, reason=reason, actor=actor,
+            unseen=unseen,
+        )  # fmt: skip
 
     def confirm(
         self, *, case: Text = None, source: Text = None, entry_ids: Ids = None, reason: str, actor: Text = None
     ) -> int:
         """Mark active holds as reviewed and upheld. Returns how many changed."""
-        return self._set_state(State.CONFIRMED, case, source, entry_ids, reason, actor)
+        return changing.set_state(self._inside, State.CONFIRMED, case, source, entry_ids, reason, actor)
 
     def dispute(
         self, *, case: Text = None, source: Text = None, entry_ids: Ids = None, reason: str, actor: Text = None
     ) -> int:
         """Mark active holds as disputed. Returns how many changed."""
-        return self._set_state(State.DISPUTED, case, source, entry_ids, reason, actor)
+        return changing.set_state(self._inside, State.DISPUTED, case, source, entry_ids, reason, actor)
 
     def allow(self, hashes: Hashes, *, radius: int, reason: str, actor: str | None = None) -> list[int]:
         """Put hashes on the allow list: a picture within ``radius`` bits of one is never matched. Ids of the rows."""
-        self._check(hashes)
+        self._inside.check(hashes)
         arguments.said(reason)
         most = PDQ_THRESHOLD * self.algorithm.bits // PDQ.bits
         if not 0 <= radius <= most:
             raise InputError(f"radius is {radius}; from 0 to {most}: an allowed hash must not hide much more")
         packed, who = arguments.packed(hashes), actor or arguments.user()
         with self._database.writing() as connection:
-            at = self._moment(connection)
-            stored = [(self._vault.lookup(one), self._vault.seal(one)) for one in packed]
+            at = moment(connection)
+            stored = [(self._inside.vault.lookup(one), self._inside.vault.seal(one)) for one in packed]
             ids = records.allow(connection, stored, radius, reason, who, at)
             journal.record(
                 connection, at=at, action="allow", actor=who, reason=reason, detail={"radius": radius, "ids": ids},
@@ -273,7 +226,7 @@ class Bank:
         """Take rows off the allow list. Returns how many were on it."""
         arguments.said(reason)
         with self._database.writing() as connection:
-            at = self._moment(connection)
+            at = moment(connection)
             ended = records.disallow(connection, sorted(set(ids)), at)
             if ended:
                 detail = {"ids": ended}
@@ -294,14 +247,14 @@ class Bank:
         """
         key = signing_key or os.environ.get(manifest.SIGNING_KEY)
         with publication.publishing(self.path):
-            self._expire()
+            changing.expire(self._inside)
             before = publication.pointer(self.path)  # stays: a reader may be opening it just now
-            draft = publication.Draft(self.path, self.algorithm, self._vault.unseal, key)
+            draft = publication.Draft(self.path, self.algorithm, self._inside.vault.unseal, key)
             with self._database.reading() as connection:
                 made = draft.write(connection, full=full, workers=workers)
             with self._database.writing() as connection:
                 journal.record(
-                    connection, at=self._moment(connection), action="publish", actor=arguments.user(),
+                    connection, at=moment(connection), action="publish", actor=arguments.user(),
                     detail={"snapshot": made.number, "entries": made.count, "journal": made.journal[1]},
                 )  # fmt: skip
             draft.show(made)
@@ -314,10 +267,10 @@ class Bank:
         A new base is published, all older snapshots go. What stays is the history, without hashes, and a keyed digest
         by which a case that withdrew is recognised.
         """
-        self._expire()
+        changing.expire(self._inside)
         with self._database.writing() as connection:
             erased = erasure.erase(
-                connection, self._moment(connection), arguments.user(), self._vault.unseal, self._mark
+                connection, moment(connection), arguments.user(), self._inside.vault.unseal, self._inside.mark
             )
         self.publish(signing_key=signing_key, workers=workers, full=True)
         with publication.publishing(self.path):
@@ -340,60 +293,9 @@ class Bank:
         published = publication.last_manifest(self.path)
         signed = None if published is None else (published.journal[0], bytes.fromhex(published.journal[1]))
         with self._database.reading() as connection:
-            return [*journal.verify_chain(connection, signed), *records.verify(connection, self._vault.unseal)]
+            return [*journal.verify_chain(connection, signed), *records.verify(connection, self._inside.vault.unseal)]
 
     def stats(self) -> dict[str, Any]:
         """Counts by state and source, sizes on disk."""
         with self._database.reading() as connection:
             return {"algorithm": str(self.algorithm), **records.stats(connection), **records.sizes(self.path)}
-
-    def _expire(self) -> None:
-        with self._database.writing() as connection:
-            at = self._moment(connection)
-            over = tables.holds.c.until.is_not(None) & (tables.holds.c.until <= at)
-            entry_ids, case_ids = rules.change(connection, State.WITHDRAWN, at, over)
-            if len(entry_ids):
-                journal.record(
-                    connection, at=at, action="expire", actor="clock", detail={"state": "withdrawn"},
-                    entry_ids=entry_ids, case_ids=case_ids,
-                )  # fmt: skip
-
-    def _check(self, hashes: Hashes) -> None:
-        if not hashes.algorithm.comparable_with(self.algorithm):
-            raise AlgorithmMismatchError(f"the bank holds {self.algorithm}, the hashes are {hashes.algorithm}")
-        if np.any(hashes.view):
-            raise InputError("the bank takes pictures upright; hash them with views=Views.UPRIGHT")
-
-    def _mark(self, packed: bytes) -> bytes:
-        return vault.mark(self._mark_secret, packed)
-
-    @staticmethod
-    def _moment(connection: sa.Connection) -> int:
-        """Now, but never before the last event: a clock that is set back does not turn history round."""
-        last = connection.execute(sa.select(sa.func.max(tables.events.c.at))).scalar_one()
-        return max(journal.now(), last or 0)
-
-    def _set_state(
-        self, state: State, case: Text, source: Text, entry_ids: Ids, reason: str, actor: Text,
-        early: Callable[[sa.Connection, int], None] | None = None,
-    ) -> int:  # fmt: skip
-        if case is None and entry_ids is None:
-            raise InputError("say what to change: a case (case=…, --case), entries (entry_ids=…, --entry), or both")
-        arguments.said(reason)
-        asked = None if entry_ids is None else sorted({int(one) for one in entry_ids})
-        with self._database.writing() as connection:
-            at, who = self._moment(connection), actor or arguments.user()
-            if early:
-                early(connection, at)
-            case_ids = None if case is None else records.case_ids(connection, case, source)
-            if early is None:
-                records.must_have_held(connection, case, case_ids, asked)
-            entries, cases = rules.change_all(connection, state, at, case_ids, asked)
-            ended = rules.end_cases(connection, case_ids, at) if state is State.WITHDRAWN and asked is None else 0
-            if len(entries) or ended or early:
-                journal.record(
-                    connection, at=at, action=_VERBS[state], actor=who, reason=reason,
-                    detail={"state": state.name.lower(), "case": case, "source": source, "whole": asked is None},
-                    entry_ids=entries, case_ids=cases if len(entries) else np.array(case_ids or [], np.int64),
-                )  # fmt: skip
-        return len(entries)

@@ -3,7 +3,12 @@
 Times are whole microseconds since 1970 (UTC), states are ``State``. The same tables serve on SQLite and PostgreSQL.
 """
 
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
 import sqlalchemy as sa
+from numpy.typing import NDArray
 
 metadata = sa.MetaData()
 
@@ -105,3 +110,8 @@ event_cases = sa.Table(
     sa.Column("event", Number, primary_key=True),
     sqlite_with_rowid=False,
 )
+
+
+def numbers(rows: Sequence[Any], columns: int) -> NDArray[np.int64]:
+    """Rows of whole numbers as int64 [n, columns]; NumPy takes a row for a mapping and asks it for each key first."""
+    return np.array([*map(tuple, rows)], np.int64).reshape(-1, columns)

@@ -1,0 +1,78 @@
+"""Files of hashes from elsewhere and for elsewhere. One module a format; the table below names them."""
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import IO, NamedTuple, Protocol
+
+from ncii_match.bank.exchange import columnar, files, ndjson, stopncii, table, text, threatexchange
+from ncii_match.bank.exchange.lines import Builder, Lines, Record
+from ncii_match.errors import InputError
+from ncii_match.values import Algorithm
+
+
+class Reads(Protocol):
+    """A file's records in pieces. Raises InputError when there is no such file."""
+
+    def __call__(self, path: Path, builder: Builder) -> Iterator[Lines]:
+        """The last piece says whether the file could be read to its end."""
+        ...
+
+
+class Writes(Protocol):
+    """Records, in the order of entries, into a file."""
+
+    def __call__(self, records: Iterable[Record], file: IO[bytes], algorithm: Algorithm) -> None:
+        """The whole file."""
+        ...
+
+
+class Format(NamedTuple):
+    """can_end : whether its records may say that a hold ended. suffixes : by which a file is taken for it."""
+
+    read: Reads
+    write: Writes
+    can_end: bool
+    suffixes: tuple[str, ...]
+
+
+FORMATS = {
+    "text": Format(text.read, text.write, text.CAN_END, text.SUFFIXES),
+    "csv": Format(table.read, table.write, table.CAN_END, table.SUFFIXES),
+    "ndjson": Format(ndjson.read, ndjson.write, ndjson.CAN_END, ndjson.SUFFIXES),
+    "parquet": Format(columnar.read, columnar.write, columnar.CAN_END, (".parquet",)),
+    "arrow": Format(columnar.read, columnar.write_arrow, columnar.CAN_END, (".arrow", ".feather")),
+    "threatexchange": Format(threatexchange.read, threatexchange.write, threatexchange.CAN_END, ()),
+    "stopncii": Format(stopncii.read, stopncii.write, stopncii.CAN_END, stopncii.SUFFIXES),
+}
+
+
+def recognised(path: Path, name: str | None, *, reading: bool = True) -> str:
+    """The format's name: as given, or by the file's ending and first line. Raises InputError."""
+    if name is not None:
+        if name not in FORMATS:
+            raise InputError(f"format {name!r} is unknown; choose one of {', '.join(FORMATS)}")
+        return name
+    suffix = files.bare(path).suffix.lower()
+    for known, one in FORMATS.items():
+        if suffix in one.suffixes:
+            return _of_csv(path) if known == "csv" and reading else known
+    raise InputError(f"{path}: the ending does not tell the format; choose one of {', '.join(FORMATS)} (--format)")
+
+
+def _of_csv(path: Path) -> str:
+    """A CSV file is a table, or from threatexchange, or a plain list with qualities: its first line tells."""
+    try:
+        for _, line in files.Lines(path):
+            if line and not line.startswith("#"):
+                names = [name.strip().lower() for name in line.split(",")]
+                if names[:2] == ["signal_type", "signal_str"] or names[0] in ("pdq", "video_md5"):
+                    return "threatexchange"
+                return "csv" if "hash" in names else "text"
+    except files.BrokenFileError as error:
+        raise InputError(f"{path}: {error}") from None
+    return "text"
+
+
+def pieces(path: Path, name: str, algorithm: Algorithm) -> Iterator[Lines]:
+    """A file's records as hashes of an algorithm."""
+    return FORMATS[name].read(path, Builder(algorithm))

@@ -1,0 +1,104 @@
+"""Parquet and Arrow files with the columns of the CSV format; ``hash`` as its digits, or as bytes of its length."""
+
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from pathlib import Path
+from typing import IO, Any
+
+from ncii_match import schemas
+from ncii_match.bank.exchange.lines import AT_ONCE, Builder, Lines, Record
+from ncii_match.bank.exchange.table import COLUMNS, placed
+from ncii_match.errors import InputError
+from ncii_match.values import Algorithm
+
+SUFFIXES = (".parquet", ".arrow", ".feather")
+CAN_END = True
+
+
+def read(path: Path, builder: Builder) -> Iterator[Lines]:
+    """Every record, in pieces. Raises InputError when it is no such file."""
+    import pyarrow as pa
+
+    broken, done = None, 0
+    try:
+        total, batches = _opened(path)
+    except (pa.ArrowException, OSError) as error:
+        raise InputError(f"{path} cannot be read: {str(error).partition(chr(10))[0][:200]}") from None
+    try:
+        for batch in batches:
+            names = batch.schema.names
+            places = placed(names, path)
+            said = schemas.algorithm_of(batch.schema.field(places[0]))
+            if said is not None and not said.comparable_with(builder.algorithm):
+                raise InputError(f"{path} holds {said}; the bank holds {builder.algorithm}")
+            columns = [batch.column(place).to_pylist() if place >= 0 else None for place in places]
+            nothing = [None] * batch.num_rows
+            hashes, quality, case, source, state, region, tags, until, profile = (
+                nothing if column is None else column for column in columns
+            )
+            # Each column holds Python values: a wrong type shows as a rejected row, not as an error of the file.
+            for row in range(batch.num_rows):
+                origin = (case[row], source[row], region[row], tags[row])
+                builder.add(
+                    done + row + 1, hashes[row] or "", quality[row], origin, state[row], until[row], profile[row]
+                )
+            done += batch.num_rows
+            if builder.full:
+                yield builder.take(done / max(1, total))
+    except (pa.ArrowException, OSError) as error:
+        broken = f"it cannot be read after row {done}: {str(error).partition(chr(10))[0][:200]}"
+    yield builder.take(1.0, broken)
+
+
+def _opened(path: Path) -> tuple[int, Iterator[Any]]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    if path.suffix.lower() == ".parquet":
+        file = pq.ParquetFile(path)
+        return file.metadata.num_rows, file.iter_batches(AT_ONCE // 4)
+    source = pa.memory_map(str(path), "r")
+    reader = pa.ipc.open_file(source)
+    total = sum(reader.get_batch(part).num_rows for part in range(reader.num_record_batches))
+
+    def pieces() -> Iterator[Any]:
+        for part in range(reader.num_record_batches):
+            batch = reader.get_batch(part)
+            for first in range(0, batch.num_rows, AT_ONCE // 4):
+                yield batch.slice(first, AT_ONCE // 4)
+
+    return total, pieces()
+
+
+def write(records: Iterable[Record], file: IO[bytes], algorithm: Algorithm) -> None:
+    """A Parquet file, one row for each hold."""
+    _write(records, file, algorithm, parquet=True)
+
+
+def write_arrow(records: Iterable[Record], file: IO[bytes], algorithm: Algorithm) -> None:
+    """An Arrow (IPC) file, one row for each hold."""
+    _write(records, file, algorithm, parquet=False)
+
+
+def _write(records: Iterable[Record], file: IO[bytes], algorithm: Algorithm, *, parquet: bool) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    left = iter(records)
+    some = list(islice(left, AT_ONCE))
+    schema = schemas.holds_schema(algorithm)
+    writer = pq.ParquetWriter(file, schema, compression="zstd") if parquet else pa.ipc.new_file(file, schema)
+    with writer:
+        while some:
+            rows: dict[str, list[Any]] = {name: [] for name in COLUMNS}
+            for one in some:
+                values = (
+                    one.packed, one.quality, one.case, one.source, one.state.name.lower(), one.region, list(one.tags),
+                    one.until, one.profile,
+                )  # fmt: skip
+                for column, value in zip(rows.values(), values, strict=True):
+                    column.append(value)
+            writer.write_batch(
+                pa.record_batch([pa.array(rows[each.name], each.type) for each in schema], schema=schema)
+            )
+            some = list(islice(left, AT_ONCE))

@@ -1,0 +1,278 @@
+"""What every format is read into and written from: records with their line numbers, and lines that are none."""
+
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ncii_match.outcomes import State
+from ncii_match.values import UNKNOWN_QUALITY, Algorithm, Hashes
+
+AT_ONCE = 1 << 16
+"""Records in one piece: what a reader holds in memory."""
+
+NOT_SAID = 255
+"""Instead of a state: the importer's."""
+
+LONGEST = 500
+"""Characters of a case reference, a source, a region or a tag."""
+
+_BREAKS = str.maketrans("", "", "".join(map(chr, range(32))))
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Whose record it is, as far as the file says."""
+
+    case: str | None = None
+    source: str | None = None
+    region: str | None = None
+    tags: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """A line that is not used: its number (from 1), and why, without the line itself."""
+
+    line: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Lines:
+    """A piece of a file.
+
+    numbers : int64 [n], line (or row) of each record, from 1. hashes : Hashes [n]. profiles : uint8 [n], a row of
+    ``profile_names``. origin : int32 [n], a row of ``origins``. states : uint8 [n], ``State`` or ``NOT_SAID``; a
+    withdrawn record without a case ends every hold of its source on the hash, but those that its own line names.
+    untils : int64 [n], microseconds since 1970, 0 for never. rejected : lines that are no record. passed_over : records
+    of other kinds of hash. share : how much of the file has been read, 0..1. broken : why the file could not be read to
+    its end, or None.
+    """
+
+    numbers: NDArray[np.int64]
+    hashes: Hashes
+    profiles: NDArray[np.uint8]
+    profile_names: tuple[str, ...]
+    origin: NDArray[np.int32]
+    origins: tuple[Origin, ...]
+    states: NDArray[np.uint8]
+    untils: NDArray[np.int64]
+    rejected: tuple[Rejected, ...] = ()
+    passed_over: int = 0
+    share: float = 0.0
+    broken: str | None = None
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One hold, as it is written to a file. ``packed`` is the hash; ``until`` is ISO 8601 or None."""
+
+    entry_id: int
+    packed: bytes = field(repr=False)
+    profile: str
+    quality: int | None
+    case: str
+    source: str
+    region: str | None
+    tags: tuple[str, ...]
+    state: State
+    until: str | None
+
+
+class NotARecordError(ValueError):
+    """Why a line is not one; never with what the line holds."""
+
+
+class Builder:
+    """Collects checked records for one piece after the other."""
+
+    def __init__(self, algorithm: Algorithm) -> None:
+        self.algorithm = algorithm
+        self._digits = 2 * algorithm.nbytes
+        self._profiles = {algorithm.profile: 0}
+        self._states: dict[str | None, int] = {None: NOT_SAID, "": NOT_SAID}
+        self._states |= {one.name.lower(): int(one) for one in State}
+        self._clear()
+
+    def _clear(self) -> None:
+        self._packed = bytearray()
+        self._rows: list[tuple[int, int, int, int, int, int]] = []
+        self._origins: dict[Origin, int] = {}
+        self._origin_keys: dict[Any, int] = {}
+        self._untils: dict[Any, int] = {None: 0, "": 0}
+        self._rejected: list[Rejected] = []
+        self._passed_over = 0
+
+    @property
+    def full(self) -> bool:
+        """Whether the piece should be taken."""
+        return len(self._rows) + len(self._rejected) >= AT_ONCE
+
+    def reject(self, line: int, reason: str) -> None:
+        """Name a line that is no record."""
+        self._rejected.append(Rejected(line, reason))
+
+    def pass_over(self) -> None:
+        """Count a record of another kind of hash."""
+        self._passed_over += 1
+
+    def add(
+        self,
+        line: int,
+        given: Any,
+        quality: str | int | None = None,
+        origin: tuple[Any, Any, Any, Any] = (None, None, None, None),
+        state: str | None = None,
+        until: Any = None,
+        profile: str | None = None,
+    ) -> None:
+        """Check a record and keep it, or reject its line. ``origin``: case, source, region, tags (list or text)."""
+        try:
+            packed = self.packed(given)
+            row = (
+                line,
+                UNKNOWN_QUALITY if quality is None or quality == "" else _quality(quality),
+                self._profile(profile) if profile else 0,
+                self._origin(origin),
+                self._states[state] if state in self._states else self._state(state),
+                self._untils[until] if until in self._untils else self._until(until),
+            )
+        except NotARecordError as error:
+            self._rejected.append(Rejected(line, str(error)))
+        else:
+            self._packed += packed
+            self._rows.append(row)
+
+    def packed(self, given: Any) -> bytes:
+        """A hash from its digits, or as it is. Raises NotARecordError."""
+        if isinstance(given, bytes):
+            if len(given) != self.algorithm.nbytes:
+                raise NotARecordError(f"{len(given)} bytes, where a hash has {self.algorithm.nbytes}")
+            return given
+        text = given.strip() if isinstance(given, str) else ""
+        if len(text) == self._digits:
+            try:
+                found = bytes.fromhex(text)
+            except ValueError:
+                found = b""
+            if len(found) == self.algorithm.nbytes:
+                return found
+        raise NotARecordError(f"not {self._digits} hexadecimal digits")
+
+    def _origin(self, given: tuple[Any, Any, Any, Any]) -> int:
+        case, source, region, tags = given
+        key = (case, source, region, tuple(tags) if isinstance(tags, list) else tags)
+        known = self._origin_keys.get(key)
+        if known is None:
+            shown = tags.split(";") if isinstance(tags, str) else tags or ()
+            found = Origin(
+                _text(case, "case"), _text(source, "source"), _text(region, "region"),
+                tuple(filter(None, (_text(tag, "tag") for tag in shown))),
+            )  # fmt: skip
+            known = self._origins.setdefault(found, len(self._origins))
+            self._origin_keys[key] = known
+        return known
+
+    def _profile(self, given: str) -> int:
+        if given not in ("full", "512") and given != self.algorithm.profile:
+            raise NotARecordError("the profile is unknown; it is full or 512")
+        return self._profiles.setdefault(given, len(self._profiles))
+
+    def _state(self, given: Any) -> int:
+        known = self._states.get(str(given).strip().lower())
+        if known is None:
+            raise NotARecordError("the state is unknown; it is seed, confirmed, disputed or withdrawn")
+        return known
+
+    def _until(self, given: Any) -> int:
+        try:
+            when = given if isinstance(given, datetime) else datetime.fromisoformat(str(given).strip())
+        except ValueError:
+            raise NotARecordError("until is no time; write it like 2027-01-31T00:00:00+00:00") from None
+        if when.tzinfo is None:
+            raise NotARecordError("until has no time zone; write it like 2027-01-31T00:00:00+00:00")
+        try:
+            found = int(when.astimezone(UTC).timestamp() * 1_000_000)
+        except (OverflowError, OSError):
+            found = 0
+        if found <= 0:
+            raise NotARecordError("until lies outside of what can be kept")
+        self._untils[given] = found
+        return found
+
+    def take(self, share: float, broken: str | None = None) -> Lines:
+        """The piece collected so far; a new one begins."""
+        columns = np.array(self._rows, np.int64).reshape(-1, 6).T
+        bits = np.frombuffer(bytes(self._packed), np.uint8).reshape(-1, self.algorithm.nbytes)
+        made = Lines(
+            np.ascontiguousarray(columns[0]),
+            Hashes(self.algorithm, bits, columns[1].astype(np.uint8)),
+            columns[2].astype(np.uint8),
+            tuple(self._profiles),
+            columns[3].astype(np.int32),
+            tuple(self._origins),
+            columns[4].astype(np.uint8),
+            np.ascontiguousarray(columns[5]),
+            tuple(self._rejected),
+            self._passed_over,
+            min(1.0, share),
+            broken,
+        )
+        self._clear()
+        return made
+
+
+def _quality(given: Any) -> int:
+    if type(given) is str and given.strip().isascii() and given.strip().isdecimal() and len(given.strip()) <= 3:
+        given = int(given)
+    if type(given) is not int or not 0 <= given <= 100:
+        raise NotARecordError("the quality is no whole number from 0 to 100")
+    return given
+
+
+def _text(given: Any, name: str) -> str | None:
+    if given is None or given == "":
+        return None
+    if type(given) is not str or len(given) > LONGEST or given.translate(_BREAKS) != given:
+        raise NotARecordError(f"the {name} is no text on one line, of at most {LONGEST} characters")
+    return given.strip() or None
+
+
+def as_texts(record: Record) -> dict[str, Any]:
+    """A record by column name, for formats of text."""
+    return {
+        "hash": record.packed.hex(),
+        "quality": record.quality,
+        "case": record.case,
+        "source": record.source,
+        "state": record.state.name.lower(),
+        "region": record.region,
+        "tags": list(record.tags),
+        "until": record.until,
+        "profile": record.profile,
+    }
+
+
+def json_line(value: dict[str, Any]) -> str:
+    """One JSON object on a line, without what it does not say."""
+    return json.dumps({key: one for key, one in value.items() if one not in (None, [])}, ensure_ascii=False) + "\n"
+
+
+def by_entry(records: Iterable[Record]) -> Iterator[list[Record]]:
+    """Records of one entry after the other; they come in the order of entries."""
+    same: list[Record] = []
+    for record in records:
+        if same and same[-1].entry_id != record.entry_id:
+            yield same
+            same = []
+        same.append(record)
+    if same:
+        yield same

@@ -1,0 +1,129 @@
+"""Records as StopNCII.org's hash exchange gives them: one hash with the status of every case that holds it.
+
+A JSON list of records, pages with ``hashRecords``, or a record a line. A record is the whole truth about its hash: a
+case of this source that it does not name, or names as Withdrawn or Deleted, ends; a hash that is itself Withdrawn or
+Deleted ends for all of them. Read as a stream.
+"""
+
+import json
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import IO, Any
+
+from ncii_match.bank.exchange import files
+from ncii_match.bank.exchange.lines import Builder, Lines, NotARecordError, Record, by_entry
+from ncii_match.bank.exchange.ndjson import objects
+from ncii_match.errors import InputError
+from ncii_match.outcomes import State
+from ncii_match.values import Algorithm
+
+SUFFIXES = (".json",)
+CAN_END = True
+
+ACTIVE, ENDED = ("received", "active"), ("withdrawn", "deleted")
+SIGNALS = {"pdq": "ImagePDQ"}
+_WITHDRAWN = State.WITHDRAWN.name.lower()
+
+
+def read(path: Path, builder: Builder) -> Iterator[Lines]:
+    """Every record, in pieces; its number stands for the line. Raises InputError when there is no such file."""
+    source = files.Lines(path)
+    broken, share = None, 0.0
+    try:
+        for number, record, share in _records(path, source, builder):
+            try:
+                rows = _rows(record, builder)
+                packed = builder.packed(record.get("hashValue", ""))
+            except NotARecordError as error:
+                builder.reject(number, str(error))
+                continue
+            for case, region, tags, state in rows:
+                builder.add(number, packed, None, (case, None, region, tags), state)
+            if builder.full:
+                yield builder.take(share)
+    except files.BrokenFileError as error:
+        broken = str(error)
+    yield builder.take(1.0, broken)
+
+
+def _records(path: Path, source: files.Lines, builder: Builder) -> Iterator[tuple[int, dict[str, Any], float]]:
+    import ijson
+
+    with files.opened(path) as (_, stream):
+        try:
+            start = bytes(stream.read(1 << 16)).lstrip(b"\xef\xbb\xbf \t\r\n")
+        except (OSError, EOFError, ValueError) as error:
+            raise files.BrokenFileError(f"it cannot be read: {error}") from None
+    with suppress(ValueError, RecursionError):
+        if isinstance(first := json.loads(start.partition(b"\n")[0]), dict) and "hashRecords" not in first:
+            yield from ((number, one, source.share) for number, one in objects(source, builder))
+            return
+    where, done = ("item" if start.startswith(b"[") else "hashRecords.item"), 0
+    with files.opened(path) as (raw, stream):
+        size = max(1, path.stat().st_size)
+        try:
+            for record in ijson.items(stream, where, multiple_values=True, use_float=True):
+                done += 1
+                if isinstance(record, dict):
+                    yield done, record, raw.tell() / size
+                else:
+                    builder.reject(done, "no JSON object")
+        except (ijson.JSONError, OSError, EOFError, ValueError) as error:
+            raise files.BrokenFileError(f"it is no JSON after record {done} ({type(error).__name__})") from None
+        if not done and start.startswith(b"{") and b'"hashRecords"' not in start:
+            raise files.BrokenFileError("it has no hashRecords")
+
+
+def _rows(record: dict[str, Any], builder: Builder) -> list[tuple[str | None, str | None, list[str], str | None]]:
+    """Case, region, tags, state of each hold that a record speaks of; none for another kind of hash."""
+    if record.get("signalType") != SIGNALS.get(builder.algorithm.name):
+        builder.pass_over()
+        return []
+    whole, cases = _status(record.get("hashStatus")), record.get("caseNumbers") or {}
+    regions, feedbacks = record.get("hashRegions") or [], record.get("CSPFeedbacks") or []
+    if not isinstance(cases, dict) or not isinstance(regions, list) or not isinstance(feedbacks, list):
+        raise NotARecordError("caseNumbers, hashRegions or CSPFeedbacks are not of the kind they must be")
+    tags = sorted({tag for one in feedbacks if isinstance(one, dict) for tag in one.get("tags") or () if _is_tag(tag)})
+    region = ",".join(sorted(one for one in regions if isinstance(one, str))) or None
+    active = [] if whole == _WITHDRAWN else [case for case, status in cases.items() if _status(status) is None]
+    ended = [case for case, status in cases.items() if whole == _WITHDRAWN or _status(status) == _WITHDRAWN]
+    # Last, what the record does not name: without a case, and therefore every other one of this source.
+    return [
+        *((case, region, tags, None) for case in active),
+        *((case, None, [], _WITHDRAWN) for case in ended),
+        (None, None, [], _WITHDRAWN),
+    ]
+
+
+def _status(given: Any) -> str | None:
+    """``withdrawn``, or None for what matches. Raises NotARecordError for a status that nobody has described."""
+    text = given.lower() if isinstance(given, str) else ""
+    if text not in (*ACTIVE, *ENDED):
+        raise NotARecordError("a status is none of Received, Active, Withdrawn, Deleted")
+    return _WITHDRAWN if text in ENDED else None
+
+
+def _is_tag(tag: Any) -> bool:
+    return isinstance(tag, str) and bool(tag) and tag.isprintable()
+
+
+def write(records: Iterable[Record], file: IO[bytes], algorithm: Algorithm) -> None:
+    """One page of ``hashRecords``, with every case of each hash. Raises InputError for another algorithm than PDQ."""
+    if algorithm.name not in SIGNALS:
+        raise InputError(f"StopNCII has no {algorithm.name}; choose another format")
+    file.write(b'{"hashRecords": [')
+    between = b"\n"
+    for same in by_entry(records):
+        cases = {one.case: "Withdrawn" if one.state is State.WITHDRAWN else "Active" for one in same}
+        content = {
+            "signalType": SIGNALS[algorithm.name],
+            "hashValue": same[0].packed.hex(),
+            "hashStatus": "Active" if "Active" in cases.values() else "Withdrawn",
+            "caseNumbers": cases,
+            "hashRegions": sorted({one.region for one in same if one.region}),
+            "CSPFeedbacks": [],
+        }
+        file.write(between + json.dumps(content, ensure_ascii=False).encode())
+        between = b",\n"
+    file.write(b"\n]}\n")

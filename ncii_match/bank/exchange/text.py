@@ -1,0 +1,38 @@
+"""Plain text: a hash a line, optionally ``,quality``; empty lines and those that begin with ``#`` are passed over."""
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import IO
+
+from ncii_match.bank.exchange import files
+from ncii_match.bank.exchange.lines import Builder, Lines, Record, by_entry
+from ncii_match.values import Algorithm
+
+SUFFIXES = (".txt", ".pdq", ".hashes")
+CAN_END = False
+
+
+def read(path: Path, builder: Builder) -> Iterator[Lines]:
+    """Every record, in pieces. Raises InputError when there is no such file."""
+    source, broken = files.Lines(path), None
+    try:
+        for number, line in source:
+            if not line or line.startswith("#"):
+                continue
+            given, comma, quality = line.partition(",")
+            if comma and not quality.strip():
+                builder.reject(number, "a comma without a quality")
+            else:
+                builder.add(number, given, quality if comma else None)
+            if builder.full:
+                yield builder.take(source.share)
+    except files.BrokenFileError as error:
+        broken = str(error)
+    yield builder.take(1.0, broken)
+
+
+def write(records: Iterable[Record], file: IO[bytes], algorithm: Algorithm) -> None:  # noqa: ARG001
+    """One line for each hash."""
+    for same in by_entry(records):
+        quality = "" if same[0].quality is None else f",{same[0].quality}"
+        file.write(f"{same[0].packed.hex()}{quality}\n".encode())

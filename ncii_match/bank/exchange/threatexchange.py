@@ -1,0 +1,57 @@
+"""The CSV of ``threatexchange dataset``: ``signal_type,signal_str,collab,category,tags``, with or without a header.
+
+The collaboration is the source, and the case where none is given. What a collaboration calls innocent
+(``NEGATIVE_CLASS``, ``TRUSTED_SIGNAL``) is passed over, as are other kinds of signal.
+"""
+
+import csv
+import io
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import IO
+
+from ncii_match.bank.exchange import files
+from ncii_match.bank.exchange.lines import Builder, Lines, Record
+from ncii_match.bank.exchange.table import split
+from ncii_match.values import Algorithm
+
+SUFFIXES = ()
+CAN_END = False
+
+COLUMNS = ("signal_type", "signal_str", "collab", "category", "tags")
+INNOCENT = ("NEGATIVE_CLASS", "TRUSTED_SIGNAL", "NON_MALICIOUS")
+
+
+def read(path: Path, builder: Builder) -> Iterator[Lines]:
+    """Every record, in pieces. Raises InputError when there is no such file."""
+    source, broken = files.Lines(path), None
+    try:
+        for number, line in source:
+            fields = split(line) if line else ["signal_type"]
+            if fields is not None and fields[0].strip().lower() == "signal_type":
+                continue
+            if fields is None or not 2 <= len(fields) <= len(COLUMNS):
+                builder.reject(number, f"not the fields {','.join(COLUMNS)}")
+                continue
+            kind, given, collaboration, category, tags = [*fields, "", "", ""][: len(COLUMNS)]
+            if kind.strip().lower() != builder.algorithm.name or category.strip().upper() in INNOCENT:
+                builder.pass_over()
+            else:
+                marks = ";".join(filter(None, tags.replace(",", " ").replace(";", " ").split()))
+                builder.add(number, given, None, (None, collaboration, None, marks))
+            if builder.full:
+                yield builder.take(source.share)
+    except files.BrokenFileError as error:
+        broken = str(error)
+    yield builder.take(1.0, broken)
+
+
+def write(records: Iterable[Record], file: IO[bytes], algorithm: Algorithm) -> None:
+    """One line for each hold, the source as the collaboration."""
+    lines = io.TextIOWrapper(file, "utf-8", newline="")
+    writer = csv.writer(lines, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    for record in records:
+        category = {"CONFIRMED": "POSITIVE_CLASS"}.get(record.state.name, "INVESTIGATION_SEED")
+        writer.writerow([algorithm.name, record.packed.hex(), record.source, category, " ".join(record.tags)])
+    lines.detach()
