@@ -33,8 +33,6 @@ or one a line where there is one for each input.
 | 2 | the command line makes no sense |
 | 3 | done, but some inputs could not be read |
 | 4 | `scan` only: done, and a picture is within the threshold of an entry; it wins over 3, so read the outcomes |
-
-A hold is confirmed or disputed from Python (`Bank.confirm`, `Bank.dispute`).
 """
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import IntEnum
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -58,6 +58,13 @@ class Algorithm:
         if found is None or int(found[2]) % 64:
             raise InputError(f"{text!r} does not name an algorithm; write it like {PDQ}")
         return cls(found[1], int(found[2]), found[3], int(found[4]))
+
+    def with_profile(self, profile: str) -> Algorithm:
+        """The same function under another profile. Raises InputError for one that it does not have."""
+        profiles = ("full", "512") if self.name == "pdq" else (self.profile,)
+        if profile not in profiles:
+            raise InputError(f"profile {profile!r} of {self.name} is unknown; choose {' or '.join(profiles)}")
+        return replace(self, profile=profile)
 
     def comparable_with(self, other: Algorithm) -> bool:
         """Whether distances between the two mean anything: all but the profile is the same."""

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from ncii_match.bank import arguments, database, journal
-from ncii_match.bank.exchange_files import LONGEST_LINE, read_hash_file
+from ncii_match.bank.exchange import text
+from ncii_match.bank.exchange.files import LONGEST_LINE
 from ncii_match.bank.holds import Addition
 from ncii_match.bank.snapshot import Snapshot
 from ncii_match.bank.store import Bank
@@ -402,13 +403,13 @@ def test_hash_files(tmp_path):
         f"{'a' * 3 * LONGEST_LINE}\n{good} , 7\n{good}x\n{ALL_ONES}",
         encoding="utf-8",
     )
-    read = read_hash_file(path)
-    assert read.lines == (1, 2, 10, 12)
+    read = text.whole(path, PDQ)
+    assert read.numbers.tolist() == [1, 2, 10, 12]
     assert read.hashes.to_hex() == [good, good, good, ALL_ONES]
     assert read.hashes.quality.tolist() == [255, 100, 7, 255]
     assert [one.line for one in read.rejected] == [5, 6, 7, 8, 9, 11]
     assert all(good[:16] not in one.reason for one in read.rejected)
     path.write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(range(256)) * 20)
-    assert len(read_hash_file(path).hashes) == 0
+    assert len(text.whole(path, PDQ)) == 0
     with pytest.raises(InputError, match="No such file"):
-        read_hash_file(tmp_path / "none.txt")
+        text.whole(tmp_path / "none.txt", PDQ)

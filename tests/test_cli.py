@@ -92,6 +92,41 @@ def test_bank_life(bank, tmp_path):
     assert "Published snapshot" in run("bank", "publish", bank).stderr
 
 
+def test_files_in_and_out(bank, tmp_path):
+    feed = tmp_path / "feed.csv"
+    texts = ["9c" * 32, "a5" * 30 + "9b1d", "3c" * 30 + "a6c1"]
+    feed.write_text("hash,case,state\n" + "".join(f"{one},F-1,seed\n" for one in texts) + "nonsense,F-1,seed\n")
+    trial = run("bank", "import", bank, feed, "--source", "feed", "--dry-run", code=Exit.UNREADABLE)
+    assert "Would have: added 3 holds" in trial.stderr
+    assert len(lines(run("bank", "list", bank, "--json"))) == 1
+    (done,) = lines(run("bank", "import", bank, feed, "--source", "feed", "--json", code=Exit.UNREADABLE))
+    assert (done["added"], done["rejected"], done["refused"], done["snapshot"]) == (3, 1, {}, 3)
+    assert (tmp_path / "feed.csv.rejects.csv").read_text().startswith("line,reason\n5,")
+    assert run("bank", "import", bank, feed, "--source", "feed", code=Exit.UNREADABLE).stderr.startswith(
+        "Added 0 holds (3"
+    )
+    (written,) = lines(run("bank", "export", bank, tmp_path / "all.parquet", "--json"))
+    assert written["holds"] == 4
+    run("bank", "create", tmp_path / "two")
+    run("bank", "import", tmp_path / "two", tmp_path / "all.parquet", "--no-publish")
+    assert len(lines(run("bank", "diff", tmp_path / "two", "--json"))) == 4
+    assert "4 holds changed" in run("bank", "diff", tmp_path / "two").stderr
+    run("bank", "withdraw", bank, "--case", "R-17", "--reason", "r")
+    (common,) = lines(run("bank", "diff", tmp_path / "two", "--against", bank, "--json"))
+    assert (common["both"], len(common["only_here"]), common["only_there"]) == (3, 1, 0)
+    assert (
+        "3 hashes in both, 1 only here, 0 only there" in run("bank", "diff", tmp_path / "two", "--against", feed).stderr
+    )
+    run("bank", "add", bank, feed.with_name("one.txt"), "--case", "x", code=Exit.ERROR)
+    feed.with_name("one.txt").write_text(texts[0][:-1] + "d\n")
+    run("bank", "add", bank, feed.with_name("one.txt"), "--case", "x", code=0)
+    assert "are 1 bit apart" in run("bank", "near", bank).stderr
+    (pair,) = lines(run("bank", "near", bank, "--json"))
+    assert (pair["distance"], pair["cases"], pair["other_cases"]) == (1, ["F-1"], ["x"])
+    complete = run("bank", "import", bank, feed, "--source", "feed", "--complete", code=Exit.ERROR)
+    assert "no complete list" in complete.stderr
+
+
 def test_nothing_is_published_when_nothing_changed(bank, tmp_path):
     """Least of all what somebody else has held back."""
     run("bank", "add", bank, ASTRONAUT, "--case", "R-20", "--no-publish")

@@ -9,27 +9,27 @@ import sqlalchemy as sa
 from numpy.typing import NDArray
 
 from ncii_match.bank import tables
-from ncii_match.bank.holds import AT_ONCE, insert
+from ncii_match.bank.holds import AT_ONCE
 from ncii_match.bank.segment import Case
 
 
 def ids(connection: sa.Connection, wanted: Sequence[Case], at: int) -> NDArray[np.int64]:
     """Ids, int64 [n], of cases that are made where there are none. Region and tags are taken over where given."""
-    found = _known(connection, wanted)
-    missing = dict.fromkeys(one for one in wanted if (one.reference, one.source) not in found)
-    columns = [tables.cases.c[name] for name in ("reference", "source", "region", "tags", "first_seen")]
-    once = {(one.reference, one.source): one for one in missing}
-    insert(
-        connection, tables.cases,
-        [(one.reference, one.source, one.region, _tags(one), at) for one in once.values()], [c.name for c in columns],
-    )  # fmt: skip
-    made = _known(connection, list(once.values()))
+    once: dict[tuple[str, str], Case] = {}
     for one in dict.fromkeys(wanted):
-        old = found.get((one.reference, one.source))
-        more: dict[str, Any] = {"region": one.region} if one.region and old and old.region != one.region else {}
-        if one.tags and old and old.tags != _tags(one):
-            more["tags"] = _tags(one)
-        if more and old:
+        name = (one.reference, one.source)
+        before = once.get(name, one)
+        once[name] = Case(*name, one.region or before.region, one.tags or before.tags)
+    found = _known(connection, list(once.values()))
+    missing = [one for name, one in once.items() if name not in found]
+    columns = ["reference", "source", "region", "tags", "first_seen"]
+    rows = [(one.reference, one.source, one.region, _tags(one), at) for one in missing]
+    tables.insert(connection, tables.cases, rows, columns)
+    made = _known(connection, missing)
+    for name, one in once.items():
+        old = found.get(name)
+        more = {"region": one.region or getattr(old, "region", None), "tags": _tags(one) or getattr(old, "tags", None)}
+        if old and (old.region, old.tags) != (more["region"], more["tags"]):
             connection.execute(tables.cases.update().where(tables.cases.c.id == old.id).values(**more))
     both = found | made
     return np.array([both[one.reference, one.source].id for one in wanted], np.int64)

@@ -27,8 +27,8 @@ def erase(
     gone = {row.id: unseal(row.hash, row.sealed) for row in connection.execute(query)}
     for some in slices(sorted(gone)):
         under = sa.select(holds.c.entry_id, holds.c.case_id).where(holds.c.entry_id.in_(some))
-        for entry, case in connection.execute(under).all():
-            records.refuse(connection, mark(gone[entry]), case, at)
+        marks = [(mark(gone[entry]), case) for entry, case in connection.execute(under)]
+        records.refuse(connection, marks, at)
         connection.execute(entries.update().where(entries.c.id.in_(some)).values(hash=None, sealed=None))
     allowed = tables.allowed
     ended = allowed.c.ended.is_not(None)

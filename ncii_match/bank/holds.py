@@ -8,7 +8,6 @@ only when it is forced, in whatever order addition and withdrawal arrive, and af
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Any
 
 import numpy as np
 import sqlalchemy as sa
@@ -136,17 +135,7 @@ def _fill(connection: sa.Connection, rows: Rows, chosen: list[int] | None) -> No
         rows.case_ids.tolist(), rows.untils, rows.states, [int(Addition.ADDED)] * len(rows.keys),
     )  # fmt: skip
     values = list(zip(*columns, strict=True))
-    insert(connection, _batch, values if chosen is None else [values[row] for row in chosen])
-
-
-def insert(
-    connection: sa.Connection, table: sa.Table, rows: list[tuple[Any, ...]], columns: list[str] | None = None
-) -> None:
-    """Rows into a table's columns (the first ones by default), past SQLAlchemy, which would take most of the time."""
-    if rows:
-        names = columns or [column.name for column in table.columns][: len(rows[0])]
-        marks = ", ".join(["?" if connection.dialect.name == "sqlite" else "%s"] * len(names))
-        connection.exec_driver_sql(f"INSERT INTO {table.name} ({', '.join(names)}) VALUES ({marks})", rows)  # noqa: S608
+    tables.insert(connection, _batch, values if chosen is None else [values[row] for row in chosen])
 
 
 def _find_entries(connection: sa.Connection) -> None:
@@ -299,3 +288,22 @@ def selections(case_ids: list[int] | None, entry_ids: list[int] | None) -> Itera
     in_cases = sa.true() if case_ids is None else table.case_id.in_(case_ids)
     for some in [None] if entry_ids is None else slices(entry_ids):
         yield in_cases if some is None else in_cases & table.entry_id.in_(some)
+
+
+def end_pairs(
+    connection: sa.Connection, pairs: NDArray[np.int64], at: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Withdraw the active holds among (entry id, case id), int64 [n, 2]; entry and case ids of those that were."""
+    chosen = sa.Table(
+        "pairs",
+        sa.MetaData(),
+        sa.Column("entry_id", tables.Number),
+        sa.Column("case_id", tables.Number),
+        prefixes=["TEMPORARY"],
+    )
+    chosen.create(connection)
+    tables.insert(connection, chosen, [*map(tuple, pairs.tolist())])
+    this = sa.tuple_(tables.holds.c.entry_id, tables.holds.c.case_id)
+    ended = change(connection, State.WITHDRAWN, at, this.in_(sa.select(chosen.c.entry_id, chosen.c.case_id)))
+    chosen.drop(connection)
+    return ended

@@ -78,7 +78,7 @@ def record(
 ) -> int:
     """Add an event inside the caller's transaction; its number. ``hashes``: the entries' bits, one after the other.
 
-    ``case_ids`` has one id for each entry, or a single one for all; without entries, the cases that it is about.
+    ``case_ids`` has one id for each entry, or a single one for all; more than entries are cases that it is also about.
     """
     number, previous = head(connection)
     number += 1
@@ -102,8 +102,7 @@ def record(
     connection.execute(tables.events.insert().values(**row, digest=digest(row)))
     about = np.unique(np.concatenate([cases, np.asarray(case_ids, np.int64)]))
     if len(about):
-        rows = [{"case_id": case, "event": number} for case in about.tolist()]
-        connection.execute(tables.event_cases.insert(), rows)
+        tables.insert(connection, tables.event_cases, [(case, number) for case in about.tolist()])
     return number
 
 

@@ -118,20 +118,24 @@ def any_refused(connection: sa.Connection) -> bool:
     return connection.execute(sa.select(tables.refused.c.case_id).limit(1)).first() is not None
 
 
-def refuse(connection: sa.Connection, mark: bytes, case_id: int, at: int) -> None:
-    """Remember that a case has withdrawn the hash with this mark."""
+def refuse(connection: sa.Connection, marks: list[tuple[bytes, int]], at: int) -> int:
+    """Remember which hash (by its mark) which case has withdrawn; how many were not known yet."""
     table = tables.refused
-    this = (table.c.mark == mark) & (table.c.case_id == case_id)
-    if connection.execute(sa.select(table.c.since).where(this)).first() is None:
-        connection.execute(table.insert().values(mark=mark, case_id=case_id, since=at))
+    known: set[tuple[bytes, int]] = set()
+    for first in range(0, len(marks), 500):
+        some = [mark for mark, _ in marks[first : first + 500]]
+        query = sa.select(table.c.mark, table.c.case_id).where(table.c.mark.in_(some))
+        known.update((bytes(mark), case) for mark, case in connection.execute(query))
+    new = [(*pair, at) for pair in dict.fromkeys(marks) if pair not in known]
+    tables.insert(connection, table, new)
+    return len(new)
 
 
 def remember(connection: sa.Connection, case_id: int, marks: list[bytes], whole: bool, at: int) -> None:
     """A withdrawal of something that may not be here yet: of the whole case, or of the hashes with these marks."""
     if whole:
         connection.execute(tables.cases.update().where(tables.cases.c.id == case_id).values(withdrawn=at))
-    for mark in marks:
-        refuse(connection, mark, case_id, at)
+    refuse(connection, [(mark, case_id) for mark in marks], at)
 
 
 def allow(

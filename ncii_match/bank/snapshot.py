@@ -168,6 +168,11 @@ class Snapshot:
     def __repr__(self) -> str:
         return f"<Snapshot {self.number} of {self.created_at:%Y-%m-%d %H:%M:%S} UTC: {len(self)} entries>"
 
+    def hashes(self) -> Hashes:
+        """Every entry's hash, in no order that means anything; a copy."""
+        kept = self._base.bits[~np.isin(self._base.entry_ids, self._removed)]
+        return Hashes(self.algorithm, np.concatenate([kept, self._delta.bits]))
+
     def holds_of(self, entry_id: int) -> list[tuple[Case, State, int]]:
         """Case, state and end (microseconds since 1970, 0 for never) of each hold on an entry.
 

@@ -6,7 +6,7 @@ changes before ``publish``.
 
 import os
 import secrets
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime
 from os import PathLike
 from pathlib import Path
@@ -18,8 +18,11 @@ import sqlalchemy as sa
 from ncii_match.bank import (
     arguments,
     changing,
+    comparing,
     database,
     erasure,
+    exporting,
+    importing,
     intake,
     journal,
     manifest,
@@ -164,6 +167,70 @@ class Bank:
             tags=tags, until=until, force=force, cap=cap,
         )  # fmt: skip
 
+    def import_file(
+        self,
+        path: str | PathLike[str],
+        *,
+        format: str | None = None,  # noqa: A002 - the word that everybody uses
+        source: str | None = None,
+        case: str | None = None,
+        state: State | str = State.SEED,
+        region: str | None = None,
+        tags: Sequence[str] = (),
+        until: datetime | None = None,
+        profile: str | None = None,
+        complete: bool = False,
+        force: bool = False,
+        force_rows: bool = False,
+        cap: int | None = CASE_CAP,
+        dry_run: bool = False,
+        rejects: str | PathLike[str] | None = None,
+        actor: str | None = None,
+        reason: str | None = None,
+        progress: Callable[[float], None] | None = None,
+    ) -> importing.Imported:
+        """Take in a file of hashes; ``docs/exchange.md`` describes the formats.
+
+        Parameters
+        ----------
+        path, format : the file; ``text``, ``csv``, ``ndjson``, ``parquet``, ``arrow``, ``threatexchange`` or
+            ``stopncii``, by its ending and first line when not given. ``.gz``, ``.bz2`` and ``.zst`` are unpacked.
+        source, case, state, region, tags, until, profile : of records that do not say it themselves.
+        complete : the file is all that ``source`` holds; what it does not name ends.
+        force : end as many holds as it says; without, a file that would end more than a tenth of the bank is refused.
+        force_rows, cap : as ``force`` and ``cap`` of ``add``.
+        dry_run : change nothing, and say what would change; writers wait for it.
+        rejects : where to list what was not taken, with the reason; ``FILE.rejects.csv`` by default.
+        progress : called with the share done, 0..1.
+
+        Raises InputError when the file cannot be opened or is of no known format, BankError when it would end too much.
+        A line that is no record never stops the others. Committed in steps; run it again after a crash.
+        """
+        return importing.run(
+            self._inside, Path(path), format_name=format, source=source, case=case, state=state, region=region,
+            tags=tags, until=until, profile=profile, complete=complete, force=force, force_rows=force_rows, cap=cap,
+            dry_run=dry_run, rejects=None if rejects is None else Path(rejects), actor=actor, reason=reason,
+            progress=progress,
+        )  # fmt: skip
+
+    def export_file(
+        self,
+        path: str | PathLike[str],
+        *,
+        format: str | None = None,  # noqa: A002
+        case: str | None = None,
+        source: str | None = None,
+        states: Iterable[State] = (State.SEED, State.CONFIRMED, State.DISPUTED),
+        actor: str | None = None,
+    ) -> int:
+        """Write holds to a file (0600, in the clear), of all cases or one, in the formats that ``import_file`` reads.
+
+        It takes its name only when it is complete. Returns how many holds. Raises InputError when it cannot be written.
+        """
+        return exporting.run(
+            self._inside, Path(path), format_name=format, case=case, source=source, states=states, actor=actor
+        )
+
     def withdraw(
         self,
         *,
@@ -287,6 +354,18 @@ class Bank:
         """What was done, oldest first: to a case, to an entry, or to all."""
         with self._database.reading() as connection:
             yield from records.history(connection, case, entry_id)
+
+    def diff(self, since: int | None = None) -> Iterator[comparing.Change]:
+        """Holds that are not what they were in a snapshot: what ``publish`` would change, or since an earlier one."""
+        return comparing.since(self._inside, since)
+
+    def compare(self, others: Hashes | Iterable[Hashes]) -> comparing.Common:
+        """Which active entries are among hashes from elsewhere, bit by bit, and which of those are not here."""
+        return comparing.against(self._inside, [others] if isinstance(others, Hashes) else others)
+
+    def near(self, radius: int, *, workers: int = 1) -> Iterator[comparing.Near]:
+        """Pairs of active entries within ``radius`` bits that different cases hold: one picture, or an attack."""
+        return comparing.near(self._inside, radius, workers=workers)
 
     def verify(self) -> list[journal.Fault]:
         """Check the history, and that the holds are what it says. Every fault; an empty list when there is none."""

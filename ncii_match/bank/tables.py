@@ -115,3 +115,13 @@ event_cases = sa.Table(
 def numbers(rows: Sequence[Any], columns: int) -> NDArray[np.int64]:
     """Rows of whole numbers as int64 [n, columns]; NumPy takes a row for a mapping and asks it for each key first."""
     return np.array([*map(tuple, rows)], np.int64).reshape(-1, columns)
+
+
+def insert(
+    connection: sa.Connection, table: sa.Table, rows: list[tuple[Any, ...]], columns: list[str] | None = None
+) -> None:
+    """Rows into a table's columns (the first ones by default), past SQLAlchemy, which would take most of the time."""
+    if rows:
+        names = columns or [column.name for column in table.columns][: len(rows[0])]
+        marks = ", ".join(["?" if connection.dialect.name == "sqlite" else "%s"] * len(names))
+        connection.exec_driver_sql(f"INSERT INTO {table.name} ({', '.join(names)}) VALUES ({marks})", rows)  # noqa: S608

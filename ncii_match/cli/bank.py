@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from ncii_match.cli import bank_look
+from ncii_match.cli import bank_files, bank_look
 from ncii_match.cli.terminal import AlgorithmName, AsJson, Exit, Workers, active, counted, emit, files_in, progress, say
 from ncii_match.values import PDQ_MIN_QUALITY
 
@@ -15,6 +15,7 @@ app = typer.Typer(
 )
 
 app.add_typer(bank_look.app)
+app.add_typer(bank_files.app)
 
 BankDir = Annotated[Path, typer.Argument(metavar="BANK", help="The bank's directory.")]
 Case = Annotated[str, typer.Option("--case", help="Reference of the case that the hashes belong to.")]
@@ -72,7 +73,7 @@ def add_command(
 
     Example: ncii-match bank add /srv/bank report-17/*.jpg --case R-17
     """
-    from ncii_match.bank.exchange_files import read_hash_file
+    from ncii_match.bank.exchange import text
     from ncii_match.bank.holds import Addition
     from ncii_match.bank.store import CASE_CAP, Bank
     from ncii_match.ingest import hash_batches
@@ -91,9 +92,9 @@ def add_command(
                 bar.advance(bar.task_ids[0], len(batch))
         refused: list[tuple[str, str]] = []
         for path in lists:
-            read = read_hash_file(path, bank.algorithm)
+            read = text.whole(path, bank.algorithm)
             batches.append(read.hashes)
-            names += [f"{path}:{line}" for line in read.lines]
+            names += [f"{path}:{line}" for line in read.numbers]
             refused += [(f"{path}:{one.line}", one.reason) for one in read.rejected]
         hashes = Hashes.concat(batches, bank.algorithm)
         end = None if until is None else until.astimezone(UTC)
@@ -233,7 +234,7 @@ def allow_command(
 
     Example: ncii-match bank allow /srv/bank logo.png --radius 8 --reason "the site's own logo"
     """
-    from ncii_match.bank.exchange_files import read_hash_file
+    from ncii_match.bank.exchange import text
     from ncii_match.bank.store import Bank
     from ncii_match.ingest import hash_images
     from ncii_match.outcomes import Status
@@ -242,7 +243,7 @@ def allow_command(
     with Bank.open(bank_dir) as bank:
         files = files_in(places)
         lists = [path for path in files if path.suffix.lower() in (".txt", ".csv")]
-        read = [read_hash_file(path, bank.algorithm) for path in lists]
+        read = [text.whole(path, bank.algorithm) for path in lists]
         pictures = hash_images([path for path in files if path not in set(lists)], bank.algorithm)
         hashes = Hashes.concat([pictures, *(one.hashes for one in read)], bank.algorithm)
         usable = hashes.status == Status.OK

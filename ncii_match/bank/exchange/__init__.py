@@ -1,13 +1,15 @@
 """Files of hashes from elsewhere and for elsewhere. One module a format; the table below names them."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import IO, NamedTuple, Protocol
 
-from ncii_match.bank.exchange import columnar, files, ndjson, stopncii, table, text, threatexchange
-from ncii_match.bank.exchange.lines import Builder, Lines, Record
+from ncii_match.bank.exchange import columnar, files, lines, ndjson, stopncii, table, text, threatexchange
+from ncii_match.bank.exchange.lines import Builder, Lines, Origin, Record
 from ncii_match.errors import InputError
 from ncii_match.values import Algorithm
+
+__all__ = ["FORMATS", "Format", "Origin", "pieces", "recognised"]
 
 
 class Reads(Protocol):
@@ -27,22 +29,27 @@ class Writes(Protocol):
 
 
 class Format(NamedTuple):
-    """can_end : whether its records may say that a hold ended. suffixes : by which a file is taken for it."""
+    """may_end : whether a file's records can say that a hold ended. suffixes : by which a file is taken for it.
+
+    source, profile : of its records when neither they nor the importer say one; None for the bank's own profile.
+    """
 
     read: Reads
     write: Writes
-    can_end: bool
+    may_end: Callable[[Path], bool]
     suffixes: tuple[str, ...]
+    source: str = "own"
+    profile: str | None = None
 
 
 FORMATS = {
-    "text": Format(text.read, text.write, text.CAN_END, text.SUFFIXES),
-    "csv": Format(table.read, table.write, table.CAN_END, table.SUFFIXES),
-    "ndjson": Format(ndjson.read, ndjson.write, ndjson.CAN_END, ndjson.SUFFIXES),
-    "parquet": Format(columnar.read, columnar.write, columnar.CAN_END, (".parquet",)),
-    "arrow": Format(columnar.read, columnar.write_arrow, columnar.CAN_END, (".arrow", ".feather")),
-    "threatexchange": Format(threatexchange.read, threatexchange.write, threatexchange.CAN_END, ()),
-    "stopncii": Format(stopncii.read, stopncii.write, stopncii.CAN_END, stopncii.SUFFIXES),
+    "text": Format(text.read, text.write, text.may_end, text.SUFFIXES),
+    "csv": Format(table.read, table.write, table.may_end, table.SUFFIXES),
+    "ndjson": Format(ndjson.read, ndjson.write, ndjson.may_end, ndjson.SUFFIXES),
+    "parquet": Format(columnar.read, columnar.write, columnar.may_end, (".parquet",)),
+    "arrow": Format(columnar.read, columnar.write_arrow, columnar.may_end, (".arrow", ".feather")),
+    "threatexchange": Format(threatexchange.read, threatexchange.write, threatexchange.may_end, (), "threatexchange"),
+    "stopncii": Format(stopncii.read, stopncii.write, stopncii.may_end, stopncii.SUFFIXES, "stopncii", "512"),
 }
 
 
@@ -75,4 +82,4 @@ def _of_csv(path: Path) -> str:
 
 def pieces(path: Path, name: str, algorithm: Algorithm) -> Iterator[Lines]:
     """A file's records as hashes of an algorithm."""
-    return FORMATS[name].read(path, Builder(algorithm))
+    return FORMATS[name].read(path, Builder(algorithm, lines.AT_ONCE))

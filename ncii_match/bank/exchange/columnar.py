@@ -12,7 +12,11 @@ from ncii_match.errors import InputError
 from ncii_match.values import Algorithm
 
 SUFFIXES = (".parquet", ".arrow", ".feather")
-CAN_END = True
+
+
+def may_end(path: Path) -> bool:
+    """Whether there is a column for the state."""
+    return "state" in [name.lower() for name in _opened(path)[0]]
 
 
 def read(path: Path, builder: Builder) -> Iterator[Lines]:
@@ -20,10 +24,7 @@ def read(path: Path, builder: Builder) -> Iterator[Lines]:
     import pyarrow as pa
 
     broken, done = None, 0
-    try:
-        total, batches = _opened(path)
-    except (pa.ArrowException, OSError) as error:
-        raise InputError(f"{path} cannot be read: {str(error).partition(chr(10))[0][:200]}") from None
+    _, total, batches = _opened(path)
     try:
         for batch in batches:
             names = batch.schema.names
@@ -50,16 +51,19 @@ def read(path: Path, builder: Builder) -> Iterator[Lines]:
     yield builder.take(1.0, broken)
 
 
-def _opened(path: Path) -> tuple[int, Iterator[Any]]:
+def _opened(path: Path) -> tuple[list[str], int, Iterator[Any]]:
+    """Names of the columns, rows, and the rows in batches. Raises InputError."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    if path.suffix.lower() == ".parquet":
-        file = pq.ParquetFile(path)
-        return file.metadata.num_rows, file.iter_batches(AT_ONCE // 4)
-    source = pa.memory_map(str(path), "r")
-    reader = pa.ipc.open_file(source)
-    total = sum(reader.get_batch(part).num_rows for part in range(reader.num_record_batches))
+    try:
+        if path.suffix.lower() == ".parquet":
+            file = pq.ParquetFile(path, page_checksum_verification=True)
+            return file.schema_arrow.names, file.metadata.num_rows, file.iter_batches(AT_ONCE // 4)
+        reader = pa.ipc.open_file(pa.memory_map(str(path), "r"))
+        total = sum(reader.get_batch(part).num_rows for part in range(reader.num_record_batches))
+    except (pa.ArrowException, OSError) as error:
+        raise InputError(f"{path} cannot be read: {str(error).partition(chr(10))[0][:200]}") from None
 
     def pieces() -> Iterator[Any]:
         for part in range(reader.num_record_batches):
@@ -67,7 +71,7 @@ def _opened(path: Path) -> tuple[int, Iterator[Any]]:
             for first in range(0, batch.num_rows, AT_ONCE // 4):
                 yield batch.slice(first, AT_ONCE // 4)
 
-    return total, pieces()
+    return reader.schema.names, total, pieces()
 
 
 def write(records: Iterable[Record], file: IO[bytes], algorithm: Algorithm) -> None:
@@ -87,7 +91,11 @@ def _write(records: Iterable[Record], file: IO[bytes], algorithm: Algorithm, *, 
     left = iter(records)
     some = list(islice(left, AT_ONCE))
     schema = schemas.holds_schema(algorithm)
-    writer = pq.ParquetWriter(file, schema, compression="zstd") if parquet else pa.ipc.new_file(file, schema)
+    writer = (
+        pq.ParquetWriter(file, schema, compression="zstd", write_page_checksum=True)
+        if parquet
+        else pa.ipc.new_file(file, schema)
+    )
     with writer:
         while some:
             rows: dict[str, list[Any]] = {name: [] for name in COLUMNS}

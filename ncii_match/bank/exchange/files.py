@@ -11,6 +11,9 @@ from ncii_match.errors import InputError
 LONGEST_LINE = 1 << 16
 """Characters of a line that are looked at; what is longer is no record."""
 
+AT_ONCE = 1 << 16
+"""Bytes read together; of a packed file that is cut off, the last ones that could be unpacked are lost."""
+
 PACKED = {".gz": "gzip", ".zst": "zstd", ".bz2": "bz2"}
 
 
@@ -42,7 +45,7 @@ class Lines:
             self._raw, self._size = raw, max(1, os.fstat(raw.fileno()).st_size)
             number, rest = 0, b""
             try:
-                while block := stream.read(1 << 20):
+                while block := stream.read(AT_ONCE):
                     lines = (rest + bytes(block)).split(b"\n")
                     rest = lines.pop()
                     for line in lines:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ncii_match.errors import InputError
 from ncii_match.outcomes import State
 from ncii_match.values import UNKNOWN_QUALITY, Algorithm, Hashes
 
@@ -92,11 +93,11 @@ class NotARecordError(ValueError):
 
 
 class Builder:
-    """Collects checked records for one piece after the other."""
+    """Collects checked records, ``at_once`` of them for each piece, None for all."""
 
-    def __init__(self, algorithm: Algorithm) -> None:
-        self.algorithm = algorithm
-        self._digits = 2 * algorithm.nbytes
+    def __init__(self, algorithm: Algorithm, at_once: int | None = AT_ONCE) -> None:
+        self.algorithm, self._at_once = algorithm, at_once
+        self._nbytes, self._digits = algorithm.nbytes, 2 * algorithm.nbytes
         self._profiles = {algorithm.profile: 0}
         self._states: dict[str | None, int] = {None: NOT_SAID, "": NOT_SAID}
         self._states |= {one.name.lower(): int(one) for one in State}
@@ -114,7 +115,7 @@ class Builder:
     @property
     def full(self) -> bool:
         """Whether the piece should be taken."""
-        return len(self._rows) + len(self._rejected) >= AT_ONCE
+        return self._at_once is not None and len(self._rows) + len(self._rejected) >= self._at_once
 
     def reject(self, line: int, reason: str) -> None:
         """Name a line that is no record."""
@@ -154,8 +155,8 @@ class Builder:
     def packed(self, given: Any) -> bytes:
         """A hash from its digits, or as it is. Raises NotARecordError."""
         if isinstance(given, bytes):
-            if len(given) != self.algorithm.nbytes:
-                raise NotARecordError(f"{len(given)} bytes, where a hash has {self.algorithm.nbytes}")
+            if len(given) != self._nbytes:
+                raise NotARecordError(f"{len(given)} bytes, where a hash has {self._nbytes}")
             return given
         text = given.strip() if isinstance(given, str) else ""
         if len(text) == self._digits:
@@ -163,14 +164,17 @@ class Builder:
                 found = bytes.fromhex(text)
             except ValueError:
                 found = b""
-            if len(found) == self.algorithm.nbytes:
+            if len(found) == self._nbytes:
                 return found
         raise NotARecordError(f"not {self._digits} hexadecimal digits")
 
     def _origin(self, given: tuple[Any, Any, Any, Any]) -> int:
         case, source, region, tags = given
-        key = (case, source, region, tuple(tags) if isinstance(tags, list) else tags)
-        known = self._origin_keys.get(key)
+        key = (case, source, region, tuple(tags)) if isinstance(tags, list) else given
+        try:
+            known = self._origin_keys.get(key)
+        except TypeError:  # a list within the tags
+            raise NotARecordError("a tag is no text") from None
         if known is None:
             shown = tags.split(";") if isinstance(tags, str) else tags or ()
             found = Origin(
@@ -182,8 +186,10 @@ class Builder:
         return known
 
     def _profile(self, given: str) -> int:
-        if given not in ("full", "512") and given != self.algorithm.profile:
-            raise NotARecordError("the profile is unknown; it is full or 512")
+        try:
+            self.algorithm.with_profile(given)
+        except InputError:
+            raise NotARecordError("the profile is unknown") from None
         return self._profiles.setdefault(given, len(self._profiles))
 
     def _state(self, given: Any) -> int:

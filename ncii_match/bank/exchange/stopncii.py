@@ -19,11 +19,15 @@ from ncii_match.outcomes import State
 from ncii_match.values import Algorithm
 
 SUFFIXES = (".json",)
-CAN_END = True
 
 ACTIVE, ENDED = ("received", "active"), ("withdrawn", "deleted")
 SIGNALS = {"pdq": "ImagePDQ"}
 _WITHDRAWN = State.WITHDRAWN.name.lower()
+
+
+def may_end(path: Path) -> bool:  # noqa: ARG001
+    """A record may say that a hold ended."""
+    return True
 
 
 def read(path: Path, builder: Builder) -> Iterator[Lines]:
@@ -34,7 +38,7 @@ def read(path: Path, builder: Builder) -> Iterator[Lines]:
         for number, record, share in _records(path, source, builder):
             try:
                 rows = _rows(record, builder)
-                packed = builder.packed(record.get("hashValue", ""))
+                packed = builder.packed(record.get("hashValue")) if rows else b""
             except NotARecordError as error:
                 builder.reject(number, str(error))
                 continue

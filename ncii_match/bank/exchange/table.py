@@ -3,6 +3,7 @@
 import csv
 import io
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
@@ -12,9 +13,16 @@ from ncii_match.errors import InputError
 from ncii_match.values import Algorithm
 
 SUFFIXES = (".csv",)
-CAN_END = True
 
 COLUMNS = ("hash", "quality", "case", "source", "state", "region", "tags", "until", "profile")
+
+
+def may_end(path: Path) -> bool:
+    """Whether there is a column for the state."""
+    with suppress(files.BrokenFileError):
+        header = next((line for _, line in files.Lines(path) if line and not line.startswith("#")), "")
+        return "state" in [name.strip().lower() for name in split(header) or ()]
+    return True
 
 
 def read(path: Path, builder: Builder) -> Iterator[Lines]:

@@ -6,10 +6,15 @@ from typing import IO
 
 from ncii_match.bank.exchange import files
 from ncii_match.bank.exchange.lines import Builder, Lines, Record, by_entry
+from ncii_match.errors import InputError
 from ncii_match.values import Algorithm
 
 SUFFIXES = (".txt", ".pdq", ".hashes")
-CAN_END = False
+
+
+def may_end(path: Path) -> bool:  # noqa: ARG001
+    """Its records never say that a hold ended."""
+    return False
 
 
 def read(path: Path, builder: Builder) -> Iterator[Lines]:
@@ -36,3 +41,12 @@ def write(records: Iterable[Record], file: IO[bytes], algorithm: Algorithm) -> N
     for same in by_entry(records):
         quality = "" if same[0].quality is None else f",{same[0].quality}"
         file.write(f"{same[0].packed.hex()}{quality}\n".encode())
+
+
+def whole(path: Path, algorithm: Algorithm) -> Lines:
+    """A list that fits into memory, as one piece. Raises InputError when it cannot be opened or read to its end."""
+    builder = Builder(algorithm, at_once=None)
+    (piece,) = read(path, builder)
+    if piece.broken:
+        raise InputError(f"{path}: {piece.broken}")
+    return piece

@@ -1,6 +1,6 @@
 """The CSV of ``threatexchange dataset``: ``signal_type,signal_str,collab,category,tags``, with or without a header.
 
-The collaboration is the source, and the case where none is given. What a collaboration calls innocent
+The collaboration stands for the case. What a collaboration calls innocent
 (``NEGATIVE_CLASS``, ``TRUSTED_SIGNAL``) is passed over, as are other kinds of signal.
 """
 
@@ -16,10 +16,14 @@ from ncii_match.bank.exchange.table import split
 from ncii_match.values import Algorithm
 
 SUFFIXES = ()
-CAN_END = False
 
 COLUMNS = ("signal_type", "signal_str", "collab", "category", "tags")
 INNOCENT = ("NEGATIVE_CLASS", "TRUSTED_SIGNAL", "NON_MALICIOUS")
+
+
+def may_end(path: Path) -> bool:  # noqa: ARG001
+    """Its records never say that a hold ended."""
+    return False
 
 
 def read(path: Path, builder: Builder) -> Iterator[Lines]:
@@ -38,7 +42,7 @@ def read(path: Path, builder: Builder) -> Iterator[Lines]:
                 builder.pass_over()
             else:
                 marks = ";".join(filter(None, tags.replace(",", " ").replace(";", " ").split()))
-                builder.add(number, given, None, (None, collaboration, None, marks))
+                builder.add(number, given, None, (collaboration, None, None, marks))
             if builder.full:
                 yield builder.take(source.share)
     except files.BrokenFileError as error:
@@ -47,11 +51,11 @@ def read(path: Path, builder: Builder) -> Iterator[Lines]:
 
 
 def write(records: Iterable[Record], file: IO[bytes], algorithm: Algorithm) -> None:
-    """One line for each hold, the source as the collaboration."""
+    """One line for each hold, the case as the collaboration."""
     lines = io.TextIOWrapper(file, "utf-8", newline="")
     writer = csv.writer(lines, lineterminator="\n")
     writer.writerow(COLUMNS)
     for record in records:
         category = {"CONFIRMED": "POSITIVE_CLASS"}.get(record.state.name, "INVESTIGATION_SEED")
-        writer.writerow([algorithm.name, record.packed.hex(), record.source, category, " ".join(record.tags)])
+        writer.writerow([algorithm.name, record.packed.hex(), record.case, category, " ".join(record.tags)])
     lines.detach()

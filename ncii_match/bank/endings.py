@@ -1,0 +1,123 @@
+"""What a file of hashes says about holds that the bank has: which it ends, which it names, which it never had."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import sqlalchemy as sa
+from numpy.typing import NDArray
+
+from ncii_match.bank import arguments, holds, intake, records, tables
+from ncii_match.bank.exchange.lines import Lines, Origin
+from ncii_match.bank.segment import Case
+from ncii_match.bank.workings import Workings
+from ncii_match.outcomes import State
+
+
+@dataclass(frozen=True, slots=True)
+class Defaults:
+    """What holds for records that do not say it themselves."""
+
+    case: str | None
+    source: str
+    state: State
+    region: str | None
+    tags: tuple[str, ...]
+    until: int
+
+    def case_of(self, origin: Origin) -> Case | None:
+        """Whose record it is; None when nobody says it."""
+        reference = origin.case or self.case
+        if reference is None:
+            return None
+        return Case(reference, origin.source or self.source, origin.region or self.region, origin.tags or self.tags)
+
+
+class Spoken:
+    """What a piece says about holds that the bank has.
+
+    ending : int64 [n, 2], entry and case id of active holds that it ends. kept : those that it names as active.
+    unknown : (mark, case) of withdrawals of what that case has never held. nobody : records without a case.
+    """
+
+    def __init__(
+        self, connection: sa.Connection, workings: Workings, defaults: Defaults, piece: Lines, *, active: bool
+    ) -> None:
+        ended = piece.states == State.WITHDRAWN
+        per_hash = {int(line) for line in piece.numbers[ended & _nobody(piece)]}
+        rows = np.flatnonzero(ended | active | np.isin(piece.numbers, [*per_hash]))
+        packed = arguments.packed(piece.hashes[rows])
+        keys = [workings.vault.lookup(one) for one in packed]
+        held = _held(connection, records.ids_by_key(connection, keys))
+        named = [defaults.case_of(origin) for origin in piece.origins]
+        self.nobody = 0
+        ending: list[tuple[int, int]] = []
+        kept: list[tuple[int, int]] = []
+        self.unknown: list[tuple[bytes, Case]] = []
+        says: dict[int, set[tuple[str, str]]] = {}
+        for row, key, one in zip(rows.tolist(), keys, packed, strict=True):
+            case, line = named[piece.origin[row]], int(piece.numbers[row])
+            of_hash = held.get(key, [])
+            if ended[row] and piece.origins[piece.origin[row]].case is None:
+                source = piece.origins[piece.origin[row]].source or defaults.source
+                others = says.get(line, set())
+                ending += [
+                    (entry, case_id)
+                    for entry, case_id, state, name in of_hash
+                    if state != State.WITHDRAWN and name[1] == source and name not in others
+                ]
+                continue
+            if case is None:
+                self.nobody += 1
+                continue
+            name = (case.reference, case.source)
+            this = [(entry, case_id, state) for entry, case_id, state, its in of_hash if its == name]
+            pairs = [(entry, case_id) for entry, case_id, state in this if state != State.WITHDRAWN]
+            if ended[row]:
+                ending += pairs
+                if not this:
+                    self.unknown.append((workings.mark(one), case))
+            else:
+                kept += pairs
+                says.setdefault(line, set()).add(name)
+        self.ending = np.array(ending, np.int64).reshape(-1, 2)
+        self.kept = np.array(kept, np.int64).reshape(-1, 2)
+
+
+def _nobody(piece: Lines) -> NDArray[np.bool_]:
+    """Which records name no case: bool [n]."""
+    none = np.array([origin.case is None for origin in piece.origins], bool)
+    return none[piece.origin] if len(none) else np.zeros(len(piece), bool)
+
+
+def _held(connection: sa.Connection, ids: dict[bytes, int]) -> dict[bytes, list[tuple[int, int, int, tuple[str, str]]]]:
+    """By key: entry id, case id, state, (reference, source) of every hold."""
+    table, case = tables.holds.c, tables.cases.c
+    keys = {one: key for key, one in ids.items()}
+    found: dict[bytes, list[tuple[int, int, int, tuple[str, str]]]] = {}
+    query = sa.select(table.entry_id, table.case_id, table.state, case.reference, case.source).join(
+        tables.cases, case.id == table.case_id
+    )
+    for some in holds.slices(sorted(keys)):
+        for entry, case_id, state, reference, source in connection.execute(query.where(table.entry_id.in_(some))):
+            found.setdefault(keys[entry], []).append((entry, case_id, state, (reference, source)))
+    return found
+
+
+def of_source(connection: sa.Connection, source: str) -> NDArray[np.int64]:
+    """Every active hold of a source: entry and case id, int64 [n, 2]."""
+    table = tables.holds.c
+    query = (
+        sa.select(table.entry_id, table.case_id)
+        .join(tables.cases, tables.cases.c.id == table.case_id)
+        .where((tables.cases.c.source == source) & (table.state != State.WITHDRAWN))
+    )
+    rows = connection.execution_options(yield_per=intake.AT_ONCE).execute(query)
+    return np.concatenate([np.empty((0, 2), np.int64), *(tables.numbers(part, 2) for part in rows.partitions())])
+
+
+def but(pairs: NDArray[np.int64], others: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The pairs that are not among the others."""
+    both = np.concatenate([pairs, others, others])
+    found, counts = np.unique(both, axis=0, return_counts=True)
+    chosen: NDArray[np.int64] = found[counts == 1]
+    return chosen

@@ -1,0 +1,295 @@
+"""Taking in a file of hashes: checked line by line, additions and endings, nothing lost when one line is bad.
+
+A file that may end holds is read twice: first to count what would end, so that one that would empty the bank is
+refused before anything has changed. Additions are sorted by hash, some millions at a time, and committed in steps, so
+that a withdrawal by somebody else never waits for the whole file. Reading the same file again changes nothing.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+
+import numpy as np
+import sqlalchemy as sa
+from numpy.typing import NDArray
+
+from ncii_match.bank import arguments, cases, endings, exchange, holds, intake, journal, records, tables
+from ncii_match.bank.endings import Defaults
+from ncii_match.bank.exchange.lines import NOT_SAID, Lines
+from ncii_match.bank.holds import Addition
+from ncii_match.bank.rejects import Rejects
+from ncii_match.bank.segment import Case
+from ncii_match.bank.workings import Workings, moment
+from ncii_match.errors import BankError, InputError
+from ncii_match.outcomes import State
+from ncii_match.values import Hashes
+
+MOST_ENDED = 0.1
+"""Share of the bank's active holds that a file may end without being forced."""
+
+GUARDED_FROM = 20
+"""Holds that a file may end in any case: withdrawals from a small bank need no force."""
+
+SORTED_AT_ONCE = 1 << 21
+"""Records that are sorted by hash together, so that neighbours in the database's index are written at once."""
+
+STEPS_AT_ONCE = 8
+"""Steps in one transaction: a few seconds, so that others get their turn."""
+
+
+@dataclass(slots=True)
+class Imported:
+    """What became of a file.
+
+    records : hashes read. added, held : holds made, and those that were there. ended : holds that the file withdrew.
+    remembered : withdrawals of what the bank does not hold. refused : records not taken, by the reason's short name.
+    rejected : lines that are no record. passed_over : records of other kinds of hash. broken : why the file could not
+    be read to its end, or None. rejects : the file with line and reason of everything not taken, or None.
+    """
+
+    file: str
+    format: str
+    dry_run: bool
+    records: int = 0
+    added: int = 0
+    held: int = 0
+    ended: int = 0
+    remembered: int = 0
+    refused: Counter[str] = field(default_factory=Counter)
+    rejected: int = 0
+    passed_over: int = 0
+    broken: str | None = None
+    rejects: str | None = None
+
+    @property
+    def changed(self) -> bool:
+        """Whether readers will see a difference."""
+        return bool(self.added or self.ended)
+
+
+class _UndoneError(Exception):
+    """Ends the transaction of a dry run."""
+
+
+def run(
+    workings: Workings, path: Path, *, format_name: str | None, source: str | None, case: str | None,
+    state: State | str, region: str | None, tags: Sequence[str], until: datetime | None, profile: str | None,
+    complete: bool, force: bool, force_rows: bool, cap: int | None, dry_run: bool, rejects: Path | None,
+    actor: str | None, reason: str | None, progress: Callable[[float], None] | None,
+) -> Imported:  # fmt: skip
+    """``Bank.import_file``."""
+    name = exchange.recognised(path, format_name)
+    kind = exchange.FORMATS[name]
+    if case is not None:
+        arguments.one_line(case, "case")
+    origin = source or kind.source
+    arguments.one_line(origin, "source")
+    end = 0 if until is None else arguments.microseconds(until)
+    defaults = Defaults(case, origin, arguments.new_state(state), region, tuple(tags), end)
+    report = Imported(str(path), name, dry_run)
+    algorithm = workings.algorithm.with_profile(profile or kind.profile or workings.algorithm.profile)
+
+    def pieces(first: float, last: float) -> Iterator[Lines]:
+        for piece in exchange.pieces(path, name, algorithm):
+            yield piece
+            if progress is not None:
+                progress(first + (last - first) * piece.share)
+
+    with ExitStack() as stack:
+        side = stack.enter_context(Rejects(rejects or path.with_name(path.name + ".rejects.csv")).opened())
+        run = _Run(workings, defaults, report, side, actor or arguments.user(), reason, force_rows, cap)
+        try:
+            with ExitStack() as dry:
+                run.only = dry.enter_context(workings.database.writing()) if dry_run else None
+                missing, counted = np.empty((0, 2), np.int64), complete or kind.may_end(path)
+                if counted:
+                    missing = run.count_endings(pieces(0.0, 0.5), complete, force)
+                run.take(pieces(0.5 if counted else 0.0, 1.0))
+                run.end(missing, [])
+                if dry_run:
+                    raise _UndoneError
+        except _UndoneError:
+            pass
+        report.rejects = side.shown
+    return report
+
+
+class _Run:
+    """One import under way."""
+
+    def __init__(
+        self, workings: Workings, defaults: Defaults, report: Imported, side: Rejects, actor: str, reason: str | None,
+        force: bool, cap: int | None,
+    ) -> None:  # fmt: skip
+        self.workings, self.defaults, self.report, self.side = workings, defaults, report, side
+        self.actor, self.force, self.cap = actor, force, cap
+        self.reason = reason or f"read from {Path(report.file).name}"
+        self.only: sa.Connection | None = None
+
+    @contextmanager
+    def step(self) -> Iterator[sa.Connection]:
+        """One transaction; in a dry run always the same, which is never committed."""
+        if self.only is not None:
+            yield self.only
+        else:
+            with self.workings.database.writing() as connection:
+                yield connection
+
+    def count_endings(self, pieces: Iterator[Lines], complete: bool, force: bool) -> NDArray[np.int64]:
+        """Refuse a file that would end too much; the holds that a complete list does not name, int64 [n, 2]."""
+        ending, kept = [np.empty((0, 2), np.int64)], [np.empty((0, 2), np.int64)]
+        missing, read, rejected, broken = ending[0], 0, 0, None
+        with ExitStack() as stack:
+            connection = self.only or stack.enter_context(self.workings.database.reading())
+            for piece in pieces:
+                found = endings.Spoken(connection, self.workings, self.defaults, piece, active=complete)
+                ending.append(found.ending)
+                kept.append(found.kept)
+                read, rejected = read + len(piece), rejected + len(piece.rejected) + found.nobody
+                broken = broken or piece.broken
+            if complete:
+                self._must_be_whole(read, rejected, broken, force)
+                missing = endings.but(endings.of_source(connection, self.defaults.source), np.concatenate(kept))
+            ended = len(np.unique(np.concatenate([*ending, missing]), axis=0))
+            active = sa.select(sa.func.count()).where(tables.holds.c.state != State.WITHDRAWN)
+            held = int(connection.execute(active).scalar_one())
+        if not force and ended > max(GUARDED_FROM, MOST_ENDED * held):
+            raise BankError(
+                f"{self.report.file} would end {ended:,} of {held:,} active holds, more than {MOST_ENDED:.0%}; "
+                "nothing was changed. Look at it with a dry run, then force it (force=True, --force)"
+            )
+        return missing
+
+    def _must_be_whole(self, read: int, rejected: int, broken: str | None, force: bool) -> None:
+        if broken or (not force and (rejected or not read)):
+            what = broken or (f"{rejected:,} of its lines are no record" if rejected else "it is empty")
+            raise InputError(
+                f"{self.report.file} is no complete list: {what}. What it does not name would end; nothing was changed"
+            )
+
+    def take(self, pieces: Iterator[Lines]) -> None:
+        """Add and end what the records say."""
+        for part in _parts(pieces):
+            for piece in part:
+                self.report.records += len(piece)
+                self.report.rejected += len(piece.rejected)
+                self.report.passed_over += piece.passed_over
+                self.report.broken = self.report.broken or piece.broken
+                for one in piece.rejected:
+                    self.side.note(one.line, one.reason)
+                if np.any(piece.states == State.WITHDRAWN):
+                    self._end_spoken(piece)
+            self._add(_Part(part, self.defaults, self.side, self.report))
+        if self.report.broken:
+            self.side.note(0, self.report.broken)
+
+    def _end_spoken(self, piece: Lines) -> None:
+        with self.step() as connection:
+            spoken = endings.Spoken(connection, self.workings, self.defaults, piece, active=False)
+            self.end(spoken.ending, spoken.unknown, connection)
+
+    def end(
+        self, pairs: NDArray[np.int64], unknown: list[tuple[bytes, Case]], connection: sa.Connection | None = None
+    ) -> None:
+        """Withdraw holds, and remember the withdrawal of what is not held: (mark, case)."""
+        if not len(pairs) and not unknown:
+            return
+        if connection is None:
+            with self.step() as made:
+                self.end(pairs, unknown, made)
+            return
+        at = moment(connection)
+        entry_ids, case_ids = holds.end_pairs(connection, pairs, at)
+        of_unknown = cases.ids(connection, [case for _, case in unknown], at)
+        marks = [(mark, case) for (mark, _), case in zip(unknown, of_unknown.tolist(), strict=True)]
+        remembered = records.refuse(connection, marks, at)
+        self.report.ended += len(entry_ids)
+        self.report.remembered += remembered
+        if len(entry_ids) or remembered:
+            journal.record(
+                connection, at=at, action="withdraw", actor=self.actor, reason=self.reason,
+                detail={"state": "withdrawn", "source": self.defaults.source, "whole": False, "unseen": remembered},
+                entry_ids=entry_ids, case_ids=np.concatenate([case_ids, np.unique(of_unknown)]),
+            )  # fmt: skip
+
+    def _add(self, part: "_Part") -> None:
+        keys = part.hashes.bits if not self.workings.vault.seals else part.keys(self.workings)
+        order = part.wanted[np.argsort(keys[part.wanted, :8].copy().view(">u8")[:, 0], kind="stable")]
+        outcome = np.full(len(part.numbers), Addition.ADDED, np.uint8)
+        outcome[order] = intake.judged(part.hashes[order], force=self.force)
+        fit = order[outcome[order] == Addition.ADDED]
+        at_once = STEPS_AT_ONCE * intake.AT_ONCE
+        for first in range(0, len(fit), at_once):
+            rows = fit[first : first + at_once]
+            with self.step() as connection:
+                outcome[rows] = self._add_rows(connection, part, rows)
+        taken = np.bincount(outcome[part.wanted], minlength=len(Addition))
+        self.report.added += int(taken[Addition.ADDED])
+        self.report.held += int(taken[Addition.HELD])
+        for row in part.wanted[outcome[part.wanted] > Addition.HELD]:
+            became = Addition(int(outcome[row]))
+            self.report.refused[became.name.lower()] += 1
+            self.side.note(int(part.numbers[row]), became.reason)
+
+    def _add_rows(self, connection: sa.Connection, part: "_Part", rows: NDArray[np.intp]) -> NDArray[np.uint8]:
+        at = moment(connection)
+        used, of_row = np.unique(part.cases_of[rows], return_inverse=True)
+        case_ids = cases.ids(connection, [part.cases[one] for one in used], at)[of_row]
+        said = {"actor": self.actor, "reason": self.reason, "detail": {"source": self.defaults.source}}
+        became = np.empty(len(rows), np.uint8)
+        for some in intake.slices(np.arange(len(rows))):
+            these = rows[some]
+            wanted = intake.Wanted(
+                arguments.packed(part.hashes[these]), [part.profile_names[one] for one in part.profiles[these]],
+                part.hashes.quality[these], case_ids[some], part.states[these], part.untils[these],
+            )  # fmt: skip
+            _, became[some] = intake.put(
+                connection, self.workings, wanted, at=at, force=self.force, cap=self.cap, said=said
+            )
+        return became
+
+
+class _Part:
+    """Some pieces as one: records that are to be added, with their cases."""
+
+    def __init__(self, pieces: list[Lines], defaults: Defaults, side: Rejects, report: Imported) -> None:
+        self.numbers = np.concatenate([one.numbers for one in pieces])
+        self.hashes = Hashes.concat([one.hashes for one in pieces], pieces[0].hashes.algorithm)
+        self.profiles = np.concatenate([one.profiles for one in pieces])
+        self.profile_names = pieces[-1].profile_names
+        self.states = np.concatenate([one.states for one in pieces])
+        self.untils = np.concatenate([one.untils for one in pieces])
+        self.untils[self.untils == 0] = defaults.until
+        known: dict[Case, int] = {}
+        of_rows = []
+        for piece in pieces:
+            named = [defaults.case_of(origin) for origin in piece.origins]
+            rows = np.array([-1 if one is None else known.setdefault(one, len(known)) for one in named], np.int64)
+            of_rows.append(rows[piece.origin] if len(rows) else np.empty(0, np.int64))
+        self.cases, self.cases_of = list(known), np.concatenate(of_rows)
+        active = self.states != State.WITHDRAWN
+        self.states[self.states == NOT_SAID] = defaults.state
+        nobody = np.flatnonzero(active & (self.cases_of < 0))
+        for row in nobody:
+            side.note(int(self.numbers[row]), "it names no case, and none was given")
+        report.rejected += len(nobody)
+        self.wanted = np.flatnonzero(active & (self.cases_of >= 0))
+
+    def keys(self, workings: Workings) -> NDArray[np.uint8]:
+        """What the rows are looked up by, where that is not the hash itself: uint8 [n, bytes]."""
+        keys = [workings.vault.lookup(packed) for packed in arguments.packed(self.hashes)]
+        return np.frombuffer(b"".join(keys), np.uint8).reshape(len(keys), -1)
+
+
+def _parts(pieces: Iterator[Lines]) -> Iterator[list[Lines]]:
+    part: list[Lines] = []
+    for piece in pieces:
+        part.append(piece)
+        if sum(map(len, part)) >= SORTED_AT_ONCE:
+            yield part
+            part = []
+    if part:
+        yield part

@@ -1,0 +1,205 @@
+"""``ncii-match bank import | export | diff | near``: hashes in and out, and banks beside each other."""
+
+from dataclasses import asdict
+from datetime import UTC, datetime
+from itertools import islice
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ncii_match.cli.terminal import AsJson, Exit, Workers, active, counted, emit, progress, say
+
+app = typer.Typer(rich_markup_mode=None)
+
+BankDir = Annotated[Path, typer.Argument(metavar="BANK", help="The bank's directory.")]
+Format = Annotated[
+    str | None,
+    typer.Option(
+        "--format", help="text, csv, ndjson, parquet, arrow, threatexchange or stopncii; by the name if not given."
+    ),
+]
+SHOWN = 20
+
+
+@app.command("import")
+def import_command(
+    bank_dir: BankDir,
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A file of hashes; may end in .gz, .bz2 or .zst.")],
+    format_name: Format = None,
+    case: Annotated[str | None, typer.Option(help="Case of the records that name none.")] = None,
+    source: Annotated[str | None, typer.Option(help="Who gave them; the format's name or 'own' by default.")] = None,
+    state: Annotated[str, typer.Option(help="seed, confirmed or disputed, where the file does not say it.")] = "seed",
+    region: Annotated[str | None, typer.Option(help="Where the cases apply.")] = None,
+    tag: Annotated[list[str] | None, typer.Option("--tag", help="A mark of the cases; may be repeated.")] = None,
+    until: Annotated[datetime | None, typer.Option(help="When the holds end by themselves (UTC).")] = None,
+    profile: Annotated[str | None, typer.Option(help="How they were hashed: full or 512 (browsers).")] = None,
+    complete: Annotated[
+        bool, typer.Option("--complete", help="The file is all that the source holds: what it does not name ends.")
+    ] = False,
+    force: Annotated[bool, typer.Option("--force", help="Also when it ends more than a tenth of the bank.")] = False,
+    force_rows: Annotated[
+        bool, typer.Option("--force-rows", help="Also take weak and flat pictures, and what a case has withdrawn.")
+    ] = False,
+    cap: Annotated[
+        int | None, typer.Option(min=0, help="Most hashes of one case, 0 for any number; 1000 by default.")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Change nothing, and say what would change.")] = False,
+    rejects: Annotated[
+        Path | None, typer.Option(help="Where to list what was not taken; FILE.rejects.csv by default.")
+    ] = None,
+    reason: Annotated[str | None, typer.Option(help="Why; kept in the history.")] = None,
+    publish: Annotated[bool, typer.Option("--publish/--no-publish", help="Make it visible to readers at once.")] = True,
+    as_json: AsJson = False,
+) -> None:
+    """Take in hashes from a file: additions, and withdrawals where the format has them.
+
+    Example: ncii-match bank import /srv/bank feed.json.gz --format stopncii --dry-run
+    """
+    from ncii_match.bank.store import CASE_CAP, Bank
+
+    with Bank.open(bank_dir) as bank:
+        with progress("importing", 100) as bar:
+            done = bank.import_file(
+                file, format=format_name, source=source, case=case, state=state, region=region, tags=tag or (),
+                until=None if until is None else until.astimezone(UTC), profile=profile, complete=complete,
+                force=force, force_rows=force_rows, cap=CASE_CAP if cap is None else cap or None, dry_run=dry_run,
+                rejects=rejects, reason=reason,
+                progress=lambda share: bar.update(bar.task_ids[0], completed=int(100 * share)),
+            )  # fmt: skip
+        number = bank.publish().number if publish and done.changed and not dry_run else None
+        if as_json:
+            emit({**asdict(done), "snapshot": number, "active": len(bank)})
+        else:
+            would = "Would have: a" if dry_run else "A"
+            refused = sum(done.refused.values())
+            say(
+                f"{would}dded {counted(done.added, 'hold')} ({done.held:,} held already), ended {done.ended:,}, "
+                f"remembered {counted(done.remembered, 'early withdrawal')}; {active(len(bank))}."
+            )
+            if done.passed_over:
+                say(f"Passed over {counted(done.passed_over, 'record')} of other kinds.")
+            if done.broken:
+                say(f"The file was not read to its end: {done.broken}.")
+            if refused or done.rejected:
+                kinds = ", ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in done.refused.items())
+                say(
+                    f"Not taken: {counted(done.rejected, 'line')} that are no record, {refused:,} refused"
+                    f"{f' ({kinds})' if kinds else ''}; see {done.rejects}"
+                )
+    if done.rejected or done.refused or done.broken:
+        raise typer.Exit(Exit.UNREADABLE)
+
+
+@app.command("export")
+def export_command(
+    bank_dir: BankDir,
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Where to write; private, and in the clear.")],
+    format_name: Format = None,
+    case: Annotated[str | None, typer.Option(help="Only this case.")] = None,
+    source: Annotated[str | None, typer.Option(help="Only this source.")] = None,
+    withdrawn: Annotated[bool, typer.Option("--withdrawn", help="Also holds that have ended.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Write the bank's holds to a file, in a format that 'bank import' and others read.
+
+    Example: ncii-match bank export /srv/bank holds.parquet
+    """
+    from ncii_match.bank.store import Bank
+    from ncii_match.outcomes import State
+
+    states = [one for one in State if withdrawn or one is not State.WITHDRAWN]
+    with Bank.open(bank_dir) as bank, progress("exporting", None):
+        number = bank.export_file(file, format=format_name, case=case, source=source, states=states)
+    if as_json:
+        emit({"file": str(file), "holds": number})
+    else:
+        say(f"Wrote {counted(number, 'hold')} to {file}. It holds hashes in the clear: keep it as private as the bank.")
+
+
+@app.command("diff")
+def diff_command(
+    bank_dir: BankDir,
+    since: Annotated[int | None, typer.Option(help="A snapshot's number; the current one by default.")] = None,
+    against: Annotated[
+        Path | None, typer.Option(help="Another bank that has published, or a file of hashes: compare with that.")
+    ] = None,
+    format_name: Format = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show what changed since a snapshot, or what this bank and another one share.
+
+    Example: ncii-match bank diff /srv/bank --since 12
+    """
+    from ncii_match.bank import exchange
+    from ncii_match.bank.snapshot import Snapshot
+    from ncii_match.bank.store import Bank
+
+    with Bank.open(bank_dir) as bank:
+        if against is not None:
+            if against.is_dir():
+                common = bank.compare(Snapshot.open(against).hashes())
+            else:
+                name = exchange.recognised(against, format_name)
+                common = bank.compare(piece.hashes for piece in exchange.pieces(against, name, bank.algorithm))
+            here, there = common.only_here.tolist(), len(common.only_there)
+            if as_json:
+                emit({"both": common.both, "only_here": here, "only_there": there})
+            else:
+                say(f"{counted(common.both, 'hash', 'hashes')} in both, {len(here):,} only here, {there:,} only there.")
+                if here:
+                    say("Only here: entries " + ", ".join(map(str, here[:SHOWN])) + (" …" if len(here) > SHOWN else ""))
+            return
+        changes = bank.diff(since)
+        if as_json:
+            for one in changes:
+                before = None if one.before is None else one.before.name.lower()
+                emit({**asdict(one), "before": before, "now": one.now.name.lower()})
+            return
+        total = 0
+        for total, one in enumerate(changes, 1):
+            if total <= SHOWN:
+                before = "new" if one.before is None else one.before.name.lower()
+                say(f"entry {one.entry_id}, case {one.case} ({one.source}): {before} -> {one.now.name.lower()}")
+        say(
+            f"{counted(total, 'hold')} changed."
+            + ("" if total <= SHOWN else f" The first {SHOWN} are shown; --json has all.")
+        )
+
+
+@app.command("near")
+def near_command(
+    bank_dir: BankDir,
+    radius: Annotated[
+        int, typer.Option(min=0, help="Bits within which two entries are taken for the same picture.")
+    ] = 10,
+    workers: Workers = None,
+    as_json: AsJson = False,
+) -> None:
+    """List entries of different cases that are near to each other: one picture reported twice, or an attack.
+
+    Example: ncii-match bank near /srv/bank --radius 10
+    """
+    from ncii_match.bank.store import Bank
+    from ncii_match.ingest import available_cores
+
+    with Bank.open(bank_dir) as bank:
+        pairs = bank.near(radius, workers=workers or available_cores())
+        if as_json:
+            for one in pairs:
+                emit(asdict(one))
+            return
+        shown = list(islice(pairs, SHOWN))
+        for one in shown:
+            if one.entry_id == one.other_id:
+                say(f"entry {one.entry_id} is held by {', '.join(one.cases)}")
+            else:
+                say(
+                    f"entry {one.entry_id} ({', '.join(one.cases)}) and {one.other_id} ({', '.join(one.other_cases)}) "
+                    f"are {counted(one.distance, 'bit')} apart"
+                )
+        more = sum(1 for _ in pairs)
+        say(
+            f"{counted(len(shown) + more, 'pair')}."
+            + (f" The first {SHOWN} are shown; --json has all." if more else "")
+        )
