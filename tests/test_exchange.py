@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from ncii_match import PDQ, PDQ_512, PHASH, Bank, Hashes, InputError
 from ncii_match.bank import importing, intake
-from ncii_match.bank.exchange import FORMATS, files, lines, pieces, recognised, table
+from ncii_match.bank.exchange import FORMATS, columnar, files, lines, pieces, recognised, table
 from ncii_match.errors import BankError
 from ncii_match.outcomes import State
 
@@ -177,6 +177,43 @@ def test_arrow_rows_are_checked_like_lines(tmp_path, bank):
     read = bank.import_file(tmp_path / "t.parquet", source="s")
     assert (read.records, read.added, read.rejected) == (2, 2, 2)
     assert [one.case for one in bank.holds()] == ["a", "b"]
+
+
+@given(st.data())
+def test_columns_at_once_are_read_as_rows_are(tmp_path_factory, data):
+    n = data.draw(st.integers(0, 40))
+    hashes = some(max(n, 1), n)
+    text = {
+        "case": st.sampled_from([None, "", "a", "b", " c "]),
+        "source": st.sampled_from([None, "s", "t"]),
+        "state": st.sampled_from([None, "", "seed", "Confirmed", "withdrawn"]),
+        "region": st.sampled_from([None, "IN"]),
+        "until": st.sampled_from([None, "2099-01-01T00:00:00+00:00"]),
+        "profile": st.sampled_from([None, "full", "512"]),
+    }
+    columns = {"hash": pa.array([bytes(one) for one in hashes.bits[:n]], pa.binary(32))}
+    if data.draw(st.booleans()):
+        columns["quality"] = pa.array(data.draw(st.lists(st.integers(0, 101), min_size=n, max_size=n)), pa.uint8())
+    for name in data.draw(st.sets(st.sampled_from([*text]))):
+        wrong = data.draw(st.integers(0, 9)) == 0
+        values = data.draw(st.lists(text[name] | st.just("x\ny") if wrong else text[name], min_size=n, max_size=n))
+        columns[name] = pa.array(values, pa.string())
+    path = tmp_path_factory.mktemp("t") / "t.parquet"
+    pq.write_table(pa.table(columns), path)
+    parts = []
+    for slow in (False, True):
+        builder = lines.Builder(PDQ)
+        if slow:
+            builder.add_many = lambda *_: False
+        parts.append([*columnar.read(path, builder)])
+    (at_once,), (by_row,) = parts
+    assert at_once.rejected == by_row.rejected
+    for name in ("numbers", "states", "untils"):
+        assert np.array_equal(getattr(at_once, name), getattr(by_row, name))
+    assert np.array_equal(at_once.hashes.bits, by_row.hashes.bits)
+    assert np.array_equal(at_once.hashes.quality, by_row.hashes.quality)
+    assert [at_once.origins[k] for k in at_once.origin] == [by_row.origins[k] for k in by_row.origin]
+    assert [at_once.profile_names[k] for k in at_once.profiles] == [by_row.profile_names[k] for k in by_row.profiles]
 
 
 def test_columns_of_another_algorithm_or_none_are_refused(tmp_path, bank):

@@ -9,46 +9,59 @@ import sqlalchemy as sa
 from numpy.typing import NDArray
 
 from ncii_match.bank import tables
-from ncii_match.bank.holds import AT_ONCE
 from ncii_match.bank.segment import Case
+
+_named = sa.Table(
+    "named",
+    sa.MetaData(),
+    sa.Column("reference", sa.Text),
+    sa.Column("source", sa.Text),
+    prefixes=["TEMPORARY"],
+)
 
 
 def ids(connection: sa.Connection, wanted: Sequence[Case], at: int) -> NDArray[np.int64]:
     """Ids, int64 [n], of cases that are made where there are none. Region and tags are taken over where given."""
     once: dict[tuple[str, str], Case] = {}
-    for one in dict.fromkeys(wanted):
-        name = (one.reference, one.source)
-        before = once.get(name, one)
-        once[name] = Case(*name, one.region or before.region, one.tags or before.tags)
-    found = _known(connection, list(once.values()))
-    missing = [one for name, one in once.items() if name not in found]
-    columns = ["reference", "source", "region", "tags", "first_seen"]
-    rows = [(one.reference, one.source, one.region, _tags(one), at) for one in missing]
-    tables.insert(connection, tables.cases, rows, columns)
-    made = _known(connection, missing)
-    for name, one in once.items():
-        old = found.get(name)
-        more = {"region": one.region or getattr(old, "region", None), "tags": _tags(one) or getattr(old, "tags", None)}
-        if old and (old.region, old.tags) != (more["region"], more["tags"]):
-            connection.execute(tables.cases.update().where(tables.cases.c.id == old.id).values(**more))
-    both = found | made
-    return np.array([both[one.reference, one.source].id for one in wanted], np.int64)
-
-
-def _known(connection: sa.Connection, wanted: Sequence[Case]) -> dict[tuple[str, str], Any]:
-    table, by_source = tables.cases.c, dict[str, list[str]]()
     for one in wanted:
-        by_source.setdefault(one.source, []).append(one.reference)
-    found: dict[tuple[str, str], Any] = {}
-    for source, all_references in by_source.items():
-        references = list(dict.fromkeys(all_references))
-        for first in range(0, len(references), AT_ONCE):
-            query = sa.select(table.id, table.reference, table.region, table.tags).where(
-                (table.source == source) & table.reference.in_(references[first : first + AT_ONCE])
-            )
-            for row in connection.execute(query):
-                found[row.reference, source] = row
-    return found
+        name = (one.reference, one.source)
+        before = once.get(name)
+        if before is None:
+            once[name] = one
+        elif before is not one:
+            once[name] = Case(*name, one.region or before.region, one.tags or before.tags)
+    found = _known(connection, list(once))
+    table = tables.cases.c
+    for name, (number, *old) in found.items():
+        one = once[name]
+        new = [one.region or old[0], _tags(one) or old[1]]
+        if new != old:
+            connection.execute(tables.cases.update().where(table.id == number).values(region=new[0], tags=new[1]))
+    missing = [one for name, one in once.items() if name not in found]
+    numbers = {name: number for name, (number, _, _) in found.items()}
+    if missing:
+        last = connection.execute(sa.select(sa.func.max(table.id))).scalar_one() or 0
+        rows = [(one.reference, one.source, one.region, _tags(one), at) for one in missing]
+        tables.insert(connection, tables.cases, rows, ["reference", "source", "region", "tags", "first_seen"])
+        made = sa.select(table.id, table.reference, table.source).where(table.id > last)
+        numbers |= {(reference, source): number for number, reference, source in connection.execute(made).fetchall()}
+    return np.array([numbers[one.reference, one.source] for one in wanted], np.int64)
+
+
+def _known(connection: sa.Connection, names: list[tuple[str, str]]) -> dict[tuple[str, str], tuple[Any, ...]]:
+    """Id, region and tags, by reference and source, of those that there are."""
+    table = tables.cases.c
+    query = sa.select(table.reference, table.source, table.id, table.region, table.tags)
+    if len(names) == 1:
+        ((reference, source),) = names
+        rows = connection.execute(query.where((table.reference == reference) & (table.source == source))).fetchall()
+    else:
+        _named.create(connection)
+        tables.insert(connection, _named, [*names])
+        same = (table.reference == _named.c.reference) & (table.source == _named.c.source)
+        rows = connection.execute(query.join_from(_named, tables.cases, same)).fetchall()
+        _named.drop(connection)
+    return {(reference, source): tuple(rest) for reference, source, *rest in rows}
 
 
 def _tags(one: Case) -> str | None:

@@ -5,6 +5,8 @@ from itertools import islice
 from pathlib import Path
 from typing import IO, Any
 
+import numpy as np
+
 from ncii_match import schemas
 from ncii_match.bank.exchange.lines import AT_ONCE, Builder, Lines, Record
 from ncii_match.bank.exchange.table import COLUMNS, placed
@@ -12,6 +14,8 @@ from ncii_match.errors import InputError
 from ncii_match.values import Algorithm
 
 SUFFIXES = (".parquet", ".arrow", ".feather")
+
+MOST_QUALITY = 100
 
 
 def may_end(path: Path) -> bool:
@@ -32,23 +36,56 @@ def read(path: Path, builder: Builder) -> Iterator[Lines]:
             said = schemas.algorithm_of(batch.schema.field(places[0]))
             if said is not None and not said.comparable_with(builder.algorithm):
                 raise InputError(f"{path} holds {said}; the bank holds {builder.algorithm}")
-            columns = [batch.column(place).to_pylist() if place >= 0 else None for place in places]
-            nothing = [None] * batch.num_rows
-            hashes, quality, case, source, state, region, tags, until, profile = (
-                nothing if column is None else column for column in columns
-            )
-            # Each column holds Python values: a wrong type shows as a rejected row, not as an error of the file.
-            for row in range(batch.num_rows):
-                origin = (case[row], source[row], region[row], tags[row])
-                builder.add(
-                    done + row + 1, hashes[row] or "", quality[row], origin, state[row], until[row], profile[row]
-                )
+            columns = [batch.column(place) if place >= 0 else None for place in places]
+            if not _fast(columns, done, builder):
+                _slow(columns, done, batch.num_rows, builder)
             done += batch.num_rows
             if builder.full:
                 yield builder.take(done / max(1, total))
     except (pa.ArrowException, OSError) as error:
         broken = f"it cannot be read after row {done}: {str(error).partition(chr(10))[0][:200]}"
     yield builder.take(1.0, broken)
+
+
+def _slow(columns: list[Any], done: int, rows: int, builder: Builder) -> None:
+    """Row by row: a value of the wrong kind shows as a rejected row, not as an error of the file."""
+    nothing = [None] * rows
+    values = (nothing if column is None else column.to_pylist() for column in columns)
+    hashes, quality, case, source, state, region, tags, until, profile = values
+    for row in range(rows):
+        origin = (case[row], source[row], region[row], tags[row])
+        builder.add(done + row + 1, hashes[row] or "", quality[row], origin, state[row], until[row], profile[row])
+
+
+def _fast(columns: list[Any], done: int, builder: Builder) -> bool:
+    """Whole columns at once, where nothing can be wrong: packed hashes, bytes for quality, texts; whether it was so."""
+    import pyarrow as pa
+
+    hashes, quality, case, source, state, region, tags, until, profile = columns
+    texts = [case, source, state, region, until, profile]
+    plain = (
+        hashes.type == pa.binary(builder.algorithm.nbytes)
+        and hashes.null_count == 0
+        and (quality is None or (quality.type == pa.uint8() and quality.null_count == 0))
+        and all(one is None or one.type in (pa.string(), pa.large_string()) for one in texts)
+        and (tags is None or tags.null_count == len(tags) or len(tags.flatten()) == 0)
+    )
+    if not plain or (quality is not None and len(quality) and quality.to_numpy().max() > MOST_QUALITY):
+        return False
+    first = hashes.offset * builder.algorithm.nbytes
+    packed = memoryview(hashes.buffers()[1])[first : first + len(hashes) * builder.algorithm.nbytes]
+    codes, values = np.zeros(len(hashes), np.int64), [tuple[Any, ...]()]
+    for one in texts:  # each combination of texts gets a number, a column at a time
+        if one is None:
+            values = [(*combination, None) for combination in values]
+            continue
+        encoded = one.dictionary_encode()
+        known = [*encoded.dictionary.to_pylist(), None]
+        of_row = encoded.indices.fill_null(len(known) - 1).to_numpy(zero_copy_only=False).astype(np.int64)
+        used, codes = np.unique(codes * len(known) + of_row, return_inverse=True)
+        values = [(*values[code // len(known)], known[code % len(known)]) for code in used.tolist()]
+    qualities = None if quality is None else quality.to_numpy()
+    return builder.add_many(done + 1, packed, qualities, codes, values)
 
 
 def _opened(path: Path) -> tuple[list[str], int, Iterator[Any]]:

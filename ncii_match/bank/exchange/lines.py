@@ -106,6 +106,8 @@ class Builder:
     def _clear(self) -> None:
         self._packed = bytearray()
         self._rows: list[tuple[int, int, int, int, int, int]] = []
+        self._arrays: list[NDArray[np.int64]] = []
+        self._count = 0
         self._origins: dict[Origin, int] = {}
         self._origin_keys: dict[Any, int] = {}
         self._untils: dict[Any, int] = {None: 0, "": 0}
@@ -115,7 +117,7 @@ class Builder:
     @property
     def full(self) -> bool:
         """Whether the piece should be taken."""
-        return self._at_once is not None and len(self._rows) + len(self._rejected) >= self._at_once
+        return self._at_once is not None and self._count + len(self._rows) + len(self._rejected) >= self._at_once
 
     def reject(self, line: int, reason: str) -> None:
         """Name a line that is no record."""
@@ -151,6 +153,40 @@ class Builder:
         else:
             self._packed += packed
             self._rows.append(row)
+
+    def add_many(
+        self,
+        first: int,
+        packed: memoryview,
+        quality: NDArray[np.uint8] | None,
+        codes: NDArray[np.int64],
+        values: list[tuple[Any, ...]],
+    ) -> bool:
+        """Keep records that are numbered from ``first``; False, and nothing kept, when one of them is wrong.
+
+        Row i says ``values[codes[i]]``: case, source, state, region, until, profile.
+        """
+        try:
+            checked = [
+                (
+                    self._profile(profile) if profile else 0,
+                    self._origin((case, source, region, None)),
+                    self._states[state] if state in self._states else self._state(state),
+                    self._untils[until] if until in self._untils else self._until(until),
+                )
+                for case, source, state, region, until, profile in values
+            ]
+        except NotARecordError:
+            return False
+        rows = np.empty((len(codes), 6), np.int64)
+        rows[:, 0] = np.arange(first, first + len(codes))
+        rows[:, 1] = UNKNOWN_QUALITY if quality is None else quality
+        rows[:, 2:] = np.array(checked, np.int64).reshape(-1, 4)[codes]
+        self._settle()
+        self._arrays.append(rows)
+        self._count += len(rows)
+        self._packed += packed
+        return True
 
     def packed(self, given: Any) -> bytes:
         """A hash from its digits, or as it is. Raises NotARecordError."""
@@ -214,9 +250,16 @@ class Builder:
         self._untils[given] = found
         return found
 
+    def _settle(self) -> None:
+        """Rows so far become an array, so that those of another kind may follow."""
+        self._arrays.append(np.array(self._rows, np.int64).reshape(-1, 6))
+        self._count += len(self._rows)
+        self._rows = []
+
     def take(self, share: float, broken: str | None = None) -> Lines:
         """The piece collected so far; a new one begins."""
-        columns = np.array(self._rows, np.int64).reshape(-1, 6).T
+        self._settle()
+        columns = np.concatenate(self._arrays).T
         bits = np.frombuffer(bytes(self._packed), np.uint8).reshape(-1, self.algorithm.nbytes)
         made = Lines(
             np.ascontiguousarray(columns[0]),
