@@ -26,6 +26,7 @@ SCRIPTS = {
     "accuracy": "accuracy.py",
     "search": "bench_search.py",
     "costs": "bench_search.py --costs",
+    "bank": "bench_bank.py",
 }
 """What makes each kind of run."""
 
