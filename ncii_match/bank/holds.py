@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from sqlalchemy.dialects.postgresql import insert as insert_on_postgresql
 from sqlalchemy.dialects.sqlite import insert as insert_on_sqlite
 
-from ncii_match.bank import tables
+from ncii_match.bank import journal, tables
 from ncii_match.outcomes import State
 
 AT_ONCE = 500
@@ -302,3 +302,14 @@ def end_cases(connection: sa.Connection, case_ids: list[int] | None, at: int) ->
     cases = tables.cases
     open_ones = cases.c.id.in_(case_ids or []) & cases.c.withdrawn.is_(None)
     return connection.execute(cases.update().where(open_ones).values(withdrawn=at)).rowcount
+
+
+def expire(connection: sa.Connection, at: int) -> None:
+    """End the holds whose time is over, with an event when there are any."""
+    over = tables.holds.c.until.is_not(None) & (tables.holds.c.until <= at)
+    entry_ids, case_ids = change(connection, State.WITHDRAWN, at, over)
+    if len(entry_ids):
+        journal.record(
+            connection, at=at, action="expire", actor="clock", detail={"state": "withdrawn"},
+            entry_ids=entry_ids, case_ids=case_ids,
+        )  # fmt: skip

@@ -24,8 +24,10 @@ from ncii_match.bank import (
     intake,
     journal,
     manifest,
+    places,
     publication,
     records,
+    rekeying,
     schema,
     snapshot,
     tables,
@@ -35,7 +37,7 @@ from ncii_match.bank import holds as rules
 from ncii_match.bank.holds import Addition
 from ncii_match.bank.intake import Additions
 from ncii_match.bank.records import Hold
-from ncii_match.errors import AlgorithmMismatchError, BankError, BankFormatError, InputError
+from ncii_match.errors import BankFormatError, InputError
 from ncii_match.outcomes import State
 from ncii_match.values import PDQ, PDQ_THRESHOLD, Algorithm, Hashes
 
@@ -56,7 +58,8 @@ class Bank:
     def __init__(self, path: Path, database: database.Database, about: dict[str, str], vault: vault.Vault) -> None:
         self.path, self._database, self._vault = path, database, vault
         self.algorithm = Algorithm.parse(about["algorithm"])
-        self._mark_secret = bytes.fromhex(about["mark_secret"])
+        self._mark_secret = vault.reveal(about["mark_secret"])
+        database.key_name = about["key"]
 
     @classmethod
     def create(
@@ -75,35 +78,32 @@ class Bank:
         Raises BankError when the place is taken.
         """
         path = Path(directory)
-        key = vault.key_from() if key is None else key
+        box = vault.of(vault.key_from() if key is None else key)
         made = database.create(path, url)
         about = {
             "algorithm": str(algorithm),
             "created_at": journal.instant(journal.now()),
-            "mark_secret": secrets.token_hex(32),
-            "key": "" if key is None else vault.fingerprint(key),
+            "mark_secret": box.hide(secrets.token_bytes(32)),
+            "key": box.name,
         }
         schema.create(made)
         with made.writing() as connection:
             connection.execute(tables.about.insert(), [{"key": name, "value": value} for name, value in about.items()])
-        return cls(path, made, about, vault.Plain() if key is None else vault.Sealed(key))
+        return cls(path, made, about, box)
 
     @classmethod
     def open(cls, directory: str | PathLike[str], *, key: bytes | None = None) -> "Bank":
         """Open a bank. Raises BankFormatError when there is none or in another format, BankError for a wrong key."""
         path = Path(directory)
         if not ((path / database.DATABASE).is_file() or (path / database.ADDRESS).is_file()):
-            raise snapshot.no_bank(path)
+            raise places.no_bank(path)
         key = vault.key_from() if key is None else key
         found = database.existing(path)
         try:
             schema.check(found)
             with found.reading() as connection:
                 about = {row.key: row.value for row in connection.execute(sa.select(tables.about))}
-            if about["key"] and (key is None or vault.fingerprint(key) != about["key"]):
-                what = "needs its key" if key is None else "has another key"
-                raise BankError(f"{path} {what}; name its file in {vault.KEY_FILE}")
-            return cls(path, found, about, vault.Sealed(key) if about["key"] and key else vault.Plain())
+            return cls(path, found, about, vault.fitting(key, about["key"], path))
         except KeyError as error:
             found.close()
             raise BankFormatError(f"{path} lacks {error}; it is no bank, or was cut off while it was made") from None
@@ -164,7 +164,7 @@ class Bank:
 
         Returns entry id and ``Addition`` of each row.
         """
-        self._check(hashes)
+        arguments.fit(hashes, self.algorithm)
         cases = [case] * len(hashes) if isinstance(case, str) else list(case)
         if len(cases) != len(hashes):
             raise InputError(f"{len(cases)} cases for {len(hashes)} hashes; give one, or one for each")
@@ -233,7 +233,7 @@ class Bank:
 
         chosen = entry_ids
         if hashes is not None:
-            self._check(hashes)
+            arguments.fit(hashes, self.algorithm)
             with self._database.reading() as connection:
                 found = records.ids_of(connection, [self._vault.lookup(packed) for packed in arguments.packed(hashes)])
             chosen = sorted({*(entry_ids or ()), *found})
@@ -253,7 +253,7 @@ class Bank:
 
     def allow(self, hashes: Hashes, *, radius: int, reason: str, actor: str | None = None) -> list[int]:
         """Put hashes on the allow list: a picture within ``radius`` bits of one is never matched. Ids of the rows."""
-        self._check(hashes)
+        arguments.fit(hashes, self.algorithm)
         arguments.said(reason)
         most = PDQ_THRESHOLD * self.algorithm.bits // PDQ.bits
         if not 0 <= radius <= most:
@@ -296,7 +296,7 @@ class Bank:
         with publication.publishing(self.path):
             self._expire()
             before = publication.pointer(self.path)  # stays: a reader may be opening it just now
-            draft = publication.Draft(self.path, self.algorithm, self._vault.unseal, key)
+            draft = publication.Draft(self.path, self.algorithm, self._vault, key)
             with self._database.reading() as connection:
                 made = draft.write(connection, full=full, workers=workers)
             with self._database.writing() as connection:
@@ -306,7 +306,8 @@ class Bank:
                 )  # fmt: skip
             draft.show(made)
             publication.clear_away(self.path, {before, draft.number}, even_in_use=False)
-            return snapshot.Snapshot.open_number(self.path, draft.number)
+            rekeying.finish(self.path, self._database, draft.number)
+            return snapshot.Snapshot.open_number(self.path, draft.number, key=self._vault.key)
 
     def compact(self, *, signing_key: str | PathLike[str] | None = None, workers: int = 1) -> int:
         """Erase hashes that no case holds from the database, its log and every snapshot; how many.
@@ -324,6 +325,17 @@ class Bank:
             publication.clear_away(self.path, {publication.pointer(self.path)}, even_in_use=True)
             erasure.scrub(self._database)
         return erased
+
+    def rekey(
+        self, new_key: bytes | None, *, reason: str = "rotation", actor: str | None = None,
+        signing_key: str | PathLike[str] | None = None, workers: int = 1,
+    ) -> int:  # fmt: skip
+        """Put every hash under another key (32 bytes; None: none), publish, clear all older files away; how many."""
+        self._vault, changed = rekeying.reseal(
+            self.path, self._database, (self._vault, vault.of(new_key)), self._mark_secret, self._moment, actor, reason
+        )
+        self.publish(signing_key=signing_key, workers=workers, full=True)
+        return changed
 
     def holds(self, *, case: str | None = None, entry_id: int | None = None) -> Iterator[Hold]:
         """Every hold, withdrawn ones included, by entry id; of one case or entry when given. Never shows a hash."""
@@ -349,20 +361,7 @@ class Bank:
 
     def _expire(self) -> None:
         with self._database.writing() as connection:
-            at = self._moment(connection)
-            over = tables.holds.c.until.is_not(None) & (tables.holds.c.until <= at)
-            entry_ids, case_ids = rules.change(connection, State.WITHDRAWN, at, over)
-            if len(entry_ids):
-                journal.record(
-                    connection, at=at, action="expire", actor="clock", detail={"state": "withdrawn"},
-                    entry_ids=entry_ids, case_ids=case_ids,
-                )  # fmt: skip
-
-    def _check(self, hashes: Hashes) -> None:
-        if not hashes.algorithm.comparable_with(self.algorithm):
-            raise AlgorithmMismatchError(f"the bank holds {self.algorithm}, the hashes are {hashes.algorithm}")
-        if np.any(hashes.view):
-            raise InputError("the bank takes pictures upright; hash them with views=Views.UPRIGHT")
+            rules.expire(connection, self._moment(connection))
 
     def _mark(self, packed: bytes) -> bytes:
         return vault.mark(self._mark_secret, packed)

@@ -28,6 +28,24 @@ class Vault(Protocol):
         """Whether hashes are encrypted."""
         ...
 
+    @property
+    def key(self) -> bytes | None:
+        """The bank's key, for the files of snapshots."""
+        ...
+
+    @property
+    def name(self) -> str:
+        """The key's fingerprint; empty without one."""
+        ...
+
+    def hide(self, secret: bytes) -> str:
+        """A secret of the bank's own as the tables keep it."""
+        ...
+
+    def reveal(self, hidden: str) -> bytes:
+        """The secret. Raises BankError under another key."""
+        ...
+
     def lookup(self, packed: bytes) -> bytes:
         """What the hash is found by; the same for the same hash."""
         ...
@@ -44,7 +62,15 @@ class Vault(Protocol):
 class Plain:
     """Hashes stand as they are, in files that only their owner can read."""
 
-    seals = False
+    seals, key, name = False, None, ""
+
+    def hide(self, secret: bytes) -> str:
+        """In hexadecimal."""
+        return secret.hex()
+
+    def reveal(self, hidden: str) -> bytes:
+        """The secret."""
+        return bytes.fromhex(hidden)
 
     def lookup(self, packed: bytes) -> bytes:
         """The hash."""
@@ -67,8 +93,28 @@ class Sealed:
     def __init__(self, key: bytes) -> None:
         from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
+        if len(key) != KEY_BYTES:
+            raise InputError(f"the bank's key has {len(key)} bytes; it must have {KEY_BYTES}")
+        self.key, self.name = key, fingerprint(key)
         self._digests = derived(key, b"lookup")
         self._cipher = AESGCM(derived(key, b"entries"))
+        self._secrets = AESGCM(derived(key, b"secrets"))
+
+    def hide(self, secret: bytes) -> str:
+        """Nonce, ciphertext and tag in hexadecimal."""
+        nonce = os.urandom(12)
+        return (nonce + self._secrets.encrypt(nonce, secret, None)).hex()
+
+    def reveal(self, hidden: str) -> bytes:
+        """Decrypt and check."""
+        from cryptography.exceptions import InvalidTag
+
+        try:
+            stored = bytes.fromhex(hidden)
+            secret: bytes = self._secrets.decrypt(stored[:12], stored[12:], None)
+        except (InvalidTag, ValueError):
+            raise BankError("the bank's own secret cannot be decrypted: the database was changed") from None
+        return secret
 
     def lookup(self, packed: bytes) -> bytes:
         """HMAC-SHA-256 under a key of its own."""
@@ -92,12 +138,30 @@ class Sealed:
         return packed
 
 
-def derived(key: bytes, purpose: bytes) -> bytes:
+def of(key: bytes | None) -> Vault:
+    """The vault under a key, or without one."""
+    return Plain() if key is None else Sealed(key)
+
+
+def fitting(key: bytes | None, wanted: str, where: object) -> Vault:
+    """The vault of a bank whose key has this fingerprint (empty: none). Raises BankError for another key, or none."""
+    return Sealed(checked(key, wanted, where)) if wanted else Plain()
+
+
+def checked(key: bytes | None, wanted: str, where: object) -> bytes:
+    """The key. Raises BankError when it is missing or has another fingerprint."""
+    if key is None or fingerprint(key) != wanted:
+        what = "needs its key" if key is None else "has another key"
+        raise BankError(f"{where} {what}; name its file in {KEY_FILE}, or give the key in {KEY}")
+    return key
+
+
+def derived(key: bytes, purpose: bytes, salt: bytes | None = None) -> bytes:
     """A key for one purpose (HKDF-SHA-256)."""
     from cryptography.hazmat.primitives.hashes import SHA256
     from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-    made: bytes = HKDF(SHA256(), KEY_BYTES, salt=None, info=b"ncii_match " + purpose).derive(key)
+    made: bytes = HKDF(SHA256(), KEY_BYTES, salt=salt, info=b"ncii_match " + purpose).derive(key)
     return made
 
 
