@@ -108,7 +108,7 @@ def _unseal(file: BinaryIO, key: bytes, name: str, described: dict[str, Any]) ->
         total.update(stored)
         yield cipher.decrypt(_nonce(number, last=not left), stored, header)
         number += 1
-    if total.hexdigest() != described["sha256"]:
+    if file.read(1) or total.hexdigest() != described["sha256"]:
         raise ValueError
 
 
