@@ -202,6 +202,29 @@ def test_a_reader_needs_the_key(bank, tmp_path, monkeypatch):
         Bank.create(tmp_path / "other", key=b"short")
 
 
+def test_a_reader_with_both_keys_goes_on_when_the_key_changes(bank, tmp_path, monkeypatch):
+    hashes = some(2)
+    bank.add(hashes, case="a", source="s")
+    bank.publish()
+    file = tmp_path / "keys"
+    file.write_text("\n".join(base64.b64encode(key).decode() for key in (KEY, OTHER)))
+    monkeypatch.setenv(vault.KEY_FILE, str(file))
+    matcher = nm.Matcher(bank.path)
+    assert matcher.lookup(hashes)[0].outcome.name == "MATCH"
+    bank.rekey(OTHER)
+    bank.withdraw(case="a", entry_ids=[1], reason="asked")
+    bank.publish()
+    assert [one.outcome.name for one in matcher.lookup(hashes)] == ["NO_MATCH", "MATCH"]
+    with Bank.open(bank.path) as again:
+        assert again.verify() == []
+    for wrong in ("", "short", base64.b64encode(KEY).decode() + "\nshort"):
+        file.write_text(wrong)
+        with pytest.raises(InputError, match="is not a key"):
+            vault.keys_from()
+        with pytest.raises(BankError, match="is not a key"):
+            Snapshot.open(bank.path)
+
+
 def test_a_plain_bank_needs_no_key_and_no_shared_memory(tmp_path, monkeypatch):
     monkeypatch.setenv(shared_memory.PLACE, str(tmp_path / "nowhere"))
     with Bank.create(tmp_path / "bank") as bank:
@@ -267,8 +290,8 @@ def test_changed_sealed_files_are_refused(sealed, tmp_path):
     head, first, second, third = stored[:64], stored[64 : 64 + whole], stored[64 + whole : 64 + 2 * whole], stored[64 + 2 * whole :]  # noqa: E501  # fmt: skip
     assert opened(path, described) == content
     rng = np.random.default_rng(2)
-    changed = {f"a bit at {place}": _flipped(stored, place) for place in
-               [0, 23, 24, 28, 31, 32, 63, 64, len(stored) - 1, *rng.integers(0, len(stored), 20).tolist()]}  # fmt: skip
+    placed = [0, 23, 24, 28, 32 - 1, 32, 63, 64, len(stored) - 1, *rng.integers(0, len(stored), 20).tolist()]
+    changed = {f"a bit at {place}": _flipped(stored, place) for place in placed}
     changed |= {
         "chunks exchanged": head + second + first + third,
         "a chunk doubled": head + first + first + third,
@@ -284,9 +307,8 @@ def test_changed_sealed_files_are_refused(sealed, tmp_path):
     for what, given in changed.items():
         path.write_bytes(given)
         for said in (described, as_found(path)):  # also when the manifest was changed to fit
-            with pytest.raises(BankCorruptError, match="sealed"):
-                opened(path, said)
-                pytest.fail(what)
+            with pytest.raises(BankCorruptError, match="does not open"):
+                pytest.fail(f"{what}: {len(opened(path, said))} bytes")
     path.write_bytes(stored)
     for key, name in ((OTHER, "bases/000001/x"), (KEY, "bases/000001/y"), (KEY, "bases/000002/x")):
         with pytest.raises(BankCorruptError, match="does not open"):
@@ -615,21 +637,12 @@ def test_another_key_leaves_everything_as_it_was(before, after, tmp_path, memory
             absent(bank.path, hashes)
             absent(bank.path, some(3, seed=7))
         assert reader.index.search(hashes, 0).entry_ids.tolist() == list(range(4, 41))
-    if before is not None:
-        wrong = "another key" if after else "."
-        with pytest.raises(BankError, match=wrong) if after else _allowed():
-            Bank.open(bank.path, key=before).close()
+    if before is not None and after is not None:
+        with pytest.raises(BankError, match="another key"):
+            Bank.open(bank.path, key=before)
     with Bank.open(bank.path, key=after) as again:
         assert again.verify() == []
         assert again.compact() == 1  # entry 3: the withdrawn hash of entry 2 had been erased before
-
-
-class _allowed:  # noqa: N801
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        return False
 
 
 def test_nothing_under_the_old_key_stays_in_the_database(bank):
@@ -666,8 +679,8 @@ def test_who_opened_the_bank_before_must_open_it_again(bank):
         for call in (
             lambda: late.add(some(1, seed=4), case="b", source="s"),
             lambda: late.withdraw(case="a", reason="asked"),
-            lambda: late.publish(),
-            lambda: late.verify(),
+            late.publish,
+            late.verify,
             lambda: len(late),
         ):
             with pytest.raises(BankError, match="was changed meanwhile"):

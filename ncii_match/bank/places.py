@@ -183,10 +183,9 @@ def plain(path: Path, base: Path, said: Manifest, key: bytes | None) -> Plain:
     if said.sealed is None:
         return Plain(path, base, said, ())
     try:
-        found = vault.key_from() if key is None else key
+        fitting = vault.chosen(key, said.sealed["key"], path)
     except InputError as error:
         raise BankError(str(error)) from None
-    fitting = vault.checked(found, said.sealed["key"], path)
     of_base = _decrypted(base, said.base, said.base_files, fitting)
     own = _decrypted(path, f"snapshots/{said.number:06d}", said.files, fitting)
     lengths = replace(said, files=_plain_lengths(said.files), base_files=_plain_lengths(said.base_files))

@@ -97,6 +97,7 @@ class Remote:
             for name, one in files.items():
                 if not (path / name).exists():
                     _put(path / name, [one])
+            _keep(self.cache, [*_kept(self.cache)[:1], path.name])  # what is cut off goes on where it was
             return Held(path, partial(_tidy, self.cache))
 
     def base(self, path: Path, said: Manifest) -> Path:
@@ -110,7 +111,7 @@ class Remote:
                 _make(directory)
                 for name, described in files.items():
                     self._fetch(f"{place}/{name}", directory / name, described)
-            _put(self.cache / CURRENT, [path.name.encode()])
+            _keep(self.cache, [path.name])
             _clear_away(self.cache)
         return base
 
@@ -245,11 +246,22 @@ def _tidy(cache: Path) -> None:
             os.close(descriptor)
 
 
+def _kept(cache: Path) -> list[str]:
+    """Snapshots that stay without a reader: the last that was complete, and one that is being copied."""
+    return (cache / CURRENT).read_text("ascii").split() if (cache / CURRENT).exists() else []
+
+
+def _keep(cache: Path, names: list[str]) -> None:
+    names = list(dict.fromkeys(names))
+    if names != _kept(cache):
+        _put(cache / CURRENT, ["\n".join(names).encode()])
+
+
 def _clear_away(cache: Path) -> None:
-    """Remove snapshots that are not the newest and that no reader holds, and the bases of none of the others."""
-    newest, bases = (cache / CURRENT).read_text("ascii") if (cache / CURRENT).exists() else "", set()
+    """Remove snapshots that need not stay and that no reader holds, and the bases of none of the others."""
+    kept, bases = _kept(cache), set()
     for path in (cache / "snapshots").iterdir():
-        if path.name != newest and not publication.in_use(path):
+        if path.name not in kept and not publication.in_use(path):
             shutil.rmtree(path, ignore_errors=True)
             continue
         with suppress(OSError, NciiMatchError):

@@ -97,7 +97,6 @@ class Bank:
         path = Path(directory)
         if not ((path / database.DATABASE).is_file() or (path / database.ADDRESS).is_file()):
             raise places.no_bank(path)
-        key = vault.key_from() if key is None else key
         found = database.existing(path)
         try:
             schema.check(found)

@@ -15,7 +15,7 @@ from typing import Protocol
 from ncii_match.errors import BankError, InputError
 
 KEY, KEY_FILE = "NCII_MATCH_BANK_KEY", "NCII_MATCH_BANK_KEY_FILE"
-"""Environment variables with the key in base64, or the name of a file with it."""
+"""Environment variables with the key in base64, or the name of a file with it; of several keys, one a line."""
 
 KEY_BYTES = 32
 
@@ -144,16 +144,18 @@ def of(key: bytes | None) -> Vault:
 
 
 def fitting(key: bytes | None, wanted: str, where: object) -> Vault:
-    """The vault of a bank whose key has this fingerprint (empty: none). Raises BankError for another key, or none."""
-    return Sealed(checked(key, wanted, where)) if wanted else Plain()
+    """The vault of a bank whose key has this fingerprint (empty: none). Raises what ``chosen`` does."""
+    return Sealed(chosen(key, wanted, where)) if wanted else Plain()
 
 
-def checked(key: bytes | None, wanted: str, where: object) -> bytes:
-    """The key. Raises BankError when it is missing or has another fingerprint."""
-    if key is None or fingerprint(key) != wanted:
-        what = "needs its key" if key is None else "has another key"
-        raise BankError(f"{where} {what}; name its file in {KEY_FILE}, or give the key in {KEY}")
-    return key
+def chosen(key: bytes | None, wanted: str, where: object) -> bytes:
+    """The key, or the one from the environment, that has this fingerprint. Raises BankError when there is none."""
+    known = keys_from() if key is None else [key]
+    for one in known:
+        if fingerprint(one) == wanted:
+            return one
+    what = "has another key" if known else "needs its key"
+    raise BankError(f"{where} {what}; name its file in {KEY_FILE}, or give the key in {KEY}")
 
 
 def derived(key: bytes, purpose: bytes, salt: bytes | None = None) -> bytes:
@@ -171,20 +173,28 @@ def fingerprint(key: bytes) -> str:
 
 
 def key_from(path: str | PathLike[str] | None = None) -> bytes | None:
-    """The bank's key: from a file, else from the environment; None where there is none. Raises InputError."""
+    """The first of ``keys_from``; None where there is none."""
+    return next(iter(keys_from(path)), None)
+
+
+def keys_from(path: str | PathLike[str] | None = None) -> list[bytes]:
+    """Keys in base64, one a line: from a file, else from the environment. Raises InputError.
+
+    The first is that of new banks. A reader that has the next key beside the present one goes on when it changes.
+    """
     named = path or os.environ.get(KEY_FILE)
     try:
-        text = Path(named).read_text("ascii") if named else os.environ.get(KEY)
-        key = None if text is None else base64.b64decode(text.strip(), validate=True)
+        content = Path(named).read_text("ascii") if named else os.environ.get(KEY)
+        keys = None if content is None else [base64.b64decode(line, validate=True) for line in content.split()]
     except OSError as error:
         raise InputError(f"the key file {named} cannot be read: {error.strerror}") from None
     except ValueError:
-        key = b""
-    if key is not None and len(key) != KEY_BYTES:
+        keys = []
+    if keys is not None and not (keys and all(len(key) == KEY_BYTES for key in keys)):
         raise InputError(
             f"{named or KEY} is not a key: {KEY_BYTES} bytes in base64, as 'openssl rand -base64 32' makes"
         )
-    return key
+    return keys or []
 
 
 def mark(secret: bytes, packed: bytes) -> bytes:
