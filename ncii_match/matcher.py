@@ -38,7 +38,8 @@ class Matcher:
     BankError and its kinds when there is no usable snapshot; PolicyError when the policy does not fit the bank.
 
     A publication is taken up by the next check in every process, without a call: a withdrawn case stops matching at
-    once. When the bank can no longer be opened, checks answer UNKNOWN. Pictures are decoded in this process.
+    once. Of a remote bank it is taken up by the next look; while one check copies what is new, others answer from what
+    was there. When the bank can no longer be opened, checks answer UNKNOWN. Pictures are decoded in this process.
     """
 
     def __init__(
@@ -79,11 +80,11 @@ class Matcher:
 
         Raises BankError and its kinds when the bank cannot be opened. Checks call it by themselves.
         """
-        with self._refreshing:
+        if not self._refreshing.acquire(blocking=not self._source.is_remote):
+            return self._known()  # another thread looks, and copies what is new, which may take long
+        try:
             if self._pause and time.monotonic() < self._looked + self._pause:
-                if self._failed is not None:
-                    raise type(self._failed)(*self._failed.args)
-                return self._snapshot
+                return self._known()
             try:
                 self._follow()
                 self._failed = None
@@ -93,6 +94,14 @@ class Matcher:
             finally:
                 self._looked = time.monotonic()
             return self._snapshot
+        finally:
+            self._refreshing.release()
+
+    def _known(self) -> Snapshot:
+        """What the last look has found."""
+        if self._failed is not None:
+            raise type(self._failed)(*self._failed.args)
+        return self._snapshot
 
     def _follow(self) -> None:
         pointer = self._source.pointer()

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from pathlib import Path
 
@@ -325,6 +326,28 @@ def test_a_matcher_does_not_look_at_each_check(bank, monkeypatch):
     handler.before.clear()
     now[0] += 0.6
     assert matcher.lookup(some(1))[0].outcome.name == "MATCH"
+
+
+def test_checks_do_not_wait_for_another_that_copies(bank):
+    handler, system = watched(bank)
+    matcher, copying, go_on = nm.Matcher("", filesystem=system, look_every=0), threading.Event(), threading.Event()
+    bank.withdraw(case="a", reason="asked")
+    bank.publish(full=True)
+
+    def slow():
+        copying.set()
+        assert go_on.wait(30)
+
+    handler.before["bases/000002/index/hashes.u8"] = slow
+    outcomes = []
+    thread = threading.Thread(target=lambda: outcomes.append(matcher.lookup(some(1))[0].outcome.name))
+    thread.start()
+    assert copying.wait(30)
+    assert matcher.lookup(some(1))[0].outcome.name == "MATCH"  # from what was there
+    go_on.set()
+    thread.join(30)
+    assert outcomes == ["NO_MATCH"]
+    assert matcher.lookup(some(1))[0].outcome.name == "NO_MATCH"
 
 
 # --- many processes, sealed banks ---------------------------------------------------------------------------------
