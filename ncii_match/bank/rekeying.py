@@ -35,7 +35,8 @@ def reseal(
     old, new = vaults
     arguments.said(reason)
     if old.name == new.name:
-        raise InputError("the bank has this key already" if new.name else "the bank has no key; its hashes are plain")
+        what = "the bank has this key already" if new.name else "the bank has no key already"
+        raise InputError(f"{what}; if the change was cut off, 'ncii-match bank publish' does the rest")
     with publication.publishing(bank):
         with database.writing() as connection:
             kept = tables.entries.c.hash.is_not(None)
