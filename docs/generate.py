@@ -100,7 +100,8 @@ def commands() -> str:
     parts = ["# Command line\n", MADE, EXIT_CODES]
     groups = [("ncii-match", app)] + [(f"ncii-match {one.name}", one.typer_instance) for one in app.registered_groups]
     for group, commands in groups:
-        for command in commands.registered_commands:
+        nameless = [one.typer_instance for one in commands.registered_groups if not isinstance(one.name, str)]
+        for command in [one for each in (commands, *nameless) for one in each.registered_commands]:
             callback = command.callback
             rows = "\n".join(_rows(callback))
             table = f"| argument or option | meaning | default |\n|---|---|---|\n{rows}"

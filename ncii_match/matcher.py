@@ -1,13 +1,13 @@
 """The whole road in one object: bytes -> hashes -> matches -> decision. The only module that knows all of it."""
 
-import os
 import threading
+import time
 from collections.abc import Iterable, Iterator
 from os import PathLike
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
-from ncii_match.bank.publication import CURRENT
+from ncii_match.bank import places
 from ncii_match.bank.snapshot import Snapshot
 from ncii_match.decisions import Decision, Decisions, Policy, decide, undecided
 from ncii_match.decode.image import Source
@@ -22,19 +22,24 @@ class Matcher:
 
     Parameters
     ----------
-    bank_dir : the bank's directory (only ``CURRENT``, ``snapshots/`` and ``bases/`` are read).
+    bank_dir : the bank's directory (only ``CURRENT``, ``snapshots/`` and ``bases/`` are read), or an address like
+        ``s3://bucket/bank``.
     policy : what counts as a match and what follows. PDQ banks have a default: ``PDQ_THRESHOLD``, and everything is for
         review but confirmed entries, which block.
     views : ways of looking at each picture; the eight orientations by default.
     limits : bounds on each picture.
     workers : threads of ``check_many``; None for every core.
+    key, filesystem, cache : see ``Snapshot.open``.
+    look_every : seconds between looks at a remote bank's pointer, each of which costs a round trip. A directory is
+        looked at in each check.
 
     Raises
     ------
     BankError and its kinds when there is no usable snapshot; PolicyError when the policy does not fit the bank.
 
     A publication is taken up by the next check in every process, without a call: a withdrawn case stops matching at
-    once. When the bank can no longer be opened, checks answer UNKNOWN. Pictures are decoded in this process.
+    once. Of a remote bank it is taken up by the next look; while one check copies what is new, others answer from what
+    was there. When the bank can no longer be opened, checks answer UNKNOWN. Pictures are decoded in this process.
     """
 
     def __init__(
@@ -45,11 +50,18 @@ class Matcher:
         views: tuple[View, ...] = Views.DIHEDRAL,
         limits: DecodeLimits = DecodeLimits(),
         workers: int | None = None,
+        key: bytes | None = None,
+        filesystem: Any = None,
+        cache: str | PathLike[str] | None = None,
+        look_every: float = 0.5,
     ) -> None:
-        self._bank_dir = bank_dir
+        self._source, self._key = places.find(bank_dir, filesystem, cache), key
         self._refreshing = threading.Lock()
-        self._followed = self._pointer()
-        self._snapshot = Snapshot.open(bank_dir)
+        self._pause = look_every if self._source.is_remote else 0.0
+        self._failed: BankError | None = None
+        self._followed = self._source.pointer()
+        self._snapshot = Snapshot.open_from(self._source, key=key)
+        self._looked = time.monotonic()
         self.policy = Policy.default_for(self._snapshot.algorithm) if policy is None else policy
         self.views, self.limits, self.workers = tuple(views), limits, workers
         radius = self._snapshot.index.max_radius
@@ -63,29 +75,39 @@ class Matcher:
         """The snapshot that answers now."""
         return self._snapshot
 
-    def _pointer(self) -> tuple[bytes, int, int]:
-        """What changes whenever the bank publishes: the number in the pointer file, and the file itself.
-
-        Times alone would not do: clocks of file systems are coarse, and a freed file's number is used again.
-        """
-        try:
-            with open(os.path.join(self._bank_dir, CURRENT), "rb") as file:
-                found = os.fstat(file.fileno())
-                return file.read(64), found.st_ino, found.st_mtime_ns
-        except OSError:  # gone or out of reach: opening will say why
-            return b"", 0, 0
-
     def refresh(self) -> Snapshot:
         """Take up what was published since. A check under way finishes on the snapshot it started with.
 
         Raises BankError and its kinds when the bank cannot be opened. Checks call it by themselves.
         """
-        with self._refreshing:
-            pointer = self._pointer()
-            if pointer != self._followed:
-                opened = Snapshot.open(self._bank_dir, not_before=self._snapshot.number)
-                self._snapshot, self._followed = opened, pointer
+        if not self._refreshing.acquire(blocking=not self._source.is_remote):
+            return self._known()  # another thread looks, and copies what is new, which may take long
+        try:
+            if self._pause and time.monotonic() < self._looked + self._pause:
+                return self._known()
+            try:
+                self._follow()
+                self._failed = None
+            except BankError as error:
+                self._failed = error.with_traceback(None)
+                raise
+            finally:
+                self._looked = time.monotonic()
             return self._snapshot
+        finally:
+            self._refreshing.release()
+
+    def _known(self) -> Snapshot:
+        """What the last look has found."""
+        if self._failed is not None:
+            raise type(self._failed)(*self._failed.args)
+        return self._snapshot
+
+    def _follow(self) -> None:
+        pointer = self._source.pointer()
+        if pointer != self._followed:
+            opened = Snapshot.open_from(self._source, not_before=self._snapshot.number, key=self._key)
+            self._snapshot, self._followed = opened, pointer
 
     def lookup(self, hashes: Hashes) -> Decisions:
         """Judge hashes made elsewhere, one decision for each picture they belong to.

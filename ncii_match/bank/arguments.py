@@ -4,9 +4,11 @@ import getpass
 import os
 from datetime import UTC, datetime
 
-from ncii_match.errors import InputError
+import numpy as np
+
+from ncii_match.errors import AlgorithmMismatchError, InputError
 from ncii_match.outcomes import State
-from ncii_match.values import Hashes
+from ncii_match.values import Algorithm, Hashes
 
 LONGEST = 500
 """Characters of a case reference, a source or a reason."""
@@ -61,3 +63,11 @@ def packed(hashes: Hashes) -> list[bytes]:
     """Each row's bits."""
     size, content = hashes.algorithm.nbytes, hashes.bits.tobytes()
     return [content[first : first + size] for first in range(0, len(content), size)]
+
+
+def fit(hashes: Hashes, algorithm: Algorithm) -> None:
+    """Raises AlgorithmMismatchError or InputError unless a bank of this algorithm can take the hashes."""
+    if not hashes.algorithm.comparable_with(algorithm):
+        raise AlgorithmMismatchError(f"the bank holds {algorithm}, the hashes are {hashes.algorithm}")
+    if np.any(hashes.view):
+        raise InputError("the bank takes pictures upright; hash them with views=Views.UPRIGHT")

@@ -32,6 +32,7 @@ class Database:
 
     def __init__(self, path: Path, url: sa.URL | None) -> None:
         self.path = path
+        self.key_name: str | None = None  # fingerprint of the key that the tables must be under, once the bank is open
         self._engine = _sqlite(path) if url is None else _postgresql(url)
 
     @property
@@ -48,6 +49,7 @@ class Database:
         """A consistent view of the tables; never waits for a writer."""
         with self._explained(), self._engine.connect() as connection:
             connection.exec_driver_sql("BEGIN" if self.is_sqlite else "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+            self._same_key(connection)
             yield connection
 
     @contextmanager
@@ -60,6 +62,7 @@ class Database:
                 connection.exec_driver_sql(f"SET LOCAL lock_timeout = {int(LOCK_SECONDS * 1000)}")
                 connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({WRITER})")
             try:
+                self._same_key(connection)
                 yield connection
             except BaseException:
                 connection.rollback()
@@ -71,6 +74,13 @@ class Database:
         """A plain connection outside any transaction, for what cannot be done inside one (VACUUM)."""
         with self._explained(), self._engine.connect() as connection:
             yield connection.execution_options(isolation_level="AUTOCOMMIT")
+
+    def _same_key(self, connection: sa.Connection) -> None:
+        """Whoever opened the bank before another process changed its key must not read or write under the old one."""
+        if self.key_name is not None:
+            query = sa.select(tables.about.c.value).where(tables.about.c.key == "key")
+            if connection.execute(query).scalar_one() != self.key_name:
+                raise BankError(f"the key of {self.path} was changed meanwhile; open it again, with the new key")
 
     @contextmanager
     def _explained(self) -> Iterator[None]:

@@ -70,5 +70,5 @@ def scrub(database: Database) -> None:
             connection.exec_driver_sql("VACUUM")
             connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
         else:
-            for table in ("entries", "allowed", "events"):
+            for table in ("entries", "allowed", "events", "about"):
                 connection.exec_driver_sql(f"VACUUM FULL {table}")

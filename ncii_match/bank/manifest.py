@@ -7,12 +7,14 @@
 import base64
 import json
 import os
+import re
 from dataclasses import dataclass
 from datetime import datetime
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
+from ncii_match.bank import sealed_files
 from ncii_match.errors import BankCorruptError, BankFormatError, InputError
 from ncii_match.values import Algorithm
 
@@ -28,7 +30,8 @@ class Manifest:
 
     journal : number and digest (hex) of the last event that is in it. base : directory of the base, seen from the bank.
     base_files, files : of the base, and of the snapshot's own directory; ``{"bytes": …, "sha256": …}`` by name.
-    sealed : None, or what is needed besides the key to decrypt the files.
+    sealed : None for files in the clear, or fingerprint of the key, cipher, and bytes of a chunk. Lengths and digests
+    are of the files as they are stored.
     """
 
     number: int
@@ -74,7 +77,7 @@ class Manifest:
                     _whole(read["base"]["journal"]),
                     _files(read["base"]["files"]),
                     _files(read["files"]),
-                    read["sealed"],
+                    _sealed(read["sealed"], where),
                 )
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise BankCorruptError(
@@ -100,6 +103,16 @@ def _inside(value: str) -> str:
     """A relative path that stays below where it starts; a manifest from elsewhere must not point at other files."""
     if not value or value.startswith("/") or ".." in value.split("/") or "\\" in value or "\0" in value:
         raise ValueError
+    return value
+
+
+def _sealed(value: dict[str, Any] | None, where: object) -> dict[str, Any] | None:
+    if value is None:
+        return None
+    if set(value) != {"key", "cipher", "chunk"} or not re.fullmatch("[0-9a-f]{32}", value["key"]):
+        raise ValueError
+    if value["cipher"] != sealed_files.CIPHER or _whole(value["chunk"]) != sealed_files.CHUNK:
+        raise BankFormatError(f"{where} is sealed in a way that this version does not know")
     return value
 
 

@@ -20,9 +20,11 @@ import numpy as np
 import sqlalchemy as sa
 from numpy.typing import NDArray
 
-from ncii_match.bank import journal, manifest, segment, tables
+from ncii_match.bank import journal, manifest, sealed_files, segment, shared_memory, tables
 from ncii_match.bank.manifest import Manifest
+from ncii_match.bank.sealed_files import Files
 from ncii_match.bank.segment import Segment
+from ncii_match.bank.vault import Vault
 from ncii_match.errors import BankLockedError, NciiMatchError
 from ncii_match.index import build_index, saved
 from ncii_match.values import Algorithm, Hashes
@@ -95,26 +97,26 @@ class Draft:
         self,
         bank: Path,
         algorithm: Algorithm,
-        unseal: Callable[[bytes, bytes | None], bytes],
+        vault: Vault,
         signing_key: str | PathLike[str] | None,
     ) -> None:
-        self.bank, self.algorithm, self._unseal, self._signing_key = bank, algorithm, unseal, signing_key
+        self.bank, self.algorithm, self._signing_key = bank, algorithm, signing_key
+        self._key, self._unseal = vault.key, vault.unseal
         self.number = _next_number(bank)
         self.path = bank / "snapshots" / f"{self.number:06d}"
 
     def write(self, connection: sa.Connection, *, full: bool, workers: int) -> Manifest:
         """Everything but the signature and the pointer, from one consistent view of the tables."""
         before = None if full else last_manifest(self.bank, self._signing_key)
+        base_ids = None if before is None else self._ids_of(before)
         head, digest = journal.head(connection)
         if before is not None:
             changed = changed_since(connection, before.base_journal)
-            base_ids = np.fromfile(self.bank / before.base / "index" / "entry_ids.i64", "<i8")
             if len(changed) > MOST_IN_DELTA:
                 before = None
         for name in ("snapshots", "bases"):
             (self.bank / name).mkdir(mode=0o700, exist_ok=True)
-        draft = self._fresh(self.path)
-        if before is None:
+        if before is None or base_ids is None:
             made = self._write_base(connection, head, workers)
             delta, removed = _nothing(self.algorithm), np.empty(0, np.int64)
             active = made.count
@@ -124,13 +126,19 @@ class Draft:
             delta = segment.select(connection, self.algorithm, self._unseal, slices)
             removed = np.intersect1d(changed, base_ids, assume_unique=True)
             active = len(base_ids) - len(removed) + len(delta)
-        files = segment.write(draft, delta)
         more = {"removed.i64": removed.astype("<i8"), **_allowed(connection, self.algorithm, self._unseal)}
-        for name, array in more.items():
-            files[name] = saved.write_private(draft / name, array.reshape(-1).view(np.uint8).data)
+
+        def write(place: Path) -> Files:
+            files = segment.write(place, delta)
+            for name, array in more.items():
+                files[name] = saved.write_private(place / name, array.reshape(-1).view(np.uint8).data)
+            return files
+
+        _, files = self._filled(self.path, write)
         return replace(
             made, number=self.number, created_at=datetime.now(UTC), algorithm=self.algorithm, count=active,
             journal=(head, digest.hex()), files=files,
+            sealed=None if self._key is None else sealed_files.description(self._key),
         )  # fmt: skip
 
     def show(self, made: Manifest) -> None:
@@ -146,19 +154,48 @@ class Draft:
 
     def _write_base(self, connection: sa.Connection, head: int, workers: int) -> Manifest:
         base = segment.select(connection, self.algorithm, self._unseal, None)
+
+        def write(place: Path) -> Files:
+            index = build_index(base.entry_ids, Hashes(self.algorithm, base.bits), workers=workers)
+            index.save(place / "index")
+            files = segment.write(place, base, leave_out=segment.IN_INDEX)
+            for file in sorted((place / "index").iterdir()):
+                files[f"index/{file.name}"] = saved.describe_file(file)
+            return files
+
         path = self.bank / "bases" / f"{self.number:06d}"
-        draft = self._fresh(path)
-        index = build_index(base.entry_ids, Hashes(self.algorithm, base.bits), workers=workers)
-        index.save(draft / "index")
-        files = segment.write(draft, base, leave_out=segment.IN_INDEX)
-        for file in sorted((draft / "index").iterdir()):
-            files[f"index/{file.name}"] = saved.describe_file(file)
+        draft, files = self._filled(path, write)
         saved.sync_directory(draft)
         draft.rename(path)
         saved.sync_directory(path.parent)
         return Manifest(
             self.number, datetime.now(UTC), self.algorithm, len(base), (head, ""), f"bases/{path.name}", head, files, {}
         )
+
+    def _filled(self, path: Path, write: Callable[[Path], Files]) -> tuple[Path, Files]:
+        """A draft with the files that ``write`` makes; under a key they are made in memory, and sealed into it."""
+        draft = self._fresh(path)
+        if self._key is None:
+            return draft, write(draft)
+        with shared_memory.workplace() as work:
+            with shared_memory.explained(work):
+                files = write(work)
+            return draft, sealed_files.seal_all(work, draft, files, self._key, f"{path.parent.name}/{path.name}")
+
+    def _ids_of(self, before: Manifest) -> NDArray[np.int64] | None:
+        """Entries of an earlier base; None when it is under another key than the bank, or damaged."""
+        name = "index/entry_ids.i64"
+        if self._key is None:
+            return np.fromfile(self.bank / before.base / name, "<i8") if before.sealed is None else None
+        if before.sealed != sealed_files.description(self._key):
+            return None
+        stored = f"{before.base}/{name}"
+        try:
+            described = before.base_files[name]
+            content = b"".join(sealed_files.unseal(self.bank / stored, self._key, stored, described))
+        except (NciiMatchError, KeyError):
+            return None
+        return np.frombuffer(content, "<i8")
 
     @staticmethod
     def _fresh(path: Path) -> Path:
@@ -214,7 +251,7 @@ def clear_away(bank: Path, keep: set[int | None], *, even_in_use: bool) -> None:
     snapshots, keep = bank / "snapshots", {*keep}
     for number in sorted(int(path.name) for path in snapshots.iterdir() if path.name.isdecimal()):
         path = snapshots / f"{number:06d}"
-        if number not in keep and (even_in_use or not _in_use(path)):
+        if number not in keep and (even_in_use or not in_use(path)):
             shutil.rmtree(path, ignore_errors=True)
         else:
             keep.add(number)
@@ -229,7 +266,7 @@ def clear_away(bank: Path, keep: set[int | None], *, even_in_use: bool) -> None:
                 shutil.rmtree(path, ignore_errors=True)
 
 
-def _in_use(path: Path) -> bool:
+def in_use(path: Path) -> bool:
     """Whether a reader holds its manifest."""
     try:
         descriptor = os.open(path / manifest.NAME, os.O_RDONLY)

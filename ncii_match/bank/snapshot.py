@@ -1,12 +1,9 @@
 """Reading what a bank has published: numbered, unchanging, mapped into memory. ``docs/formats.md`` describes the files.
 
-A reader needs ``CURRENT``, ``snapshots`` and ``bases`` only, and writes nothing.
+A reader needs ``CURRENT``, ``snapshots`` and ``bases`` only, and writes nothing there; ``places`` says where they are.
 """
 
-import contextlib
-import fcntl
 import os
-import weakref
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -18,13 +15,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ncii_match.bank import manifest, segment
+from ncii_match.bank import manifest, places, segment
 from ncii_match.bank.manifest import Manifest
-from ncii_match.bank.publication import ALLOWED, CURRENT
+from ncii_match.bank.places import Source
+from ncii_match.bank.publication import ALLOWED
 from ncii_match.bank.segment import Case, Segment
 from ncii_match.errors import (
     BankCorruptError,
-    BankError,
     BankFormatError,
     EngineError,
     IndexFormatError,
@@ -55,7 +52,7 @@ class Snapshot:
     _base: Segment = field(repr=False)
     _delta: Segment = field(repr=False)
     _removed: NDArray[np.int64] = field(repr=False)
-    _held: "_Held" = field(repr=False)
+    _held: tuple[object, ...] = field(repr=False)
 
     @classmethod
     def open(
@@ -65,91 +62,122 @@ class Snapshot:
         verify: bool = False,
         trusted_key: str | PathLike[str] | None = None,
         not_before: int = 0,
+        key: bytes | None = None,
+        filesystem: Any = None,
+        cache: str | PathLike[str] | None = None,
     ) -> "Snapshot":
-        """Open the snapshot that a bank directory's ``CURRENT`` names.
+        """Open the snapshot that a bank's ``CURRENT`` names.
 
         Parameters
         ----------
-        bank_dir : the bank's directory.
+        bank_dir : the bank's directory, or an address that ``pyarrow.fs.FileSystem.from_uri`` understands, like
+            ``s3://bucket/bank``: then files that are not in the cache yet are copied, and checked, first.
         verify : also check the SHA-256 of every file. Without it lengths are checked.
         trusted_key : file of the public key that must have signed it; ``NCII_MATCH_TRUSTED_KEY`` by default, and when
             neither is given signatures are not looked at.
         not_before : the lowest number that is accepted: a reader never goes back to an older snapshot.
+        key : 32 bytes, of a sealed bank; ``NCII_MATCH_BANK_KEY(_FILE)`` by default. Its files are decrypted in shared
+            memory, once for all processes of this user.
+        filesystem : a ``pyarrow.fs.FileSystem`` in which ``bank_dir`` is a path.
+        cache : directory for copies of remote banks; ``NCII_MATCH_CACHE``, or one in the user's cache, by default.
 
         Raises
         ------
         BankError
-            When nothing was published.
+            When nothing was published, the key is missing or another one, there is no room, or a remote bank cannot be
+            reached.
         BankFormatError
             When this is no bank, or a newer format.
         BankCorruptError
             When a file is not what the manifest says, the signature is missing or not the trusted one's, or the number
             is below ``not_before``.
         """
-        bank = Path(bank_dir)
+        source = places.find(bank_dir, filesystem, cache)
+        return cls.open_from(source, verify=verify, trusted_key=trusted_key, not_before=not_before, key=key)
+
+    @classmethod
+    def open_from(
+        cls,
+        source: Source,
+        *,
+        verify: bool = False,
+        trusted_key: str | PathLike[str] | None = None,
+        not_before: int = 0,
+        key: bytes | None = None,
+    ) -> "Snapshot":
+        """Open a source's current snapshot. Raises what ``open`` does."""
         while True:
-            number = current(bank)
+            number = source.current()
             try:
-                return cls.open_number(bank, number, verify=verify, trusted_key=trusted_key, not_before=not_before)
+                return cls.open_number(
+                    source, number, verify=verify, trusted_key=trusted_key, not_before=not_before, key=key
+                )
             except (BankCorruptError, BankFormatError):
-                if current(bank) == number:
+                if source.current() == number:
                     raise
                 # Published twice while it was being opened, and cleared away: the new one is there.
 
     @classmethod
     def open_number(
         cls,
-        bank: Path,
+        bank: Path | Source,
         number: int,
         *,
         verify: bool = False,
         trusted_key: str | PathLike[str] | None = None,
         not_before: int = 0,
+        key: bytes | None = None,
     ) -> "Snapshot":
         """Open one snapshot of a bank that is still there. Raises what ``open`` does."""
-        path = bank / "snapshots" / f"{number:06d}"
+        source = places.Local(bank) if isinstance(bank, Path) else bank
         if number < not_before:
-            raise BankCorruptError(f"{path} is older than snapshot {not_before}, which was read before; publish again")
-        held = _Held(path / manifest.NAME)
-        content = held.read()
+            raise BankCorruptError(
+                f"snapshot {number} is older than snapshot {not_before}, which was read before; publish again"
+            )
+        held = source.hold(number)
+        path, content = held.path, held.read()
         trusted = trusted_key or os.environ.get(manifest.TRUSTED_KEY)
         if trusted:
-            signature = path / manifest.SIGNATURE
-            manifest.check_signature(content, signature.read_bytes() if signature.exists() else None, trusted, path)
+            manifest.check_signature(content, held.signature(), trusted, path)
         said = Manifest.parse(content, path)
         if said.number != number:
             raise BankCorruptError(f"{path} says that it is snapshot {said.number}; publish again")
-        base = bank / said.base
-        fault = saved.check_files(path, said.files, verify) or saved.check_files(base, said.base_files, verify)
-        if fault:
-            raise BankCorruptError(f"{fault}; publish again")
+        base = source.base(path, said)
         try:
-            return cls._mapped(path, base, said, held)
+            fault = saved.check_files(path, said.files, verify) or saved.check_files(base, said.base_files, verify)
+            if fault:
+                raise BankCorruptError(f"{fault}; publish again")
+            return cls._mapped(path, places.plain(path, base, said, key), held)
+        except BankCorruptError:
+            source.mend(path, base, said)
+            raise
         except (IndexFormatError, EngineError, ValueError, OSError, KeyError) as error:  # InputError is a ValueError
+            source.mend(path, base, said)
             raise BankCorruptError(f"{path}: {error}; publish again") from None
 
     @classmethod
-    def _mapped(cls, path: Path, base: Path, said: Manifest, held: "_Held") -> "Snapshot":
+    def _mapped(cls, named: Path, plain: places.Plain, held: places.Held) -> "Snapshot":
+        path, base, said = plain.path, plain.base, plain.said
         algorithm = said.algorithm
-        named = said.base_files | {name: said.base_files[f"index/{name}"] for name in segment.IN_INDEX}
-        old = segment.opened(named, algorithm, partial(_fetch_of_base, base))
+        files = said.base_files | {name: said.base_files[f"index/{name}"] for name in segment.IN_INDEX}
+        old = segment.opened(files, algorithm, partial(_fetch_of_base, base))
         new = segment.opened(said.files, algorithm, partial(_fetch, path))
         removed = _fetch(path, "removed.i64", np.dtype("<i8"), (said.files["removed.i64"]["bytes"] // 8,))
         index: RadiusIndex = open_index(base / "index")
         if index.algorithm != algorithm or len(index) != len(old):
-            raise BankCorruptError(f"{base} does not belong to {path}; publish again")
+            raise BankCorruptError(f"{base} does not belong to {named}; publish again")
         if len(new) or len(removed):
             live = LiveIndex(index)
             live.remove(removed)
             live.add(new.entry_ids, Hashes(algorithm, new.bits))
             index = live
         if len(index) != said.count:
-            raise BankCorruptError(f"{path} has {len(index)} entries instead of {said.count}; publish again")
+            raise BankCorruptError(f"{named} has {len(index)} entries instead of {said.count}; publish again")
         count = said.files["allowed_radii.u16"]["bytes"] // 2
         allowed = _fetch(path, "allowed_hashes.u8", np.dtype(ALLOWED["allowed_hashes.u8"]), (count, algorithm.nbytes))
         radii = _fetch(path, "allowed_radii.u16", np.dtype(ALLOWED["allowed_radii.u16"]), (count,))
         return cls(
-            path,
+            named,
             said.number,
             said.created_at,
             algorithm,
@@ -159,7 +187,7 @@ class Snapshot:
             old,
             new,
             removed,
-            held,
+            (*plain.kept, held),
         )
 
     def __len__(self) -> int:
@@ -212,28 +240,6 @@ def _place(ids: NDArray[np.int64], wanted: int) -> int | None:
     return place if place < len(ids) and ids[place] == wanted else None
 
 
-class _Held:
-    """A reader's shared lock on a manifest: what it names stays until the last one is let go of."""
-
-    __slots__ = ("__weakref__", "_descriptor", "_let_go")
-
-    def __init__(self, path: Path) -> None:
-        try:
-            self._descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        except OSError as error:
-            raise BankCorruptError(
-                f"{path.parent} has no readable manifest ({error.strerror}); publish again"
-            ) from None
-        self._let_go = weakref.finalize(self, os.close, self._descriptor)
-        with contextlib.suppress(OSError):  # being cleared away, or no locks here: what is mapped stays anyway
-            fcntl.flock(self._descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-
-    def read(self) -> bytes:
-        """The manifest."""
-        with open(self._descriptor, "rb", closefd=False) as file:
-            return file.read()
-
-
 def _fetch(directory: Path, name: str, dtype: np.dtype[Any], shape: tuple[int, ...]) -> NDArray[Any]:
     return saved.map_array(directory / name, dtype, shape)
 
@@ -246,29 +252,3 @@ def strongest(states: Iterable[State]) -> State:
     """The state that speaks for an entry: one confirmed hold is enough, a dispute counts only alone."""
     order = {State.CONFIRMED: 2, State.SEED: 1, State.DISPUTED: 0, State.WITHDRAWN: -1}
     return max(states, key=lambda state: order[state])
-
-
-def no_bank(path: Path) -> BankFormatError:
-    """What to say of a place that holds no bank."""
-    if path.is_dir() and any(path.iterdir()):
-        advice = "check the path, or create one in a directory of its own with 'ncii-match bank create'"
-    elif path.exists() and not path.is_dir():
-        advice = "it is a file, and a bank is a directory"
-    else:
-        advice = f"'ncii-match bank create {path}' makes one"
-    return BankFormatError(f"{path} is not a bank; {advice}")
-
-
-def current(bank: Path) -> int:
-    """The number of the snapshot to read. Raises BankError or BankFormatError."""
-    try:
-        text = (bank / CURRENT).read_text("ascii").strip()
-    except (FileNotFoundError, NotADirectoryError):
-        if not (bank / "bank.sqlite").exists() and not (bank / "snapshots").is_dir():
-            raise no_bank(bank) from None
-        raise BankError(f"{bank} has nothing published; 'ncii-match bank publish {bank}' does it") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise BankCorruptError(f"{bank / CURRENT} cannot be read: {error}") from None
-    if not text.isdecimal():
-        raise BankCorruptError(f"{bank / CURRENT} does not hold a snapshot number; publish again")
-    return int(text)

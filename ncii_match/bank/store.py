@@ -26,8 +26,10 @@ from ncii_match.bank import (
     intake,
     journal,
     manifest,
+    places,
     publication,
     records,
+    rekeying,
     schema,
     snapshot,
     tables,
@@ -36,7 +38,7 @@ from ncii_match.bank import (
 from ncii_match.bank.intake import Additions
 from ncii_match.bank.records import Hold
 from ncii_match.bank.workings import Workings, moment
-from ncii_match.errors import BankError, BankFormatError, InputError
+from ncii_match.errors import BankFormatError, InputError
 from ncii_match.outcomes import State
 from ncii_match.values import PDQ, PDQ_THRESHOLD, Algorithm, Hashes
 
@@ -52,8 +54,9 @@ class Bank:
 
     def __init__(self, path: Path, database: database.Database, about: dict[str, str], vault: vault.Vault) -> None:
         self.path, self.algorithm = path, Algorithm.parse(about["algorithm"])
-        secret = bytes.fromhex(about["mark_secret"])
+        secret = vault.reveal(about["mark_secret"])
         self._inside = Workings(path, database, vault, self.algorithm, secret)
+        database.key_name = about["key"]
         self._database = database
 
     @classmethod
@@ -73,35 +76,31 @@ class Bank:
         Raises BankError when the place is taken.
         """
         path = Path(directory)
-        key = vault.key_from() if key is None else key
+        box = vault.of(vault.key_from() if key is None else key)
         made = database.create(path, url)
         about = {
             "algorithm": str(algorithm),
             "created_at": journal.instant(journal.now()),
-            "mark_secret": secrets.token_hex(32),
-            "key": "" if key is None else vault.fingerprint(key),
+            "mark_secret": box.hide(secrets.token_bytes(32)),
+            "key": box.name,
         }
         schema.create(made)
         with made.writing() as connection:
             connection.execute(tables.about.insert(), [{"key": name, "value": value} for name, value in about.items()])
-        return cls(path, made, about, vault.Plain() if key is None else vault.Sealed(key))
+        return cls(path, made, about, box)
 
     @classmethod
     def open(cls, directory: str | PathLike[str], *, key: bytes | None = None) -> "Bank":
         """Open a bank. Raises BankFormatError when there is none or in another format, BankError for a wrong key."""
         path = Path(directory)
         if not ((path / database.DATABASE).is_file() or (path / database.ADDRESS).is_file()):
-            raise snapshot.no_bank(path)
-        key = vault.key_from() if key is None else key
+            raise places.no_bank(path)
         found = database.existing(path)
         try:
             schema.check(found)
             with found.reading() as connection:
                 about = {row.key: row.value for row in connection.execute(sa.select(tables.about))}
-            if about["key"] and (key is None or vault.fingerprint(key) != about["key"]):
-                what = "needs its key" if key is None else "has another key"
-                raise BankError(f"{path} {what}; name its file in {vault.KEY_FILE}")
-            return cls(path, found, about, vault.Sealed(key) if about["key"] and key else vault.Plain())
+            return cls(path, found, about, vault.fitting(key, about["key"], path))
         except KeyError as error:
             found.close()
             raise BankFormatError(f"{path} lacks {error}; it is no bank, or was cut off while it was made") from None
@@ -316,7 +315,7 @@ class Bank:
         with publication.publishing(self.path):
             changing.expire(self._inside)
             before = publication.pointer(self.path)  # stays: a reader may be opening it just now
-            draft = publication.Draft(self.path, self.algorithm, self._inside.vault.unseal, key)
+            draft = publication.Draft(self.path, self.algorithm, self._inside.vault, key)
             with self._database.reading() as connection:
                 made = draft.write(connection, full=full, workers=workers)
             with self._database.writing() as connection:
@@ -326,7 +325,8 @@ class Bank:
                 )  # fmt: skip
             draft.show(made)
             publication.clear_away(self.path, {before, draft.number}, even_in_use=False)
-            return snapshot.Snapshot.open_number(self.path, draft.number)
+            rekeying.finish(self.path, self._database, draft.number)
+            return snapshot.Snapshot.open_number(self.path, draft.number, key=self._inside.vault.key)
 
     def compact(self, *, signing_key: str | PathLike[str] | None = None, workers: int = 1) -> int:
         """Erase hashes that no case holds from the database, its log and every snapshot; how many.
@@ -344,6 +344,15 @@ class Bank:
             publication.clear_away(self.path, {publication.pointer(self.path)}, even_in_use=True)
             erasure.scrub(self._database)
         return erased
+
+    def rekey(
+        self, new_key: bytes | None, *, reason: str = "rotation", actor: str | None = None,
+        signing_key: str | PathLike[str] | None = None, workers: int = 1,
+    ) -> int:  # fmt: skip
+        """Put every hash under another key (32 bytes; None: none), publish, clear all older files away; how many."""
+        self._inside, changed = rekeying.reseal(self._inside, vault.of(new_key), actor, reason)
+        self.publish(signing_key=signing_key, workers=workers, full=True)
+        return changed
 
     def holds(self, *, case: str | None = None, entry_id: int | None = None) -> Iterator[Hold]:
         """Every hold, withdrawn ones included, by entry id; of one case or entry when given. Never shows a hash."""

@@ -123,5 +123,16 @@ def insert(
     """Rows into a table's columns (the first ones by default), past SQLAlchemy, which would take most of the time."""
     if rows:
         names = columns or [column.name for column in table.columns][: len(rows[0])]
-        marks = ", ".join(["?" if connection.dialect.name == "sqlite" else "%s"] * len(names))
+        marks = ", ".join([_mark(connection)] * len(names))
         connection.exec_driver_sql(f"INSERT INTO {table.name} ({', '.join(names)}) VALUES ({marks})", rows)  # noqa: S608
+
+
+def update(connection: sa.Connection, table: sa.Table, columns: list[str], rows: list[tuple[Any, ...]]) -> None:
+    """Give columns of many rows other values; each of ``rows`` ends with the id."""
+    mark = _mark(connection)
+    changes = ", ".join(f"{name} = {mark}" for name in columns)
+    connection.exec_driver_sql(f"UPDATE {table.name} SET {changes} WHERE id = {mark}", rows)  # noqa: S608
+
+
+def _mark(connection: sa.Connection) -> str:
+    return "?" if connection.dialect.name == "sqlite" else "%s"

@@ -15,7 +15,7 @@ from typing import Protocol
 from ncii_match.errors import BankError, InputError
 
 KEY, KEY_FILE = "NCII_MATCH_BANK_KEY", "NCII_MATCH_BANK_KEY_FILE"
-"""Environment variables with the key in base64, or the name of a file with it."""
+"""Environment variables with the key in base64, or the name of a file with it; of several keys, one a line."""
 
 KEY_BYTES = 32
 
@@ -26,6 +26,24 @@ class Vault(Protocol):
     @property
     def seals(self) -> bool:
         """Whether hashes are encrypted."""
+        ...
+
+    @property
+    def key(self) -> bytes | None:
+        """The bank's key, for the files of snapshots."""
+        ...
+
+    @property
+    def name(self) -> str:
+        """The key's fingerprint; empty without one."""
+        ...
+
+    def hide(self, secret: bytes) -> str:
+        """A secret of the bank's own as the tables keep it."""
+        ...
+
+    def reveal(self, hidden: str) -> bytes:
+        """The secret. Raises BankError under another key."""
         ...
 
     def lookup(self, packed: bytes) -> bytes:
@@ -44,7 +62,15 @@ class Vault(Protocol):
 class Plain:
     """Hashes stand as they are, in files that only their owner can read."""
 
-    seals = False
+    seals, key, name = False, None, ""
+
+    def hide(self, secret: bytes) -> str:
+        """In hexadecimal."""
+        return secret.hex()
+
+    def reveal(self, hidden: str) -> bytes:
+        """The secret."""
+        return bytes.fromhex(hidden)
 
     def lookup(self, packed: bytes) -> bytes:
         """The hash."""
@@ -67,8 +93,28 @@ class Sealed:
     def __init__(self, key: bytes) -> None:
         from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
+        if len(key) != KEY_BYTES:
+            raise InputError(f"the bank's key has {len(key)} bytes; it must have {KEY_BYTES}")
+        self.key, self.name = key, fingerprint(key)
         self._digests = derived(key, b"lookup")
         self._cipher = AESGCM(derived(key, b"entries"))
+        self._secrets = AESGCM(derived(key, b"secrets"))
+
+    def hide(self, secret: bytes) -> str:
+        """Nonce, ciphertext and tag in hexadecimal."""
+        nonce = os.urandom(12)
+        return (nonce + self._secrets.encrypt(nonce, secret, None)).hex()
+
+    def reveal(self, hidden: str) -> bytes:
+        """Decrypt and check."""
+        from cryptography.exceptions import InvalidTag
+
+        try:
+            stored = bytes.fromhex(hidden)
+            secret: bytes = self._secrets.decrypt(stored[:12], stored[12:], None)
+        except (InvalidTag, ValueError):
+            raise BankError("the bank's own secret cannot be decrypted: the database was changed") from None
+        return secret
 
     def lookup(self, packed: bytes) -> bytes:
         """HMAC-SHA-256 under a key of its own."""
@@ -92,12 +138,32 @@ class Sealed:
         return packed
 
 
-def derived(key: bytes, purpose: bytes) -> bytes:
+def of(key: bytes | None) -> Vault:
+    """The vault under a key, or without one."""
+    return Plain() if key is None else Sealed(key)
+
+
+def fitting(key: bytes | None, wanted: str, where: object) -> Vault:
+    """The vault of a bank whose key has this fingerprint (empty: none). Raises what ``chosen`` does."""
+    return Sealed(chosen(key, wanted, where)) if wanted else Plain()
+
+
+def chosen(key: bytes | None, wanted: str, where: object) -> bytes:
+    """The key, or the one from the environment, that has this fingerprint. Raises BankError when there is none."""
+    known = keys_from() if key is None else [key]
+    for one in known:
+        if fingerprint(one) == wanted:
+            return one
+    what = "has another key" if known else "needs its key"
+    raise BankError(f"{where} {what}; name its file in {KEY_FILE}, or give the key in {KEY}")
+
+
+def derived(key: bytes, purpose: bytes, salt: bytes | None = None) -> bytes:
     """A key for one purpose (HKDF-SHA-256)."""
     from cryptography.hazmat.primitives.hashes import SHA256
     from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-    made: bytes = HKDF(SHA256(), KEY_BYTES, salt=None, info=b"ncii_match " + purpose).derive(key)
+    made: bytes = HKDF(SHA256(), KEY_BYTES, salt=salt, info=b"ncii_match " + purpose).derive(key)
     return made
 
 
@@ -107,20 +173,28 @@ def fingerprint(key: bytes) -> str:
 
 
 def key_from(path: str | PathLike[str] | None = None) -> bytes | None:
-    """The bank's key: from a file, else from the environment; None where there is none. Raises InputError."""
+    """The first of ``keys_from``; None where there is none."""
+    return next(iter(keys_from(path)), None)
+
+
+def keys_from(path: str | PathLike[str] | None = None) -> list[bytes]:
+    """Keys in base64, one a line: from a file, else from the environment. Raises InputError.
+
+    The first is that of new banks. A reader that has the next key beside the present one goes on when it changes.
+    """
     named = path or os.environ.get(KEY_FILE)
     try:
-        text = Path(named).read_text("ascii") if named else os.environ.get(KEY)
-        key = None if text is None else base64.b64decode(text.strip(), validate=True)
+        content = Path(named).read_text("ascii") if named else os.environ.get(KEY)
+        keys = None if content is None else [base64.b64decode(line, validate=True) for line in content.split()]
     except OSError as error:
         raise InputError(f"the key file {named} cannot be read: {error.strerror}") from None
     except ValueError:
-        key = b""
-    if key is not None and len(key) != KEY_BYTES:
+        keys = []
+    if keys is not None and not (keys and all(len(key) == KEY_BYTES for key in keys)):
         raise InputError(
             f"{named or KEY} is not a key: {KEY_BYTES} bytes in base64, as 'openssl rand -base64 32' makes"
         )
-    return key
+    return keys or []
 
 
 def mark(secret: bytes, packed: bytes) -> bytes:

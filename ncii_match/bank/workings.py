@@ -3,13 +3,11 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
 import sqlalchemy as sa
 
-from ncii_match.bank import journal, tables
+from ncii_match.bank import arguments, journal, tables
 from ncii_match.bank import vault as secrets
 from ncii_match.bank.database import Database
-from ncii_match.errors import AlgorithmMismatchError, InputError
 from ncii_match.values import Algorithm, Hashes
 
 
@@ -29,10 +27,7 @@ class Workings:
 
     def check(self, hashes: Hashes) -> None:
         """Raises AlgorithmMismatchError or InputError for hashes that this bank does not hold."""
-        if not hashes.algorithm.comparable_with(self.algorithm):
-            raise AlgorithmMismatchError(f"the bank holds {self.algorithm}, the hashes are {hashes.algorithm}")
-        if np.any(hashes.view):
-            raise InputError("the bank takes pictures upright; hash them with views=Views.UPRIGHT")
+        arguments.fit(hashes, self.algorithm)
 
 
 def moment(connection: sa.Connection) -> int:

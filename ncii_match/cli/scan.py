@@ -11,7 +11,7 @@ from ncii_match.cli.terminal import AsJson, Exit, ViewsName, Workers, emit, file
 
 def scan_command(
     places: Annotated[list[Path], typer.Argument(metavar="FOLDER|PICTURE...", help="What to check.")],
-    bank: Annotated[Path, typer.Option("--bank", help="The bank's directory.")],
+    bank: Annotated[str, typer.Option("--bank", help="The bank's directory, or an address like s3://bucket/bank.")],
     threshold: Annotated[
         int | None, typer.Option(min=0, help="Largest distance in bits that counts as a match. Default: the policy's.")
     ] = None,

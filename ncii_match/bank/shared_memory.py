@@ -1,0 +1,213 @@
+"""Private directories in shared memory, where a sealed bank's files lie in the clear: never on a disk.
+
+Readers on one machine share a copy. Each holds a shared lock on the copy's lock file; whoever finds that nobody does
+removes the copy. Locks end with their process, so what a killed one left is cleared away by the next that comes.
+
+``<place>/ncii_match-<uid>/<name>.lock`` belongs to ``<place>/ncii_match-<uid>/<name>/``. Only who holds the lock alone
+makes or removes the directory, and the lock file with it; so a lock counts only while its file still has its name.
+"""
+
+import contextlib
+import errno
+import fcntl
+import os
+import secrets
+import shutil
+import stat
+import sys
+import weakref
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from ncii_match.errors import BankError
+
+PLACE = "NCII_MATCH_SHARED_MEMORY"
+"""Environment variable with another place than ``USUAL``."""
+
+USUAL = "/dev/shm"  # noqa: S108  # private directories are made in it, and checked
+
+IN_MEMORY = {"tmpfs", "ramfs", "hugetlbfs"}
+"""File systems that never write to a disk (but to swap, where there is one)."""
+
+
+class Copy:
+    """A reader's share of a directory in the clear; it stays until the last share is let go of."""
+
+    __slots__ = ("__weakref__", "_let_go", "path")
+
+    def __init__(self, path: Path, descriptor: int) -> None:
+        self.path = path
+        self._let_go = weakref.finalize(self, _leave, path, descriptor, os.getpid())
+
+
+def shared(name: str, fill: Callable[[Path], None], needed: int) -> Copy:
+    """A share of the directory of this name; ``fill`` makes its content when it is not there yet.
+
+    needed : bytes that it will have. Processes that come together wait for the one that fills. Raises BankError when
+    there is no shared memory, or too little of it.
+    """
+    root = _root()
+    _sweep(root, but=name)
+    path, lock = root / name, root / f"{name}.lock"
+    while True:
+        descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_SH)
+            if path.is_dir():
+                if _still_named(lock, descriptor):
+                    kept, descriptor = descriptor, -1
+                    return Copy(path, kept)
+                continue  # removed while we waited
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            if not path.is_dir() and _still_named(lock, descriptor):
+                _fill(path, fill, needed)
+        finally:
+            if descriptor >= 0:
+                os.close(descriptor)
+
+
+@contextmanager
+def workplace() -> Iterator[Path]:
+    """A private directory for as long as the context lasts."""
+    root = _root()
+    _sweep(root)
+    name = f"work-{secrets.token_hex(8)}"
+    path, lock = root / name, root / f"{name}.lock"
+    descriptor = -1
+    try:
+        while descriptor < 0:
+            descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            if not _still_named(lock, descriptor):  # somebody swept it just before it was locked
+                os.close(descriptor)
+                descriptor = -1
+        path.mkdir(mode=0o700)
+        yield path
+    finally:
+        _remove(path)
+        if descriptor >= 0:
+            os.close(descriptor)
+
+
+@contextmanager
+def explained(root: Path) -> Iterator[None]:
+    """What to do when the memory does not suffice."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise _too_small(root) from None
+        raise
+
+
+def _too_small(root: Path) -> BankError:
+    status = os.statvfs(root)
+    return BankError(
+        f"{root} has only {status.f_bavail * status.f_frsize:,} bytes left, and a sealed bank lies there in the clear; "
+        f"make it larger (in a container: --shm-size), or name another place in memory in {PLACE}"
+    )
+
+
+def _fill(path: Path, fill: Callable[[Path], None], needed: int) -> None:
+    status = os.statvfs(path.parent)
+    if status.f_bavail * status.f_frsize < needed:
+        raise _too_small(path.parent)
+    draft = path.with_suffix(".draft")
+    shutil.rmtree(draft, ignore_errors=True)  # left by a process that was killed
+    draft.mkdir(mode=0o700)
+    try:
+        with explained(path.parent):
+            fill(draft)
+        draft.rename(path)
+    except BaseException:
+        shutil.rmtree(draft, ignore_errors=True)
+        raise
+
+
+def _leave(path: Path, descriptor: int, owner: int) -> None:
+    """Let go of a share; the last one removes the directory."""
+    try:
+        if os.getpid() == owner:  # a forked process shares its parent's lock, and must not end it
+            with contextlib.suppress(OSError):
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if _still_named(path.with_suffix(".lock"), descriptor):
+                    _remove(path)
+    finally:
+        os.close(descriptor)
+
+
+def _remove(path: Path) -> None:
+    """Of a directory whose lock the caller holds alone. The lock file goes last."""
+    for one in (path, path.with_suffix(".draft")):
+        shutil.rmtree(one, ignore_errors=True)
+    path.with_suffix(".lock").unlink(missing_ok=True)
+
+
+def _sweep(root: Path, but: str = "") -> None:
+    """Remove what killed processes left."""
+    for lock in root.glob("*.lock"):
+        if lock.stem == but:
+            continue
+        try:
+            descriptor = os.open(lock, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+        except OSError:
+            continue  # somebody else was quicker
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if _still_named(lock, descriptor):
+                _remove(lock.with_suffix(""))
+        except OSError:
+            pass  # in use
+        finally:
+            os.close(descriptor)
+
+
+def _still_named(lock: Path, descriptor: int) -> bool:
+    try:
+        return os.path.samestat(os.stat(lock), os.fstat(descriptor))
+    except FileNotFoundError:
+        return False
+
+
+def _root() -> Path:
+    named = os.environ.get(PLACE)
+    place = Path(named or USUAL)
+    if not place.is_dir():
+        raise BankError(
+            f"{place} is no directory, and a sealed bank is read and written in shared memory only; "
+            f"name a directory on a tmpfs in {PLACE}"
+        )
+    kind = _file_system(place)
+    if kind is not None and kind not in IN_MEMORY:
+        raise BankError(
+            f"{place} is on a disk ({kind}), and a sealed bank lies in the clear in shared memory only; "
+            f"name a directory on a tmpfs in {PLACE}"
+        )
+    return private_directory(place / f"ncii_match-{os.getuid()}")
+
+
+def private_directory(path: Path) -> Path:
+    """Make a directory that only this user can look into. Raises BankError when it is somebody else's, or open."""
+    try:
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        found = path.lstat()
+    except OSError as error:
+        raise BankError(f"{path} cannot be made a directory: {error.strerror}") from None
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o077:
+        raise BankError(f"{path} is not a directory that only this user can look into; remove it, or chmod 700")
+    return path
+
+
+def _file_system(place: Path) -> str | None:
+    """What kind of file system a directory is on, where the system tells."""
+    if not sys.platform.startswith("linux"):
+        return None
+    device = place.stat().st_dev
+    wanted = f"{os.major(device)}:{os.minor(device)}"
+    try:
+        lines = Path("/proc/self/mountinfo").read_text().splitlines()
+    except OSError:
+        return None
+    kinds = {line.split()[2]: line.partition(" - ")[2].split()[0] for line in lines}
+    return kinds.get(wanted)
