@@ -1,4 +1,4 @@
-"""Write docs/performance.md, docs/accuracy.md and docs/search.md, with its picture, from the newest raw figures.
+"""Write the pages of measured figures, and the picture of one of them, from the newest raw figures.
 
 Every number in them comes from there, or is computed by the package. Drawing the picture needs Matplotlib.
 
@@ -9,6 +9,7 @@ import argparse
 import sys
 
 import accuracy_page
+import bank_page
 import performance_page
 import record
 import search_page
@@ -18,6 +19,7 @@ PAGES = {
     "performance.md": ("hashing", performance_page.text),
     "accuracy.md": ("accuracy", accuracy_page.text),
     "search.md": ("search", search_page.text),
+    "bank.md": ("bank", bank_page.text),
 }
 
 
