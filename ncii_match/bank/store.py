@@ -35,7 +35,7 @@ from ncii_match.bank import holds as rules
 from ncii_match.bank.holds import Addition
 from ncii_match.bank.intake import Additions
 from ncii_match.bank.records import Hold
-from ncii_match.errors import AlgorithmMismatchError, BankError, BankFormatError, InputError
+from ncii_match.errors import AlgorithmMismatchError, BankError, InputError
 from ncii_match.outcomes import State
 from ncii_match.values import PDQ, PDQ_THRESHOLD, Algorithm, Hashes
 
@@ -104,9 +104,9 @@ class Bank:
                 what = "needs its key" if key is None else "has another key"
                 raise BankError(f"{path} {what}; name its file in {vault.KEY_FILE}")
             return cls(path, found, about, vault.Sealed(key) if about["key"] and key else vault.Plain())
-        except KeyError as error:
+        except KeyError:
             found.close()
-            raise BankFormatError(f"{path} lacks {error}; it is no bank, or was cut off while it was made") from None
+            raise schema.cut_off(path) from None
         except BaseException:
             found.close()
             raise
