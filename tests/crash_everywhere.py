@@ -127,6 +127,11 @@ def at_random(arguments):
     return dict(told), results
 
 
+def say(report, arguments):
+    sys.stdout.write(json.dumps(report, indent=None if arguments.json else 1) + "\n")
+    sys.stdout.flush()
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kinds", default=",".join(KINDS), help="which of them, with commas between")
@@ -152,7 +157,7 @@ def main():
                 stages[scene] = Stage(SCENES[scene], place)
         for kind in kinds:
             if reason and kind in ("kills", "faults"):
-                print(json.dumps({"kind": kind, "skipped": reason}), flush=True)
+                say({"kind": kind, "skipped": reason}, arguments)
                 continue
             begun = time.monotonic()
             more = stages
@@ -176,7 +181,7 @@ def main():
             if arguments.messages:
                 said = (re.sub(r"\S*/bank\b", "BANK", one.get("message", "")) for one in results)
                 report["messages"] = dict(Counter(said).most_common())
-            print(json.dumps(report, indent=None if arguments.json else 1), flush=True)  # noqa: T201
+            say(report, arguments)
     sys.exit(failed)
 
 
