@@ -14,10 +14,11 @@ import pytest
 from conftest import ROOT
 from crash_scenes import some
 
+from ncii_match.bank import database
 from ncii_match.bank.database import DATABASE
 from ncii_match.bank.snapshot import Snapshot
 from ncii_match.bank.store import Bank
-from ncii_match.errors import BankError, BankFormatError
+from ncii_match.errors import BankError, BankFormatError, BankLockedError
 
 EVERYTHING = os.environ.get("NCII_MATCH_TEST_STRACE") == "1"
 
@@ -100,6 +101,32 @@ def test_the_database_of_something_else_is_not_taken_over(tmp_path):
     other.close()
     with pytest.raises(BankError, match="is a bank already"):
         Bank.create(path)
+
+
+def test_a_wrong_address_can_be_put_right(tmp_path):
+    pytest.importorskip("psycopg")
+    for _ in range(2):
+        with pytest.raises(BankError, match="refused"):
+            Bank.create(tmp_path / "bank", url="postgresql://nobody@127.0.0.1:1/nothing?connect_timeout=2")
+    address = tmp_path / "bank" / database.ADDRESS
+    assert not address.exists()
+    address.write_text("postgresql://nobody@127.0.0.1:1/nothing?connect_timeout=2\n")  # of a bank out of reach
+    with pytest.raises(BankError, match="refused"):
+        Bank.create(tmp_path / "bank", url=address.read_text().strip())
+    with pytest.raises(BankError, match="is a bank already"):
+        Bank.create(tmp_path / "bank")
+    assert address.exists()
+
+
+def test_a_bank_in_use_is_not_taken_for_a_broken_one(tmp_path, monkeypatch):
+    Bank.create(tmp_path / "bank").close()
+    monkeypatch.setattr(database, "LOCK_SECONDS", 0.05)
+    other = sqlite3.connect(tmp_path / "bank" / database.DATABASE)
+    other.execute("PRAGMA locking_mode=EXCLUSIVE")
+    other.execute("BEGIN EXCLUSIVE")
+    with pytest.raises(BankLockedError, match="try again"):
+        Bank.open(tmp_path / "bank")
+    other.close()
 
 
 def test_what_a_failed_publication_has_written_is_cleared_away(tmp_path, monkeypatch):

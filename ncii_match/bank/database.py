@@ -94,6 +94,7 @@ def create(path: Path, url: str | None) -> Database:
     except OSError as error:
         why = f"{error.strerror}; mend that, or create the bank elsewhere"
         raise BankError(f"{path} cannot be made a directory: {why}") from None
+    named = (path / ADDRESS).exists()
     with failures.explained(path):
         if (path / (DATABASE if url else ADDRESS)).exists():
             raise _taken(path)
@@ -104,8 +105,7 @@ def create(path: Path, url: str | None) -> Database:
         if url is None:
             (path / DATABASE).touch(0o600)
         else:
-            there = (path / ADDRESS).read_text() if (path / ADDRESS).exists() else ""
-            if not f"{url}\n".startswith(there):
+            if named and not f"{url}\n".startswith((path / ADDRESS).read_text()):
                 raise _taken(path)
             (path / ADDRESS).touch(0o600)
             (path / ADDRESS).write_text(f"{url}\n")
@@ -115,6 +115,8 @@ def create(path: Path, url: str | None) -> Database:
             _must_be_free(connection, path, url)
     except BaseException:
         database.close()
+        if url is not None and not named:
+            (path / ADDRESS).unlink(missing_ok=True)  # it may be the address that was wrong
         raise
     return database
 

@@ -15,8 +15,9 @@ _ADVICE = {
     **dict.fromkeys((errno.EMFILE, errno.ENFILE), "let more files be open ('ulimit -n')"),
 }
 
-_OF_SQLITE = {
-    "full": "free space there",
+_OF_DATABASE = {
+    "is full": "free space there",
+    "No space left": "free space there",
     "disk I/O error": "check the disk and its free space",
     "unable to open": "check the disk, and that this user can write there",
     "readonly": "check the disk, and that this user can write there",
@@ -42,5 +43,5 @@ def explained(place: Path) -> Iterator[None]:
 
 
 def of_database(told: str) -> str:
-    """What to do when SQLite says this, to stand behind it; empty for what is no matter of the disk."""
-    return next((f"; {advice} and try again" for what, advice in _OF_SQLITE.items() if what in told), "")
+    """What to do when the database says this, to stand behind it; empty for what is no matter of the disk."""
+    return next((f"; {advice} and try again" for what, advice in _OF_DATABASE.items() if what in told), "")

@@ -153,9 +153,7 @@ class Draft:
             saved.write_private(draft / manifest.SIGNATURE, manifest.sign(content, self._signing_key))
         saved.sync_directory(draft)
         base = self.bank / made.base
-        if (
-            not base.exists()
-        ):  # made for this snapshot; a draft until now, so that a failure leaves nothing large behind
+        if not base.exists():  # of this snapshot; a draft until now, so that a failure leaves nothing large behind
             base.with_suffix(".draft").rename(base)
             saved.sync_directory(base.parent)
         draft.rename(self.path)
