@@ -1,6 +1,7 @@
 """Cut off and fail the bank's operations everywhere: ``python tests/crash_everywhere.py --kills 1000`` (a few minutes).
 
-``kills``   SIGKILL at the entry to every system call that writes, of every operation
+``kills``   SIGKILL at the entry to every system call that writes, of every operation;
+            and that what a publication points at has reached the disk before
 ``faults``  EIO and ENOSPC from every such call
 ``full``    files that cannot grow, to every length, and disks that are really full, one page later each time
 ``random``  a process that changes a bank and says what it has done, killed at any moment (``--kills`` times)
@@ -27,6 +28,7 @@ import crash_disks  # noqa: E402
 import crashes  # noqa: E402
 from crash_scenes import SCENES, Scene, Stage, changed, command_line, signed  # noqa: E402
 
+CURRENT = "CURRENT"
 KINDS = ("kills", "faults", "full", "random")
 ERRORS = ("EIO", "ENOSPC")
 
@@ -89,6 +91,13 @@ def at_calls(kind, stages, arguments):
         }  # fmt: skip
 
     results = shared_out(tasks, arguments.jobs, do)
+    for scene, stage in stages.items() if kind == "kills" else ():
+        stage.copy()
+        if scene.startswith(("publish", "compact")):
+            late = crashes.not_on_the_disk(stage.work, stage.place, CURRENT)
+            results.append(
+                {"scene": scene, "at": "power cut", "wrong": [f"not on the disk yet: {one}" for one in late]}
+            )
     told = {scene: {"calls": dict(counts), "in all": counts.total()} for scene, counts in counted.items()}
     return told, results
 

@@ -146,6 +146,41 @@ def calls_of(work, place):
     return calls, ended
 
 
+def not_on_the_disk(work, place, pointer):
+    """What has not reached the disk when the pointer file is replaced: contents, and names in directories.
+
+    A kill loses nothing that was written; a power cut does, so the order of the calls must be right.
+    """
+    log = place / "calls"
+    run(
+        work, place, "-y", "-o", str(log), "-e", "trace=openat,write,fsync,?mkdir,?mkdirat,?rename,?renameat,?renameat2"
+    )
+    contents, names = set(), set()  # paths whose content, or whose entries, are not on the disk yet
+    for line in log.read_text(errors="replace").splitlines():
+        call, quoted = re.match(r"\d+\s+(\w+)\(", line), re.findall(r'"([^"]*)"', line)
+        opened = re.search(r"\(\d+<([^>]*)>", line)
+        if call is None or re.search(r"= -1 E\w+", line):
+            continue
+        if call[1] == "write" and opened:
+            contents.add(opened[1])
+        elif call[1] == "fsync":
+            contents.discard(opened[1])
+            names.discard(opened[1])
+        elif call[1] in OPENS and "O_CREAT" in line:
+            contents.add(quoted[0])
+            names.add(os.path.dirname(quoted[0]))
+        elif call[1].startswith("mkdir"):
+            names.add(os.path.dirname(quoted[0]))
+        elif call[1].startswith("rename"):
+            old, new = quoted[-2:]
+            if os.path.basename(new) == pointer:
+                return sorted(one for one in contents | names if "snapshots" in one or "bases" in one or old in one)
+            contents = {new + one[len(old) :] if f"{one}/".startswith(f"{old}/") else one for one in contents}
+            names = {new + one[len(old) :] if f"{one}/".startswith(f"{old}/") else one for one in names}
+            names.add(os.path.dirname(new))
+    return ["the pointer was never replaced"]
+
+
 def killed_at(work, place, call):
     return run(work, place, *injection(call, "signal=SIGKILL"))
 

@@ -105,10 +105,12 @@ def create(path: Path, url: str | None) -> Database:
         if url is None:
             (path / DATABASE).touch(0o600)
         else:
-            if named and not f"{url}\n".startswith((path / ADDRESS).read_text()):
+            there = (path / ADDRESS).read_text() if named else ""
+            if not f"{url}\n".startswith(there):
                 raise _taken(path)
-            (path / ADDRESS).touch(0o600)
-            (path / ADDRESS).write_text(f"{url}\n")
+            if there != f"{url}\n":
+                (path / ADDRESS).touch(0o600)
+                (path / ADDRESS).write_text(f"{url}\n")
     database = Database(path, parsed)
     try:
         with database.alone() as connection:
@@ -142,7 +144,10 @@ def _taken(path: Path) -> BankError:
 def existing(path: Path) -> Database:
     """Open what ``create`` made. Raises BankFormatError when there is nothing."""
     if (path / ADDRESS).is_file():
-        return Database(path, _parsed((path / ADDRESS).read_text().strip()))
+        url = (path / ADDRESS).read_text().strip()
+        if not url:
+            raise BankFormatError(f"{path} was cut off while it was made; create the bank again with its address")
+        return Database(path, _parsed(url))
     if not (path / DATABASE).is_file():
         raise BankFormatError(f"{path} has neither {DATABASE} nor {ADDRESS}")
     return Database(path, None)
