@@ -20,8 +20,8 @@ from ncii_match.outcomes import State
 
 KILLS_IN_A_LIFE = 25
 POOL, CASES = some(40, seed=77), [f"case {number}" for number in range(8)]
-LONGEST = 0.25
-"""Seconds until the kill, at most: some operations long."""
+MOST_ANSWERS, LONGEST = 8, 0.04
+"""A kill comes after so many operations at most, and then within so many seconds."""
 
 
 class Model:
@@ -94,8 +94,8 @@ def actor(path, seed, say):
             os.write(say, b"done\n" if perform(bank, *operation) else b"refused\n")
 
 
-def killed(path, seed, after):
-    """Lines that the actor has said until it was killed so many seconds after its first."""
+def killed(path, seed, answers, after):
+    """Lines that the actor has said until it was killed: after so many answers, and so many seconds more."""
     hear, say = os.pipe()
     pid = os.fork()
     if pid == 0:
@@ -107,12 +107,17 @@ def killed(path, seed, after):
         finally:
             os._exit(1)
     os.close(say)
-    select.select([hear], [], [], 60)
+    said = b""
+    while said.count(b"\n") < 2 * answers + 1 and select.select([hear], [], [], 60)[0]:
+        more = os.read(hear, 1 << 16)
+        if not more:
+            break  # it came to an end by itself, and has said why
+        said += more
     time.sleep(after)
     os.kill(pid, signal.SIGKILL)
     os.waitpid(pid, 0)
-    with os.fdopen(hear, "rb") as said:
-        return said.read().decode().splitlines()
+    with os.fdopen(hear, "rb") as rest:
+        return (said + rest.read()).decode().splitlines()
 
 
 def in_database(path):
@@ -148,7 +153,7 @@ def life(path, seed, kills):
     model.shown = model.active()
     reader = Snapshot.open(path)
     for round_ in range(kills):
-        lines = killed(path, f"{seed}/{round_}", chance.random() * LONGEST)
+        lines = killed(path, f"{seed}/{round_}", chance.randint(0, MOST_ANSWERS), chance.random() * LONGEST)
         cut = None
         while lines and not wrong:
             operation = json.loads(lines[0])

@@ -64,8 +64,8 @@ def test_a_full_disk_is_told_and_harms_nothing():
 def test_a_process_killed_at_random_has_lost_nothing_that_it_said_was_done():
     report = everywhere("random", "--kills", "50")
     ends = report["counts"]
-    assert sum(count for name, count in ends.items() if name.endswith("cut off")) > 20
-    assert sum(count for name, count in ends.items() if name.endswith("done")) > 100
+    assert sum(count for name, count in ends.items() if name.endswith("cut off")) > 10
+    assert sum(count for name, count in ends.items() if name.endswith("done")) > 60
 
 
 def test_a_bank_that_was_published_empty_is_whole(tmp_path):
