@@ -73,7 +73,7 @@ def crowded(stage, work, free):
     """Only so many pages are left while the work is done."""
     place = stage.path.parent
     has = os.statvfs(place)
-    if not mount(place, has.f_blocks - has.f_bavail + free, "remount"):
+    if not mount(place, max(1, has.f_blocks - has.f_bavail + free), "remount"):  # a size of 0 would be no limit
         raise RuntimeError("the disk cannot be made smaller")
     return crashes.run(work, stage.place)
 
