@@ -11,7 +11,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from ncii_match.bank import tables
+from ncii_match.bank import failures, tables
 from ncii_match.errors import BankError, BankFormatError, BankLockedError, InputError
 
 DATABASE = "bank.sqlite"
@@ -90,38 +90,74 @@ class Database:
             told = str(error.orig).strip().partition("\n")[0]
             if "locked" in told or "lock timeout" in told or "busy" in told:
                 raise BankLockedError(f"another process is writing to {self.path}; try again in a moment") from None
-            raise BankError(f"the database of {self.path} refused: {told}") from None
+            raise BankError(f"the database of {self.path} refused: {told}{failures.of_database(told)}") from None
 
 
 def create(path: Path, url: str | None) -> Database:
-    """Make the place for the tables, without any. Raises BankError when the directory is taken."""
-    if (path / DATABASE).exists() or (path / ADDRESS).exists():
-        raise BankError(f"{path} is a bank already; open it, or create the new one elsewhere")
+    """Make the place for the tables, without any. Raises BankError when the directory is taken.
+
+    What a creation that was cut off has left is taken over: it holds nothing yet.
+    """
+    parsed = None if url is None else _parsed(url)
     try:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
-        raise BankError(f"{path} cannot be made a directory: {error.strerror}") from None
-    if any(path.iterdir()):
-        raise BankError(f"{path} is not empty; create the bank in a directory of its own")
-    path.chmod(0o700)
-    parsed = None if url is None else _parsed(url)
-    if url is None:
-        (path / DATABASE).touch(0o600)
-    else:
-        (path / ADDRESS).touch(0o600)
-        (path / ADDRESS).write_text(url + "\n")
+        why = f"{error.strerror}; mend that, or create the bank elsewhere"
+        raise BankError(f"{path} cannot be made a directory: {why}") from None
+    named = (path / ADDRESS).exists()
+    with failures.explained(path):
+        if (path / (DATABASE if url else ADDRESS)).exists():
+            raise _taken(path)
+        if not {one.name for one in path.iterdir()} <= _OWN:
+            made = any((path / one).exists() for one in (DATABASE, ADDRESS))
+            raise _taken(path) if made else BankError(f"{path} is not empty; create the bank in a directory of its own")
+        path.chmod(0o700)
+        if url is None:
+            (path / DATABASE).touch(0o600)
+        else:
+            there = (path / ADDRESS).read_text() if named else ""
+            if not f"{url}\n".startswith(there):
+                raise _taken(path)
+            if there != f"{url}\n":
+                (path / ADDRESS).touch(0o600)
+                (path / ADDRESS).write_text(f"{url}\n")
     database = Database(path, parsed)
-    with database.alone() as connection:
-        taken = sa.inspect(connection).has_table(tables.about.name)
-    if taken:
-        raise BankError(f"the database of {path} holds a bank already; give each bank a database of its own")
+    try:
+        with database.alone() as connection:
+            _must_be_free(connection, path, url)
+    except BaseException:
+        database.close()
+        if url is not None and not named:
+            (path / ADDRESS).unlink(missing_ok=True)  # it may be the address that was wrong
+        raise
     return database
+
+
+_OWN = {DATABASE, f"{DATABASE}-wal", f"{DATABASE}-shm", f"{DATABASE}-journal", ADDRESS}
+"""All that a creation leaves which was cut off."""
+
+
+def _must_be_free(connection: sa.Connection, path: Path, url: str | None) -> None:
+    """The tables may be there already, but nothing in them."""
+    others = set(sa.inspect(connection).get_table_names()) - {*tables.metadata.tables, "alembic_version"}
+    made = sa.inspect(connection).has_table(tables.about.name)
+    if (made and connection.execute(sa.select(tables.about).limit(1)).first()) or (others and url is None):
+        if url is None:
+            raise _taken(path)
+        raise BankError(f"the database of {path} holds a bank already; give each bank a database of its own")
+
+
+def _taken(path: Path) -> BankError:
+    return BankError(f"{path} is a bank already; open it, or create the new one elsewhere")
 
 
 def existing(path: Path) -> Database:
     """Open what ``create`` made. Raises BankFormatError when there is nothing."""
     if (path / ADDRESS).is_file():
-        return Database(path, _parsed((path / ADDRESS).read_text().strip()))
+        url = (path / ADDRESS).read_text().strip()
+        if not url:
+            raise BankFormatError(f"{path} was cut off while it was made; create the bank again with its address")
+        return Database(path, _parsed(url))
     if not (path / DATABASE).is_file():
         raise BankFormatError(f"{path} has neither {DATABASE} nor {ADDRESS}")
     return Database(path, None)

@@ -20,7 +20,7 @@ import numpy as np
 import sqlalchemy as sa
 from numpy.typing import NDArray
 
-from ncii_match.bank import journal, manifest, sealed_files, segment, shared_memory, tables
+from ncii_match.bank import failures, journal, manifest, sealed_files, segment, shared_memory, tables
 from ncii_match.bank.manifest import Manifest
 from ncii_match.bank.sealed_files import Files
 from ncii_match.bank.segment import Segment
@@ -41,16 +41,28 @@ ALLOWED = {"allowed_hashes.u8": "u1", "allowed_radii.u16": "<u2"}
 @contextmanager
 def publishing(bank: Path) -> Iterator[None]:
     """One publisher at a time, without holding up those who write to the database."""
-    descriptor = os.open(bank / "publish.lock", os.O_RDWR | os.O_CREAT, 0o600)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(descriptor)
-        raise BankLockedError(f"another process is publishing {bank}; try again in a moment") from None
-    try:
-        yield
-    finally:
-        os.close(descriptor)
+    with failures.explained(bank):
+        descriptor = os.open(bank / "publish.lock", os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise BankLockedError(f"another process is publishing {bank}; try again in a moment") from None
+            _drop_drafts(bank)  # of a publication that was killed: what they take may be what this one needs
+            try:
+                yield
+            except BaseException:
+                _drop_drafts(bank)
+                raise
+        finally:
+            os.close(descriptor)
+
+
+def _drop_drafts(bank: Path) -> None:
+    """Make room: nobody reads drafts, and only the publisher has any."""
+    for folder in ("snapshots", "bases"):
+        for draft in (bank / folder).glob("*.draft"):
+            shutil.rmtree(draft, ignore_errors=True)
 
 
 def pointer(bank: Path) -> int | None:
@@ -148,6 +160,10 @@ class Draft:
         if self._signing_key is not None:
             saved.write_private(draft / manifest.SIGNATURE, manifest.sign(content, self._signing_key))
         saved.sync_directory(draft)
+        base = self.bank / made.base
+        if not base.exists():  # of this snapshot; a draft until now, so that a failure leaves nothing large behind
+            base.with_suffix(".draft").rename(base)
+            saved.sync_directory(base.parent)
         draft.rename(self.path)
         saved.sync_directory(self.path.parent)
         point_at(self.bank, self.number)
@@ -166,8 +182,6 @@ class Draft:
         path = self.bank / "bases" / f"{self.number:06d}"
         draft, files = self._filled(path, write)
         saved.sync_directory(draft)
-        draft.rename(path)
-        saved.sync_directory(path.parent)
         return Manifest(
             self.number, datetime.now(UTC), self.algorithm, len(base), (head, ""), f"bases/{path.name}", head, files, {}
         )

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import sqlalchemy as sa
 
+from ncii_match.bank import failures
 from ncii_match.bank.database import Database
 from ncii_match.errors import BankError, BankFormatError
 
@@ -15,16 +16,26 @@ REVISION = "0001"
 
 
 def check(database: Database) -> None:
-    """Raises BankFormatError unless the tables are of this version."""
+    """Raises BankFormatError unless the tables are of this version, BankError when they cannot be read just now."""
     try:
         with database.reading() as connection:
+            if not sa.inspect(connection).has_table("alembic_version"):
+                raise cut_off(database.path)
             found = connection.exec_driver_sql("SELECT version_num FROM alembic_version").scalar_one_or_none()
     except BankError as error:
+        if type(error) is not BankError or failures.of_database(str(error)):
+            raise
         raise BankFormatError(f"{database.path} cannot be read as a bank: {error}") from None
     if found != REVISION:
         older = isinstance(found, str) and found < REVISION
         advice = f"'ncii-match bank upgrade {database.path}' brings it up to date" if older else "use a newer version"
         raise BankFormatError(f"{database.path} has format {found}; this version reads format {REVISION}: {advice}")
+
+
+def cut_off(path: Path) -> BankFormatError:
+    """What to say of tables that are not all there."""
+    advice = f"'ncii-match bank create {path}' makes it one"
+    return BankFormatError(f"{path} is no bank, or was cut off while it was made; {advice}")
 
 
 def create(database: Database) -> None:

@@ -38,7 +38,7 @@ from ncii_match.bank import (
 from ncii_match.bank.intake import Additions
 from ncii_match.bank.records import Hold
 from ncii_match.bank.workings import Workings, moment
-from ncii_match.errors import BankFormatError, InputError
+from ncii_match.errors import InputError
 from ncii_match.outcomes import State
 from ncii_match.values import PDQ, PDQ_THRESHOLD, Algorithm, Hashes
 
@@ -101,9 +101,9 @@ class Bank:
             with found.reading() as connection:
                 about = {row.key: row.value for row in connection.execute(sa.select(tables.about))}
             return cls(path, found, about, vault.fitting(key, about["key"], path))
-        except KeyError as error:
+        except KeyError:
             found.close()
-            raise BankFormatError(f"{path} lacks {error}; it is no bank, or was cut off while it was made") from None
+            raise schema.cut_off(path) from None
         except BaseException:
             found.close()
             raise

@@ -1,0 +1,47 @@
+"""When the disk or the system refuses: where, why, and what to do about it, as an error of our own."""
+
+import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from ncii_match.errors import BankError
+
+_ADVICE = {
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "free space there"),
+    errno.EFBIG: "let files be as large as they need ('ulimit -f')",
+    **dict.fromkeys((errno.EACCES, errno.EPERM), "let this user write there"),
+    errno.EROFS: "make the disk writable",
+    **dict.fromkeys((errno.EMFILE, errno.ENFILE), "let more files be open ('ulimit -n')"),
+}
+
+_OF_DATABASE = {
+    "is full": "free space there",
+    "No space left": "free space there",
+    "disk I/O error": "check the disk and its free space",
+    "unable to open": "check the disk, and that this user can write there",
+    "readonly": "check the disk, and that this user can write there",
+}
+
+
+def refused(place: Path, error: OSError) -> BankError:
+    """The error to raise instead. Whatever failed, readers have one whole snapshot, and it may be done again."""
+    where = error.filename if isinstance(error.filename, str) else place
+    why = error.strerror or type(error).__name__
+    return BankError(
+        f"{where} cannot be written: {why}; {_ADVICE.get(error.errno or 0, 'check the disk')} and try again"
+    )
+
+
+@contextmanager
+def explained(place: Path) -> Iterator[None]:
+    """Turn what the system refuses below ``place`` into BankError."""
+    try:
+        yield
+    except OSError as error:
+        raise refused(place, error) from None
+
+
+def of_database(told: str) -> str:
+    """What to do when the database says this, to stand behind it; empty for what is no matter of the disk."""
+    return next((f"; {advice} and try again" for what, advice in _OF_DATABASE.items() if what in told), "")
