@@ -377,8 +377,8 @@ class Bank:
         self, state: State, case: Text, source: Text, entry_ids: Ids, reason: str, actor: Text,
         early: Callable[[sa.Connection, int], None] | None = None,
     ) -> int:  # fmt: skip
-        if case is None and entry_ids is None:
-            raise InputError("say what to change: a case (case=…, --case), entries (entry_ids=…, --entry), or both")
+        if case is None and (entry_ids is None or source is not None):  # a source narrows a case, and nothing else
+            raise InputError("say what to change: a case (--case, of one --source), entries (--entry), or both")
         arguments.said(reason)
         asked = None if entry_ids is None else sorted({int(one) for one in entry_ids})
         with self._database.writing() as connection:
