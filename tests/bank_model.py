@@ -100,7 +100,8 @@ class Model:
         return [
             (event.action, event.at)
             for event in self.events
-            if (case is None or any(one[0] == case for one in event.cases)) and (entry is None or entry in event.entries)
+            if (case is None or any(one[0] == case for one in event.cases))
+            and (entry is None or (entry in event.entries and event.action != "erase"))  # which names no case
         ]
 
     def faults(self, hash_, reference):

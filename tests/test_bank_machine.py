@@ -1,6 +1,7 @@
 """A bank against a model of it: the same long, random life, compared after every step."""
 
 import contextlib
+import gc
 import os
 import shutil
 import tempfile
@@ -31,6 +32,7 @@ POSTGRES = os.environ.get("NCII_MATCH_TEST_POSTGRES")
 
 WANTED_STEPS = 20_000
 steps = {"sqlite": 0, "postgresql": 0}
+compiled = {}
 
 HOUR = 3_600_000_000
 START = 1_800_000_000_000_000
@@ -108,7 +110,7 @@ class BankMachine(RuleBasedStateMachine):
         self.at_once = at_once
         self.patch.setattr(publication, "MOST_IN_DELTA", most)
         self.patch.setattr(store, "AT_ONCE", at_once)
-        self.bank = Bank.open(self.path)
+        self.bank = self.opened()
 
     def teardown(self):
         try:
@@ -122,6 +124,15 @@ class BankMachine(RuleBasedStateMachine):
             for one in (*self.dead, *([self.bank] if self.bank else [])):
                 one.close()
             shutil.rmtree(self.place)
+
+    def opened(self):
+        """The bank, as after a start of the process, but with the statements that SQLAlchemy has compiled before."""
+        bank = Bank.open(self.path)
+        engine = bank._database._engine
+        engine.dialect, engine._compiled_cache = compiled.setdefault(
+            self.database, (engine.dialect, engine._compiled_cache)
+        )
+        return bank
 
     # --- doing the same to both ---
 
@@ -276,7 +287,7 @@ class BankMachine(RuleBasedStateMachine):
     @step()
     def close_and_reopen(self):
         self.bank.close()
-        self.bank = Bank.open(self.path)
+        self.bank = self.opened()
 
     @step(litter=st.sets(st.sampled_from(["snapshot", "base", "finished base", "pointer"])), ahead=st.integers(0, 2))
     def die_and_reopen(self, litter, ahead):
@@ -294,7 +305,7 @@ class BankMachine(RuleBasedStateMachine):
                 (place / "manifest.json").write_bytes(b'{"format": 2,')
         if "pointer" in litter:
             (self.path / "CURRENT.draft").write_text("9")
-        self.bank = Bank.open(self.path)
+        self.bank = self.opened()
 
     @step(after=st.integers(0, 45), compacting=st.booleans())
     def die_while_publishing(self, after, compacting):
@@ -316,7 +327,7 @@ class BankMachine(RuleBasedStateMachine):
             patch.setattr(saved, "sync_directory", cut(saved.sync_directory))
             self.bank.compact() if compacting else self.bank.publish()
         self.dead.append(self.bank)
-        self.bank = Bank.open(self.path)
+        self.bank = self.opened()
         if compacting:
             self.model.erase(self.clock)
         self.model.expire(self.clock)
@@ -494,6 +505,8 @@ class PostgresMachine(BankMachine):
 
 
 def live(machine, lives, steps_each):
+    gc.collect()
+    gc.freeze()  # what is there now is not looked through again and again
     run_state_machine_as_test(
         machine,
         settings=settings(

@@ -6,6 +6,7 @@ A reader needs ``CURRENT``, ``snapshots`` and ``bases`` only, and writes nothing
 import contextlib
 import fcntl
 import os
+import re
 import weakref
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -257,13 +258,13 @@ def no_bank(path: Path) -> BankFormatError:
 def current(bank: Path) -> int:
     """The number of the snapshot to read. Raises BankError or BankFormatError."""
     try:
-        text = (bank / CURRENT).read_text("ascii").strip()
+        text = (bank / CURRENT).read_bytes().decode("ascii")
     except (FileNotFoundError, NotADirectoryError):
         if not (bank / "bank.sqlite").exists() and not (bank / "snapshots").is_dir():
             raise no_bank(bank) from None
         raise BankError(f"{bank} has nothing published; 'ncii-match bank publish {bank}' does it") from None
     except (OSError, UnicodeDecodeError) as error:
         raise BankCorruptError(f"{bank / CURRENT} cannot be read: {error}") from None
-    if not text.isdecimal():
+    if not re.fullmatch(r"(\d{6}|[1-9]\d{6,17})\n", text, re.ASCII):  # cut off, it could name another snapshot
         raise BankCorruptError(f"{bank / CURRENT} does not hold a snapshot number; publish again")
     return int(text)
