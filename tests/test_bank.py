@@ -7,7 +7,7 @@ import threading
 import numpy as np
 import pytest
 
-from ncii_match.bank import arguments, database, journal
+from ncii_match.bank import arguments, database, journal, manifest
 from ncii_match.bank.exchange_files import LONGEST_LINE, read_hash_file
 from ncii_match.bank.holds import Addition
 from ncii_match.bank.snapshot import Snapshot
@@ -376,6 +376,7 @@ def test_damaged_snapshots_are_refused(bank):
     for change, message in [
         (said.replace('"format": 2', '"format": 3'), "format 3"),
         (said[: len(said) // 2], "no readable manifest"),
+        (said.replace('"files"', '"giles"'), "no readable manifest"),
         (said.replace('"number": 1', '"number": 2', 1), "says that it is snapshot 2"),
         (said.replace('"count": 3', '"count": 4'), "3 entries instead of 4"),
         (said.replace('"bases/000001"', '"bases/../.."'), "no readable manifest"),
@@ -384,6 +385,9 @@ def test_damaged_snapshots_are_refused(bank):
     ]:
         assert change != said
         (path / "manifest.json").write_text(change)
+        refused("format 3" if message == "format 3" else "no readable manifest")  # its own digest gives it away
+        body = change.rpartition(",")[0].encode()
+        (path / "manifest.json").write_bytes(body + manifest._seal(body))
         refused(message)
     (path / "manifest.json").write_text(said)
     assert len(Snapshot.open(bank.path, verify=True)) == 3

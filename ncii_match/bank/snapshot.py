@@ -34,7 +34,7 @@ from ncii_match.errors import (
 from ncii_match.index import RadiusIndex, build_index, open_index, saved
 from ncii_match.index.live import LiveIndex
 from ncii_match.outcomes import State
-from ncii_match.values import Algorithm, Entries, Hashes, Matches
+from ncii_match.values import PDQ, PDQ_THRESHOLD, Algorithm, Entries, Hashes, Matches
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
@@ -148,14 +148,16 @@ class Snapshot:
             raise BankCorruptError(f"{path} has {len(index)} entries instead of {said.count}; publish again")
         count = said.files["allowed_radii.u16"]["bytes"] // 2
         allowed = _fetch(path, "allowed_hashes.u8", np.dtype(ALLOWED["allowed_hashes.u8"]), (count, algorithm.nbytes))
-        radii = _fetch(path, "allowed_radii.u16", np.dtype(ALLOWED["allowed_radii.u16"]), (count,))
+        radii = _fetch(path, "allowed_radii.u16", np.dtype(ALLOWED["allowed_radii.u16"]), (count,)).copy()
+        if radii.max(initial=0) > widest_allowed(algorithm):  # it would hide pictures that nobody has allowed
+            raise BankCorruptError(f"{path} allows more than any bank does; publish again")
         return cls(
             path,
             said.number,
             said.created_at,
             algorithm,
             index,
-            Hashes(algorithm, allowed),
+            Hashes(algorithm, allowed.copy()),  # short, and looked at for every picture: not left to the disk
             radii,
             old,
             new,
@@ -236,6 +238,11 @@ def _fetch(directory: Path, name: str, dtype: np.dtype[Any], shape: tuple[int, .
 
 def _fetch_of_base(directory: Path, name: str, dtype: np.dtype[Any], shape: tuple[int, ...]) -> NDArray[Any]:
     return _fetch(directory / "index" if name in segment.IN_INDEX else directory, name, dtype, shape)
+
+
+def widest_allowed(algorithm: Algorithm) -> int:
+    """Most bits that a hash on the allow list may reach: an allowed hash must not hide much more."""
+    return PDQ_THRESHOLD * algorithm.bits // PDQ.bits
 
 
 def strongest(states: Iterable[State]) -> State:

@@ -37,7 +37,7 @@ from ncii_match.bank.intake import Additions
 from ncii_match.bank.records import Hold
 from ncii_match.errors import AlgorithmMismatchError, BankError, BankFormatError, InputError
 from ncii_match.outcomes import State
-from ncii_match.values import PDQ, PDQ_THRESHOLD, Algorithm, Hashes
+from ncii_match.values import PDQ, Algorithm, Hashes
 
 CASE_CAP = 1_000
 """Hashes that one case may hold unless it is forced: more are a mistake, or an attempt to silence somebody."""
@@ -255,7 +255,7 @@ class Bank:
         """Put hashes on the allow list: a picture within ``radius`` bits of one is never matched. Ids of the rows."""
         self._check(hashes)
         arguments.said(reason)
-        most = PDQ_THRESHOLD * self.algorithm.bits // PDQ.bits
+        most = snapshot.widest_allowed(self.algorithm)
         if not 0 <= radius <= most:
             raise InputError(f"radius is {radius}; from 0 to {most}: an allowed hash must not hide much more")
         packed, who = arguments.packed(hashes), actor or arguments.user()
