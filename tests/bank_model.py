@@ -125,7 +125,7 @@ class Model:
         self.events.append(Event(action, at, frozenset(entries), frozenset(cases)))
 
     def add(self, rows, given, *, source, state, until, force, cap, region, tags, at_once, now):
-        """Outcome of each row. ``given``: the ids that the bank gave, of which only those of new hashes are believed."""
+        """Id and outcome of each row. Of ``given``, the ids from the bank, only those of new hashes are believed."""
         at, outcome, ids, fit = self.moment(now), [], [], 0
         for row in rows:
             if row.fault is None or (force and row.fault != "NO_HASH"):

@@ -1,4 +1,4 @@
-"""What was cut off or flipped in a published bank is refused before it serves; what is flipped later ends no process."""
+"""What was cut off or flipped in a published bank is refused before it serves; later flips never end the process."""
 
 import contextlib
 import os

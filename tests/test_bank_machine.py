@@ -457,7 +457,7 @@ class BankMachine(RuleBasedStateMachine):
         for entry, (_, holds) in wanted.entries.items():
             said = [(case.reference, case.source, state.name, end) for case, state, end in snapshot.holds_of(entry)]
             assert sorted(said) == holds
-        allowed = [int(np.flatnonzero((BITS == one).all(axis=1))[0]) for one in snapshot.allowed.bits]
+        allowed = [int(np.flatnonzero((one == BITS).all(axis=1))[0]) for one in snapshot.allowed.bits]
         assert tuple(zip(allowed, snapshot.allowed_radii.tolist(), strict=True)) == wanted.allowed
 
     def follows(self):

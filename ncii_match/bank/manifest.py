@@ -88,7 +88,7 @@ class Manifest:
 
 
 def _seal(body: bytes) -> bytes:
-    """How a manifest ends: the digest of everything before. Against damage; only a signature is proof against people."""
+    """How a manifest ends: the digest of all before. It shows damage; only a signature is proof against people."""
     return b',\n "digest": "%s"\n}' % hashlib.sha256(body).hexdigest().encode()
 
 

@@ -72,7 +72,9 @@ class Snapshot:
         Parameters
         ----------
         bank_dir : the bank's directory.
-        verify : also check the SHA-256 of every file. Without it lengths are checked.
+        verify : also check the SHA-256 of every file. Without it lengths are checked: bits that were flipped in a file
+            may then be taken for the truth; they never end the process, and what contradicts itself is BankCorruptError
+            (UNKNOWN from a ``Matcher``). The same holds for bits that flip on the disk while a snapshot serves.
         trusted_key : file of the public key that must have signed it; ``NCII_MATCH_TRUSTED_KEY`` by default, and when
             neither is given signatures are not looked at.
         not_before : the lowest number that is accepted: a reader never goes back to an older snapshot.
