@@ -12,7 +12,7 @@ from ncii_match.bank.snapshot import Snapshot
 from ncii_match.decisions import Decision, Decisions, Policy, decide, undecided
 from ncii_match.decode.image import Source
 from ncii_match.decode.limits import DecodeLimits
-from ncii_match.errors import BankError, PolicyError
+from ncii_match.errors import BankError, InputError, PolicyError
 from ncii_match.ingest import hash_batches
 from ncii_match.values import Hashes, View, Views
 
@@ -116,9 +116,12 @@ class Matcher:
         """
         try:
             snapshot = self.refresh()
-            matches = snapshot.index.search(hashes, self.policy.threshold)
-            entries = snapshot.entries_of(matches)  # damaged files may show only here
         except BankError:
+            return undecided(hashes, self.policy)
+        matches = snapshot.index.search(hashes, self.policy.threshold)
+        try:
+            entries = snapshot.entries_of(matches)
+        except (BankError, InputError):  # files damaged since they were opened: they find what they do not have
             return undecided(hashes, self.policy)
         return decide(hashes, matches, entries, self.policy, snapshot.on_allow_list(hashes))
 

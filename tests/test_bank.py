@@ -7,7 +7,7 @@ import threading
 import numpy as np
 import pytest
 
-from ncii_match.bank import arguments, database, journal
+from ncii_match.bank import arguments, database, journal, manifest
 from ncii_match.bank.exchange import text
 from ncii_match.bank.exchange.files import LONGEST_LINE
 from ncii_match.bank.holds import Addition
@@ -361,7 +361,7 @@ def test_damaged_snapshots_are_refused(bank):
     (bank.path / "CURRENT").write_text("../..")
     refused("snapshot number")
     (bank.path / "CURRENT").write_bytes(b"\xff")
-    refused("cannot be read")
+    refused("does not hold a snapshot number")
     (bank.path / "CURRENT").write_text("000001\n")
     states = (base / "hold_states.u8").read_bytes()
     (base / "hold_states.u8").write_bytes(states[:-1])
@@ -377,6 +377,7 @@ def test_damaged_snapshots_are_refused(bank):
     for change, message in [
         (said.replace('"format": 2', '"format": 3'), "format 3"),
         (said[: len(said) // 2], "no readable manifest"),
+        (said.replace('"files"', '"giles"'), "no readable manifest"),
         (said.replace('"number": 1', '"number": 2', 1), "says that it is snapshot 2"),
         (said.replace('"count": 3', '"count": 4'), "3 entries instead of 4"),
         (said.replace('"bases/000001"', '"bases/../.."'), "no readable manifest"),
@@ -385,6 +386,9 @@ def test_damaged_snapshots_are_refused(bank):
     ]:
         assert change != said
         (path / "manifest.json").write_text(change)
+        refused("format 3" if message == "format 3" else "no readable manifest")  # its own digest gives it away
+        body = change.rpartition(",")[0].encode()
+        (path / "manifest.json").write_bytes(body + manifest._seal(body))
         refused(message)
     (path / "manifest.json").write_text(said)
     assert len(Snapshot.open(bank.path, verify=True)) == 3

@@ -289,6 +289,11 @@ def test_a_history_rewritten_with_new_digests_is_seen_by_the_snapshot(bank):
     assert [fault.what for fault in bank.verify()] == ["event 5 is another one, though a published snapshot names it"]
 
 
+def test_a_bank_that_was_published_before_anything_was_done_is_whole(bank):
+    bank.publish()
+    assert bank.verify() == []
+
+
 def test_history_of_a_case_and_of_an_entry(bank):
     eventful(bank)
     assert [event.action for event in bank.history(case="b")] == ["add", "dispute", "withdraw"]
@@ -394,6 +399,24 @@ def test_what_makes_no_sense_is_said(bank):
         bank.withdraw(hashes=some(1), reason="asked")
     with pytest.raises(InputError, match="has no entries yet"):
         bank.withdraw(case="c", source="s", entry_ids=[1], reason="asked", unseen=True)
+
+
+def test_a_source_alone_chooses_nothing(bank):
+    """Taken for "of every source", it would withdraw what others hold."""
+    bank.add(some(1), case="a", source="s")
+    bank.add(some(1), case="a", source="t")
+    for change in (bank.withdraw, bank.confirm, bank.dispute):
+        with pytest.raises(InputError, match="say what to change"):
+            change(source="s", entry_ids=[1], reason="asked")
+    assert bank.withdraw(case="a", source="s", entry_ids=[1], reason="asked") == 1
+
+
+def test_a_forced_addition_takes_back_only_what_its_own_case_withdrew(bank):
+    """One batch for two cases: what the one forces, the other may still not add."""
+    hashes = some(2)
+    bank.withdraw(case="a", source="s", hashes=hashes, reason="asked", unseen=True)
+    assert bank.add(hashes, case=["a", "b"], source="s", force=True).count(Addition.ADDED) == 2
+    assert bank.add(hashes[1], case="a", source="s").outcome.tolist() == [Addition.WITHDRAWN]
 
 
 def test_the_reach_of_an_allowed_hash_goes_with_the_length_of_hashes(tmp_path):

@@ -44,8 +44,8 @@ def set_state(
     reason: str, actor: str | None, early: Callable[[sa.Connection, int], None] | None = None,
 ) -> int:  # fmt: skip
     """Give the active holds of a case, on some entries, or both, another state; how many changed."""
-    if case is None and entry_ids is None:
-        raise InputError("say what to change: a case (case=…, --case), entries (entry_ids=…, --entry), or both")
+    if case is None and (entry_ids is None or source is not None):  # a source narrows a case, and nothing else
+        raise InputError("say what to change: a case (--case, of one --source), entries (--entry), or both")
     arguments.said(reason)
     asked = None if entry_ids is None else sorted({int(one) for one in entry_ids})
     with workings.database.writing() as connection:

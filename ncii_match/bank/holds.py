@@ -238,14 +238,13 @@ def _make_holds(connection: sa.Connection, at: int) -> None:
 
 def _forget_withdrawals(connection: sa.Connection) -> None:
     """A forced addition takes back what its case had withdrawn."""
-    added = sa.select(_batch.c.case_id).where(_batch.c.outcome == Addition.ADDED)
-    own = sa.select(tables.cases.c.reference).where(tables.cases.c.id.in_(added))
-    same = tables.cases.c.reference.in_(own)
-    connection.execute(tables.cases.update().where(same).values(withdrawn=None))
-    family = sa.select(tables.cases.c.id).where(same)
-    marks = sa.select(_batch.c.mark).where(_batch.c.outcome == Addition.ADDED)
-    refused = tables.refused
-    connection.execute(refused.delete().where(refused.c.case_id.in_(family) & refused.c.mark.in_(marks)))
+    cases, refused, own = tables.cases, tables.refused, tables.cases.alias("own")
+    added = _batch.c.outcome == Addition.ADDED
+    references = sa.select(own.c.reference).join(_batch, _batch.c.case_id == own.c.id).where(added)
+    connection.execute(cases.update().where(cases.c.reference.in_(references)).values(withdrawn=None))
+    family = sa.select(_batch.c.mark, cases.c.id).join(own, own.c.id == _batch.c.case_id)
+    marks = family.join(cases, cases.c.reference == own.c.reference).where(added)  # each hash with its own case's
+    connection.execute(refused.delete().where(sa.tuple_(refused.c.mark, refused.c.case_id).in_(marks)))
 
 
 def _insert(connection: sa.Connection, table: sa.Table):  # type: ignore[no-untyped-def]  # noqa: ANN202

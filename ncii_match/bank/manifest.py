@@ -5,6 +5,7 @@
 """
 
 import base64
+import hashlib
 import json
 import os
 import re
@@ -58,7 +59,8 @@ class Manifest:
             "files": self.files,
             "sealed": self.sealed,
         }
-        return json.dumps(content, indent=1).encode()
+        body = json.dumps(content, indent=1).encode().removesuffix(b"\n}")
+        return body + _seal(body)
 
     @classmethod
     def parse(cls, content: bytes, where: object) -> "Manifest":
@@ -67,6 +69,8 @@ class Manifest:
             read = json.loads(content)
             found = read["format"]
             if found == FORMAT:
+                if content != (body := content[: -len(_seal(b""))]) + _seal(body):
+                    raise ValueError
                 return cls(
                     _whole(read["number"]),
                     _aware(read["created_at"]),
@@ -84,6 +88,11 @@ class Manifest:
                 f"{where} has no readable manifest ({type(error).__name__}); publish again"
             ) from None
         raise BankFormatError(f"{where} has format {found!r}; this version reads format {FORMAT}")
+
+
+def _seal(body: bytes) -> bytes:
+    """How a manifest ends: the digest of all before. It shows damage; only a signature is proof against people."""
+    return b',\n "digest": "%s"\n}' % hashlib.sha256(body).hexdigest().encode()
 
 
 def _whole(value: Any) -> int:

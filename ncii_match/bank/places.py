@@ -144,13 +144,10 @@ def find(bank: str | PathLike[str], filesystem: Any = None, cache: str | PathLik
 
 def number_in(content: bytes, where: object) -> int:
     """What a pointer file says. Raises BankCorruptError."""
-    try:
-        text = content.decode("ascii").strip()
-    except UnicodeDecodeError as error:
-        raise BankCorruptError(f"{where} cannot be read: {error}") from None
-    if not text.isdecimal():
+    found = re.fullmatch(rb"(\d{6}|[1-9]\d{6,17})\n", content)
+    if found is None:  # cut off, it could name another snapshot
         raise BankCorruptError(f"{where} does not hold a snapshot number; publish again")
-    return int(text)
+    return int(found[1])
 
 
 def no_bank(path: Path) -> BankFormatError:

@@ -81,7 +81,7 @@ class Segment:
         """Case, state and end of each hold on one entry. Raises BankCorruptError when the files contradict."""
         try:
             first, last = int(self.offsets[row]), int(self.offsets[row + 1])
-            if not 0 <= first <= last <= len(self.cases):
+            if not 0 <= first < last <= len(self.cases) or State.WITHDRAWN in self.states[first:last]:
                 raise ValueError
             return [
                 (self.case(int(self.cases[hold])), State(int(self.states[hold])), int(self.untils[hold]))

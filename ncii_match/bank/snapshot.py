@@ -30,7 +30,7 @@ from ncii_match.errors import (
 from ncii_match.index import RadiusIndex, build_index, open_index, saved
 from ncii_match.index.live import LiveIndex
 from ncii_match.outcomes import State
-from ncii_match.values import Algorithm, Entries, Hashes, Matches
+from ncii_match.values import PDQ, PDQ_THRESHOLD, Algorithm, Entries, Hashes, Matches
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
@@ -72,7 +72,9 @@ class Snapshot:
         ----------
         bank_dir : the bank's directory, or an address that ``pyarrow.fs.FileSystem.from_uri`` understands, like
             ``s3://bucket/bank``: then files that are not in the cache yet are copied, and checked, first.
-        verify : also check the SHA-256 of every file. Without it lengths are checked.
+        verify : also check the SHA-256 of every file. Without it lengths are checked: bits that were flipped in a file
+            may then be taken for the truth; they never end the process, and what contradicts itself is BankCorruptError
+            (UNKNOWN from a ``Matcher``). The same holds for bits that flip on the disk while a snapshot serves.
         trusted_key : file of the public key that must have signed it; ``NCII_MATCH_TRUSTED_KEY`` by default, and when
             neither is given signatures are not looked at.
         not_before : the lowest number that is accepted: a reader never goes back to an older snapshot.
@@ -175,14 +177,16 @@ class Snapshot:
             raise BankCorruptError(f"{named} has {len(index)} entries instead of {said.count}; publish again")
         count = said.files["allowed_radii.u16"]["bytes"] // 2
         allowed = _fetch(path, "allowed_hashes.u8", np.dtype(ALLOWED["allowed_hashes.u8"]), (count, algorithm.nbytes))
-        radii = _fetch(path, "allowed_radii.u16", np.dtype(ALLOWED["allowed_radii.u16"]), (count,))
+        radii = _fetch(path, "allowed_radii.u16", np.dtype(ALLOWED["allowed_radii.u16"]), (count,)).copy()
+        if radii.max(initial=0) > widest_allowed(algorithm):  # it would hide pictures that nobody has allowed
+            raise BankCorruptError(f"{path} allows more than any bank does; publish again")
         return cls(
             named,
             said.number,
             said.created_at,
             algorithm,
             index,
-            Hashes(algorithm, allowed),
+            Hashes(algorithm, allowed.copy()),  # short, and looked at for every picture: not left to the disk
             radii,
             old,
             new,
@@ -246,6 +250,11 @@ def _fetch(directory: Path, name: str, dtype: np.dtype[Any], shape: tuple[int, .
 
 def _fetch_of_base(directory: Path, name: str, dtype: np.dtype[Any], shape: tuple[int, ...]) -> NDArray[Any]:
     return _fetch(directory / "index" if name in segment.IN_INDEX else directory, name, dtype, shape)
+
+
+def widest_allowed(algorithm: Algorithm) -> int:
+    """Most bits that a hash on the allow list may reach: an allowed hash must not hide much more."""
+    return PDQ_THRESHOLD * algorithm.bits // PDQ.bits
 
 
 def strongest(states: Iterable[State]) -> State:

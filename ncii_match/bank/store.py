@@ -40,7 +40,7 @@ from ncii_match.bank.records import Hold
 from ncii_match.bank.workings import Workings, moment
 from ncii_match.errors import InputError
 from ncii_match.outcomes import State
-from ncii_match.values import PDQ, PDQ_THRESHOLD, Algorithm, Hashes
+from ncii_match.values import PDQ, Algorithm, Hashes
 
 CASE_CAP = 1_000
 """Hashes that one case may hold unless it is forced: more are a mistake, or an attempt to silence somebody."""
@@ -274,7 +274,7 @@ class Bank:
         """Put hashes on the allow list: a picture within ``radius`` bits of one is never matched. Ids of the rows."""
         self._inside.check(hashes)
         arguments.said(reason)
-        most = PDQ_THRESHOLD * self.algorithm.bits // PDQ.bits
+        most = snapshot.widest_allowed(self.algorithm)
         if not 0 <= radius <= most:
             raise InputError(f"radius is {radius}; from 0 to {most}: an allowed hash must not hide much more")
         packed, who = arguments.packed(hashes), actor or arguments.user()
