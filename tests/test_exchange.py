@@ -288,11 +288,10 @@ def test_a_stopncii_record_is_the_whole_truth_about_its_hash(tmp_path, bank, sha
         record(b, CSPFeedbacks=[{"source": "x", "feedbackValue": "Blocked", "tags": ["t2", "t1"]}]),
         record(c, cases={"c3": "Active"}),
         {"signalType": "VideoMD5", "hashValue": "0" * 32, "hashStatus": "Active", "caseNumbers": {"c9": "Active"}},
-        record(d, status="Strange"),
         record("nonsense"),
     ]
     read = bank.import_file(write(tmp_path / "1.json", shape(first)))
-    assert (read.format, read.added, read.passed_over, read.rejected) == ("stopncii", 4, 1, 2)
+    assert (read.format, read.added, read.passed_over, read.rejected) == ("stopncii", 4, 1, 1)
     assert held(bank) == dict.fromkeys(
         [(a, "c1", "stopncii"), (a, "c2", "stopncii"), (b, "c1", "stopncii"), (c, "c3", "stopncii")], "seed"
     )
@@ -323,6 +322,30 @@ def test_a_stopncii_record_is_the_whole_truth_about_its_hash(tmp_path, bank, sha
     late = bank.import_file(write(tmp_path / "3.json", shape([record(d, cases={"c5": "Active", "c1": "Active"})])))
     assert (late.added, late.refused) == (0, {"withdrawn": 1})  # c5 had withdrawn it before it ever arrived
     assert bank.verify() == []
+
+
+def test_a_status_that_nobody_has_described_changes_nothing(tmp_path, bank):
+    a, b, c = some(3).to_hex()
+    bank.import_file(
+        write(tmp_path / "1.json", as_list([record(a, cases={"c1": "Active", "c2": "Active"}), record(b)]))
+    )
+    second = [
+        record(a, cases={"c1": "Paused", "c3": "Active"}),  # c2 is not named: it ends; c1 stays
+        record(b, status="Paused", cases={"c9": "Active"}),  # nothing ends; what is named as active comes in
+        {key: value for key, value in record(c).items() if key != "hashStatus"},
+        {key: value for key, value in record(c).items() if key != "signalType"},
+        record(c) | {"signalType": "ImagePDQ2"},
+    ]
+    read = bank.import_file(write(tmp_path / "2.json", as_list(second)))
+    assert (read.rejected, read.ended) == (5, 1)
+    assert held(bank) == {
+        (a, "c1", "stopncii"): "seed",
+        (a, "c2", "stopncii"): "withdrawn",
+        (a, "c3", "stopncii"): "seed",
+        (b, "c1", "stopncii"): "seed",
+        (b, "c9", "stopncii"): "seed",
+        (c, "c1", "stopncii"): "seed",
+    }
 
 
 def test_the_order_of_lines_does_not_matter_for_a_withdrawal(tmp_path, bank, monkeypatch):

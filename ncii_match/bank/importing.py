@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from ncii_match.bank import arguments, cases, endings, exchange, holds, intake, journal, records, tables
 from ncii_match.bank.endings import Defaults
-from ncii_match.bank.exchange.lines import NOT_SAID, Lines
+from ncii_match.bank.exchange.lines import AS_IT_IS, NOT_SAID, Lines
 from ncii_match.bank.holds import Addition
 from ncii_match.bank.rejects import Rejects
 from ncii_match.bank.segment import Case
@@ -270,7 +270,7 @@ class _Part:
             rows = np.array([-1 if one is None else known.setdefault(one, len(known)) for one in named], np.int64)
             of_rows.append(rows[piece.origin] if len(rows) else np.empty(0, np.int64))
         self.cases, self.cases_of = list(known), np.concatenate(of_rows)
-        active = self.states != State.WITHDRAWN
+        active = (self.states != State.WITHDRAWN) & (self.states != AS_IT_IS)
         self.states[self.states == NOT_SAID] = defaults.state
         nobody = np.flatnonzero(active & (self.cases_of < 0))
         for row in nobody:

@@ -2,7 +2,7 @@
 
 A JSON list of records, pages with ``hashRecords``, or a record a line. A record is the whole truth about its hash: a
 case of this source that it does not name, or names as Withdrawn or Deleted, ends; a hash that is itself Withdrawn or
-Deleted ends for all of them. Read as a stream.
+Deleted ends for all of them. A status that nobody has described changes nothing, and is said. Read as a stream.
 """
 
 import json
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from ncii_match.bank.exchange import files
-from ncii_match.bank.exchange.lines import Builder, Lines, NotARecordError, Record, by_entry
+from ncii_match.bank.exchange.lines import KEEP, Builder, Lines, NotARecordError, Record, by_entry
 from ncii_match.bank.exchange.ndjson import objects
 from ncii_match.errors import InputError
 from ncii_match.outcomes import State
@@ -22,6 +22,10 @@ SUFFIXES = (".json",)
 
 ACTIVE, ENDED = ("received", "active"), ("withdrawn", "deleted")
 SIGNALS = {"pdq": "ImagePDQ"}
+OTHERS = ("VideoMD5", "VideoTMK", "Text", "URL")
+
+Row = tuple[str | None, str | None, list[str], str | None]
+
 _WITHDRAWN = State.WITHDRAWN.name.lower()
 
 
@@ -37,7 +41,7 @@ def read(path: Path, builder: Builder) -> Iterator[Lines]:
     try:
         for number, record, share in _records(path, source, builder):
             try:
-                rows = _rows(record, builder)
+                rows = _rows(number, record, builder)
                 packed = builder.packed(record.get("hashValue")) if rows else b""
             except NotARecordError as error:
                 builder.reject(number, str(error))
@@ -79,9 +83,13 @@ def _records(path: Path, source: files.Lines, builder: Builder) -> Iterator[tupl
             raise files.BrokenFileError("it has no hashRecords")
 
 
-def _rows(record: dict[str, Any], builder: Builder) -> list[tuple[str | None, str | None, list[str], str | None]]:
+def _rows(
+    number: int, record: dict[str, Any], builder: Builder
+) -> list[tuple[str | None, str | None, list[str], str | None]]:
     """Case, region, tags, state of each hold that a record speaks of; none for another kind of hash."""
     if record.get("signalType") != SIGNALS.get(builder.algorithm.name):
+        if record.get("signalType") not in (*SIGNALS.values(), *OTHERS):
+            raise NotARecordError(f"its signalType is none of {', '.join((*SIGNALS.values(), *OTHERS))}")
         builder.pass_over()
         return []
     whole, cases = _status(record.get("hashStatus")), record.get("caseNumbers") or {}
@@ -90,22 +98,19 @@ def _rows(record: dict[str, Any], builder: Builder) -> list[tuple[str | None, st
         raise NotARecordError("caseNumbers, hashRegions or CSPFeedbacks are not of the kind they must be")
     tags = sorted({tag for one in feedbacks if isinstance(one, dict) for tag in one.get("tags") or () if _is_tag(tag)})
     region = ",".join(sorted(one for one in regions if isinstance(one, str))) or None
-    active = [] if whole == _WITHDRAWN else [case for case, status in cases.items() if _status(status) is None]
-    ended = [case for case, status in cases.items() if whole == _WITHDRAWN or _status(status) == _WITHDRAWN]
+    said = dict.fromkeys(cases, _WITHDRAWN) if whole == _WITHDRAWN else {one: _status(cases[one]) for one in cases}
+    if whole == KEEP or KEEP in said.values():
+        builder.reject(number, "a status is none of Received, Active, Withdrawn, Deleted: such a hold is left as it is")
+    rows: list[Row] = [(case, region, tags, None) for case, status in said.items() if status is None]
+    rows += [(case, None, [], status) for case, status in said.items() if status is not None]
     # Last, what the record does not name: without a case, and therefore every other one of this source.
-    return [
-        *((case, region, tags, None) for case in active),
-        *((case, None, [], _WITHDRAWN) for case in ended),
-        (None, None, [], _WITHDRAWN),
-    ]
+    return rows if whole == KEEP else [*rows, (None, None, [], _WITHDRAWN)]
 
 
 def _status(given: Any) -> str | None:
-    """``withdrawn``, or None for what matches. Raises NotARecordError for a status that nobody has described."""
+    """``withdrawn``, None for what matches, or ``KEEP`` for what nobody has described."""
     text = given.lower() if isinstance(given, str) else ""
-    if text not in (*ACTIVE, *ENDED):
-        raise NotARecordError("a status is none of Received, Active, Withdrawn, Deleted")
-    return _WITHDRAWN if text in ENDED else None
+    return _WITHDRAWN if text in ENDED else None if text in ACTIVE else KEEP
 
 
 def _is_tag(tag: Any) -> bool:
