@@ -129,8 +129,7 @@ class Model:
         at, outcome, ids, fit = self.moment(now), [], [], 0
         for row in rows:
             if row.fault is None or (force and row.fault != "NO_HASH"):
-                case = self.cases.setdefault((row.reference, source), Case())
-                case.region, case.tags = region or case.region, tags or case.tags
+                self._describe((row.reference, source), region, tags, at)
         new = set()
         for row, hint in zip(rows, given, strict=True):
             if row.fault == "NO_HASH" or (row.fault and not force):
@@ -159,6 +158,15 @@ class Model:
             ids.append(entry if became in ("ADDED", "HELD") else -1)
         self._added(new, at)
         return ids, outcome
+
+    def _describe(self, name, region, tags, at):
+        """What a case that is there says anew is an event about what it holds, once."""
+        before = self.cases.get(name)
+        case = self.cases.setdefault(name, Case())
+        said = (region or case.region, tags or case.tags)
+        if before is not None and said != (case.region, case.tags):
+            self.note("describe", at, [entry for entry, other in self.holds if other == name], [name])
+        case.region, case.tags = said
 
     def _hold(self, row, case, state, until, at, hint):
         entry = self.entry_of.get(row.hash)

@@ -107,6 +107,7 @@ class BankMachine(RuleBasedStateMachine):
         self.clock, self.number = START, 0
         self.model, self.bank, self.matcher = Model(), None, None
         self.readers = [None, None]  # (snapshot, what it must go on saying)
+        self.there = set()  # numbers of the snapshots on the disk after the last publication
         self.dead = []  # banks that nobody closed
         self.patch = pytest.MonkeyPatch()
         self.patch.setattr(journal, "now", lambda: self.clock)
@@ -322,7 +323,7 @@ class BankMachine(RuleBasedStateMachine):
         erased = self.bank.compact()
         assert erased == self.model.erase(self.clock)
         self.model.publish(self.clock)
-        self.shown()
+        self.shown(compacting=True)
         assert [path.name for path in (self.path / "snapshots").iterdir()] == [f"{self.number:06d}"]
         stayed = b"".join(path.read_bytes() for path in self.path.rglob("*") if path.is_file())
         for number in {*range(len(BITS))} - {*self.model.entry_of} - {one for one, _, on, _ in self.listed() if on}:
@@ -388,7 +389,7 @@ class BankMachine(RuleBasedStateMachine):
             self.model.note("publish", self.model.moment(self.clock))
         if shown != (self.number or None):
             self.model.published = self.model.view()
-            self.shown(dying=True)
+            self.shown(dying=True, compacting=compacting)
 
     @step(reference=references, numbers=st.lists(pool, min_size=1, max_size=2), adding=st.booleans())
     def die_while_changing(self, reference, numbers, adding):
@@ -465,18 +466,22 @@ class BankMachine(RuleBasedStateMachine):
         found = [(one.number, one.action, one.at) for one in self.bank.history()]
         assert found == [(i, one.action, one.at) for i, one in enumerate(self.model.events, 1)]
 
-    def shown(self, *, dying=False):
+    def shown(self, *, dying=False, compacting=False):
         """After something was published: it has a number of its own, is what the model says, and readers follow."""
         number = publication.pointer(self.path)
         assert number > self.number
         before, self.number = self.number, number
-        self.says(Snapshot.open(self.path), self.model.published)
         self.history_agrees()
         if self.matcher is None:
             self.matcher = nm.Matcher(self.path)
         self.follows()
+        assert self.matcher.snapshot.number == number
+        self.says(self.matcher.snapshot, self.model.published)
+        there = {int(path.name) for path in (self.path / "snapshots").iterdir() if path.name.isdecimal()}
+        if not compacting:
+            assert {reader[0].number for reader in self.readers if reader} & self.there <= there, "taken from a reader"
+        self.there = there
         if not dying:
-            there = {int(path.name) for path in (self.path / "snapshots").iterdir()}
             held = {reader[0].number for reader in self.readers if reader}
             assert {number} <= there <= {number, before, *held}
             bases = {int(path.name) for path in (self.path / "bases").iterdir()}

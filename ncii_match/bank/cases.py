@@ -8,7 +8,7 @@ import numpy as np
 import sqlalchemy as sa
 from numpy.typing import NDArray
 
-from ncii_match.bank import tables
+from ncii_match.bank import journal, tables
 from ncii_match.bank.segment import Case
 
 _named = sa.Table(
@@ -20,8 +20,11 @@ _named = sa.Table(
 )
 
 
-def ids(connection: sa.Connection, wanted: Sequence[Case], at: int) -> NDArray[np.int64]:
-    """Ids, int64 [n], of cases that are made where there are none. Region and tags are taken over where given."""
+def ids(connection: sa.Connection, wanted: Sequence[Case], at: int, actor: str) -> NDArray[np.int64]:
+    """Ids, int64 [n], of cases that are made where there are none. Region and tags are taken over where given.
+
+    What a case that is there already says anew is an event about all its holds, so that readers learn of it.
+    """
     once: dict[tuple[str, str], Case] = {}
     for one in wanted:
         name = (one.reference, one.source)
@@ -37,6 +40,13 @@ def ids(connection: sa.Connection, wanted: Sequence[Case], at: int) -> NDArray[n
         new = [one.region or old[0], _tags(one) or old[1]]
         if new != old:
             connection.execute(tables.cases.update().where(table.id == number).values(region=new[0], tags=new[1]))
+            held = sa.select(tables.holds.c.entry_id).where(tables.holds.c.case_id == number)
+            entry_ids = tables.numbers(connection.execute(held.order_by(tables.holds.c.entry_id)), 1)[:, 0]
+            detail = {"region": new[0], "tags": json.loads(new[1] or "[]")}
+            journal.record(
+                connection, at=at, action="describe", actor=actor, detail=detail, entry_ids=entry_ids,
+                case_ids=np.array([number], np.int64),
+            )  # fmt: skip
     missing = [one for name, one in once.items() if name not in found]
     numbers = {name: number for name, (number, _, _) in found.items()}
     if missing:

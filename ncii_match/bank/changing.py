@@ -26,7 +26,7 @@ def withdraw(
     whole = hashes is None and entry_ids is None
 
     def early(connection: sa.Connection, at: int) -> None:
-        made = cases.ids(connection, [Case(str(case), str(source))], at)
+        made = cases.ids(connection, [Case(str(case), str(source))], at, actor or arguments.user())
         records.remember(connection, int(made[0]), marks, whole, at)
 
     chosen = entry_ids

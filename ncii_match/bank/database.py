@@ -24,7 +24,7 @@ LOCK_SECONDS = 10.0
 WRITER = 0x6E636969
 """The advisory lock that PostgreSQL's writers take."""
 
-MOST_CACHE_KIB = 65_536
+MOST_CACHE_KIB = 131_072
 
 
 class Database:

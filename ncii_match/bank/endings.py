@@ -6,7 +6,7 @@ import numpy as np
 import sqlalchemy as sa
 from numpy.typing import NDArray
 
-from ncii_match.bank import arguments, holds, intake, records, tables
+from ncii_match.bank import arguments, holds, records, tables
 from ncii_match.bank.exchange.lines import Lines, Origin
 from ncii_match.bank.segment import Case
 from ncii_match.bank.workings import Workings
@@ -111,8 +111,7 @@ def of_source(connection: sa.Connection, source: str) -> NDArray[np.int64]:
         .join(tables.cases, tables.cases.c.id == table.case_id)
         .where((tables.cases.c.source == source) & (table.state != State.WITHDRAWN))
     )
-    rows = connection.execution_options(yield_per=intake.AT_ONCE).execute(query)
-    return np.concatenate([np.empty((0, 2), np.int64), *(tables.numbers(part, 2) for part in rows.partitions())])
+    return tables.numbers(connection.execute(query), 2)
 
 
 def but(pairs: NDArray[np.int64], others: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -5,9 +5,10 @@ case adds the hash again: what a review decided, an import does not undo. What a
 only when it is forced, in whatever order addition and withdrawal arrive, and after the hash itself was erased.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from enum import IntEnum
+from typing import Any
 
 import numpy as np
 import sqlalchemy as sa
@@ -97,14 +98,13 @@ def add(
     connection: sa.Connection, rows: Rows, *, at: int, force: bool, cap: int | None
 ) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
     """Make the holds; entry ids (-1 where not taken) and ``Addition`` of each row."""
-    n, first_of = len(rows.keys), dict[tuple[bytes, int], int]()
-    twin = [
-        first_of.setdefault(pair, row) for row, pair in enumerate(zip(rows.keys, rows.case_ids.tolist(), strict=True))
-    ]
-    _fill(connection, rows, None if len(first_of) == n else list(first_of.values()))
+    n, pairs = len(rows.keys), list(zip(rows.keys, rows.case_ids.tolist(), strict=True))
+    first_of: dict[tuple[bytes, int], int] = {}
+    twin = [first_of.setdefault(pair, row) for row, pair in enumerate(pairs)] if len(set(pairs)) < n else []
+    _fill(connection, rows, list(first_of.values()) if twin else None)
     _find_entries(connection)
     _mark_held(connection)
-    if not force:
+    if not force and _anything_withdrawn(connection):
         _mark_withdrawn(connection, marks=rows.marks is not None)
     if cap is not None:
         _mark_over_cap(connection, cap)
@@ -115,11 +115,11 @@ def add(
         _forget_withdrawals(connection)
     ids, outcome = np.full(n, -1, np.int64), np.empty(n, np.uint8)
     chosen = sa.select(_batch.c.row, sa.func.coalesce(_batch.c.entry_id, -1), _batch.c.outcome)
-    found = tables.numbers(connection.execute(chosen).fetchall(), 3)
+    found = tables.numbers(connection.execute(chosen), 3)
     outcome[found[:, 0]] = found[:, 2]
     ids[found[:, 0]] = np.where(found[:, 2] <= Addition.HELD, found[:, 1], -1)
     _batch.drop(connection)
-    if len(first_of) < n:  # the same hash twice in one batch, under one case
+    if twin:  # the same hash twice in one batch, under one case
         first = np.array(twin)
         ids, outcome = ids[first], outcome[first]
         again = (first != np.arange(n)) & (outcome == Addition.ADDED)
@@ -129,13 +129,15 @@ def add(
 
 def _fill(connection: sa.Connection, rows: Rows, chosen: list[int] | None) -> None:
     _batch.create(connection)
-    nothing = [None] * len(rows.keys)
-    columns = (
-        range(len(rows.keys)), rows.keys, rows.sealed or nothing, rows.marks or nothing, rows.profiles, rows.qualities,
-        rows.case_ids.tolist(), rows.untils, rows.states, [int(Addition.ADDED)] * len(rows.keys),
-    )  # fmt: skip
-    values = list(zip(*columns, strict=True))
-    tables.insert(connection, _batch, values if chosen is None else [values[row] for row in chosen])
+    n = len(rows.keys)
+    columns: dict[str, Iterable[Any]] = {
+        "row": range(n), "hash": rows.keys, "sealed": rows.sealed or (), "mark": rows.marks or (),
+        "profile": rows.profiles, "quality": rows.qualities, "case_id": rows.case_ids.tolist(),
+        "until": rows.untils if any(rows.untils) else (), "state": rows.states, "outcome": [int(Addition.ADDED)] * n,
+    }  # fmt: skip
+    said = {name: column for name, column in columns.items() if column}
+    values = list(zip(*said.values(), strict=True))
+    tables.insert(connection, _batch, values if chosen is None else [values[row] for row in chosen], [*said])
 
 
 def _find_entries(connection: sa.Connection) -> None:
@@ -154,6 +156,12 @@ def _mark_held(connection: sa.Connection) -> None:
     holds = tables.holds
     held = (holds.c.entry_id == _batch.c.entry_id) & (holds.c.case_id == _batch.c.case_id)
     _outcome(connection, sa.exists().where(held & (holds.c.state != State.WITHDRAWN)), Addition.HELD)
+
+
+def _anything_withdrawn(connection: sa.Connection) -> bool:
+    """Whether any hold has ever ended, or a withdrawal been remembered: in a new bank there is nothing to ask for."""
+    event = sa.select(tables.events.c.number).where(tables.events.c.action.in_(["withdraw", "expire"])).limit(1)
+    return connection.execute(event).first() is not None
 
 
 def _mark_withdrawn(connection: sa.Connection, *, marks: bool) -> None:
@@ -192,14 +200,28 @@ def _family(connection: sa.Connection) -> sa.Table:
     return table
 
 
+def over_cap(connection: sa.Connection, new: sa.FromClause, cap: int) -> dict[int, int]:
+    """Room that is left in each case that would hold more than the cap. ``new``: columns case_id and n, how many more.
+
+    Holds of all states are counted first: the index alone tells, and as a rule that nobody is near.
+    """
+    holds = tables.holds.c
+
+    def beyond(chosen: sa.ColumnElement[bool]) -> dict[int, int]:
+        held = sa.func.count(holds.entry_id)
+        counted = sa.select(new.c.case_id, held).outerjoin_from(new, tables.holds, chosen)
+        rows = connection.execute(counted.group_by(new.c.case_id, new.c.n).having(new.c.n + held > cap))
+        return {case: cap - count for case, count in rows}
+
+    if not beyond(holds.case_id == new.c.case_id):
+        return {}
+    return beyond((holds.case_id == new.c.case_id) & (holds.state != State.WITHDRAWN))
+
+
 def _mark_over_cap(connection: sa.Connection, cap: int) -> None:
-    holds = tables.holds
-    new = sa.select(_batch.c.case_id).where(_batch.c.outcome == Addition.ADDED)
-    wanted = connection.execute(new.add_columns(sa.func.count()).group_by(_batch.c.case_id)).fetchall()
-    active = holds.c.case_id.in_(new) & (holds.c.state != State.WITHDRAWN)
-    counted = sa.select(holds.c.case_id, sa.func.count()).where(active).group_by(holds.c.case_id)
-    held = {case: count for case, count in connection.execute(counted)}  # noqa: C416 - a row is no pair for mypy
-    room = {case: cap - held.get(case, 0) for case, count in wanted if held.get(case, 0) + count > cap}
+    added = _batch.c.outcome == Addition.ADDED
+    new = sa.select(_batch.c.case_id, sa.func.count().label("n")).where(added).group_by(_batch.c.case_id).subquery()
+    room = over_cap(connection, new, cap)
     over = []
     for some in slices(sorted(room)):
         chosen = sa.select(_batch.c.row, _batch.c.case_id).where(
@@ -251,6 +273,18 @@ def _insert(connection: sa.Connection, table: sa.Table):  # type: ignore[no-unty
     return insert_on_sqlite(table) if connection.dialect.name == "sqlite" else insert_on_postgresql(table)
 
 
+def crowded(connection: sa.Connection, case_ids: NDArray[np.int64], counts: NDArray[np.int64], cap: int) -> bool:
+    """Whether any of these cases would hold more than the cap with so many more."""
+    more = sa.Table(
+        "more", sa.MetaData(), sa.Column("case_id", tables.Number), sa.Column("n", sa.Integer), prefixes=["TEMPORARY"]
+    )
+    more.create(connection)
+    tables.insert(connection, more, list(zip(case_ids.tolist(), counts.tolist(), strict=True)))
+    found = bool(over_cap(connection, more, cap))
+    more.drop(connection)
+    return found
+
+
 def slices(ids: list[int]) -> list[list[int]]:
     """Pieces short enough for one SQL statement."""
     return [ids[first : first + AT_ONCE] for first in range(0, len(ids), AT_ONCE)]
@@ -265,7 +299,7 @@ def change(
     changed = (
         holds.update().where(ending).values(state=int(state), changed=at).returning(holds.c.entry_id, holds.c.case_id)
     )
-    found = tables.numbers(connection.execute(changed).fetchall(), 2)
+    found = tables.numbers(connection.execute(changed), 2)
     found = found[np.lexsort((found[:, 1], found[:, 0]))]
     return np.ascontiguousarray(found[:, 0]), np.ascontiguousarray(found[:, 1])
 

@@ -17,6 +17,7 @@ import sqlalchemy as sa
 from numpy.typing import NDArray
 
 from ncii_match.bank import arguments, cases, endings, exchange, holds, intake, journal, records, tables
+from ncii_match.bank.ahead import ahead
 from ncii_match.bank.endings import Defaults
 from ncii_match.bank.exchange.lines import AS_IT_IS, NOT_SAID, Lines
 from ncii_match.bank.holds import Addition
@@ -38,6 +39,10 @@ SORTED_AT_ONCE = 1 << 21
 
 STEPS_AT_ONCE = 8
 """Steps in one transaction: a few seconds, so that others get their turn."""
+
+
+PIECES_AHEAD = 32
+"""Pieces that are read while the database works: as many as are then sorted together."""
 
 
 @dataclass(slots=True)
@@ -93,7 +98,7 @@ def run(
     algorithm = workings.algorithm.with_profile(profile or kind.profile or workings.algorithm.profile)
 
     def pieces(first: float, last: float) -> Iterator[Lines]:
-        for piece in exchange.pieces(path, name, algorithm):
+        for piece in ahead(exchange.pieces(path, name, algorithm), PIECES_AHEAD):
             yield piece
             if progress is not None:
                 progress(first + (last - first) * piece.share)
@@ -203,7 +208,7 @@ class _Run:
             return
         at = moment(connection)
         entry_ids, case_ids = holds.end_pairs(connection, pairs, at)
-        of_unknown = cases.ids(connection, [case for _, case in unknown], at)
+        of_unknown = cases.ids(connection, [case for _, case in unknown], at, self.actor)
         marks = [(mark, case) for (mark, _), case in zip(unknown, of_unknown.tolist(), strict=True)]
         remembered = records.refuse(connection, marks, at)
         self.report.ended += len(entry_ids)
@@ -222,10 +227,17 @@ class _Run:
         outcome[order] = intake.judged(part.hashes[order], force=self.force)
         fit = order[outcome[order] == Addition.ADDED]
         at_once = STEPS_AT_ONCE * intake.AT_ONCE
+        case_ids, crowded = np.full(len(part.cases), -1, np.int64), False
         for first in range(0, len(fit), at_once):
             rows = fit[first : first + at_once]
             with self.step() as connection:
-                outcome[rows] = self._add_rows(connection, part, rows)
+                if first == 0:  # all that the part needs, in one question: its rows come sorted by hash, not by case
+                    used, counts = np.unique(part.cases_of[fit], return_counts=True)
+                    named = [part.cases[one] for one in used]
+                    case_ids[used] = cases.ids(connection, named, moment(connection), self.actor)
+                    crowded = self.cap is not None and holds.crowded(connection, case_ids[used], counts, self.cap)
+                cap = self.cap if crowded else None
+                outcome[rows] = self._add_rows(connection, part, rows, case_ids[part.cases_of[rows]], cap)
         taken = np.bincount(outcome[part.wanted], minlength=len(Addition))
         self.report.added += int(taken[Addition.ADDED])
         self.report.held += int(taken[Addition.HELD])
@@ -234,10 +246,11 @@ class _Run:
             self.report.refused[became.name.lower()] += 1
             self.side.note(int(part.numbers[row]), became.reason)
 
-    def _add_rows(self, connection: sa.Connection, part: "_Part", rows: NDArray[np.intp]) -> NDArray[np.uint8]:
+    def _add_rows(
+        self, connection: sa.Connection, part: "_Part", rows: NDArray[np.intp], case_ids: NDArray[np.int64],
+        cap: int | None,
+    ) -> NDArray[np.uint8]:  # fmt: skip
         at = moment(connection)
-        used, of_row = np.unique(part.cases_of[rows], return_inverse=True)
-        case_ids = cases.ids(connection, [part.cases[one] for one in used], at)[of_row]
         said = {"actor": self.actor, "reason": self.reason, "detail": {"source": self.defaults.source}}
         became = np.empty(len(rows), np.uint8)
         for some in intake.slices(np.arange(len(rows))):
@@ -246,9 +259,7 @@ class _Run:
                 arguments.packed(part.hashes[these]), [part.profile_names[one] for one in part.profiles[these]],
                 part.hashes.quality[these], case_ids[some], part.states[these], part.untils[these],
             )  # fmt: skip
-            _, became[some] = intake.put(
-                connection, self.workings, wanted, at=at, force=self.force, cap=self.cap, said=said
-            )
+            _, became[some] = intake.put(connection, self.workings, wanted, at=at, force=self.force, cap=cap, said=said)
         return became
 
 

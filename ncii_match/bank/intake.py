@@ -72,7 +72,7 @@ def put(
     """
     vault, packed = workings.vault, wanted.packed
     rows = Rows(
-        [vault.lookup(one) for one in packed],
+        [vault.lookup(one) for one in packed] if vault.seals else packed,
         [vault.seal(one) or b"" for one in packed] if vault.seals else None,
         [workings.mark(one) for one in packed] if records.any_refused(connection) else None,
         wanted.profiles,
@@ -87,7 +87,8 @@ def put(
         detail = {"state": State(state).name.lower(), "forced": force, **said["detail"]}
         journal.record(
             connection, at=at, action="add", actor=said["actor"], reason=said["reason"], detail=detail,
-            entry_ids=ids[new], case_ids=wanted.case_ids[new], hashes=b"".join(packed[row] for row in new),
+            entry_ids=ids[new], case_ids=wanted.case_ids[new],
+            hashes=b"".join(packed if len(new) == len(packed) else [packed[row] for row in new]),
         )  # fmt: skip
     return ids, outcome
 
@@ -109,11 +110,12 @@ def add(
     end = 0 if until is None else arguments.microseconds(until)
     ids, outcome = np.full(len(hashes), -1, np.int64), judged(hashes, force=force)
     rows = np.flatnonzero(outcome == Addition.ADDED)
-    said = {"actor": actor or arguments.user(), "reason": reason, "detail": {"source": source, "until": end or None}}
+    who = actor or arguments.user()
+    said = {"actor": who, "reason": reason, "detail": {"source": source, "until": end or None}}
     with workings.database.writing() as connection:
         at = moment(connection)
         named = list(dict.fromkeys(references[row] for row in rows))
-        made = cases.ids(connection, [Case(one, source, region, tuple(tags)) for one in named], at)
+        made = cases.ids(connection, [Case(one, source, region, tuple(tags)) for one in named], at, who)
         known = dict(zip(named, made.tolist(), strict=True))
         for some in slices(rows):
             n = len(some)

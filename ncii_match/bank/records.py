@@ -215,8 +215,7 @@ def verify(connection: sa.Connection, unseal: Callable[[bytes, bytes | None], by
     said = said[last]
     table = tables.holds.c
     query = sa.select(table.entry_id, table.case_id, table.state).order_by(table.entry_id, table.case_id)
-    rows = [tables.numbers(part, 3) for part in connection.execute(query).partitions(20_000)]
-    held = np.concatenate([np.empty((0, 3), np.int64), *rows])
+    held = tables.numbers(connection.execute(query), 3)
     want = {(int(e), int(c)): (int(n), int(s)) for e, c, n, s in said} if len(said) != len(held) else None
     if want is None and np.array_equal(held[:, :2], said[:, :2]):
         for row in np.flatnonzero(held[:, 2] != said[:, 3]):

@@ -3,7 +3,6 @@
 Times are whole microseconds since 1970 (UTC), states are ``State``. The same tables serve on SQLite and PostgreSQL.
 """
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -112,9 +111,9 @@ event_cases = sa.Table(
 )
 
 
-def numbers(rows: Sequence[Any], columns: int) -> NDArray[np.int64]:
-    """Rows of whole numbers as int64 [n, columns]; NumPy takes a row for a mapping and asks it for each key first."""
-    return np.array([*map(tuple, rows)], np.int64).reshape(-1, columns)
+def numbers(result: sa.CursorResult[Any], columns: int) -> NDArray[np.int64]:
+    """All rows of whole numbers as int64 [n, columns]; NumPy takes a row for a mapping, and asks it for each key."""
+    return np.array([*map(tuple, result.fetchall())], np.int64).reshape(-1, columns)
 
 
 def insert(

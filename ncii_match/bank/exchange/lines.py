@@ -297,6 +297,8 @@ def _quality(given: Any) -> int:
 def _text(given: Any, name: str) -> str | None:
     if given is None or given == "":
         return None
+    if type(given) is str and given.isprintable() and len(given) <= LONGEST:
+        return given.strip() or None
     if type(given) is not str or len(given) > LONGEST or given.translate(_BREAKS) != given:
         raise NotARecordError(f"the {name} is no text on one line, of at most {LONGEST} characters")
     return given.strip() or None
