@@ -5,7 +5,6 @@ import csv
 import gzip
 import json
 import stat
-import threading
 
 import numpy as np
 import pyarrow as pa
@@ -16,7 +15,6 @@ from hypothesis import strategies as st
 
 from ncii_match import PDQ, PDQ_512, PHASH, Bank, Hashes, InputError
 from ncii_match.bank import importing, intake
-from ncii_match.bank.ahead import ahead
 from ncii_match.bank.exchange import FORMATS, columnar, files, lines, pieces, recognised, table
 from ncii_match.errors import BankError
 from ncii_match.outcomes import State
@@ -554,28 +552,6 @@ def test_no_json_makes_a_reader_fail(tmp_path_factory, texts, name):
     path.write_text("\n".join(texts), encoding="utf-8", errors="replace")
     for piece in pieces(path, name, PDQ):
         assert len(piece.hashes) == len(piece.numbers)
-
-
-def test_reading_ahead_keeps_the_order_and_says_what_went_wrong():
-    made = []
-
-    def items(n):
-        for one in range(n):
-            made.append(one)
-            yield one
-        raise ValueError("here")
-
-    found, read = [], ahead(items(50), 3)
-    with pytest.raises(ValueError, match="here"):
-        found.extend(read)
-    assert (found, made) == ([*range(50)],) * 2
-    assert [*ahead(iter(()), 1)] == []
-    made.clear()
-    left = ahead(items(1000), 3)
-    assert [next(left), next(left)] == [0, 1]
-    left.close()
-    assert len(made) < 20
-    assert not [one for one in threading.enumerate() if one.name == "ncii_match-ahead"]
 
 
 def test_lines_of_a_file_are_those_of_python(tmp_path, monkeypatch):

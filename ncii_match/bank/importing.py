@@ -17,7 +17,6 @@ import sqlalchemy as sa
 from numpy.typing import NDArray
 
 from ncii_match.bank import arguments, cases, endings, exchange, holds, intake, journal, records, tables
-from ncii_match.bank.ahead import ahead
 from ncii_match.bank.endings import Defaults
 from ncii_match.bank.exchange.lines import AS_IT_IS, NOT_SAID, Lines
 from ncii_match.bank.holds import Addition
@@ -39,10 +38,6 @@ SORTED_AT_ONCE = 1 << 21
 
 STEPS_AT_ONCE = 8
 """Steps in one transaction: a few seconds, so that others get their turn."""
-
-
-PIECES_AHEAD = 32
-"""Pieces that are read while the database works: as many as are then sorted together."""
 
 
 @dataclass(slots=True)
@@ -98,7 +93,7 @@ def run(
     algorithm = workings.algorithm.with_profile(profile or kind.profile or workings.algorithm.profile)
 
     def pieces(first: float, last: float) -> Iterator[Lines]:
-        for piece in ahead(exchange.pieces(path, name, algorithm), PIECES_AHEAD):
+        for piece in exchange.pieces(path, name, algorithm):
             yield piece
             if progress is not None:
                 progress(first + (last - first) * piece.share)
@@ -108,7 +103,7 @@ def run(
         run = _Run(workings, defaults, report, side, actor or arguments.user(), reason, force_rows, cap)
         try:
             with ExitStack() as dry:
-                run.only = dry.enter_context(workings.database.writing()) if dry_run else None
+                run.only = dry.enter_context(workings.database.writing(bulk=True)) if dry_run else None
                 missing, counted = np.empty((0, 2), np.int64), complete or kind.may_end(path)
                 if counted:
                     missing = run.count_endings(pieces(0.0, 0.5), complete, force)
@@ -140,7 +135,7 @@ class _Run:
         if self.only is not None:
             yield self.only
         else:
-            with self.workings.database.writing() as connection:
+            with self.workings.database.writing(bulk=True) as connection:
                 yield connection
 
     def count_endings(self, pieces: Iterator[Lines], complete: bool, force: bool) -> NDArray[np.int64]:

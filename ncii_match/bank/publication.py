@@ -102,6 +102,15 @@ def changed_since(connection: sa.Connection, event: int) -> NDArray[np.int64]:
     return np.unique(np.concatenate([np.empty(0, np.int64), *parts])).astype(np.int64)
 
 
+def among(wanted: NDArray[np.int64], rising: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Which of the wanted ids are among many rising ones: a look for each, not a pass over all of them."""
+    places = np.searchsorted(rising, wanted)
+    found = np.zeros(len(wanted), bool)
+    inside = places < len(rising)
+    found[inside] = rising[places[inside]] == wanted[inside]
+    return found
+
+
 class Draft:
     """A snapshot being written. ``write`` puts its files on the disk; ``show`` makes it the current one."""
 
@@ -136,7 +145,7 @@ class Draft:
             made = before
             slices = [changed[first : first + 500].tolist() for first in range(0, len(changed), 500)]
             delta = segment.select(connection, self.algorithm, self._unseal, slices)
-            removed = np.intersect1d(changed, base_ids, assume_unique=True)
+            removed = changed[among(changed, base_ids)]
             active = len(base_ids) - len(removed) + len(delta)
         more = {"removed.i64": removed.astype("<i8"), **_allowed(connection, self.algorithm, self._unseal)}
 
@@ -200,7 +209,9 @@ class Draft:
         """Entries of an earlier base; None when it is under another key than the bank, or damaged."""
         name = "index/entry_ids.i64"
         if self._key is None:
-            return np.fromfile(self.bank / before.base / name, "<i8") if before.sealed is None else None
+            count = before.base_files[name]["bytes"] // 8
+            path = self.bank / before.base / name
+            return saved.map_array(path, np.dtype("<i8"), (count,)) if before.sealed is None else None
         if before.sealed != sealed_files.description(self._key):
             return None
         stored = f"{before.base}/{name}"
