@@ -56,8 +56,8 @@ def text(run: dict[str, Any]) -> str:
             ),
         ),
         *page.prose(
-            "The Parquet file names a case for every four hashes, the text file none. Memory is the process at its "
-            f"largest, {page.number(imports[0]['idle_bytes'] / 1e9)} GB of it the interpreter and its libraries."
+            "The Parquet file names a case for every four hashes, the text file none. Memory is what the process held "
+            "at its largest, with the interpreter and its libraries."
         ),
         *page.section("Publishing and changing it"),
         *page.table(
