@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,8 +31,7 @@ KEEP = "\0as it is"
 _BREAKS = str.maketrans("", "", "".join(map(chr, range(32))))
 
 
-@dataclass(frozen=True, slots=True)
-class Origin:
+class Origin(NamedTuple):  # hashed by the million, which a dataclass does in Python
     """Whose record it is, as far as the file says."""
 
     case: str | None = None
