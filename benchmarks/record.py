@@ -27,6 +27,7 @@ SCRIPTS = {
     "search": "bench_search.py",
     "costs": "bench_search.py --costs",
     "bank": "bench_bank.py",
+    "checks": "bench_checks.py",
 }
 """What makes each kind of run."""
 
