@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from ncii_match.ingest import hash_batches as hash_batches
     from ncii_match.ingest import hash_images as hash_images
     from ncii_match.matcher import Matcher as Matcher
+    from ncii_match.matcher import MatcherStatus as MatcherStatus
     from ncii_match.outcomes import Action as Action
     from ncii_match.outcomes import Hold as Hold
     from ncii_match.outcomes import Outcome as Outcome
@@ -73,7 +74,7 @@ _HOMES = {
     "ncii_match.index": ("RadiusIndex", "build_index", "open_index"),
     "ncii_match.index.live": ("LiveIndex",),
     "ncii_match.ingest": ("hash_batches", "hash_images"),
-    "ncii_match.matcher": ("Matcher",),
+    "ncii_match.matcher": ("Matcher", "MatcherStatus"),
     "ncii_match.outcomes": ("Action", "Hold", "Outcome", "State", "Status"),
     "ncii_match.policy": ("Policy",),
     "ncii_match.values": (

@@ -99,9 +99,10 @@ def _judge(
     action[outcome == Outcome.LOW_QUALITY] = policy.on_low_quality
     action[outcome == Outcome.UNREADABLE] = policy.on_unreadable
     action[(outcome == Outcome.LOW_QUALITY) & (counts > 0)] = max(policy.on_low_quality, Action.REVIEW)
-    asks = np.array([policy.action_for(state) for state in State], np.uint8)[states]
-    matched = counted & (outcome[pictures] == Outcome.MATCH)
-    np.maximum.at(action, pictures[matched], asks[matched])
+    if counted.any():
+        asks = np.array([policy.action_for(state) for state in State], np.uint8)[states]
+        matched = counted & (outcome[pictures] == Outcome.MATCH)
+        np.maximum.at(action, pictures[matched], asks[matched])
     return Decisions(
         outcome, action, status, quality, counts, matches, entries, allowed, counted, states, policy, under
     )

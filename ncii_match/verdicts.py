@@ -91,10 +91,11 @@ class Decision:
     to the best and are None without one. ``allowed``: the picture is on the bank's allow list, so whatever it is near
     to is no match.
 
-    reasons : short names, for machines: ``match:seed``, ``match:confirmed``, ``match:disputed``, ``no_match``,
-        ``allow_list``, ``low_quality`` (with ``near:seed`` … when an entry is near), ``unreadable:TRUNCATED`` … (names
-        of ``Status``), and for UNKNOWN ``stale``, ``clock``, ``deadline``, ``algorithm``, ``bank:BankCorruptError`` …,
-        ``engine:EngineError`` …, ``error:MemoryError`` ….
+    reasons : short names, for machines: ``match:seed``, ``match:confirmed``, ``match:disputed``; ``no_match`` (with
+        ``other_region`` when only the policy's regions make it none), ``allow_list``; ``low_quality`` (with
+        ``near:seed`` … when an entry is near); ``unreadable:TRUNCATED`` … (names of ``Status``); for UNKNOWN ``stale``,
+        ``clock``, ``deadline``, ``algorithm``, ``bank:BankCorruptError`` …, ``engine:EngineError`` …,
+        ``error:MemoryError`` ….
     matches : every entry within ``radius`` (bits, inclusive), counted or not.
     algorithm : of the hashes, with its profile. snapshot : number; None when none was looked at. snapshot_age : seconds
         since it was published. policy : ``Policy.id``. timings : milliseconds by stage; in a batch a picture's share.
@@ -217,7 +218,7 @@ class Decisions:
             None if best is None else best.distance,
             None if best is None else best.view,
             bool(self.allowed[i]),
-            self._reasons(outcome, status, counting, allowed=bool(self.allowed[i])),
+            self._reasons(outcome, status, matches, allowed=bool(self.allowed[i])),
             matches,
             self.matches.radius,
             self.under.algorithm,
@@ -244,13 +245,20 @@ class Decisions:
             if hold.case and _counts(hold, match.distance, self.policy):
                 yield hold.case
 
-    def _reasons(self, outcome: Outcome, status: Status, counting: list[Match], *, allowed: bool) -> tuple[str, ...]:
-        found = [one.name.lower() for one in STRENGTH if any(match.state is one for match in counting)]
+    def _reasons(
+        self, outcome: Outcome, status: Status, matches: tuple[Match, ...], *, allowed: bool
+    ) -> tuple[str, ...]:
+        found = [one.name.lower() for one in STRENGTH if any(match.counts and match.state is one for match in matches)]
         match outcome:
             case Outcome.MATCH:
                 return tuple(f"match:{one}" for one in found)
             case Outcome.NO_MATCH:
-                return ("allow_list",) if allowed else ("no_match",)
+                if allowed:
+                    return ("allow_list",)
+                near = any(
+                    one.distance <= self.policy.threshold_for(hold.state) for one in matches for hold in one.holds
+                )
+                return ("no_match", "other_region") if near else ("no_match",)
             case Outcome.LOW_QUALITY:
                 return ("low_quality", *(f"near:{one}" for one in found))
             case Outcome.UNREADABLE:

@@ -114,7 +114,7 @@ def test_actions_are_actions():
         ([(2, 9)], Policy(threshold_seed=8), (2,), ("b",), ("match:confirmed",)),
         ([(2, 9)], Policy(threshold_confirmed=8), (2,), ("c",), ("match:seed",)),  # the seed still counts
         ([(2, 9)], Policy(regions=["GB"]), (2,), ("c",), ("match:seed",)),
-        ([(2, 9), (3, 9)], Policy(regions=["US"]), (), (), ("no_match",)),
+        ([(2, 9), (3, 9)], Policy(regions=["US"]), (), (), ("no_match", "other_region")),
         ([(1, 9), (3, 9)], Policy(regions=[]), (1,), ("a",), ("match:seed",)),
         ([(1, 2), (3, 5)], Policy(threshold_seed=1), (3,), ("d",), ("match:disputed",)),
         ([(1, 2), (2, 3)], Policy(), (1, 2), ("a", "b", "c"), ("match:confirmed", "match:seed")),
