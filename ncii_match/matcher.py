@@ -221,7 +221,10 @@ class Matcher:
                 task.cancel()
 
     def close(self) -> None:
-        """End this matcher's threads and let go of the snapshot. Checks that have begun still answer."""
+        """End this matcher's threads. Checks that are under way may still answer; others raise InputError.
+
+        The snapshot's maps go with the last reference to it.
+        """
         with self._making:
             self._closed = True
             pool, self._pool = self._pool, None
