@@ -64,7 +64,7 @@ def _as_list(block: str) -> str:
 def signature_of(function: Any) -> str:
     """A signature as it is written in the source, on one line."""
     node = ast.parse(textwrap.dedent(inspect.getsource(function))).body[0]
-    if not isinstance(node, ast.FunctionDef):
+    if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
         raise TypeError(f"{function} is not a function")
     returns = f" -> {ast.unparse(node.returns)}" if node.returns else ""
     return f"({ast.unparse(node.args)}){returns}".replace("'", "")

@@ -9,10 +9,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from ncii_match.bank.snapshot import Snapshot as Snapshot
     from ncii_match.bank.store import Bank as Bank
-    from ncii_match.decisions import Decision as Decision
-    from ncii_match.decisions import Decisions as Decisions
-    from ncii_match.decisions import Policy as Policy
     from ncii_match.decisions import decide as decide
+    from ncii_match.decisions import redecide as redecide
     from ncii_match.decode.limits import DecodeLimits as DecodeLimits
     from ncii_match.errors import AlgorithmMismatchError as AlgorithmMismatchError
     from ncii_match.errors import BankCorruptError as BankCorruptError
@@ -32,10 +30,13 @@ if TYPE_CHECKING:
     from ncii_match.ingest import hash_batches as hash_batches
     from ncii_match.ingest import hash_images as hash_images
     from ncii_match.matcher import Matcher as Matcher
+    from ncii_match.matcher import MatcherStatus as MatcherStatus
     from ncii_match.outcomes import Action as Action
+    from ncii_match.outcomes import Hold as Hold
     from ncii_match.outcomes import Outcome as Outcome
     from ncii_match.outcomes import State as State
     from ncii_match.outcomes import Status as Status
+    from ncii_match.policy import Policy as Policy
     from ncii_match.values import PDQ as PDQ
     from ncii_match.values import PDQ_512 as PDQ_512
     from ncii_match.values import PHASH as PHASH
@@ -45,13 +46,17 @@ if TYPE_CHECKING:
     from ncii_match.values import Matches as Matches
     from ncii_match.values import View as View
     from ncii_match.values import Views as Views
+    from ncii_match.verdicts import Decision as Decision
+    from ncii_match.verdicts import Decisions as Decisions
+    from ncii_match.verdicts import Match as Match
+    from ncii_match.verdicts import Timings as Timings
 
 __version__ = "0.1.0"
 
 _HOMES = {
     "ncii_match.bank.snapshot": ("Snapshot",),
     "ncii_match.bank.store": ("Bank",),
-    "ncii_match.decisions": ("Decision", "Decisions", "Policy", "decide"),
+    "ncii_match.decisions": ("decide", "redecide"),
     "ncii_match.decode.limits": ("DecodeLimits",),
     "ncii_match.errors": (
         "AlgorithmMismatchError",
@@ -69,8 +74,9 @@ _HOMES = {
     "ncii_match.index": ("RadiusIndex", "build_index", "open_index"),
     "ncii_match.index.live": ("LiveIndex",),
     "ncii_match.ingest": ("hash_batches", "hash_images"),
-    "ncii_match.matcher": ("Matcher",),
-    "ncii_match.outcomes": ("Action", "Outcome", "State", "Status"),
+    "ncii_match.matcher": ("Matcher", "MatcherStatus"),
+    "ncii_match.outcomes": ("Action", "Hold", "Outcome", "State", "Status"),
+    "ncii_match.policy": ("Policy",),
     "ncii_match.values": (
         "PDQ",
         "PDQ_512",
@@ -82,6 +88,7 @@ _HOMES = {
         "View",
         "Views",
     ),
+    "ncii_match.verdicts": ("Decision", "Decisions", "Match", "Timings"),
 }
 
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}

@@ -1,20 +1,65 @@
 """The whole road in one object: bytes -> hashes -> matches -> decision. The only module that knows all of it."""
 
+import asyncio
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections import deque
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from datetime import datetime
 from os import PathLike
 from types import TracebackType
 from typing import Any, Self
 
+import numpy as np
+
 from ncii_match.bank import places
+from ncii_match.bank.following import Follow, Follower
 from ncii_match.bank.snapshot import Snapshot
-from ncii_match.decisions import Decision, Decisions, Policy, decide, undecided
+from ncii_match.decisions import Decision, Decisions, Policy, check_rows, decide, undecided
 from ncii_match.decode.image import Source
 from ncii_match.decode.limits import DecodeLimits
-from ncii_match.errors import BankError, InputError, PolicyError
-from ncii_match.ingest import hash_batches
-from ncii_match.values import Hashes, View, Views
+from ncii_match.errors import (
+    AlgorithmMismatchError,
+    BankError,
+    EngineError,
+    IndexFormatError,
+    InputError,
+    PolicyError,
+)
+from ncii_match.ingest import available_cores, hash_batches
+from ncii_match.values import Algorithm, Hashes, View, Views
+from ncii_match.verdicts import Circumstances, Timings
+
+CLOCKS_APART = 60.0
+"""Seconds by which a publisher's clock may be ahead of ours before its snapshot's age counts as not known."""
+
+
+@dataclass(frozen=True, slots=True)
+class MatcherStatus:
+    """How a matcher stands.
+
+    snapshot, created_at, entries : of the snapshot that answers. age : seconds since it was published. stale : older
+    than the policy allows, so that every answer is UNKNOWN. error : why the newest snapshot cannot be opened, so that
+    every answer is UNKNOWN. refused : why a newer snapshot does not answer, and the old one goes on. looked : seconds
+    since the last look for a newer one. policy : ``Policy.id``.
+    """
+
+    snapshot: int
+    created_at: datetime
+    age: float
+    entries: int
+    stale: bool
+    error: str | None
+    refused: str | None
+    looked: float
+    policy: str
+
+    @property
+    def ok(self) -> bool:
+        """Whether checks are answered, by the newest snapshot as far as is known."""
+        return not (self.stale or self.error or self.refused)
 
 
 class Matcher:
@@ -28,18 +73,24 @@ class Matcher:
         review but confirmed entries, which block.
     views : ways of looking at each picture; the eight orientations by default.
     limits : bounds on each picture.
-    workers : threads of ``check_many``; None for every core.
+    workers : threads of ``check_many``, and of ``acheck`` and ``acheck_many`` together; None for every core.
     key, filesystem, cache : see ``Snapshot.open``.
     look_every : seconds between looks at a remote bank's pointer, each of which costs a round trip. A directory is
-        looked at in each check.
+        looked at in each check. In the background, seconds between looks at either, at most 0.5.
+    follow : ``check``: the check that comes first after a publication opens the new snapshot (3 to 10 ms in a
+        directory) and answers by it. ``background``: a thread opens it while checks go on by the old one, so that none
+        waits, and a publication is taken up ``look_every`` and the time of opening later.
+    radius : how far to look, in bits; the policy's widest threshold by default. Looking further costs time, and lets
+        stored decisions be judged again (``redecide``) under wider thresholds.
 
     Raises
     ------
     BankError and its kinds when there is no usable snapshot; PolicyError when the policy does not fit the bank.
 
-    A publication is taken up by the next check in every process, without a call: a withdrawn case stops matching at
-    once. Of a remote bank it is taken up by the next look; while one check copies what is new, others answer from what
-    was there. When the bank can no longer be opened, checks answer UNKNOWN. Pictures are decoded in this process.
+    A publication is taken up in every process without a call: a withdrawn case stops matching at once. Of a remote bank
+    it is taken up by the next look; while one check copies what is new, others answer from what was there. When the
+    bank can no longer be opened, checks answer UNKNOWN. A snapshot that does not find its own entries is refused: the
+    old one goes on, until the policy's ``max_age``; ``status`` says so. Pictures are decoded in this process.
     """
 
     def __init__(
@@ -54,94 +105,132 @@ class Matcher:
         filesystem: Any = None,
         cache: str | PathLike[str] | None = None,
         look_every: float = 0.5,
+        follow: Follow = "check",
+        radius: int | None = None,
     ) -> None:
-        self._source, self._key = places.find(bank_dir, filesystem, cache), key
-        self._refreshing = threading.Lock()
-        self._pause = look_every if self._source.is_remote else 0.0
-        self._failed: BankError | None = None
-        self._followed = self._source.pointer()
-        self._snapshot = Snapshot.open_from(self._source, key=key)
-        self._looked = time.monotonic()
-        self.policy = Policy.default_for(self._snapshot.algorithm) if policy is None else policy
+        source = places.find(bank_dir, filesystem, cache)
+        pause = look_every if source.is_remote or follow == "background" else 0.0
+        self._closed, self._making = False, threading.Lock()
+        self._pool: ThreadPoolExecutor | None = None
+        self._follower = Follower(source, key=key, follow=follow, pause=pause)
+        snapshot = self._follower.snapshot
+        self._algorithm: Algorithm = snapshot.algorithm
+        try:
+            self.policy = Policy.default_for(self._algorithm) if policy is None else policy
+            self.radius = self.policy.widest if radius is None else radius
+            if self.policy.widest > snapshot.index.max_radius or self.radius > snapshot.index.max_radius:
+                raise PolicyError(
+                    f"threshold {max(self.policy.widest, self.radius)} is above the bank's search radius; "
+                    f"choose 0 to {snapshot.index.max_radius}"
+                )
+            if self.radius < self.policy.widest:
+                raise PolicyError(f"radius {self.radius} is below the policy's threshold {self.policy.widest}")
+        except PolicyError:
+            self._follower.close()
+            raise
         self.views, self.limits, self.workers = tuple(views), limits, workers
-        radius = self._snapshot.index.max_radius
-        if self.policy.threshold > radius:
-            raise PolicyError(
-                f"threshold {self.policy.threshold} is above the bank's search radius; choose 0 to {radius}"
-            )
 
     @property
     def snapshot(self) -> Snapshot:
         """The snapshot that answers now."""
-        return self._snapshot
+        self._check_open()
+        return self._follower.snapshot
 
     def refresh(self) -> Snapshot:
         """Take up what was published since. A check under way finishes on the snapshot it started with.
 
         Raises BankError and its kinds when the bank cannot be opened. Checks call it by themselves.
         """
-        if not self._refreshing.acquire(blocking=not self._source.is_remote):
-            return self._known()  # another thread looks, and copies what is new, which may take long
-        try:
-            if self._pause and time.monotonic() < self._looked + self._pause:
-                return self._known()
-            try:
-                self._follow()
-                self._failed = None
-            except BankError as error:
-                self._failed = error.with_traceback(None)
-                raise
-            finally:
-                self._looked = time.monotonic()
-            return self._snapshot
-        finally:
-            self._refreshing.release()
+        self._check_open()
+        background = self._follower.follow == "background"
+        return self._follower.look(now=True) if background else self._follower.current()
 
-    def _known(self) -> Snapshot:
-        """What the last look has found."""
-        if self._failed is not None:
-            raise type(self._failed)(*self._failed.args)
-        return self._snapshot
-
-    def _follow(self) -> None:
-        pointer = self._source.pointer()
-        if pointer != self._followed:
-            opened = Snapshot.open_from(self._source, not_before=self._snapshot.number, key=self._key)
-            self._snapshot, self._followed = opened, pointer
+    def status(self) -> MatcherStatus:
+        """How things stand, without a look at the bank: for health checks and figures."""
+        self._check_open()
+        follower = self._follower
+        snapshot, failed, refused = follower.snapshot, follower.failed, follower.refused
+        age = follower.age(snapshot)
+        return MatcherStatus(
+            snapshot.number,
+            snapshot.created_at,
+            age,
+            len(snapshot),
+            self._outdated(age) is not None,
+            None if failed is None else str(failed),
+            None if refused is None else str(refused),
+            time.monotonic() - follower.looked,
+            self.policy.id,
+        )
 
     def lookup(self, hashes: Hashes) -> Decisions:
         """Judge hashes made elsewhere, one decision for each picture they belong to.
 
-        UNKNOWN for all of them when the bank has become unreadable.
+        UNKNOWN for all of them when the bank has become unreadable or too old, or the search fails; the reasons say
+        why. Raises InputError for hashes of another algorithm than the bank's, or pictures without a row.
         """
-        try:
-            snapshot = self.refresh()
-        except BankError:
-            return undecided(hashes, self.policy)
-        matches = snapshot.index.search(hashes, self.policy.threshold)
-        try:
-            entries = snapshot.entries_of(matches)
-        except (BankError, InputError):  # files damaged since they were opened: they find what they do not have
-            return undecided(hashes, self.policy)
-        return decide(hashes, matches, entries, self.policy, snapshot.on_allow_list(hashes))
+        return self._lookup(hashes, None, time.perf_counter())
 
     def check(self, image: Source) -> Decision:
-        """Judge one picture: bytes, path, file object, Pillow image or array."""
-        return next(self.check_many([image], workers=1))
+        """Judge one picture: bytes, path, file object, Pillow image or array.
+
+        The policy's ``deadline`` is looked at when the answer is there: a check is not interrupted.
+        """
+        return self._check(image, time.perf_counter())
 
     def check_many(self, images: Iterable[Source], *, workers: int | None = None) -> Iterator[Decision]:
         """Judge pictures in order, as they are read; bounded memory."""
-        batches = hash_batches(
-            images,
-            self._snapshot.algorithm,
-            views=self.views,
-            limits=self.limits,
-            workers=self.workers if workers is None else workers,
-        )
-        for hashes in batches:
-            decisions = self.lookup(hashes)
-            for row in range(len(decisions)):
-                yield decisions[row]
+        self._check_open()
+        workers = self.workers if workers is None else workers
+        return self._check_many(images, available_cores() if workers is None else workers)
+
+    async def acheck(self, image: Source) -> Decision:
+        """As ``check``, in a thread of this matcher's own, so that the event loop goes on.
+
+        With a ``deadline`` the answer comes by then, UNKNOWN if need be, waiting for a thread included. A cancelled
+        check that has not begun never does; one that has ends by itself, and its answer is dropped.
+        """
+        self._check_open()
+        running = asyncio.get_running_loop().run_in_executor(self._executor(), self._check, image, time.perf_counter())
+        try:
+            return await asyncio.wait_for(running, self.policy.deadline)
+        except TimeoutError:
+            return self._undecided_one("deadline")
+
+    async def acheck_many(
+        self, images: Iterable[Source] | AsyncIterable[Source], *, workers: int | None = None
+    ) -> AsyncIterator[Decision]:
+        """As ``check_many``: in order, at most twice ``workers`` pictures at a time.
+
+        A plain iterable is read on the event loop; give an asynchronous one where reading takes time.
+        """
+        self._check_open()
+        workers = self._workers() if workers is None else workers
+        if workers < 1:
+            raise InputError(f"workers is {workers}; it must be at least 1, or None for every core")
+        waiting: deque[asyncio.Task[Decision]] = deque()
+        try:
+            async for image in _each(images):
+                waiting.append(asyncio.create_task(self.acheck(image)))
+                if len(waiting) >= 2 * workers:
+                    yield await waiting.popleft()
+            while waiting:
+                yield await waiting.popleft()
+        finally:
+            for task in waiting:
+                task.cancel()
+
+    def close(self) -> None:
+        """End this matcher's threads. Checks that are under way may still answer; others raise InputError.
+
+        The snapshot's maps go with the last reference to it.
+        """
+        with self._making:
+            self._closed = True
+            pool, self._pool = self._pool, None
+        self._follower.close()
+        if pool is not None:
+            pool.shutdown(wait=False)
 
     def __enter__(self) -> Self:
         return self
@@ -149,4 +238,103 @@ class Matcher:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Nothing to close yet: the snapshot's maps go with the last reference to it."""
+        self.close()
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise InputError("this Matcher was closed; make another one")
+
+    def _workers(self) -> int:
+        return available_cores() if self.workers is None else self.workers
+
+    def _executor(self) -> ThreadPoolExecutor:
+        with self._making:
+            self._check_open()
+            if self._pool is None:
+                self._pool = ThreadPoolExecutor(self._workers(), thread_name_prefix="ncii_match-check")
+            return self._pool
+
+    def _stream(self, images: Iterable[Source], workers: int) -> Iterator[Hashes]:
+        """Where hashes come from: a few pictures at a time, in order, ``source_row`` from 0 in each batch."""
+        return hash_batches(images, self._algorithm, views=self.views, limits=self.limits, workers=workers)
+
+    def _check(self, image: Source, started: float) -> Decision:
+        self._check_open()
+        begun = time.perf_counter()
+        hashes = next(self._stream([image], 1))
+        return self._lookup(hashes, time.perf_counter() - begun, started)[0]
+
+    def _check_many(self, images: Iterable[Source], workers: int) -> Iterator[Decision]:
+        begun = time.perf_counter()
+        for hashes in self._stream(images, workers):
+            took = time.perf_counter() - begun if workers == 1 else None  # else other batches are made meanwhile
+            decisions = self._lookup(hashes, took, begun if workers == 1 else time.perf_counter())
+            for row in range(len(decisions)):
+                yield decisions[row]
+            begun = time.perf_counter()
+
+    def _lookup(self, hashes: Hashes, hashing: float | None, started: float) -> Decisions:
+        """Decisions on one batch, by one snapshot from beginning to end. No failure leads to NO_MATCH.
+
+        hashing : seconds that hashing took. started : when the check began, by ``time.perf_counter``.
+        """
+        self._check_open()
+        if not self._algorithm.comparable_with(hashes.algorithm):
+            raise AlgorithmMismatchError(f"the bank holds {self._algorithm}, the hashes are {hashes.algorithm}")
+        check_rows(hashes)
+        policy, follower, share = self.policy, self._follower, 1e3 / max(hashes.pictures, 1)
+        hashed = None if hashing is None else hashing * share
+        under = Circumstances(hashes.algorithm, timings=Timings(hashed))
+        begun = time.perf_counter()
+        try:
+            snapshot = follower.current()
+            under = replace(under, snapshot=snapshot.number, age=follower.age(snapshot))
+            matches = snapshot.index.search(hashes, self.radius)
+            allowed = snapshot.on_allow_list(hashes)
+            entries = snapshot.entries_of(matches)  # files damaged since they were opened: ids that nobody knows
+            searched = time.perf_counter()
+            decisions = decide(hashes, matches, entries, policy, allowed)
+            ended = time.perf_counter()
+        except Exception as error:  # noqa: BLE001
+            # Whatever goes wrong, the answer is that nothing is known.
+            return replace(undecided(hashes, policy), under=replace(under, causes=(_cause(error),)))
+        age = follower.age(snapshot)
+        timings = Timings(hashed, (searched - begun) * share, (ended - searched) * share)
+        under = replace(under, age=age, timings=timings)
+        cause = self._outdated(age) or self._late((ended - started) * share / 1e3)
+        if cause:
+            return replace(undecided(hashes, policy), under=replace(under, causes=(cause,)))
+        return replace(decisions, under=under)
+
+    def _outdated(self, age: float) -> str | None:
+        """Why a snapshot of this age must not answer."""
+        if self.policy.max_age is None:
+            return None
+        return "clock" if age < -CLOCKS_APART else "stale" if age > self.policy.max_age else None
+
+    def _late(self, seconds: float) -> str | None:
+        return "deadline" if self.policy.deadline is not None and seconds > self.policy.deadline else None
+
+    def _undecided_one(self, cause: str) -> Decision:
+        none = Hashes(self._algorithm, np.zeros((1, self._algorithm.nbytes), np.uint8))
+        return undecided(none, self.policy, cause)[0]
+
+
+def _cause(error: Exception) -> str:
+    """A failure as ``Decision.reasons`` names it."""
+    if isinstance(error, AlgorithmMismatchError):
+        return "algorithm"
+    if isinstance(error, BankError):
+        return f"bank:{type(error).__name__}"
+    if isinstance(error, EngineError | IndexFormatError):
+        return f"engine:{type(error).__name__}"
+    return f"error:{type(error).__name__}"
+
+
+async def _each(images: Iterable[Source] | AsyncIterable[Source]) -> AsyncIterator[Source]:
+    if isinstance(images, AsyncIterable):
+        async for image in images:
+            yield image
+    else:
+        for image in images:
+            yield image

@@ -1,5 +1,7 @@
 """What can happen, named: to an input, to a hold, as a result. The lowest words of the house: imports nothing."""
 
+from collections.abc import Iterable
+from dataclasses import dataclass
 from enum import IntEnum
 
 
@@ -68,3 +70,25 @@ class State(IntEnum):
     CONFIRMED = 1
     DISPUTED = 2
     WITHDRAWN = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """Why an entry is in the bank: a case (by its reference) of a source, in a state.
+
+    region : code of where the case applies; None when it was given without one.
+    """
+
+    case: str
+    source: str
+    state: State
+    region: str | None = None
+
+
+STRENGTH = (State.CONFIRMED, State.SEED, State.DISPUTED, State.WITHDRAWN)
+"""States, strongest first."""
+
+
+def strongest(states: Iterable[State]) -> State:
+    """The state that speaks for an entry: one confirmed hold is enough, a dispute counts only alone."""
+    return min(states, key=STRENGTH.index)

@@ -1,5 +1,8 @@
 """The Arrow form of the values. Column order, types and metadata here are a promise to whoever stores them."""
 
+from collections.abc import Iterable, Mapping
+from typing import Any
+
 import numpy as np
 import pyarrow as pa
 
@@ -41,6 +44,55 @@ def holds_schema(algorithm: Algorithm) -> pa.Schema:
             pa.field("profile", pa.string()),
         ]
     )
+
+
+DECISIONS_KEY = b"ncii_match.decisions"
+"""Metadata key of stored decisions; the value is the number of their format."""
+
+
+def decisions_schema() -> pa.Schema:
+    """Stored decisions, a row for each picture: what ``Decision.to_dict`` says, under the same names.
+
+    Outcomes, actions, states and views by name; distances and radius in bits; ``snapshot_age`` in seconds; ``timings``
+    in milliseconds; ``matches`` are all within the radius, so that ``redecide`` can judge a row again.
+    """
+    names = pa.list_(pa.string())
+    hold = pa.struct([pa.field(name, pa.string()) for name in ("case", "source", "state", "region")])
+    match = pa.struct(
+        [
+            pa.field("entry_id", pa.int64()),
+            pa.field("distance", pa.uint16()),
+            pa.field("view", pa.string()),
+            pa.field("state", pa.string()),
+            pa.field("counts", pa.bool_()),
+            pa.field("holds", pa.list_(hold)),
+        ]
+    )
+    return pa.schema(
+        [
+            *(pa.field(name, pa.string(), False) for name in ("outcome", "action", "status", "reason")),
+            pa.field("reasons", names, False),
+            pa.field("quality", pa.uint8()),
+            pa.field("entry_ids", pa.list_(pa.int64()), False),
+            pa.field("cases", names, False),
+            pa.field("distance", pa.uint16()),
+            pa.field("view", pa.string()),
+            pa.field("allowed", pa.bool_(), False),
+            pa.field("matches", pa.list_(match), False),
+            pa.field("radius", pa.uint16(), False),
+            pa.field("algorithm", pa.string(), False),
+            pa.field("snapshot", pa.int64()),
+            pa.field("snapshot_age", pa.float64()),
+            pa.field("policy", pa.string(), False),
+            pa.field("timings", pa.struct([pa.field(name, pa.float64()) for name in ("hash", "search", "decide")])),
+        ],
+        {DECISIONS_KEY: b"1"},
+    )
+
+
+def decisions_to_arrow(rows: Iterable[Mapping[str, Any]]) -> pa.RecordBatch:
+    """Decisions as ``Decision.to_dict`` gives them, as one record batch."""
+    return pa.RecordBatch.from_pylist(list(rows), schema=decisions_schema())
 
 
 def algorithm_of(field: pa.Field) -> Algorithm | None:

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ncii_match.errors import AlgorithmMismatchError, InputError
-from ncii_match.outcomes import Status
+from ncii_match.outcomes import Hold, State, Status
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -357,11 +357,13 @@ class Entries:
     """What is known about some entries, looked up by id: the bank's word on a set of matches.
 
     entry_ids : int64 [e], rising. states : uint8 [e], ``State``. cases : one tuple of case references for each.
+    holds : one tuple of ``Hold`` for each, never empty; without it each case is a hold in the entry's state.
     """
 
     entry_ids: NDArray[np.int64]
     states: NDArray[np.uint8]
     cases: tuple[tuple[str, ...], ...]
+    holds: tuple[tuple[Hold, ...], ...] = None  # type: ignore[assignment]
 
     def __post_init__(self) -> None:
         ids = _frozen(self.entry_ids, _I64, (None,), "entry_ids")
@@ -369,6 +371,12 @@ class Entries:
         object.__setattr__(self, "states", _frozen(self.states, _U8, (len(ids),), "states"))
         if len(self.cases) != len(ids) or np.any(np.diff(ids) <= 0):
             raise InputError("entries need rising ids and one tuple of cases each")
+        if self.holds is None:
+            each = zip(self.cases, self.states.tolist(), strict=True)
+            made = tuple(tuple(Hold(case, "", State(state)) for case in cases or ("",)) for cases, state in each)
+            object.__setattr__(self, "holds", made)
+        if len(self.holds) != len(ids) or not all(self.holds):
+            raise InputError("entries need one tuple of holds each, none of them empty")
 
     def __len__(self) -> int:
         return len(self.entry_ids)

@@ -303,7 +303,7 @@ def test_a_matcher_does_not_look_at_each_check(bank, monkeypatch):
     handler, system = watched(bank)
     matcher, now = nm.Matcher("", filesystem=system), [1000.0]
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
-    matcher._looked = now[0]
+    matcher._follower.looked = now[0]
     handler.opened.clear()
     for _ in range(5):
         assert matcher.lookup(some(1))[0].outcome.name == "MATCH"
@@ -506,7 +506,7 @@ def test_a_server_that_is_gone_is_an_error_of_the_bank(bank, tmp_path):
     matcher = nm.Matcher(bucket.address, look_every=600)
     assert matcher.lookup(some(1))[0].outcome.name == "MATCH"
     own.stop()
-    matcher._looked -= 600
+    matcher._follower.looked -= 600
     assert matcher.lookup(some(1))[0].outcome.name == "UNKNOWN"
     with pytest.raises(BankError, match=r"s3://gone/banks/one cannot be reached") as caught:
         matcher.refresh()

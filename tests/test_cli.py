@@ -171,6 +171,26 @@ def test_scan(bank, tmp_path):
     assert run("scan", uploads / "b.png", "--bank", bank)
     assert run("scan", uploads / "a.jpg", "--bank", bank, "--views", "upright")
     assert run("scan", uploads / "a.jpg", "--bank", bank, "--threshold", "0", "--workers", "1")
+    policy = tmp_path / "policy.toml"
+    policy.write_text("threshold = 0\n[actions]\nseed = 'block'\n")
+    assert run("scan", uploads / "a.jpg", "--bank", bank, "--policy", policy)
+    (row,) = lines(
+        run(
+            "scan",
+            uploads / "a.jpg",
+            "--bank",
+            bank,
+            "--policy",
+            policy,
+            "--threshold",
+            "20",
+            "--json",
+            code=Exit.MATCHED,
+        )
+    )
+    assert (row["action"], row["reasons"]) == ("BLOCK", ["match:seed"])
+    policy.write_text("treshold = 0")
+    assert "treshold is not a setting" in program("scan", uploads, "--bank", bank, "--policy", policy).stderr
     run("bank", "withdraw", bank, "--case", "R-17", "--reason", "asked")
     assert run("scan", uploads / "a.jpg", "--bank", bank)
 

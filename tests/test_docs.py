@@ -14,7 +14,7 @@ from conftest import ROOT
 from ncii_match.values import PDQ, PDQ_MIN_QUALITY, PDQ_THRESHOLD
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
-RUN = [ROOT / "README.md", ROOT / "docs" / "quickstart.md"]
+RUN = [ROOT / "README.md", ROOT / "docs" / "quickstart.md", ROOT / "docs" / "upload-pipelines.md"]
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 ELSEWHERE = ("git clone", "pip install", "python -m venv")
 

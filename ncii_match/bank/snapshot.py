@@ -4,7 +4,6 @@ A reader needs ``CURRENT``, ``snapshots`` and ``bases`` only, and writes nothing
 """
 
 import os
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
@@ -29,7 +28,7 @@ from ncii_match.errors import (
 )
 from ncii_match.index import RadiusIndex, build_index, open_index, saved
 from ncii_match.index.live import LiveIndex
-from ncii_match.outcomes import State
+from ncii_match.outcomes import Hold, State, strongest
 from ncii_match.values import PDQ, PDQ_THRESHOLD, Algorithm, Entries, Hashes, Matches
 
 
@@ -231,17 +230,66 @@ class Snapshot:
         return allowed
 
     def entries_of(self, matches: Matches) -> Entries:
-        """States and cases of every entry in a set of matches."""
+        """States, cases and holds (with source and region) of every entry in a set of matches."""
         ids = np.unique(matches.entry_ids)
-        held = [self.holds_of(int(one)) for one in ids]
-        states = np.array([strongest(state for _, state, _ in holds) for holds in held], np.uint8)
-        return Entries(ids, states, tuple(tuple(sorted({case.reference for case, _, _ in holds})) for holds in held))
+        holds = tuple(
+            tuple(Hold(case.reference, case.source, state, case.region) for case, state, _ in self.holds_of(int(one)))
+            for one in ids
+        )
+        states = np.array([strongest(hold.state for hold in held) for held in holds], np.uint8)
+        return Entries(ids, states, tuple(tuple(sorted({hold.case for hold in held})) for held in holds), holds)
+
+    def sample(self, count: int) -> tuple[NDArray[np.int64], Hashes, NDArray[np.int64], Hashes]:
+        """Some entries with their hashes, and some that were in the base and are no longer, with theirs.
+
+        At most ``2 * count`` of either, by id, spread over all. Ids are int64, rising within base and delta.
+        """
+        places = np.unique(np.linspace(0, len(self._base) - 1, SPREAD).astype(np.int64)) if len(self._base) else _NONE
+        left = places[~_among(self._removed, self._base.entry_ids[places])]
+        if not len(left):  # all of those were removed: look at every one
+            left = np.flatnonzero(~np.isin(self._base.entry_ids, self._removed))
+        left = left[_spread(len(left), count)]
+        new = _spread(len(self._delta), count)
+        gone = self._removed[_spread(len(self._removed), 2 * count)]
+        gone = gone[_among(self._base.entry_ids, gone) & ~_among(self._delta.entry_ids, gone)]
+        ids = np.concatenate([self._base.entry_ids[left], self._delta.entry_ids[new]])
+        found = Hashes(self.algorithm, np.concatenate([self._base.bits[left], self._delta.bits[new]]))
+        old = Hashes(self.algorithm, self._base.bits[np.searchsorted(self._base.entry_ids, gone)])
+        return ids, found, gone, old
+
+    def hash_of(self, entry_id: int) -> NDArray[np.uint8] | None:
+        """The packed hash of an entry, uint8 [nbytes]; None when it is not in the snapshot."""
+        row = _place(self._delta.entry_ids, entry_id)
+        if row is not None:
+            return np.asarray(self._delta.bits[row], np.uint8)
+        row = _place(self._base.entry_ids, entry_id)
+        gone = row is None or _place(self._removed, entry_id) is not None
+        return None if gone else np.asarray(self._base.bits[row], np.uint8)
+
+
+SPREAD = 64
+"""Rows of the base that are looked at for entries that are still there."""
+
+_NONE = np.empty(0, np.int64)
+
+
+def _spread(rows: int, count: int) -> NDArray[np.int64]:
+    """At most ``count`` of so many rows, the first and the last among them."""
+    return np.unique(np.linspace(0, rows - 1, count).astype(np.int64)) if rows else _NONE
 
 
 def _place(ids: NDArray[np.int64], wanted: int) -> int | None:
     """Where an id stands among rising ones."""
     place = int(np.searchsorted(ids, wanted))
     return place if place < len(ids) and ids[place] == wanted else None
+
+
+def _among(ids: NDArray[np.int64], wanted: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Which of the wanted are among rising ids."""
+    if not len(ids):
+        return np.zeros(len(wanted), bool)
+    found: NDArray[np.bool_] = ids[np.minimum(np.searchsorted(ids, wanted), len(ids) - 1)] == wanted
+    return found
 
 
 def _fetch(directory: Path, name: str, dtype: np.dtype[Any], shape: tuple[int, ...]) -> NDArray[Any]:
@@ -255,9 +303,3 @@ def _fetch_of_base(directory: Path, name: str, dtype: np.dtype[Any], shape: tupl
 def widest_allowed(algorithm: Algorithm) -> int:
     """Most bits that a hash on the allow list may reach: an allowed hash must not hide much more."""
     return PDQ_THRESHOLD * algorithm.bits // PDQ.bits
-
-
-def strongest(states: Iterable[State]) -> State:
-    """The state that speaks for an entry: one confirmed hold is enough, a dispute counts only alone."""
-    order = {State.CONFIRMED: 2, State.SEED: 1, State.DISPUTED: 0, State.WITHDRAWN: -1}
-    return max(states, key=lambda state: order[state])

@@ -13,7 +13,15 @@ def scan_command(
     places: Annotated[list[Path], typer.Argument(metavar="FOLDER|PICTURE...", help="What to check.")],
     bank: Annotated[str, typer.Option("--bank", help="The bank's directory, or an address like s3://bucket/bank.")],
     threshold: Annotated[
-        int | None, typer.Option(min=0, help="Largest distance in bits that counts as a match. Default: the policy's.")
+        int | None,
+        typer.Option(
+            min=0,
+            help="Largest distance in bits that counts as a match, in place of the policy's.",
+        ),
+    ] = None,
+    policy_file: Annotated[
+        Path | None,
+        typer.Option("--policy", metavar="FILE.toml", help="What counts as a match and what follows, as TOML."),
     ] = None,
     views: Annotated[ViewsName, typer.Option(help="Ways of looking at each picture.")] = ViewsName.DIHEDRAL,
     show_all: Annotated[bool, typer.Option("--all", help="Also list pictures that do not match.")] = False,
@@ -27,11 +35,15 @@ def scan_command(
 
     Example: ncii-match scan uploads/ --bank /srv/bank
     """
-    from ncii_match.decisions import Policy
+    from dataclasses import replace
+
     from ncii_match.matcher import Matcher
     from ncii_match.outcomes import Outcome
+    from ncii_match.policy import Policy
 
-    policy = None if threshold is None else Policy(threshold=threshold)
+    policy = None if policy_file is None else Policy.from_toml(policy_file)
+    if threshold is not None:
+        policy = replace(policy or Policy(), threshold=threshold)
     files = files_in(places)
     seen: Counter[Outcome] = Counter()
     near = 0

@@ -1,0 +1,152 @@
+"""Keeping up with what a bank publishes: in each check, or in a thread of its own while checks go on."""
+
+import contextlib
+import os
+import threading
+import time
+import weakref
+from collections.abc import Callable, Hashable
+from typing import Literal
+
+from ncii_match.bank import canaries
+from ncii_match.bank.canaries import CanaryError
+from ncii_match.bank.places import Source
+from ncii_match.bank.snapshot import Snapshot
+from ncii_match.errors import AlgorithmMismatchError, BankError, InputError
+
+SLOWEST_LOOK = 0.5
+"""Seconds between looks in the background, at most: what was withdrawn must stop matching within one."""
+
+Follow = Literal["check", "background"]
+
+
+class OtherAlgorithmError(BankError, AlgorithmMismatchError):
+    """The bank was made anew, with hashes of another algorithm than the reader makes."""
+
+
+class ForwardClock:
+    """Seconds since 1970 that never go back: when the machine's clock is set back, they go on by the steady one."""
+
+    def __init__(self) -> None:
+        self._last = time.time(), time.monotonic()  # one value, so that threads never see half of it
+
+    def __call__(self) -> float:
+        """The later of what the clock says now and what it said once and the time since then."""
+        wall, steady = time.time(), time.monotonic()
+        then, since = self._last
+        expected = then + (steady - since)
+        if wall >= expected:
+            self._last = wall, steady
+            return wall
+        return expected
+
+
+class Follower:
+    """The snapshot that answers, and whether it may be trusted to be the newest.
+
+    follow : ``check``: the caller's ``current`` looks, and opens what is new. ``background``: one thread does, every
+    ``pause`` seconds, and ``current`` never waits. pause : seconds between looks; 0 for a look in each call.
+    """
+
+    def __init__(self, source: Source, *, key: bytes | None, follow: Follow, pause: float) -> None:
+        if follow not in ("check", "background"):
+            raise InputError(f"follow is {follow!r}; choose 'check' or 'background'")
+        if follow == "background" and not 0 < pause <= SLOWEST_LOOK:
+            raise InputError(f"look_every is {pause}; in the background it must be above 0 and at most {SLOWEST_LOOK}")
+        self.source, self.follow, self.pause = source, follow, pause
+        self.clock: Callable[[], float] = ForwardClock()
+        self.failed: BankError | None = None
+        self.refused: CanaryError | None = None
+        self._key, self._looking = key, threading.Lock()
+        self._followed = source.pointer()
+        self._refused_pointer: Hashable = None
+        self.snapshot = Snapshot.open_from(source, key=key)
+        canaries.check(self.snapshot)
+        self.looked = time.monotonic()
+        self._stop, self._process = threading.Event(), os.getpid()
+        if follow == "background":
+            self._start()
+
+    def current(self) -> Snapshot:
+        """The snapshot to judge by. Raises BankError and its kinds when the newest one cannot be opened."""
+        if self.follow == "check":
+            return self.look(wait=not self.source.is_remote)
+        if self._process != os.getpid():  # a process forked from the one with the thread, which has none
+            self._process, self._looking, self._stop = os.getpid(), threading.Lock(), threading.Event()
+            self._start()
+        return self._known()
+
+    def look(self, *, wait: bool = True, now: bool = False) -> Snapshot:
+        """Take up what was published since, unless it was looked at less than the pause ago or another thread looks.
+
+        wait : for another thread that looks. now : whatever the pause. Raises as ``current``.
+        """
+        if not self._looking.acquire(blocking=wait):
+            return self._known()  # another thread looks, and copies what is new, which may take long
+        try:
+            if self.pause and not now and time.monotonic() < self.looked + self.pause:
+                return self._known()
+            try:
+                self._take_up()
+                self.failed = None
+            except BankError as error:
+                self.failed = error.with_traceback(None)
+                raise
+            finally:
+                self.looked = time.monotonic()
+            return self.snapshot
+        finally:
+            self._looking.release()
+
+    def age(self, snapshot: Snapshot) -> float:
+        """Seconds since a snapshot was published; negative when the clock is behind the publisher's."""
+        return self.clock() - snapshot.created_at.timestamp()
+
+    def close(self) -> None:
+        """End the thread."""
+        self._stop.set()
+
+    def _known(self) -> Snapshot:
+        """What the last look has found."""
+        failed = self.failed
+        if failed is not None:
+            raise type(failed)(*failed.args)
+        return self.snapshot
+
+    def _take_up(self) -> None:
+        pointer = self.source.pointer()
+        if pointer in (self._followed, self._refused_pointer):
+            return
+        before = self.snapshot
+        opened = Snapshot.open_from(self.source, not_before=before.number, key=self._key)
+        if opened.algorithm != before.algorithm:
+            raise OtherAlgorithmError(
+                f"the bank now holds {opened.algorithm}, and was opened with {before.algorithm}; make another Matcher"
+            )
+        try:
+            canaries.check(opened)
+        except CanaryError as error:  # the old one goes on, for as long as the policy lets it grow old
+            self.refused, self._refused_pointer = error.with_traceback(None), pointer
+            return
+        self.snapshot, self._followed = opened, pointer
+        self.refused = self._refused_pointer = None
+
+    def _start(self) -> None:
+        arguments = (weakref.ref(self), self._stop, self.pause)
+        threading.Thread(target=_watch, args=arguments, name="ncii_match-follow", daemon=True).start()
+        weakref.finalize(self, self._stop.set)
+
+
+def _watch(follower: weakref.ref[Follower], stop: threading.Event, pause: float) -> None:
+    """Look every so often, until there is nobody left to look for."""
+    while not stop.wait(pause):
+        one = follower()
+        if one is None:
+            return
+        try:
+            with contextlib.suppress(BankError):  # it is kept, and each check says it
+                one.look(now=True)
+        except Exception as error:  # noqa: BLE001
+            # The thread must go on, and checks must not take its silence for health.
+            one.failed = BankError(f"following the bank failed ({type(error).__name__}: {error})")
+        del one

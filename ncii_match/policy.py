@@ -1,0 +1,223 @@
+"""What a platform does with a match, written down once: in code or in a TOML file, with a name that follows from it."""
+
+import hashlib
+import json
+import math
+import tomllib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from os import PathLike
+from pathlib import Path
+from typing import Any, Self
+
+from ncii_match.errors import PolicyError
+from ncii_match.outcomes import Action, State
+from ncii_match.values import PDQ, PDQ_MIN_QUALITY, PDQ_THRESHOLD, Algorithm
+
+_STATES = ("seed", "confirmed", "disputed")
+_ACTIONS = (*_STATES, "low_quality", "unreadable", "unknown")
+_KEYS = ("threshold", "min_quality", "thresholds", "actions", "regions", "max_age", "deadline")
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """What a platform does with a match. The default reports every match for review and blocks nothing unreviewed.
+
+    threshold : largest distance, in bits and inclusive, that counts as a match; never above the radius searched.
+    min_quality : pictures below this PDQ quality (0..100) are LOW_QUALITY whatever they are near to.
+    on_seed, on_confirmed, on_disputed : action for a match with an entry in that state; of several the strongest.
+    on_low_quality : action for a picture with too little detail; at least REVIEW when an entry is within the threshold.
+    on_unreadable, on_unknown : action for a picture that could not be read, and when the bank could not be looked at.
+    threshold_seed, threshold_confirmed, threshold_disputed : the threshold for holds in that state, in place of
+        ``threshold``. An entry matches when one of its holds does; the strongest state among those speaks for it.
+    regions : codes of regions; holds whose case has another region do not count. Cases without a region always do.
+        None: all count.
+    max_age : seconds since the snapshot was published, beyond which every answer is UNKNOWN; None for no bound.
+    deadline : seconds that one check may take; an answer that comes later is UNKNOWN; None for no bound.
+
+    Raises PolicyError for values of the wrong kind or out of range.
+    """
+
+    threshold: int = PDQ_THRESHOLD
+    min_quality: int = PDQ_MIN_QUALITY
+    on_seed: Action = Action.REVIEW
+    on_confirmed: Action = Action.BLOCK
+    on_disputed: Action = Action.REVIEW
+    on_low_quality: Action = Action.ALLOW
+    on_unreadable: Action = Action.REVIEW
+    on_unknown: Action = Action.REVIEW
+    threshold_seed: int | None = None
+    threshold_confirmed: int | None = None
+    threshold_disputed: int | None = None
+    regions: frozenset[str] | None = None
+    max_age: float | None = None
+    deadline: float | None = None
+
+    def __post_init__(self) -> None:
+        _whole("threshold", self.threshold)
+        for state in _STATES:
+            if getattr(self, f"threshold_{state}") is not None:
+                _whole(f"threshold_{state}", getattr(self, f"threshold_{state}"))
+        if _whole("min_quality", self.min_quality) > 100:
+            raise PolicyError(f"min_quality is {self.min_quality}; it must be from 0 to 100")
+        for name in _ACTIONS:
+            value = getattr(self, f"on_{name}")
+            if not isinstance(value, Action):
+                raise PolicyError(f"on_{name} is {value!r}; choose from Action.{', Action.'.join(Action.__members__)}")
+        object.__setattr__(self, "regions", _regions(self.regions))
+        for name in ("max_age", "deadline"):
+            object.__setattr__(self, name, _seconds(name, getattr(self, name)))
+
+    @classmethod
+    def default_for(cls, algorithm: Algorithm) -> Self:
+        """The default policy, which exists for PDQ only: other hashes have no threshold that is anybody's standard."""
+        if not algorithm.comparable_with(PDQ):
+            raise PolicyError(
+                f"there is no default threshold for {algorithm}; give one: policy=Policy(threshold=N), --threshold N"
+            )
+        return cls()
+
+    @classmethod
+    def from_toml(cls, path_or_text: str | PathLike[str]) -> Self:
+        """A policy from a TOML file, or from TOML itself.
+
+        path_or_text : a path; a str with a line break or an equals sign in it is TOML itself. What is not in it has
+            its default. docs/upload-pipelines.md shows every key.
+
+        Raises PolicyError for a file that cannot be read, for anything that is not TOML, and for a key or a value that
+        is not known, naming it and what is allowed.
+        """
+        if isinstance(path_or_text, str) and any(mark in path_or_text for mark in "\n="):
+            where, text = "the policy", path_or_text
+        else:
+            where = str(Path(path_or_text))
+            try:
+                text = Path(path_or_text).read_text(encoding="utf-8")
+            except (OSError, UnicodeDecodeError) as error:
+                raise PolicyError(f"{where} cannot be read as a policy: {error}") from None
+        try:
+            content = tomllib.loads(text)
+        except tomllib.TOMLDecodeError as error:
+            raise PolicyError(f"{where} is not TOML: {error}") from None
+        return cls.from_dict(content)
+
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any]) -> Self:
+        """The inverse of ``to_dict``, as strict as ``from_toml``."""
+        _known(content, _KEYS, "")
+        settings = {name: content[name] for name in _KEYS if name in content and name not in ("thresholds", "actions")}
+        thresholds = _table(content, "thresholds", _STATES)
+        settings |= {f"threshold_{state}": value for state, value in thresholds.items()}
+        for name, value in _table(content, "actions", _ACTIONS).items():
+            allowed = [one.lower() for one in Action.__members__]
+            if value not in allowed:
+                raise PolicyError(f"actions.{name} is {value!r}; choose from {', '.join(allowed)}")
+            settings[f"on_{name}"] = Action[value.upper()]
+        return cls(**settings)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, in the shape of the TOML file; what is None is left out."""
+        content: dict[str, Any] = {"threshold": self.threshold, "min_quality": self.min_quality}
+        if self.regions is not None:
+            content["regions"] = sorted(self.regions)
+        content |= {name: getattr(self, name) for name in ("max_age", "deadline") if getattr(self, name) is not None}
+        own = {state: getattr(self, f"threshold_{state}") for state in _STATES}
+        if given := {state: value for state, value in own.items() if value is not None}:
+            content["thresholds"] = given
+        content["actions"] = {name: getattr(self, f"on_{name}").name.lower() for name in _ACTIONS}
+        return content
+
+    def to_toml(self) -> str:
+        """The policy as TOML; ``from_toml`` reads it."""
+        content = self.to_dict()
+        plain = [f"{name} = {_toml(value)}" for name, value in content.items() if not isinstance(value, dict)]
+        for name, table in content.items():
+            if isinstance(table, dict):
+                plain += ["", f"[{name}]", *(f"{key} = {_toml(value)}" for key, value in table.items())]
+        return "\n".join(plain) + "\n"
+
+    @property
+    def id(self) -> str:
+        """Twelve hexadecimal digits that follow from the content alone: the same for equal policies, everywhere."""
+        return _id(self)
+
+    @property
+    def widest(self) -> int:
+        """The largest of the thresholds, in bits: what must at least be searched."""
+        return max(self.threshold_for(state) for state in State)
+
+    def threshold_for(self, state: State) -> int:
+        """Largest distance, in bits and inclusive, at which a hold in this state counts."""
+        own = {
+            State.SEED: self.threshold_seed,
+            State.CONFIRMED: self.threshold_confirmed,
+            State.DISPUTED: self.threshold_disputed,
+        }.get(state)
+        return self.threshold if own is None else own
+
+    def action_for(self, state: State) -> Action:
+        """The action for a match with an entry in this state."""
+        return {
+            State.SEED: self.on_seed,
+            State.CONFIRMED: self.on_confirmed,
+            State.DISPUTED: self.on_disputed,
+            State.WITHDRAWN: Action.ALLOW,
+        }[state]
+
+    def counts_in(self, region: str | None) -> bool:
+        """Whether a case with this region counts."""
+        return self.regions is None or region is None or region in self.regions
+
+
+@lru_cache(maxsize=64)
+def _id(policy: Policy) -> str:
+    return hashlib.sha256(json.dumps(policy.to_dict(), sort_keys=True).encode()).hexdigest()[:12]
+
+
+def _whole(name: str, value: object) -> int:
+    if type(value) is not int:
+        raise PolicyError(f"{name} is {value!r}; it must be a whole number")
+    if value < 0:
+        raise PolicyError(f"{name} is {value}; it must be 0 or more")
+    return value
+
+
+def _seconds(name: str, value: Any) -> float | None:
+    if value is None:
+        return None
+    if type(value) not in (int, float) or not math.isfinite(value) or value <= 0:
+        raise PolicyError(f"{name} is {value!r}; it must be a number of seconds above 0")
+    return float(value)
+
+
+def _regions(value: Any) -> frozenset[str] | None:
+    if value is None:
+        return None
+    wrong = isinstance(value, str | Mapping) or not isinstance(value, Iterable)
+    chosen = () if wrong else tuple(value)
+    if wrong or not all(isinstance(one, str) and one for one in chosen):
+        raise PolicyError(f"regions is {value!r}; it must be a list of region codes, such as ['IN', 'GB']")
+    return frozenset(chosen)
+
+
+def _known(given: Mapping[str, Any], allowed: tuple[str, ...], table: str) -> None:
+    for name in given:
+        if name not in allowed:
+            raise PolicyError(f"{table}{name} is not a setting of a policy; choose from {', '.join(allowed)}")
+
+
+def _table(content: Mapping[str, Any], name: str, allowed: tuple[str, ...]) -> Mapping[str, Any]:
+    given = content.get(name, {})
+    if not isinstance(given, Mapping):
+        raise PolicyError(f"{name} is {given!r}; it must be a table with keys from {', '.join(allowed)}")
+    _known(given, allowed, f"{name}.")
+    return given
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, list):
+        return f"[{', '.join(_toml(one) for one in value)}]"
+    if isinstance(value, str):
+        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+    return repr(value)

@@ -1,0 +1,281 @@
+"""What a judgement is: of one picture, of a batch, and what was known when it was made."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ncii_match.outcomes import STRENGTH, Action, Hold, Outcome, State, Status
+from ncii_match.policy import Policy
+from ncii_match.values import PDQ, UNKNOWN_QUALITY, Algorithm, Entries, Matches, View
+
+_SENTENCES = {
+    "stale": "The bank's snapshot is older than the policy allows, so nothing is known.",
+    "clock": "The clock is behind the bank's snapshot, so its age and whether there is a match are not known.",
+    "deadline": "The check took longer than the policy allows, so nothing is known.",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Timings:
+    """Milliseconds that a picture took: decoding and hashing, searching, deciding. None where not measured."""
+
+    hash: float | None = None
+    search: float | None = None
+    decide: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Circumstances:
+    """What a judgement was made under, for the record.
+
+    algorithm : of the hashes. snapshot : its number; None when there was none. age : of the snapshot, in seconds.
+    causes : why nothing is known, for UNKNOWN only.
+    """
+
+    algorithm: Algorithm = PDQ
+    snapshot: int | None = None
+    age: float | None = None
+    timings: Timings = Timings()
+    causes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """One entry within the radius searched of one picture.
+
+    distance : bits. view : the way of looking that came closest. state : the strongest of the holds that count, of all
+    holds where none does. counts : whether it is a match under the policy. holds : every hold on the entry, counted or
+    not.
+    """
+
+    entry_id: int
+    distance: int
+    view: View
+    state: State
+    counts: bool
+    holds: tuple[Hold, ...]
+
+    @property
+    def cases(self) -> tuple[str, ...]:
+        """References of the cases that hold the entry."""
+        return tuple(sorted({hold.case for hold in self.holds if hold.case}))
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """Who gave those cases."""
+        return tuple(sorted({hold.source for hold in self.holds if hold.source}))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return {
+            "entry_id": self.entry_id,
+            "distance": self.distance,
+            "view": self.view.name,
+            "state": self.state.name,
+            "counts": self.counts,
+            "holds": [
+                {"case": one.case, "source": one.source, "state": one.state.name, "region": one.region}
+                for one in self.holds
+            ],
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """One picture judged.
+
+    ``entry_ids`` are those that count under the policy, best first, ``cases`` theirs; ``distance`` and ``view`` belong
+    to the best and are None without one. ``allowed``: the picture is on the bank's allow list, so whatever it is near
+    to is no match.
+
+    reasons : short names, for machines: ``match:seed``, ``match:confirmed``, ``match:disputed``; ``no_match`` (with
+        ``other_region`` when only the policy's regions make it none), ``allow_list``; ``low_quality`` (with
+        ``near:seed`` … when an entry is near); ``unreadable:TRUNCATED`` … (names of ``Status``); for UNKNOWN ``stale``,
+        ``clock``, ``deadline``, ``algorithm``, ``bank:BankCorruptError`` …, ``engine:EngineError`` …,
+        ``error:MemoryError`` ….
+    matches : every entry within ``radius`` (bits, inclusive), counted or not.
+    algorithm : of the hashes, with its profile. snapshot : number; None when none was looked at. snapshot_age : seconds
+        since it was published. policy : ``Policy.id``. timings : milliseconds by stage; in a batch a picture's share.
+    """
+
+    outcome: Outcome
+    action: Action
+    status: Status
+    quality: int | None
+    entry_ids: tuple[int, ...]
+    cases: tuple[str, ...]
+    distance: int | None
+    view: View | None
+    allowed: bool = False
+    reasons: tuple[str, ...] = ()
+    matches: tuple[Match, ...] = ()
+    radius: int = 0
+    algorithm: Algorithm = PDQ
+    snapshot: int | None = None
+    snapshot_age: float | None = None
+    policy: str = ""
+    timings: Timings = Timings()
+
+    @property
+    def best(self) -> Match | None:
+        """The nearest match that counts."""
+        return next((one for one in self.matches if one.counts), None)
+
+    def explain(self) -> str:
+        """One sentence for a person."""
+        match self.outcome:
+            case Outcome.MATCH:
+                view, action = View(self.view or 0).label, self.action.name.lower()
+                return f"Matches entry {self.entry_ids[0]} at distance {self.distance} ({view}): {action}."
+            case Outcome.NO_MATCH if self.allowed:
+                return "It is on the bank's allow list."
+            case Outcome.NO_MATCH:
+                return "No entry of the bank is within the threshold."
+            case Outcome.LOW_QUALITY:
+                near = f", even that of {self.distance} from entry {self.entry_ids[0]}" if self.entry_ids else ""
+                return f"Quality {self.quality} is too low for a distance to mean anything{near}."
+            case Outcome.UNREADABLE:
+                return self.status.reason
+            case _:
+                why = f" ({', '.join(self.reasons)})" if self.reasons else ""
+                sentences = [_SENTENCES[one] for one in self.reasons if one in _SENTENCES]
+                return (sentences or [f"The bank could not be looked at, so nothing is known{why}."])[0]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON; ``schemas.decisions_schema`` has the same names. ``redecide`` reads it."""
+        return {
+            "outcome": self.outcome.name,
+            "action": self.action.name,
+            "status": self.status.name,
+            "reason": self.explain(),
+            "reasons": list(self.reasons),
+            "quality": self.quality,
+            "entry_ids": list(self.entry_ids),
+            "cases": list(self.cases),
+            "distance": self.distance,
+            "view": None if self.view is None else self.view.name,
+            "allowed": self.allowed,
+            "matches": [one.to_dict() for one in self.matches],
+            "radius": self.radius,
+            "algorithm": str(self.algorithm),
+            "snapshot": self.snapshot,
+            "snapshot_age": self.snapshot_age,
+            "policy": self.policy,
+            "timings": {
+                "hash": self.timings.hash,
+                "search": self.timings.search,
+                "decide": self.timings.decide,
+            },
+        }
+
+
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class Decisions:
+    """A batch of pictures judged, one row each; ``[i]`` gives a ``Decision``.
+
+    outcome : uint8 [n], ``Outcome``. action : uint8 [n], ``Action``. status : uint8 [n], ``Status``.
+    quality : uint8 [n], 255 where not known. counts : int64 [n], entries that count under the policy.
+    matches, entries : what was judged. allowed : bool [n], on the allow list.
+    counted : bool [m], the rows of ``matches`` that count. states : uint8 [m], ``State`` that speaks for each.
+    policy, under : what it was judged by, and the circumstances.
+    """
+
+    outcome: NDArray[np.uint8]
+    action: NDArray[np.uint8]
+    status: NDArray[np.uint8]
+    quality: NDArray[np.uint8]
+    counts: NDArray[np.int64]
+    matches: Matches
+    entries: Entries
+    allowed: NDArray[np.bool_]
+    counted: NDArray[np.bool_]
+    states: NDArray[np.uint8]
+    policy: Policy
+    under: Circumstances = Circumstances()
+
+    def __len__(self) -> int:
+        return len(self.outcome)
+
+    def __getitem__(self, i: int) -> Decision:
+        if not -len(self) <= i < len(self):
+            raise IndexError(f"row {i} of {len(self)}")
+        i %= len(self)
+        outcome, status, quality = Outcome(int(self.outcome[i])), Status(int(self.status[i])), int(self.quality[i])
+        rows = range(int(self.matches.offsets[i]), int(self.matches.offsets[i + 1]))
+        matches = tuple(self._match(row) for row in rows)
+        counting = [one for one in matches if one.counts]
+        best = counting[0] if counting else None
+        return Decision(
+            outcome,
+            Action(int(self.action[i])),
+            status,
+            None if quality == UNKNOWN_QUALITY else quality,
+            tuple(one.entry_id for one in counting),
+            tuple(sorted({case for one in counting for case in self._cases(one)})),
+            None if best is None else best.distance,
+            None if best is None else best.view,
+            bool(self.allowed[i]),
+            self._reasons(outcome, status, matches, allowed=bool(self.allowed[i])),
+            matches,
+            self.matches.radius,
+            self.under.algorithm,
+            self.under.snapshot,
+            self.under.age,
+            self.policy.id,
+            self.under.timings,
+        )
+
+    def _match(self, row: int) -> Match:
+        entry = int(self.matches.entry_ids[row])
+        return Match(
+            entry,
+            int(self.matches.distances[row]),
+            View(int(self.matches.views[row])),
+            State(int(self.states[row])),
+            bool(self.counted[row]),
+            self.entries.holds[self.entries.row_of(entry)],
+        )
+
+    def _cases(self, match: Match) -> Iterator[str]:
+        """Of the holds that make it a match."""
+        for hold in match.holds:
+            if hold.case and _counts(hold, match.distance, self.policy):
+                yield hold.case
+
+    def _reasons(
+        self, outcome: Outcome, status: Status, matches: tuple[Match, ...], *, allowed: bool
+    ) -> tuple[str, ...]:
+        found = [one.name.lower() for one in STRENGTH if any(match.counts and match.state is one for match in matches)]
+        match outcome:
+            case Outcome.MATCH:
+                return tuple(f"match:{one}" for one in found)
+            case Outcome.NO_MATCH:
+                if allowed:
+                    return ("allow_list",)
+                near = any(
+                    one.distance <= self.policy.threshold_for(hold.state) for one in matches for hold in one.holds
+                )
+                return ("no_match", "other_region") if near else ("no_match",)
+            case Outcome.LOW_QUALITY:
+                return ("low_quality", *(f"near:{one}" for one in found))
+            case Outcome.UNREADABLE:
+                return (f"unreadable:{status.name}",)
+            case _:
+                return self.under.causes
+
+    def __repr__(self) -> str:
+        found = {one.name: int(np.sum(self.outcome == one)) for one in Outcome}
+        return f"<Decisions: {', '.join(f'{count} {name}' for name, count in found.items() if count)}>"
+
+    def to_arrow(self) -> Any:
+        """A ``pyarrow.RecordBatch`` of ``schemas.decisions_schema``, a row for each picture, to be stored."""
+        from ncii_match import schemas
+
+        return schemas.decisions_to_arrow(self[row].to_dict() for row in range(len(self)))
+
+
+def _counts(hold: Hold, distance: int, policy: Policy) -> bool:
+    return policy.counts_in(hold.region) and distance <= policy.threshold_for(hold.state)
