@@ -182,6 +182,32 @@ def phash_bits(small):
     return int(text, 2).to_bytes(8, "big")
 
 
+# --- borders ------------------------------------------------------------------------------------------------------
+
+
+def borders(pixels, tolerance, spared, most, edge):
+    """Lines of border at the top, bottom, left and right of [h, w] or [h, w, 3] pixels."""
+    whole = pixels.astype(int).reshape(*pixels.shape[:2], -1)
+    sides = []
+    for lines in (whole, whole[::-1], whole.swapaxes(0, 1), whole.swapaxes(0, 1)[::-1]):
+        count, length = lines.shape[:2]
+        three = lines[0, [0, length // 2, length - 1]]
+        if (three.max(0) - three.min(0)).max() > 2 * tolerance:
+            sides.append(0)
+            continue
+        off = abs(lines - (2 * lines[0].sum(0) + length) // (2 * length))
+        busy = [(line.max(1) > tolerance).sum() > length * spared // 1000 for line in off]
+        uniform = busy.index(True) if True in busy else count
+        if uniform > count * most // 100:
+            return [0, 0, 0, 0]
+        if uniform == 0:
+            sides.append(0)
+            continue
+        apart = off[uniform : uniform + 8].sum((1, 2)).tolist()
+        sides.append(uniform + next(j for j, one in enumerate(apart) if one * 100 >= max(apart) * edge))
+    return sides
+
+
 # --- distance -----------------------------------------------------------------------------------------------------
 
 
