@@ -186,26 +186,24 @@ def phash_bits(small):
 
 
 def borders(pixels, tolerance, spared, most, edge):
-    """Lines of border at the top, bottom, left and right of [h, w] or [h, w, 3] pixels."""
-    whole = pixels.astype(int).reshape(*pixels.shape[:2], -1)
-    sides = []
+    """Lines of border at the top, bottom, left and right of [h, w, channels] pixels, their colours and noise."""
+    whole = pixels.astype(int)
+    found = []
     for lines in (whole, whole[::-1], whole.swapaxes(0, 1), whole.swapaxes(0, 1)[::-1]):
-        count, length = lines.shape[:2]
+        count, length, channels = lines.shape
         three = lines[0, [0, length // 2, length - 1]]
-        if (three.max(0) - three.min(0)).max() > 2 * tolerance:
-            sides.append(0)
-            continue
-        off = abs(lines - (2 * lines[0].sum(0) + length) // (2 * length))
+        colour = (2 * lines[0].sum(0) + length) // (2 * length)
+        off = abs(lines - colour)
         busy = [(line.max(1) > tolerance).sum() > length * spared // 1000 for line in off]
         uniform = busy.index(True) if True in busy else count
-        if uniform > count * most // 100:
-            return [0, 0, 0, 0]
-        if uniform == 0:
-            sides.append(0)
+        if (three.max(0) - three.min(0)).max() > 2 * tolerance or uniform == 0:
+            found.append((0, [0] * channels, 0))
             continue
         apart = off[uniform : uniform + 8].sum((1, 2)).tolist()
-        sides.append(uniform + next(j for j, one in enumerate(apart) if one * 100 >= max(apart) * edge))
-    return sides
+        more = next((j for j, one in enumerate(apart) if one * 100 >= max(apart) * edge), 0)
+        lines_here = -1 if uniform > count * most // 100 else uniform + more
+        found.append((lines_here, colour.tolist(), off[0].sum() * 1000 // (length * channels)))
+    return tuple(list(part) for part in zip(*found, strict=True))
 
 
 # --- distance -----------------------------------------------------------------------------------------------------

@@ -603,10 +603,11 @@ def test_borders(rng):
         inner = pixels[top : height - bottom, left : width - right]
         inner[:] = rng.integers(0, rng.choice([20, 256]), inner.shape)
         for tolerance, spared, most, edge in ((0, 0, 100, 0), (12, 20, 45, 25), (3, 100, 30, 60)):
-            sides = np.full(4, -1, np.int64)
+            sides, colours, noise = np.full(4, 9), np.full((4, channels), 9), np.full(4, 9)
             flat = pixels.reshape(height, -1)
-            count = borders.borders(flat, channels, tolerance, spared, most, edge, sides)
-            assert sides.tolist() == naive.borders(pixels, tolerance, spared, most, edge), trial
+            count = borders.borders(flat, channels, tolerance, spared, most, edge, sides, colours, noise)
+            found = sides.tolist(), colours.tolist(), noise.tolist()
+            assert found == naive.borders(pixels, tolerance, spared, most, edge), trial
             assert count == np.count_nonzero(sides)
 
 

@@ -25,19 +25,46 @@ SMALLEST_SHARE = 200
 """Some side loses at least this part of the height or width (0.5 %): with less gone the hash stays near anyway."""
 
 
-def find(picture: Picture) -> tuple[int, int, int, int] | None:
+CLEAN = 500
+"""Thousandths of a level that the samples of a drawn border are off its colour at most, as a rule; a wall or the sky
+seldom comes as near."""
+
+_Edge = tuple[int, int, int, int]
+
+
+def find(picture: Picture) -> _Edge | None:
     """Samples of border at the top, bottom, left and right; None when there is nothing that is worth trimming."""
     pixels = picture.pixels
     height, width = pixels.shape[:2]
     channels = 1 if pixels.ndim == 2 else 3
-    sides = np.empty(4, np.int64)
-    if not borders.borders(pixels.reshape(height, -1), channels, TOLERANCE, SPARED, MOST, EDGE, sides):
+    sides, colours, noise = np.empty(4, np.int64), np.empty((4, channels), np.int64), np.empty(4, np.int64)
+    flat = pixels.reshape(height, -1)
+    if not borders.borders(flat, channels, TOLERANCE, SPARED, MOST, EDGE, sides, colours, noise):
         return None
-    top, bottom, left, right = (int(side) for side in sides)
+    top, bottom, left, right = _drawn(sides, colours, noise)
     if min(height - top - bottom, width - left - right) * picture.scale < SMALLEST_REST:
         return None
     worth = max(top, bottom) * SMALLEST_SHARE >= height or max(left, right) * SMALLEST_SHARE >= width
     return (top, bottom, left, right) if worth else None
+
+
+def _drawn(sides: NDArray[np.int64], colours: NDArray[np.int64], noise: NDArray[np.int64]) -> _Edge:
+    """The sides whose border was drawn, rather than photographed, as far as that can be told; 0 for the others.
+
+    Where some border is clean, those that are neither clean nor of its colour belong to the picture.
+    """
+
+    def alike(a: int, b: int) -> bool:
+        return bool(np.all(np.abs(colours[a] - colours[b]) <= TOLERANCE))
+
+    found = [side for side in range(4) if sides[side]]
+    clean = [side for side in found if noise[side] <= CLEAN]
+    kept = [side for side in found if not clean or any(alike(side, one) for one in clean)]
+    trimmed = [side for side in kept if sides[side] > 0]
+    if any(alike(side, one) for side in kept if sides[side] < 0 for one in trimmed):
+        trimmed = []  # a page with something in its corner
+    top, bottom, left, right = (int(sides[side]) if side in trimmed else 0 for side in range(4))
+    return top, bottom, left, right
 
 
 def trim(picture: Picture) -> Picture | None:

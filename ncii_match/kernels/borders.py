@@ -53,7 +53,7 @@ def _deviation(flat, base, step, length, channels, colour):
     return total
 
 
-@kernel(i64, given(u8, 2), i64, i64, i64, i64, i64, filled(i64, 1))
+@kernel(i64, given(u8, 2), i64, i64, i64, i64, i64, filled(i64, 1), filled(i64, 2), filled(i64, 1))
 def borders(
     pixels: NDArray[np.uint8],
     channels: int,
@@ -62,23 +62,27 @@ def borders(
     most: int,
     edge: int,
     sides: NDArray[np.int64],
+    colours: NDArray[np.int64],
+    noise: NDArray[np.int64],
 ) -> int:
     """Lines of border at the top, bottom, left and right of ``pixels`` [h, w * channels], into ``sides`` [4].
 
     tolerance : levels a sample may be off. spared : pixels in a thousand of a line that may be further off.
-    most : percent of the height or width that a border may take; when one takes more, the picture is a plain one with
-    something in it, and ``sides`` is all 0. edge : percent. The last lines before the picture may be neither border nor
-    picture. Of the eight lines that follow the uniform ones, those count as border too that come before the first to
-    differ from the border's colour by this share of what the most different one does.
-    Returns how many sides have a border.
+    most : percent of the height or width that a border may take; where it takes more, ``sides`` says -1.
+    edge : percent. The last lines before the picture may be neither border nor picture. Of the eight lines that follow
+    the uniform ones, those count as border too that come before the first to differ from the border's colour by this
+    share of what the most different one does.
+    colours [4, channels], noise [4] : mean of each border's outermost line, and how far in thousandths of a level its
+    samples are off that on average. Returns how many of ``sides`` are not 0; the others' are 0 here too.
     """
     height, width = pixels.shape[0], pixels.shape[1] // channels
     flat = pixels.reshape(-1)
-    colour = np.zeros(3, np.int64)
     apart = np.zeros(WINDOW, np.int64)
     found = 0
-    sides[:] = 0
+    sides[:], noise[:] = 0, 0
+    colours[:] = 0
     for side in range(4):
+        colour = colours[side]
         length, lines = (width, height) if side < LEFT else (height, width)
         base, step = _place(side, 0, height, width, channels)
         same = True  # three samples rule out most pictures
@@ -101,10 +105,14 @@ def borders(
                 break
             k += 1
         if k == 0:
+            colours[side] = 0
             continue
+        found += 1
+        base, step = _place(side, 0, height, width, channels)
+        noise[side] = _deviation(flat, base, step, length, channels, colour) * 1000 // (length * channels)
         if k > limit:
-            sides[:] = 0
-            return 0
+            sides[side] = -1
+            continue
         window, peak = min(WINDOW, lines - k), 0
         for j in range(window):
             base, step = _place(side, k + j, height, width, channels)
@@ -114,5 +122,4 @@ def borders(
         while apart[j] * 100 < peak * edge:
             j += 1
         sides[side] = k + j
-        found += 1
     return found
