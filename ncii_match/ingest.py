@@ -93,18 +93,18 @@ class PictureHasher:
         if self._plain_views:
             plain = ~self._trimmed
             bits[plain], quality[plain] = self._hasher.hash_picture(picture, self.algorithm, self._plain_views)
-        if borders.find(picture) is None:
-            status[self._trimmed] = Status.NO_BORDER
-            return
         try:
-            if picture.scale > 1:  # a sample there may be half border; those few pictures are decoded in full
+            found = borders.find(picture)
+            if found is not None and picture.scale > 1:
+                # A sample there may be half border; those few pictures are decoded in full.
                 picture = read_picture(source, self.limits, None, self.jpeg)
-            inner = borders.trim(picture)
-            if inner is None:
+                found = borders.find(picture)
+            if found is None:
                 status[self._trimmed] = Status.NO_BORDER
                 return
-            found = self._hasher.hash_picture(inner, self.algorithm, self._trimmed_views)
-            bits[self._trimmed], quality[self._trimmed] = found
+            inner = borders.trim(picture, found)
+            rows = self._hasher.hash_picture(inner, self.algorithm, self._trimmed_views)
+            bits[self._trimmed], quality[self._trimmed] = rows
         except DecodeError as error:  # out of memory: what was hashed above stands
             status[self._trimmed] = error.status
         except MemoryError:

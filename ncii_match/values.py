@@ -9,14 +9,15 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from enum import IntEnum
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ncii_match.errors import AlgorithmMismatchError, InputError
 from ncii_match.outcomes import Status
+from ncii_match.views import View as View  # noqa: PLC0414
+from ncii_match.views import Views as Views  # noqa: PLC0414
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -79,89 +80,6 @@ PDQ_512 = Algorithm("pdq", 256, "512", 1)
 
 PHASH = Algorithm("phash", 64, "full", 1)
 """The 64-bit DCT hash of ``ImageHash.phash``."""
-
-
-class View(IntEnum):
-    """One way of looking at a picture.
-
-    Bit 0 mirrors it left to right, bit 1 top to bottom, bit 2 then swaps its axes; bit 3 hashes it under the
-    algorithm's other profile; bit 4 trims its uniform border first.
-    """
-
-    UPRIGHT = 0
-    MIRROR = 1
-    FLIP = 2
-    HALF_TURN = 3
-    TRANSPOSE = 4
-    TURN_LEFT = 5
-    TURN_RIGHT = 6
-    TRANSVERSE = 7
-    OTHER_UPRIGHT = 8
-    OTHER_MIRROR = 9
-    OTHER_FLIP = 10
-    OTHER_HALF_TURN = 11
-    OTHER_TRANSPOSE = 12
-    OTHER_TURN_LEFT = 13
-    OTHER_TURN_RIGHT = 14
-    OTHER_TRANSVERSE = 15
-    TRIMMED_UPRIGHT = 16
-    TRIMMED_MIRROR = 17
-    TRIMMED_FLIP = 18
-    TRIMMED_HALF_TURN = 19
-    TRIMMED_TRANSPOSE = 20
-    TRIMMED_TURN_LEFT = 21
-    TRIMMED_TURN_RIGHT = 22
-    TRIMMED_TRANSVERSE = 23
-    OTHER_TRIMMED_UPRIGHT = 24
-    OTHER_TRIMMED_MIRROR = 25
-    OTHER_TRIMMED_FLIP = 26
-    OTHER_TRIMMED_HALF_TURN = 27
-    OTHER_TRIMMED_TRANSPOSE = 28
-    OTHER_TRIMMED_TURN_LEFT = 29
-    OTHER_TRIMMED_TURN_RIGHT = 30
-    OTHER_TRIMMED_TRANSVERSE = 31
-
-    @property
-    def orientation(self) -> View:
-        """The same orientation of the whole picture, under the algorithm's own profile."""
-        return View(self & 7)
-
-    @property
-    def other_profile(self) -> bool:
-        """Whether the picture is hashed under the algorithm's other profile."""
-        return bool(self & 8)
-
-    @property
-    def trimmed(self) -> bool:
-        """Whether the picture is hashed without its uniform border. One that has none gives ``Status.NO_BORDER``."""
-        return bool(self & 16)
-
-    @property
-    def untrimmed(self) -> View:
-        """The same view of the whole picture."""
-        return View(self & 15)
-
-    @property
-    def label(self) -> str:
-        """For a person: ``turn left``, ``mirror, other profile, border trimmed``."""
-        text = self.orientation.name.lower().replace("_", " ")
-        text += ", other profile" if self.other_profile else ""
-        return text + ", border trimmed" if self.trimmed else text
-
-
-class Views:
-    """Named sets of views.
-
-    UPRIGHT : the picture as it is. DIHEDRAL : in its eight orientations. BORDERS : those, and those of the picture
-    without its uniform border. ALL : these under both profiles, for algorithms that have two. DEFAULT : what pictures
-    are best looked up with, of those all.
-    """
-
-    UPRIGHT: ClassVar[tuple[View, ...]] = (View.UPRIGHT,)
-    DIHEDRAL: ClassVar[tuple[View, ...]] = tuple(View(v) for v in range(8))
-    BORDERS: ClassVar[tuple[View, ...]] = DIHEDRAL + tuple(View(v) for v in range(16, 24))
-    ALL: ClassVar[tuple[View, ...]] = tuple(View)
-    DEFAULT: ClassVar[tuple[View, ...]] = ALL
 
 
 _U8, _U16, _U32, _I64 = np.dtype(np.uint8), np.dtype(np.uint16), np.dtype(np.uint32), np.dtype(np.int64)

@@ -221,7 +221,7 @@ def test_no_hash_is_lost_where_nothing_is_trimmed(photos):
 
 
 def test_out_of_memory_while_trimming_keeps_the_other_rows(photos, monkeypatch):
-    def out_of_memory(picture):
+    def out_of_memory(picture, found):
         raise MemoryError
 
     whole = framed(photos["coffee.png"], (40, 40, 0, 0), (0, 0, 0))

@@ -29,11 +29,12 @@ CLEAN = 500
 """Thousandths of a level that the samples of a drawn border are off its colour at most, as a rule; a wall or the sky
 seldom comes as near."""
 
-_Edge = tuple[int, int, int, int]
+Sides = tuple[int, int, int, int]
+"""Samples at the top, bottom, left and right."""
 
 
-def find(picture: Picture) -> _Edge | None:
-    """Samples of border at the top, bottom, left and right; None when there is nothing that is worth trimming."""
+def find(picture: Picture) -> Sides | None:
+    """Where there is border to trim; None when there is nothing that is worth it."""
     pixels = picture.pixels
     height, width = pixels.shape[:2]
     channels = 1 if pixels.ndim == 2 else 3
@@ -48,7 +49,7 @@ def find(picture: Picture) -> _Edge | None:
     return (top, bottom, left, right) if worth else None
 
 
-def _drawn(sides: NDArray[np.int64], colours: NDArray[np.int64], noise: NDArray[np.int64]) -> _Edge:
+def _drawn(sides: NDArray[np.int64], colours: NDArray[np.int64], noise: NDArray[np.int64]) -> Sides:
     """The sides whose border was drawn, rather than photographed, as far as that can be told; 0 for the others.
 
     Where some border is clean, those that are neither clean nor of its colour belong to the picture.
@@ -67,11 +68,8 @@ def _drawn(sides: NDArray[np.int64], colours: NDArray[np.int64], noise: NDArray[
     return top, bottom, left, right
 
 
-def trim(picture: Picture) -> Picture | None:
-    """The picture without its border; None when it has none. ``picture.scale`` must be 1."""
-    found = find(picture)
-    if found is None:
-        return None
+def trim(picture: Picture, found: Sides) -> Picture:
+    """The picture without the border that ``find`` has found. ``picture.scale`` must be 1."""
     top, bottom, left, right = found
     height, width = picture.pixels.shape[:2]
     inner: NDArray[np.uint8] = picture.pixels[top : height - bottom, left : width - right]
