@@ -44,12 +44,12 @@ if TYPE_CHECKING:
     from ncii_match.values import Entries as Entries
     from ncii_match.values import Hashes as Hashes
     from ncii_match.values import Matches as Matches
-    from ncii_match.values import View as View
-    from ncii_match.values import Views as Views
     from ncii_match.verdicts import Decision as Decision
     from ncii_match.verdicts import Decisions as Decisions
     from ncii_match.verdicts import Match as Match
     from ncii_match.verdicts import Timings as Timings
+    from ncii_match.views import View as View
+    from ncii_match.views import Views as Views
 
 __version__ = "0.1.0"
 
@@ -85,10 +85,9 @@ _HOMES = {
         "Entries",
         "Hashes",
         "Matches",
-        "View",
-        "Views",
     ),
     "ncii_match.verdicts": ("Decision", "Decisions", "Match", "Timings"),
+    "ncii_match.views": ("View", "Views"),
 }
 
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}

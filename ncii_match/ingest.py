@@ -11,11 +11,12 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 
 import numpy as np
+from numpy.typing import NDArray
 
-from ncii_match.decode.image import JpegRoute, Source, is_single, read_picture
+from ncii_match.decode.image import JpegRoute, Source, contents, is_single, read_picture
 from ncii_match.decode.limits import DecodeLimits
 from ncii_match.errors import DecodeError, InputError
-from ncii_match.hashing import hasher
+from ncii_match.hashing import borders, hasher
 from ncii_match.outcomes import Status
 from ncii_match.values import PDQ, UNKNOWN_QUALITY, Algorithm, Hashes, Picture, View, Views
 
@@ -48,6 +49,9 @@ class PictureHasher:
         self.algorithm, self.views, self.limits, self.jpeg = algorithm, views, limits, jpeg
         self._hasher = hasher(algorithm)
         self._view_row = np.array(self.views, np.uint8)
+        self._trimmed = self._view_row >= View.TRIMMED_UPRIGHT
+        self._plain_views = tuple(view for view in views if not view.trimmed)
+        self._trimmed_views = tuple(view.untrimmed for view in views if view.trimmed)
         self._scaled_side = self._hasher.scaled_side(algorithm, self.views)
 
     def decode(self, source: Source) -> Picture:
@@ -67,6 +71,9 @@ class PictureHasher:
         for k, source in enumerate(sources):
             rows = slice(k * v, (k + 1) * v)
             try:
+                if self._trimmed_views:
+                    self._hash_trimmed(source, bits[rows], quality[rows], status[rows])
+                    continue
                 bits[rows], quality[rows] = self._hasher.hash_picture(self.decode(source), self.algorithm, self.views)
             except DecodeError as error:
                 status[rows] = error.status
@@ -76,6 +83,32 @@ class PictureHasher:
         source_row //= np.uint32(v)
         view = self._view_row if n == 1 else np.tile(self._view_row, n)
         return Hashes(self.algorithm, bits, quality, status, source_row, view)
+
+    def _hash_trimmed(
+        self, source: Source, bits: NDArray[np.uint8], quality: NDArray[np.uint8], status: NDArray[np.uint8]
+    ) -> None:
+        """One picture with views that trim its border among the others, into its rows."""
+        source = contents(source, self.limits)
+        picture = self.decode(source)
+        if self._plain_views:
+            plain = ~self._trimmed
+            bits[plain], quality[plain] = self._hasher.hash_picture(picture, self.algorithm, self._plain_views)
+        try:
+            found = borders.find(picture)
+            if found is not None and picture.scale > 1:
+                # A sample there may be half border; those few pictures are decoded in full.
+                picture = read_picture(source, self.limits, None, self.jpeg)
+                found = borders.find(picture)
+            if found is None:
+                status[self._trimmed] = Status.NO_BORDER
+                return
+            inner = borders.trim(picture, found)
+            rows = self._hasher.hash_picture(inner, self.algorithm, self._trimmed_views)
+            bits[self._trimmed], quality[self._trimmed] = rows
+        except DecodeError as error:  # out of memory: what was hashed above stands
+            status[self._trimmed] = error.status
+        except MemoryError:
+            status[self._trimmed] = Status.OUT_OF_MEMORY
 
 
 def hash_batches(
@@ -137,7 +170,8 @@ def hash_images(
     algorithm : Algorithm
         ``PDQ`` (default), ``PDQ_512`` or ``PHASH``.
     views : tuple of View
-        ``Views.UPRIGHT`` (default), ``Views.DIHEDRAL`` for the eight orientations, ``Views.ALL`` for both profiles too.
+        ``Views.UPRIGHT`` (default), ``Views.DIHEDRAL`` for the eight orientations, ``Views.BORDERS`` for those and
+        those without a uniform border, ``Views.ALL`` for both profiles too.
     limits : DecodeLimits
         Bounds on bytes, pixels and frames, and the formats allowed.
     workers : int or None
@@ -150,7 +184,8 @@ def hash_images(
     -------
     Hashes
         ``len(images) * len(views)`` rows. A picture that cannot be hashed has ``status`` other than ``Status.OK`` and
-        bits of zero. A bad picture never raises.
+        bits of zero. A bad picture never raises. Where there is no border to trim, the rows of trimmed views have
+        ``Status.NO_BORDER``, and the others are as ever.
 
     Raises
     ------

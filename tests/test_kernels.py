@@ -10,7 +10,7 @@ from numba.core import config
 
 from ncii_match.hashing import pdq as pdq_door
 from ncii_match.hashing import phash as phash_door
-from ncii_match.kernels import hamming, luma, mih, pdq, phash, rows, tent, vector
+from ncii_match.kernels import borders, hamming, luma, mih, pdq, phash, rows, tent, vector
 
 # 63, 64, 65: around the sampled size. 128, 129: windows of 1 and 2.
 LENGTHS = (5, 8, 63, 64, 65, 127, 128, 129, 512, 777, 1080)
@@ -591,6 +591,24 @@ def test_columns_of(form, rng):
             assert np.array_equal(columns[:, place : place + 8], given[first : first + 8].T)
             columns[:, place : place + 8] = 9
             assert (columns == 9).all(), "written beside the eight columns"
+
+
+def test_borders(rng):
+    """Sizes below, at and above the lines looked at for the edge; more kinds of pictures are in test_borders.py."""
+    for trial in range(30 if SLOW else 400):
+        channels, (height, width) = int(rng.choice([1, 3])), rng.integers(1, 40, 2)
+        pixels = np.empty((height, width, channels), np.uint8)
+        pixels[:] = rng.integers(0, 256, channels)
+        top, bottom, left, right = (int(one) for one in rng.integers(0, 9, 4))
+        inner = pixels[top : height - bottom, left : width - right]
+        inner[:] = rng.integers(0, rng.choice([20, 256]), inner.shape)
+        for tolerance, spared, most, edge in ((0, 0, 100, 0), (12, 20, 45, 25), (3, 100, 30, 60)):
+            sides, colours, noise = np.full(4, 9), np.full((4, channels), 9), np.full(4, 9)
+            flat = pixels.reshape(height, -1)
+            count = borders.borders(flat, channels, tolerance, spared, most, edge, sides, colours, noise)
+            found = sides.tolist(), colours.tolist(), noise.tolist()
+            assert found == naive.borders(pixels, tolerance, spared, most, edge), trial
+            assert count == np.count_nonzero(sides)
 
 
 @pytest.mark.parametrize("form", [compiled_prefetch, vector._prefetch_python], ids=["compiled", "python"])

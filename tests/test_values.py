@@ -154,10 +154,17 @@ def test_repr_shows_no_hash():
 def test_views_and_labels():
     assert len(Views.UPRIGHT) == 1
     assert len(Views.DIHEDRAL) == 8
-    assert len(Views.ALL) == 16
+    assert len(Views.BORDERS) == 16
+    assert len(Views.ALL) == len(set(Views.ALL)) == len(Views.DEFAULT) == 32
     assert View.TURN_LEFT.label == "turn left"
     assert View.OTHER_MIRROR.label == "mirror, other profile"
     assert View.OTHER_MIRROR.orientation is View.MIRROR
+    assert View.TRIMMED_FLIP.label == "flip, border trimmed"
+    assert View.OTHER_TRIMMED_MIRROR.label == "mirror, other profile, border trimmed"
+    for view in View:
+        assert view.orientation + 8 * view.other_profile + 16 * view.trimmed == view
+        assert view.untrimmed == view % 16
+        assert view.name == ("OTHER_" * view.other_profile + "TRIMMED_" * view.trimmed + view.orientation.name)
 
 
 def test_every_status_has_a_sentence():

@@ -25,7 +25,7 @@ def hash_command(
     places: Annotated[list[Path], typer.Argument(metavar="PICTURE|FOLDER...", help="Files, or folders of files.")],
     algorithm: Annotated[AlgorithmName, typer.Option(help="Which hash.")] = AlgorithmName.PDQ,
     views: Annotated[
-        ViewsName, typer.Option(help="As it is, in 8 orientations, or those in both profiles.")
+        ViewsName, typer.Option(help="As it is, in 8 orientations, those without a border too, or in both profiles.")
     ] = ViewsName.UPRIGHT,
     as_json: AsJson = False,
     workers: Workers = None,
@@ -41,6 +41,7 @@ def hash_command(
     from ncii_match.values import UNKNOWN_QUALITY, Hashes, View
 
     chosen = algorithm.algorithm
+    widest = max(26, *(len(view.label) for view in (*views.views, View.UPRIGHT)))
 
     def hashes_of(paths: Iterator[Path]) -> Iterator[Hashes]:
         for batch in hash_batches(paths, chosen, views=views.views, workers=workers):
@@ -51,11 +52,10 @@ def hash_command(
     unreadable = 0
     with progress("hashing", len(files)) as bar:
         for path, hashes in paired(files, hashes_of):
-            status = Status(int(hashes.status[0]))
-            unreadable += status is not Status.OK
+            unreadable += Status.OK not in hashes.status
             for row, text in enumerate(hashes.to_hex()):
                 quality = int(hashes.quality[row])
-                view = View(int(hashes.view[row]))
+                view, status = View(int(hashes.view[row])), Status(int(hashes.status[row]))
                 if as_json:
                     emit(
                         {
@@ -70,7 +70,7 @@ def hash_command(
                     )
                 elif status is Status.OK:
                     shown = "" if quality == UNKNOWN_QUALITY else f"{quality:3}  "
-                    label = "" if len(hashes) == 1 else f"{view.label:26}  "
+                    label = "" if len(hashes) == 1 else f"{view.label:{widest}}  "
                     out.print(f"{text}  {shown}{label}{path}")
                 elif row == 0:
                     out.print(f"{status.name}  {path}: {status.reason}")

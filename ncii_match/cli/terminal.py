@@ -52,12 +52,14 @@ class ViewsName(StrEnum):
 
     UPRIGHT = "upright"
     DIHEDRAL = "dihedral"
+    BORDERS = "borders"
     ALL = "all"
 
     @property
     def views(self) -> tuple[View, ...]:
         """The library's set."""
-        return {"upright": Views.UPRIGHT, "dihedral": Views.DIHEDRAL, "all": Views.ALL}[self.value]
+        sets = {"dihedral": Views.DIHEDRAL, "borders": Views.BORDERS, "all": Views.ALL}
+        return sets.get(self.value, Views.UPRIGHT)
 
 
 AsJson = Annotated[bool, typer.Option("--json", help="Machine-readable output on standard output.")]

@@ -74,6 +74,17 @@ def read_picture(
         raise DecodeError(Status.OUT_OF_MEMORY) from None
 
 
+def contents(source: Source, limits: DecodeLimits) -> Source:
+    """What ``read_picture`` can read more than once: the bytes of a path or file, pixels as they are.
+
+    Raises DecodeError.
+    """
+    try:
+        return source if isinstance(source, np.ndarray | Image.Image) else _bytes_of(source, limits)
+    except MemoryError:
+        raise DecodeError(Status.OUT_OF_MEMORY) from None
+
+
 def _bytes_of(source: Any, limits: DecodeLimits) -> bytes:
     try:
         if isinstance(source, bytes | bytearray | memoryview):

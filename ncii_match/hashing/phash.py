@@ -45,7 +45,9 @@ _kept_weights = lru_cache(WEIGHTS_KEPT)(_weights)
 def scaled_side(algorithm: Algorithm, views: tuple[View, ...]) -> int | None:
     """256: the thumbnail has 32 pixels a side. Raises InputError for views under another profile."""
     if any(view.other_profile for view in views):
-        raise InputError(f"{algorithm} has one profile; choose Views.DIHEDRAL (--views dihedral)")
+        raise InputError(
+            f"{algorithm} has one profile; choose Views.DIHEDRAL or Views.BORDERS (--views dihedral, --views borders)"
+        )
     return SCALED_SIDE
 
 

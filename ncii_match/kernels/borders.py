@@ -1,0 +1,125 @@
+"""Where a uniform border ends, looked for from each of the four sides on its own.
+
+A line (a row from the top or bottom, a column from the left or right) belongs to the border while nearly all its
+samples are near the colour of that side's outermost line. Lines run over the picture's whole width or height: behind
+black bars at top and bottom, a white wall at the left is no border, for its column begins and ends in black.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ncii_match.kernels.jit import filled, given, i64, kernel, part, u8
+
+TOP, BOTTOM, LEFT, RIGHT = 0, 1, 2, 3
+
+WINDOW = 8
+"""Lines behind the uniform ones among which the edge is looked for: a block of a JPEG, in which it rings."""
+
+
+@part
+def _place(side, k, height, width, channels):
+    """Where line k of a side begins in the flat samples, and the step from one of its pixels to the next."""
+    if side == TOP:
+        return k * width * channels, channels
+    if side == BOTTOM:
+        return (height - 1 - k) * width * channels, channels
+    if side == LEFT:
+        return k * channels, width * channels
+    return (width - 1 - k) * channels, width * channels
+
+
+@part
+def _uniform(flat, base, step, length, channels, colour, tolerance, spared):
+    """Whether at most ``spared`` pixels of a line are further than ``tolerance`` from a colour, in any channel."""
+    outliers = 0
+    for i in range(length):
+        off = 0
+        for c in range(channels):
+            off = max(off, abs(np.int64(flat[base + i * step + c]) - colour[c]))
+        if off > tolerance:
+            outliers += 1
+            if outliers > spared:
+                return False
+    return True
+
+
+@part
+def _deviation(flat, base, step, length, channels, colour):
+    """Sum of the absolute differences of a line's samples from a colour."""
+    total = 0
+    for i in range(length):
+        for c in range(channels):
+            total += abs(np.int64(flat[base + i * step + c]) - colour[c])
+    return total
+
+
+@kernel(i64, given(u8, 2), i64, i64, i64, i64, i64, filled(i64, 1), filled(i64, 2), filled(i64, 1))
+def borders(
+    pixels: NDArray[np.uint8],
+    channels: int,
+    tolerance: int,
+    spared: int,
+    most: int,
+    edge: int,
+    sides: NDArray[np.int64],
+    colours: NDArray[np.int64],
+    noise: NDArray[np.int64],
+) -> int:
+    """Lines of border at the top, bottom, left and right of ``pixels`` [h, w * channels], into ``sides`` [4].
+
+    tolerance : levels a sample may be off. spared : pixels in a thousand of a line that may be further off.
+    most : percent of the height or width that a border may take; where it takes more, ``sides`` says -1.
+    edge : percent. The last lines before the picture may be neither border nor picture. Of the eight lines that follow
+    the uniform ones, those count as border too that come before the first to differ from the border's colour by this
+    share of what the most different one does.
+    colours [4, channels], noise [4] : mean of each border's outermost line, and how far in thousandths of a level its
+    samples are off that on average. Returns how many of ``sides`` are not 0; the others' are 0 here too.
+    """
+    height, width = pixels.shape[0], pixels.shape[1] // channels
+    flat = pixels.reshape(-1)
+    apart = np.zeros(WINDOW, np.int64)
+    found = 0
+    sides[:], noise[:] = 0, 0
+    colours[:] = 0
+    for side in range(4):
+        colour = colours[side]
+        length, lines = (width, height) if side < LEFT else (height, width)
+        base, step = _place(side, 0, height, width, channels)
+        same = True  # three samples rule out most pictures
+        for c in range(channels):
+            first, last = np.int64(flat[base + c]), np.int64(flat[base + (length - 1) * step + c])
+            middle = np.int64(flat[base + length // 2 * step + c])
+            same = same and max(first, last, middle) - min(first, last, middle) <= 2 * tolerance
+        if not same:
+            continue
+        for c in range(channels):
+            total = 0
+            for i in range(length):
+                total += np.int64(flat[base + i * step + c])
+            colour[c] = (total + length // 2) // length
+        spare, limit = length * spared // 1000, lines * most // 100
+        k = 0
+        while k <= limit and k < lines:
+            base, step = _place(side, k, height, width, channels)
+            if not _uniform(flat, base, step, length, channels, colour, tolerance, spare):
+                break
+            k += 1
+        if k == 0:
+            colours[side] = 0
+            continue
+        found += 1
+        base, step = _place(side, 0, height, width, channels)
+        noise[side] = _deviation(flat, base, step, length, channels, colour) * 1000 // (length * channels)
+        if k > limit:
+            sides[side] = -1
+            continue
+        window, peak = min(WINDOW, lines - k), 0
+        for j in range(window):
+            base, step = _place(side, k + j, height, width, channels)
+            apart[j] = _deviation(flat, base, step, length, channels, colour)
+            peak = max(peak, apart[j])
+        j = 0
+        while apart[j] * 100 < peak * edge:
+            j += 1
+        sides[side] = k + j
+    return found
