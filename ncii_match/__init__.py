@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from ncii_match.errors import InputError as InputError
     from ncii_match.errors import NciiMatchError as NciiMatchError
     from ncii_match.errors import PolicyError as PolicyError
+    from ncii_match.errors import SandboxError as SandboxError
     from ncii_match.index import RadiusIndex as RadiusIndex
     from ncii_match.index import build_index as build_index
     from ncii_match.index import open_index as open_index
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from ncii_match.outcomes import Outcome as Outcome
     from ncii_match.outcomes import State as State
     from ncii_match.outcomes import Status as Status
+    from ncii_match.sandbox.pool import Sandbox as Sandbox
     from ncii_match.values import PDQ as PDQ
     from ncii_match.values import PDQ_512 as PDQ_512
     from ncii_match.values import PHASH as PHASH
@@ -65,12 +67,14 @@ _HOMES = {
         "InputError",
         "NciiMatchError",
         "PolicyError",
+        "SandboxError",
     ),
     "ncii_match.index": ("RadiusIndex", "build_index", "open_index"),
     "ncii_match.index.live": ("LiveIndex",),
     "ncii_match.ingest": ("hash_batches", "hash_images"),
     "ncii_match.matcher": ("Matcher",),
     "ncii_match.outcomes": ("Action", "Outcome", "State", "Status"),
+    "ncii_match.sandbox.pool": ("Sandbox",),
     "ncii_match.values": (
         "PDQ",
         "PDQ_512",

@@ -19,6 +19,8 @@ class Status(IntEnum):
     CANNOT_READ = 10
     UNSUPPORTED_INPUT = 11
     OUT_OF_MEMORY = 12
+    TIMED_OUT = 13
+    CRASHED = 14
 
     @property
     def reason(self) -> str:
@@ -40,6 +42,8 @@ _REASONS = {
     Status.CANNOT_READ: "The file could not be opened or read.",
     Status.UNSUPPORTED_INPUT: "The object is not bytes, a path, a file, a Pillow image or a pixel array.",
     Status.OUT_OF_MEMORY: "There was not enough memory to decode the picture.",
+    Status.TIMED_OUT: "Decoding took longer than allowed and was stopped.",
+    Status.CRASHED: "The process that decoded the picture died, or gave an answer that is none.",
 }
 
 
