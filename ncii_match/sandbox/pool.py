@@ -8,7 +8,6 @@ from types import TracebackType
 from typing import Self
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ncii_match.decode.image import JpegRoute, Source, bytes_of, is_decoded, is_single
 from ncii_match.decode.limits import DecodeLimits
@@ -28,8 +27,8 @@ ATTEMPTS = 3
 _LARGEST_QUALITY = 100
 _FROM_WORKERS = frozenset(Status) - {Status.TIMED_OUT, Status.CRASHED}
 
-_Rows = tuple[Status, NDArray[np.uint8] | None, NDArray[np.uint8] | None]
-"""What is known of one picture: its status, bits [v * nbytes] and quality [v]; no arrays when it has no hash."""
+_Rows = tuple[Status, bytes, bytes]
+"""What is known of one picture: its status, v * nbytes of bits and v of quality; zeros and 255 when it has no hash."""
 
 
 class Sandbox:
@@ -41,8 +40,8 @@ class Sandbox:
     workers : pictures decoded at once, a process each, and one more to spare; None for every core.
     deadline : seconds for one picture, counted from when a worker has been found for it. Then the worker is killed.
     memory : bytes that a worker may take on top of what it starts with. The default of 1 GiB holds, by what
-        ``DecodeLimits.max_pixels`` needs for each pixel: 100 megapixels in colour, 70 with transparency, any JPEG but
-        progressive ones beyond 340. A larger picture is ``Status.OUT_OF_MEMORY``.
+        ``DecodeLimits.max_pixels`` needs for each pixel, measured: 107 megapixels in colour, 70 with transparency, a
+        JPEG of any size allowed, and 52 of WebP. A larger picture is ``Status.OUT_OF_MEMORY``.
     recycle_after : pictures after which a worker is replaced. What an intruder could make a worker say of later
         pictures ends there; 1 gives every picture a process of its own, for some milliseconds each.
 
@@ -86,6 +85,7 @@ class Sandbox:
         self.deadline, self.memory, self.recycle_after = float(deadline), memory, recycle_after
         self._here = PictureHasher(algorithm, views, limits, jpeg)
         self.algorithm, self.views, self.limits = algorithm, self._here.views, limits
+        self._view_row = np.array(self.views, np.uint8)
         self._reply_size = len(wire.BEGUN) + wire.REPLY.size + len(self.views) * (algorithm.nbytes + 1)
         # A bound for a worker that nobody stops; the host stops each picture long before.
         cpu = math.ceil(60 + 2 * self.deadline * min(recycle_after, 1000))
@@ -113,21 +113,16 @@ class Sandbox:
     def hash_several(self, sources: Sequence[Source]) -> Hashes:
         """Hash pictures one after the other, in order; as ``hash`` otherwise."""
         v, n = len(self.views), len(sources)
-        found = np.zeros((n, v * self.algorithm.nbytes), np.uint8)
-        quality = np.empty((n, v), np.uint8)
-        quality.fill(UNKNOWN_QUALITY)
-        status = np.zeros((n, v), np.uint8)
-        for k, source in enumerate(sources):
-            status[k], one, its_quality = self._rows(source)
-            if one is not None and its_quality is not None:
-                found[k], quality[k] = one, its_quality
+        rows = [self._rows(source) for source in sources]
+        found = np.frombuffer(b"".join([row[1] for row in rows]), np.uint8)
+        quality = np.frombuffer(b"".join([row[2] for row in rows]), np.uint8)
         return Hashes(
             self.algorithm,
             found.reshape(n * v, self.algorithm.nbytes),
-            quality.reshape(n * v),
-            status.reshape(n * v),
+            quality,
+            np.repeat(np.array([row[0] for row in rows], np.uint8), v),
             np.repeat(np.arange(n, dtype=np.uint32), v),
-            np.tile(np.array(self.views, np.uint8), n),
+            np.tile(self._view_row, n),
         )
 
     def hash_stream(self, images: Iterable[Source], workers: int | None = None) -> Iterator[Hashes]:
@@ -145,14 +140,14 @@ class Sandbox:
     def _rows(self, source: Source) -> _Rows:
         if is_decoded(source):
             made = self._here.hash([source])
-            return Status(int(made.status[0])), made.bits.reshape(-1), made.quality
+            return Status(int(made.status[0])), made.bits.tobytes(), made.quality.tobytes()
         try:
             data = bytes_of(source, self.limits)
         except DecodeError as error:
-            return error.status, None, None
+            return self._no_hash(error.status)
         except MemoryError:
-            return Status.OUT_OF_MEMORY, None, None
-        return self._ask(data) if data else (Status.EMPTY, None, None)
+            return self._no_hash(Status.OUT_OF_MEMORY)
+        return self._ask(data) if data else self._no_hash(Status.EMPTY)
 
     def _ask(self, data: bytes) -> _Rows:
         """Have a worker hash a picture."""
@@ -168,10 +163,10 @@ class Sandbox:
                 # After an allocation that failed, what the libraries left behind is anybody's guess.
                 fit = worker.done < self.recycle_after and rows[0] != Status.OUT_OF_MEMORY
             except TimeoutError:
-                rows = Status.TIMED_OUT, None, None
+                rows = self._no_hash(Status.TIMED_OUT)
                 begun = True
             except (OSError, ValueError):
-                rows = Status.CRASHED, None, None
+                rows = self._no_hash(Status.CRASHED)
             finally:
                 (self._workers.take_back if fit else self._workers.give_up)(worker)
             if begun:
@@ -188,16 +183,18 @@ class Sandbox:
         first, size = len(wire.BEGUN), len(self.views) * self.algorithm.nbytes
         echo, code = wire.REPLY.unpack_from(said, first)
         status = Status(code)
-        rows = np.frombuffer(said, np.uint8, offset=first + wire.REPLY.size)
-        found, quality = rows[:size], rows[size:]
-        is_known = quality != UNKNOWN_QUALITY
-        if echo != number or status not in _FROM_WORKERS or (quality[is_known] > _LARGEST_QUALITY).any():
-            raise ValueError("number, status or quality")
-        if status == Status.OK:
-            return status, found, quality
-        if found.any() or is_known.any():
-            raise ValueError("a hash in spite of the status")
-        return status, None, None
+        found, quality = said[first + wire.REPLY.size :][:size], said[first + wire.REPLY.size + size :]
+        if echo != number or status not in _FROM_WORKERS:
+            raise ValueError("number or status")
+        if status != Status.OK:
+            return self._no_hash(status)  # whatever else it says
+        if any(_LARGEST_QUALITY < one != UNKNOWN_QUALITY for one in quality):
+            raise ValueError("quality")
+        return status, found, quality
+
+    def _no_hash(self, status: Status) -> _Rows:
+        v = len(self.views)
+        return status, bytes(v * self.algorithm.nbytes), bytes([UNKNOWN_QUALITY]) * v
 
     def close(self) -> None:
         """End all workers. Threads that still hash get SandboxError; may be called twice."""

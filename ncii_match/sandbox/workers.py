@@ -47,12 +47,12 @@ class Workers:
     def start(self) -> None:
         """Return when every worker is warm. Raises SandboxError when that cannot be had."""
         with self._lock:
-            if self.is_closed:
-                raise SandboxError("The sandbox was closed.")
-            if self._server is not None:
-                if self._server.is_alive():
-                    return
-                self._end()  # it was killed, and its workers have gone with it
+            self._start()
+
+    def _start(self) -> None:
+        if self.is_closed:
+            raise SandboxError("The sandbox was closed.")
+        if self._server is None:
             try:
                 for _ in range(self._most + SPARES):
                     self._fork()
@@ -88,8 +88,8 @@ class Workers:
             raise
 
     def _next(self) -> Worker:
-        self.start()
         with self._lock:
+            self._start()
             if not self._ready and not self._starting:
                 try:
                     self._fork()
@@ -120,6 +120,9 @@ class Workers:
             if worker not in self._all or self._server is None:
                 return
             self._all.remove(worker)
+            if not self._server.is_alive():  # it was killed, and its workers have gone with it
+                self._end()
+                return
             try:
                 self._server.kill(worker.number)
                 if len(self._all) < self._most + SPARES:
