@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from ncii_match.errors import InputError as InputError
     from ncii_match.errors import NciiMatchError as NciiMatchError
     from ncii_match.errors import PolicyError as PolicyError
+    from ncii_match.errors import SandboxError as SandboxError
     from ncii_match.index import RadiusIndex as RadiusIndex
     from ncii_match.index import build_index as build_index
     from ncii_match.index import open_index as open_index
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from ncii_match.outcomes import State as State
     from ncii_match.outcomes import Status as Status
     from ncii_match.policy import Policy as Policy
+    from ncii_match.sandbox.pool import Sandbox as Sandbox
     from ncii_match.values import PDQ as PDQ
     from ncii_match.values import PDQ_512 as PDQ_512
     from ncii_match.values import PHASH as PHASH
@@ -70,6 +72,7 @@ _HOMES = {
         "InputError",
         "NciiMatchError",
         "PolicyError",
+        "SandboxError",
     ),
     "ncii_match.index": ("RadiusIndex", "build_index", "open_index"),
     "ncii_match.index.live": ("LiveIndex",),
@@ -77,6 +80,7 @@ _HOMES = {
     "ncii_match.matcher": ("Matcher", "MatcherStatus"),
     "ncii_match.outcomes": ("Action", "Hold", "Outcome", "State", "Status"),
     "ncii_match.policy": ("Policy",),
+    "ncii_match.sandbox.pool": ("Sandbox",),
     "ncii_match.values": (
         "PDQ",
         "PDQ_512",

@@ -48,5 +48,9 @@ class IndexFormatError(NciiMatchError):
     """A saved index has the wrong magic, a newer format, or files that are not what its header says."""
 
 
+class SandboxError(NciiMatchError):
+    """Processes that decode pictures cannot be started, or the sandbox was closed."""
+
+
 class EngineError(NciiMatchError):
     """A search engine cannot serve this request: unknown engine, or a radius that it was not built for."""

@@ -131,10 +131,11 @@ def hash_batches(
         raise InputError(f"workers is {workers}; it must be at least 1, or None for every core")
     one = PictureHasher(algorithm, views, limits, jpeg)
 
-    return _in_order(iter(images), one.hash, workers)
+    return in_order(iter(images), one.hash, workers)
 
 
-def _in_order(images: Iterator[Source], task: Callable[[Sequence[Source]], Hashes], workers: int) -> Iterator[Hashes]:
+def in_order(images: Iterator[Source], task: Callable[[Sequence[Source]], Hashes], workers: int) -> Iterator[Hashes]:
+    """Apply a task to a few pictures at a time on threads of its own; results in the order of the pictures."""
     if workers == 1:
         while sources := list(islice(images, TASK_PICTURES)):
             yield task(sources)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from os import PathLike
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 
@@ -27,10 +27,17 @@ from ncii_match.errors import (
     IndexFormatError,
     InputError,
     PolicyError,
+    SandboxError,
 )
 from ncii_match.ingest import available_cores, hash_batches
+from ncii_match.sandbox.pool import Sandbox
 from ncii_match.values import Algorithm, Hashes, View, Views
 from ncii_match.verdicts import Circumstances, Timings
+
+Isolation = Literal["process", "thread"]
+
+DECODING_SECONDS = 10.0
+"""For one picture in a process of its own, when the policy has no deadline."""
 
 CLOCKS_APART = 60.0
 """Seconds by which a publisher's clock may be ahead of ours before its snapshot's age counts as not known."""
@@ -82,6 +89,8 @@ class Matcher:
         waits, and a publication is taken up ``look_every`` and the time of opening later.
     radius : how far to look, in bits; the policy's widest threshold by default. Looking further costs time, and lets
         stored decisions be judged again (``redecide``) under wider thresholds.
+    isolation : ``thread``: pictures are decoded in this process. ``process``: in confined worker processes, started for
+        the first picture, so that one made to crash, hang or take over its decoder costs itself only (``Sandbox``).
 
     Raises
     ------
@@ -90,7 +99,7 @@ class Matcher:
     A publication is taken up in every process without a call: a withdrawn case stops matching at once. Of a remote bank
     it is taken up by the next look; while one check copies what is new, others answer from what was there. When the
     bank can no longer be opened, checks answer UNKNOWN. A snapshot that does not find its own entries is refused: the
-    old one goes on, until the policy's ``max_age``; ``status`` says so. Pictures are decoded in this process.
+    old one goes on, until the policy's ``max_age``; ``status`` says so.
     """
 
     def __init__(
@@ -107,7 +116,10 @@ class Matcher:
         look_every: float = 0.5,
         follow: Follow = "check",
         radius: int | None = None,
+        isolation: Isolation = "thread",
     ) -> None:
+        if isolation not in ("process", "thread"):
+            raise InputError(f"isolation is {isolation!r}; choose 'process' or 'thread'")
         source = places.find(bank_dir, filesystem, cache)
         pause = look_every if source.is_remote or follow == "background" else 0.0
         self._closed, self._making = False, threading.Lock()
@@ -129,6 +141,8 @@ class Matcher:
             self._follower.close()
             raise
         self.views, self.limits, self.workers = tuple(views), limits, workers
+        self.isolation: Isolation = isolation
+        self._sandbox: Sandbox | None = None
 
     @property
     def snapshot(self) -> Snapshot:
@@ -221,14 +235,17 @@ class Matcher:
                 task.cancel()
 
     def close(self) -> None:
-        """End this matcher's threads. Checks that are under way may still answer; others raise InputError.
+        """End this matcher's threads and processes. Checks under way may still answer; others raise InputError.
 
         The snapshot's maps go with the last reference to it.
         """
         with self._making:
             self._closed = True
             pool, self._pool = self._pool, None
+            sandbox, self._sandbox = self._sandbox, None
         self._follower.close()
+        if sandbox is not None:
+            sandbox.close()
         if pool is not None:
             pool.shutdown(wait=False)
 
@@ -256,12 +273,27 @@ class Matcher:
 
     def _stream(self, images: Iterable[Source], workers: int) -> Iterator[Hashes]:
         """Where hashes come from: a few pictures at a time, in order, ``source_row`` from 0 in each batch."""
+        if self.isolation == "process":
+            return self._confined().hash_stream(images, workers)
         return hash_batches(images, self._algorithm, views=self.views, limits=self.limits, workers=workers)
+
+    def _confined(self) -> Sandbox:
+        """The worker processes, made for the first picture: who only looks hashes up needs none."""
+        with self._making:
+            self._check_open()
+            if self._sandbox is None:
+                deadline = DECODING_SECONDS if self.policy.deadline is None else self.policy.deadline
+                workers = self._workers()
+                self._sandbox = Sandbox(self._algorithm, self.views, self.limits, workers=workers, deadline=deadline)
+            return self._sandbox
 
     def _check(self, image: Source, started: float) -> Decision:
         self._check_open()
         begun = time.perf_counter()
-        hashes = next(self._stream([image], 1))
+        try:
+            hashes = next(self._stream([image], 1))
+        except SandboxError as error:  # no picture can be decoded now: nothing is known of this one
+            return self._undecided_one(f"isolation:{type(error).__name__}")
         return self._lookup(hashes, time.perf_counter() - begun, started)[0]
 
     def _check_many(self, images: Iterable[Source], workers: int) -> Iterator[Decision]:

@@ -25,6 +25,8 @@ class Status(IntEnum):
     UNSUPPORTED_INPUT = 11
     OUT_OF_MEMORY = 12
     NO_BORDER = 13
+    TIMED_OUT = 14
+    CRASHED = 15
 
     @property
     def reason(self) -> str:
@@ -47,6 +49,8 @@ _REASONS = {
     Status.UNSUPPORTED_INPUT: "The object is not bytes, a path, a file, a Pillow image or a pixel array.",
     Status.OUT_OF_MEMORY: "There was not enough memory to decode the picture.",
     Status.NO_BORDER: "There is no uniform border to trim; the other views show all there is.",
+    Status.TIMED_OUT: "Decoding took longer than allowed and was stopped.",
+    Status.CRASHED: "The process that decoded the picture died, or gave an answer that is none.",
 }
 
 

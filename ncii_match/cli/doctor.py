@@ -85,6 +85,7 @@ def doctor_command(as_json: AsJson = False) -> None:
     Exit code 1 when a check fails. Example: ncii-match doctor
     """
     from ncii_match.kernels.jit import cache_folder, processor
+    from ncii_match.sandbox.confine import level
 
     name, features = processor()
     checks = list(_checks())
@@ -97,6 +98,7 @@ def doctor_command(as_json: AsJson = False) -> None:
                 "processor": {"name": name, "features": features},
                 "platform": platform.platform(),
                 "kernel_cache": cache_folder(),
+                "sandbox": level(),
                 "checks": [{"name": name, "ok": passed, "seen": seen} for name, passed, seen in checks],
             }
         )
@@ -107,6 +109,7 @@ def doctor_command(as_json: AsJson = False) -> None:
         table.add_row("processor", f"{name} ({', '.join(features) or 'no vector extensions listed'})")
         table.add_row("platform", platform.platform())
         table.add_row("kernel cache", cache_folder())
+        table.add_row("sandbox", level())
         out.print(table)
         for check, passed, seen in checks:
             out.print(Text("ok  ", "green") if passed else Text("FAIL", "red"), f"{check}: {seen}")

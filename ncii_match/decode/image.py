@@ -69,7 +69,7 @@ def read_picture(
             return _from_array(np.asarray(source), limits)  # asarray: a masked array by its plain samples
         if isinstance(source, Image.Image):
             return _from_image(source, limits)
-        return _from_bytes(_bytes_of(source, limits), limits, scaled_side, jpeg)
+        return _from_bytes(bytes_of(source, limits), limits, scaled_side, jpeg)
     except MemoryError:
         raise DecodeError(Status.OUT_OF_MEMORY) from None
 
@@ -80,12 +80,13 @@ def contents(source: Source, limits: DecodeLimits) -> Source:
     Raises DecodeError.
     """
     try:
-        return source if isinstance(source, np.ndarray | Image.Image) else _bytes_of(source, limits)
+        return source if isinstance(source, np.ndarray | Image.Image) else bytes_of(source, limits)
     except MemoryError:
         raise DecodeError(Status.OUT_OF_MEMORY) from None
 
 
-def _bytes_of(source: Any, limits: DecodeLimits) -> bytes:
+def bytes_of(source: Any, limits: DecodeLimits) -> bytes:
+    """The bytes of a file, a path or a buffer, unparsed. Raises DecodeError, and MemoryError."""
     try:
         if isinstance(source, bytes | bytearray | memoryview):
             # Counted before it is copied, and in bytes: len() of a memoryview counts whatever items it has.
@@ -220,6 +221,16 @@ def _from_array(array: NDArray[Any], limits: DecodeLimits) -> Picture:
     if pixels.ndim == 3 and pixels.shape[2] == 4:
         pixels = modes.to_pixels(Image.fromarray(pixels))
     return Picture(pixels, *pixels.shape[:2])
+
+
+def is_decoded(source: object) -> bool:
+    """Whether a picture comes as pixels: an array, or a Pillow image (a lazy one is decoded by whoever uses it)."""
+    return isinstance(source, np.ndarray | Image.Image)
+
+
+def use_one_thread() -> None:
+    """Decode AVIF on the calling thread, in all of this process from now on."""
+    AvifImagePlugin.DEFAULT_MAX_THREADS = 1
 
 
 def is_single(images: object) -> bool:

@@ -1,0 +1,107 @@
+"""The host's side of the fork server: starts it, orders workers and kills from it, and ends it."""
+
+import os
+import socket
+import subprocess
+import sys
+from dataclasses import replace
+
+from ncii_match.errors import SandboxError
+from ncii_match.sandbox import wire
+
+START_SECONDS = 180.0
+"""Longest wait for a fork server: the first one after an installation may compile every kernel."""
+
+_START = (
+    "import sys, json; sys.path[:] = json.loads(sys.argv[1])['path'];"
+    "from ncii_match.sandbox.worker import serve; serve(sys.argv[1])"
+)
+
+_PASSED_ON = ("PATH", "HOME", "TMPDIR", "LANG", "LANGUAGE", "PYTHONHOME", "PYTHONPLATLIBDIR", "PYTHONPYCACHEPREFIX")
+_ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
+_PASSED_ON_PREFIXES = ("LC_", "LD_", "DYLD_", "NUMBA_", "XDG_CACHE_", "MALLOC_")
+
+
+def _environment() -> dict[str, str]:
+    """What it takes to find libraries and compiled kernels; no keys, no credentials."""
+    kept = {
+        name: value for name, value in os.environ.items() if name in _PASSED_ON or name.startswith(_PASSED_ON_PREFIXES)
+    }
+    return {**kept, **dict.fromkeys(_ONE_THREAD, "1")}
+
+
+class ForkServer:
+    """A running fork server. Not for many threads at once. Raises SandboxError when it does not start."""
+
+    def __init__(self, orders: wire.Orders) -> None:
+        if not sys.executable:
+            raise SandboxError("sys.executable names no Python to start a fork server with; set it to one")
+        self.control, theirs = socket.socketpair()
+        try:
+            path = [os.path.abspath(one) for one in sys.path]
+            text = replace(orders, control=theirs.fileno(), path=path).to_json()
+            # -P: nothing is imported from the working directory. A session of its own: Ctrl-C is the host's to handle.
+            self._process = subprocess.Popen(  # noqa: S603  our own interpreter
+                [sys.executable, "-P", "-c", _START, text],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                pass_fds=(theirs.fileno(),),
+                env=_environment(),
+                start_new_session=True,
+            )
+        except BaseException as error:
+            self.control.close()
+            if isinstance(error, OSError):
+                raise SandboxError(f"The fork server cannot be started: {error}") from None
+            raise
+        finally:
+            theirs.close()
+        self._wait_until_started()
+
+    def _wait_until_started(self) -> None:
+        self.control.settimeout(START_SECONDS)
+        try:
+            said = self.control.recv(1)
+            if said == wire.STARTED:
+                self.control.settimeout(None)
+                return
+            why = wire.receive(self.control, 1000).decode("utf-8", "replace") if said else "it ended without a word"
+        except OSError as error:
+            why = f"{type(error).__name__}: {error}"
+        self.close()
+        raise SandboxError(f"The fork server did not start: {why}")
+
+    def fork(self, number: int) -> socket.socket:
+        """Order a worker; its socket. Returns before it lives. OSError when the server has ended."""
+        ours, theirs = socket.socketpair()
+        try:
+            socket.send_fds(self.control, [wire.COMMAND.pack(wire.FORK, number)], [theirs.fileno()])
+        except BaseException:
+            ours.close()
+            raise
+        finally:
+            theirs.close()
+        return ours
+
+    def kill(self, number: int) -> None:
+        """Kill a worker, if it still lives. OSError when the server has ended, and all workers with it."""
+        self.control.sendall(wire.COMMAND.pack(wire.KILL, number))
+
+    def is_alive(self) -> bool:
+        """Whether it still runs."""
+        return self._process.poll() is None
+
+    def close(self) -> None:
+        """End it, and with it every worker."""
+        self.control.close()
+        try:
+            self._process.wait(5)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+    def disown(self) -> None:
+        """Let go of it in a process that the host has forked: it is the host's, not ours."""
+        self.control.close()
+        self._process.returncode = 0  # so that Popen neither waits for it nor complains

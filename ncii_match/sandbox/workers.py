@@ -1,0 +1,176 @@
+"""Workers at hand: kept warm, lent to one thread at a time, replaced as soon as they are given up."""
+
+import os
+import threading
+import time
+import weakref
+from collections import deque
+
+from ncii_match.errors import SandboxError
+from ncii_match.sandbox.connection import Worker
+from ncii_match.sandbox.server import ForkServer
+from ncii_match.sandbox.wire import Orders
+
+SPARES = 1
+"""Warm workers beyond those in use, so that a picture does not wait for the one that takes a dead one's place."""
+
+READY_SECONDS = 20.0
+"""Longest wait for a worker that was just forked; as a rule it takes a few hundredths of one second."""
+
+PAUSE = 0.1
+"""Seconds by which the wait between two attempts grows."""
+
+ATTEMPTS = 4
+"""Workers that may fail to get ready, one after the other, before the machine is taken to be broken."""
+
+
+class Workers:
+    """All workers of one sandbox and their fork server. Safe for many threads; no thread of its own.
+
+    In a process that the host forks they are forgotten, and others started on first use.
+    """
+
+    def __init__(self, orders: Orders, most: int) -> None:
+        self._orders, self._most = orders, most
+        self.level, self.is_closed, self._count = "", False, 0
+        self._clear()
+        _LIVING.add(self)
+
+    def _clear(self) -> None:
+        self._lock = threading.Lock()
+        self._slots = threading.Semaphore(self._most)
+        self._server: ForkServer | None = None
+        self._ready: list[Worker] = []
+        self._starting: deque[Worker] = deque()
+        self._all: set[Worker] = set()
+
+    def start(self) -> None:
+        """Return when every worker is warm. Raises SandboxError when that cannot be had."""
+        with self._lock:
+            self._start()
+
+    def _start(self) -> None:
+        if self.is_closed:
+            raise SandboxError("The sandbox was closed.")
+        if self._server is None:
+            try:
+                for _ in range(self._most + SPARES):
+                    self._fork()
+                while self._starting:
+                    worker = self._starting.popleft()
+                    if not worker.is_ready(READY_SECONDS):
+                        raise SandboxError("A worker did not get ready: it can not decode where it is confined to.")
+                    self._ready.append(worker)
+                    self.level = worker.level
+            except BaseException as error:
+                self._end()
+                if isinstance(error, OSError):
+                    raise SandboxError(f"The fork server ended while workers were started: {error}") from None
+                raise
+
+    def lend(self) -> Worker:
+        """A worker that waits for a picture; waits for one. To be given to ``take_back`` or ``give_up``."""
+        self._slots.acquire()
+        try:
+            for attempt in range(ATTEMPTS):
+                while True:
+                    worker = self._next()
+                    is_new = not worker.level
+                    if worker.is_ready(READY_SECONDS):
+                        return worker
+                    self._replace(worker)
+                    if is_new:
+                        break
+                time.sleep(PAUSE * attempt)  # what has just been killed may not look dead yet
+            raise SandboxError(f"{ATTEMPTS} workers in a row did not get ready.")
+        except BaseException:
+            self._slots.release()
+            raise
+
+    def _next(self) -> Worker:
+        with self._lock:
+            self._start()
+            if not self._ready and not self._starting:
+                try:
+                    self._fork()
+                except OSError:
+                    self._end()
+                    raise SandboxError("The fork server ends again and again.") from None
+            return self._ready.pop() if self._ready else self._starting.popleft()
+
+    def take_back(self, worker: Worker) -> None:
+        """It waits for the next picture."""
+        with self._lock:
+            if worker in self._all:
+                self._ready.append(worker)
+            else:  # of a server that has ended since
+                worker.connection.close()
+        self._slots.release()
+
+    def give_up(self, worker: Worker) -> None:
+        """Kill it, whatever it is doing, and have another one started meanwhile."""
+        try:
+            self._replace(worker)
+        finally:
+            self._slots.release()
+
+    def _replace(self, worker: Worker) -> None:
+        with self._lock:
+            worker.connection.close()
+            if worker not in self._all or self._server is None:
+                return
+            self._all.remove(worker)
+            if not self._server.is_alive():  # it was killed, and its workers have gone with it
+                self._end()
+                return
+            try:
+                self._server.kill(worker.number)
+                if len(self._all) < self._most + SPARES:
+                    self._fork()
+            except OSError:  # the server was killed; the next picture starts another one
+                self._end()
+
+    def _fork(self) -> None:
+        """Raises OSError when the server has ended."""
+        if self._server is None:
+            self._server = ForkServer(self._orders)
+        self._count = (self._count + 1) % 2**32
+        worker = Worker(self._count, self._server.fork(self._count))
+        self._all.add(worker)
+        self._starting.append(worker)
+
+    def close(self) -> None:
+        """End every worker, also in the middle of a picture."""
+        with self._lock:
+            self.is_closed = True
+            self._end()
+
+    def _end(self) -> None:
+        if self._server is not None:
+            self._server.close()
+        for worker in {*self._ready, *self._starting}:  # those that are lent are closed by who has them
+            worker.connection.close()
+        self._server = None
+        self._all.clear()
+        self._ready.clear()
+        self._starting.clear()
+
+    def forget(self) -> None:
+        """In a process that the host has forked: let go of what is the host's."""
+        server, held = self._server, self._all
+        self._clear()
+        if server is not None:
+            server.disown()
+        for worker in held:
+            worker.connection.close()
+
+
+_LIVING: "weakref.WeakSet[Workers]" = weakref.WeakSet()
+
+
+def _forget_all() -> None:
+    for workers in list(_LIVING):
+        workers.forget()
+
+
+os.register_at_fork(after_in_child=_forget_all)

@@ -1,0 +1,441 @@
+"""A picture that crashes, hangs or takes over its decoder costs itself a row, and nothing and nobody else anything."""
+
+import gc
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+import warnings
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import PHOTOS, ROOT
+from PIL import Image
+from sandbox_hooks import DEEDS, SIGN
+from test_decode_hostile import FILES, NAMED, damaged, encoded
+
+from ncii_match.decode.limits import DecodeLimits
+from ncii_match.errors import InputError, SandboxError
+from ncii_match.ingest import TASK_PICTURES, TASKS_AHEAD, PictureHasher, hash_batches
+from ncii_match.outcomes import Status
+from ncii_match.sandbox import confine, syscalls
+from ncii_match.sandbox.pool import Sandbox
+from ncii_match.values import PDQ, PDQ_512, PHASH, Hashes, Views
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="level and processes are looked at as Linux has them")
+
+HOOKS = {"_task": "sandbox_hooks:hash_or_strike"}
+SECCOMP = confine.level() == "seccomp"
+PHOTO = FILES["JPEG"]
+ALLOWED = 10
+"""Seconds on top of a deadline that a loaded machine may take; by itself it takes a hundredth of that."""
+
+
+def same(one, two):
+    for name in ("bits", "quality", "status", "source_row", "view"):
+        assert np.array_equal(getattr(one, name), getattr(two, name)), name
+    assert one.algorithm == two.algorithm
+
+
+def status(hashes):
+    assert len(set(hashes.status.tolist())) == 1
+    return Status(int(hashes.status[0]))
+
+
+def children(pid):
+    """Process numbers of the living descendants of a process."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                fields = (entry / "stat").read_text().rpartition(")")[2].split()
+            except (FileNotFoundError, ProcessLookupError):
+                continue
+            if int(fields[1]) == pid and fields[0] != "Z":
+                found += [int(entry.name), *children(int(entry.name))]
+    return found
+
+
+def wait_until(holds, seconds=20):
+    until = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < until
+        time.sleep(0.02)
+
+
+@pytest.fixture(scope="module")
+def sandbox():
+    with Sandbox(workers=2) as one:
+        yield one
+
+
+@pytest.fixture(scope="module")
+def struck():
+    """A sandbox whose workers do what a picture says."""
+    with Sandbox(workers=2, deadline=1.0, memory=1 << 28, **HOOKS) as one:
+        yield one
+
+
+# --- the same hashes as in this process ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "views"), [(PDQ, Views.UPRIGHT), (PDQ, Views.ALL), (PDQ_512, Views.DIHEDRAL), (PHASH, Views.DIHEDRAL)]
+)
+def test_rows_are_those_of_the_picture_hasher(algorithm, views):
+    here = PictureHasher(algorithm, views, DecodeLimits())
+    sources = [*(PHOTOS / name for name in ("coffee.png", "rocket.jpg")), *FILES.values(), b"", b"hello"]
+    with Sandbox(algorithm, views, workers=1) as sandbox:
+        for source in sources:
+            same(sandbox.hash(source), here.hash([source]))
+        same(sandbox.hash_several(sources), here.hash(sources))
+        same(sandbox.hash_several([]), here.hash([]))
+
+
+def test_bad_and_damaged_pictures_have_the_same_status(sandbox, rng):
+    pictures = [data for data, _ in NAMED.values()]
+    pictures += [data[: len(data) * part // 5] for data in FILES.values() for part in range(5)]
+    pictures += [damaged(data, rng) for data in FILES.values() for _ in range(20)]
+    here = PictureHasher(PDQ, Views.UPRIGHT, DecodeLimits())
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # made errors for tests, Pillow's warnings would change a status
+        for picture in pictures:
+            same(sandbox.hash(picture), here.hash([picture]))
+
+
+@pytest.mark.parametrize("name", ["WEBP", "AVIF", "JPEG", "PNG", "TIFF", "GIF", "BMP"])
+def test_large_pictures_too(sandbox, name):
+    """libwebp decodes wide ones on a thread of its own."""
+    data = encoded(Image.open(PHOTOS / "coffee.png").convert("RGB").resize((1500, 1200)), name)
+    here = PictureHasher(PDQ, Views.UPRIGHT, DecodeLimits())
+    same(sandbox.hash(data), here.hash([data]))
+    assert status(sandbox.hash(data)) == Status.OK
+
+
+def test_every_kind_of_source(sandbox, tmp_path):
+    path = tmp_path / "a.jpg"
+    path.write_bytes(PHOTO)
+    wanted = sandbox.hash(PHOTO)
+    for source in (bytearray(PHOTO), memoryview(PHOTO), path, str(path), BytesIO(PHOTO)):
+        same(sandbox.hash(source), wanted)
+    with path.open("rb") as file:
+        same(sandbox.hash(file), wanted)
+    here = PictureHasher(PDQ, Views.UPRIGHT, DecodeLimits())
+    for source in (Image.open(path), np.asarray(Image.open(path)), None, tmp_path, tmp_path / "missing"):
+        same(sandbox.hash(source), here.hash([source]))
+
+
+def test_limits_hold():
+    with Sandbox(workers=1, limits=DecodeLimits(max_bytes=len(PHOTO), max_pixels=100 * 100)) as sandbox:
+        assert status(sandbox.hash(PHOTO)) == Status.OK
+        assert status(sandbox.hash(PHOTO + b"x")) == Status.TOO_MANY_BYTES
+        assert status(sandbox.hash(encoded(Image.new("L", (101, 100)), "PNG"))) == Status.TOO_MANY_PIXELS
+
+
+# --- what a hostile picture does -----------------------------------------------------------------------------------
+
+TIMED_OUT = {b"loop", b"sleep", b"little garbage", b"garbage, then wait"}
+ENDS_SOMEHOW = {
+    b"memory": Status.OUT_OF_MEMORY,
+    b"memory, untouched": Status.OUT_OF_MEMORY,
+    b"thread": Status.EMPTY,
+    b"loop": Status.TIMED_OUT,
+    b"sleep": Status.TIMED_OUT,
+    b"garbage, then wait": Status.TIMED_OUT,
+}
+NEEDS_SECCOMP = {b"fork", b"process", b"exec", b"program", b"socket", b"connect", b"open", b"list", b"delete", b"kill"}
+NEEDS_SECCOMP |= {b"executable", b"raise limits"}
+
+
+@pytest.mark.parametrize("deed", DEEDS, ids=lambda deed: deed.decode())
+def test_a_deed_costs_its_picture_and_nothing_else(struck, deed):
+    if deed in NEEDS_SECCOMP and not SECCOMP:
+        pytest.skip("the kernel has no seccomp")
+    start = time.monotonic()
+    hashes = struck.hash(SIGN + deed)
+    assert time.monotonic() - start < struck.deadline + ALLOWED
+    assert status(hashes) == ENDS_SOMEHOW.get(deed, Status.CRASHED)
+    assert not hashes.bits.any()
+    assert hashes.quality.tolist() == [255]
+    assert status(struck.hash(PHOTO)) == Status.OK
+    assert not os.path.exists("/tmp/pwned")
+
+
+LIES = ["quality", "status", "crashed", "bits with a status", "too many", "too few", "short"]
+
+
+@pytest.mark.parametrize("lie", LIES)
+def test_an_answer_that_is_none_is_a_crash(struck, lie):
+    expected = {"short": Status.TIMED_OUT, "bits with a status": Status.CORRUPT}.get(lie, Status.CRASHED)
+    hashes = struck.hash(b"LIE " + lie.encode())
+    assert status(hashes) == expected
+    assert not hashes.bits.any()
+    assert status(struck.hash(PHOTO)) == Status.OK
+
+
+def test_one_killer_in_a_hundred_does_not_stop_the_others(struck):
+    deeds = [b"abort", b"exit", b"garbage", b"segfault", b"loop"]
+    given = [SIGN + deeds[k // 100 % 5] if k % 100 == 50 else PHOTO for k in range(500)]
+    found = Hashes.concat(struck.hash_stream(given))
+    bad = np.flatnonzero(found.status)
+    assert bad.tolist() == [50, 150, 250, 350, 450]
+    assert found.status[bad].tolist() == [14, 14, 14, 14, 13]
+    assert found.source_row.tolist() == list(range(500))
+    assert len(set(found[found.status == 0].to_hex())) == 1
+
+
+def test_a_memory_limit_is_out_of_memory_and_no_crash():
+    wide = Image.new("RGB", (6000, 5000))
+    with Sandbox(workers=1, memory=1 << 26, deadline=60) as sandbox:
+        for name in ("PNG", "WEBP", "TIFF", "BMP", "GIF", "AVIF"):
+            data = encoded(wide, name, **({"speed": 10} if name == "AVIF" else {}))
+            assert status(sandbox.hash(data)) == Status.OUT_OF_MEMORY, name
+            assert status(sandbox.hash(PHOTO)) == Status.OK
+        assert status(sandbox.hash(bytes(1 << 27))) == Status.OUT_OF_MEMORY, "there is no room for the file"
+        assert status(sandbox.hash(PHOTO)) == Status.OK
+
+
+# --- the pool ------------------------------------------------------------------------------------------------------
+
+
+def test_level_is_that_of_the_machine(sandbox):
+    assert sandbox.level == confine.level()
+    worker = children(children(os.getpid())[0]) or children(os.getpid())
+    assert worker
+    if SECCOMP:
+        modes = {line for pid in children(os.getpid()) for line in Path(f"/proc/{pid}/status").read_text().splitlines()}
+        assert "Seccomp:\t2" in modes
+        assert "NoNewPrivs:\t1" in modes
+
+
+def test_streams_keep_order_and_read_only_a_little_ahead(sandbox):
+    workers, read = 2, []
+
+    def source():
+        for k in range(300):
+            read.append(k)
+            yield PHOTO if k % 3 else b""
+
+    batches = sandbox.hash_stream(source(), workers)
+    same(next(batches), next(hash_batches([PHOTO if k % 3 else b"" for k in range(300)])))
+    assert len(read) <= workers * TASKS_AHEAD * TASK_PICTURES + TASK_PICTURES
+    rest = Hashes.concat(batches)
+    assert len(rest) == 300 - TASK_PICTURES
+    assert [k % 3 == 0 for k in range(TASK_PICTURES, 300)] == (rest.status == Status.EMPTY).tolist()
+
+
+def test_many_threads_share_one_pool(struck):
+    wanted, results = struck.hash(PHOTO).to_hex(), []
+
+    def run():
+        for k in range(30):
+            hashes = struck.hash(PHOTO if k % 10 else SIGN + b"abort")
+            results.append((status(hashes), hashes.to_hex() == wanted))
+
+    threads = [threading.Thread(target=run) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(120)
+    assert sorted(results) == [(Status.OK, True)] * 216 + [(Status.CRASHED, False)] * 24
+
+
+def test_a_sandbox_started_in_a_thread_outlives_it():
+    sandbox = Sandbox(workers=1)
+    thread = threading.Thread(target=sandbox.start)
+    thread.start()
+    thread.join()
+    time.sleep(1)
+    assert status(sandbox.hash(PHOTO)) == Status.OK
+    sandbox.close()
+
+
+def test_workers_are_recycled_and_killed_ones_replaced(struck):
+    with Sandbox(workers=1, recycle_after=3, **HOOKS) as sandbox:
+        assert [status(sandbox.hash(PHOTO)) for _ in range(20)] == [Status.OK] * 20
+        assert sandbox._workers._count >= 7
+    mine = children(os.getpid())
+    for pid in mine:  # also the fork server itself, as the kernel does when memory runs out
+        os.kill(pid, signal.SIGKILL)
+    wait_until(lambda: not any(alive(pid) for pid in mine))
+    assert status(struck.hash(PHOTO)) == Status.OK
+    assert status(struck.hash(SIGN + b"abort")) == Status.CRASHED
+    assert status(struck.hash(PHOTO)) == Status.OK
+
+
+def test_descriptors_and_processes_do_not_pile_up():
+    with Sandbox(workers=2, **HOOKS) as sandbox:
+        sandbox.hash(SIGN + b"abort")
+        before = len(os.listdir("/proc/self/fd"))
+        for _ in range(200):
+            assert status(sandbox.hash(SIGN + b"exit")) == Status.CRASHED
+        assert status(sandbox.hash(PHOTO)) == Status.OK
+        assert len(os.listdir("/proc/self/fd")) <= before + 1
+    before = len(os.listdir("/proc/self/fd"))
+    gc.collect()
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_closing_ends_everything():
+    before = set(children(os.getpid()))
+    sandbox = Sandbox(workers=2).start()
+    mine = set(children(os.getpid())) - before
+    assert len(mine) == 1 + 2 + 1
+    sandbox.close()
+    sandbox.close()
+    wait_until(lambda: not mine & set(children(os.getpid())))
+    with pytest.raises(SandboxError, match="closed"):
+        sandbox.hash(PHOTO)
+    with pytest.raises(SandboxError, match="closed"):
+        sandbox.start()
+    forgotten = Sandbox(workers=1).start()
+    del forgotten
+    gc.collect()
+    wait_until(lambda: set(children(os.getpid())) <= before)
+
+
+def test_closing_in_the_middle_of_a_picture_raises_there():
+    sandbox = Sandbox(workers=1, **HOOKS).start()
+    seen = []
+
+    def run():
+        try:
+            seen.append(sandbox.hash(SIGN + b"sleep"))
+        except SandboxError as error:
+            seen.append(str(error))
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    time.sleep(0.3)
+    sandbox.close()
+    thread.join(20)
+    assert seen == ["The sandbox was closed while it hashed."]
+
+
+def test_a_forked_host_starts_its_own(sandbox):
+    sandbox.hash(PHOTO)
+    reading, writing = os.pipe()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # newer Pythons warn of forks with threads about
+        pid = os.fork()
+    if not pid:
+        code = b"fault"
+        try:
+            inherited = len(sandbox._workers._all)
+            first = status(sandbox.hash(PHOTO))
+            code = b"good" if (inherited, first) == (0, Status.OK) else b"bad"
+            sandbox.close()
+        finally:
+            os.write(writing, code)
+            os._exit(0)
+    os.close(writing)
+    same(sandbox.hash(PHOTO), sandbox.hash(PHOTO))
+    with os.fdopen(reading, "rb") as file:
+        assert file.read() == b"good"
+    os.waitpid(pid, 0)
+    assert status(sandbox.hash(PHOTO)) == Status.OK
+
+
+HOST = """
+import os, sys, time
+from ncii_match.sandbox.pool import Sandbox
+sandbox = Sandbox(workers=2, deadline=1000, _task="sandbox_hooks:hash_or_strike").start()
+if os.fork() == 0:  # a process that lives on with copies of whatever it was given
+    time.sleep(60); os._exit(0)
+print("started", flush=True)
+sandbox.hash(b"HOSTILE loop")
+"""
+
+
+def test_a_host_that_is_killed_leaves_no_orphans():
+    environment = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}"}
+    with subprocess.Popen(
+        [sys.executable, "-W", "ignore", "-c", HOST], stdout=subprocess.PIPE, env=environment
+    ) as host:
+        assert host.stdout.readline() == b"started\n"
+        time.sleep(0.5)
+        mine = children(host.pid)
+        assert len(mine) == 1 + 1 + 3
+        sleeper = [pid for pid in mine if b"sandbox.worker" not in Path(f"/proc/{pid}/cmdline").read_bytes()]
+        host.kill()
+        host.wait()
+        wait_until(lambda: not [pid for pid in mine if pid not in sleeper and alive(pid)])
+        for pid in sleeper:
+            os.kill(pid, signal.SIGKILL)
+
+
+def alive(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def test_a_program_without_a_main_guard_and_no_secrets_in_workers(tmp_path):
+    script = tmp_path / "plain.py"
+    script.write_text(
+        "import sys, os\nfrom ncii_match.sandbox.pool import Sandbox\n"
+        "print('once')\nsandbox = Sandbox(workers=1).start()\nprint(sandbox.hash(sys.argv[1]).status[0], flush=True)\n"
+        "print(sandbox._workers._server._process.pid, flush=True); sys.stdin.read()\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "NCII_MATCH_BANK_KEY": "a secret"}
+    with subprocess.Popen(
+        [sys.executable, script, PHOTOS / "rocket.jpg"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment
+    ) as host:
+        assert [host.stdout.readline() for _ in range(2)] == [b"once\n", b"0\n"]
+        server = int(host.stdout.readline())
+        assert b"a secret" not in Path(f"/proc/{server}/environ").read_bytes()
+        host.communicate(b"")
+        assert host.returncode == 0
+    assert not alive(server)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"workers": 0}, "workers is 0"),
+        ({"deadline": 0}, "deadline is 0"),
+        ({"deadline": float("nan")}, "deadline is nan"),
+        ({"memory": 0}, "memory is 0"),
+        ({"recycle_after": 0}, "recycle_after is 0"),
+        ({"views": ()}, "at least one view"),
+    ],
+)
+def test_arguments_that_make_no_sense(arguments, message):
+    with pytest.raises(InputError, match=message):
+        Sandbox(**arguments)
+
+
+def test_streams_of_arguments_that_make_no_sense(sandbox):
+    with pytest.raises(InputError, match="one picture"):
+        sandbox.hash_stream(PHOTO)
+    with pytest.raises(InputError, match="workers is 0"):
+        sandbox.hash_stream([], workers=0)
+
+
+def test_a_fork_server_that_does_not_start_says_why(monkeypatch):
+    with pytest.raises(SandboxError, match="No module named 'nowhere'"):
+        Sandbox(workers=1, _task="nowhere:nothing").start()
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+    with pytest.raises(SandboxError, match="without a word"):
+        Sandbox(workers=1).start()
+    monkeypatch.setattr(sys, "executable", "/no/such/python")
+    with pytest.raises(SandboxError, match="cannot be started"):
+        Sandbox(workers=1).start()
+    monkeypatch.setattr(sys, "executable", "")
+    with pytest.raises(SandboxError, match="names no Python"):
+        Sandbox(workers=1).start()
+
+
+@pytest.mark.parametrize("name", syscalls.MACHINES)
+def test_filters_are_whole(name):
+    machine = syscalls.MACHINES[name]
+    numbers = [*machine.allowed, *machine.killed, machine.mmap, machine.mprotect, machine.clone, machine.tgkill]
+    assert len(set(numbers)) == len(numbers)
+    steps = syscalls.program(machine, 1)
+    assert len(steps) % 8 == 0
+    assert len(steps) // 8 < 4096
