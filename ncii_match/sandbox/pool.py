@@ -27,8 +27,8 @@ ATTEMPTS = 3
 _LARGEST_QUALITY = 100
 _FROM_WORKERS = frozenset(Status) - {Status.TIMED_OUT, Status.CRASHED}
 
-_Rows = tuple[Status, bytes, bytes]
-"""What is known of one picture: its status, v * nbytes of bits and v of quality; zeros and 255 when it has no hash."""
+_Rows = tuple[bytes, bytes, bytes]
+"""What is known of one picture: v of status, v * nbytes of bits, v of quality; zeros and 255 where it has none."""
 
 
 class Sandbox:
@@ -120,7 +120,7 @@ class Sandbox:
             self.algorithm,
             found.reshape(n * v, self.algorithm.nbytes),
             quality,
-            np.repeat(np.array([row[0] for row in rows], np.uint8), v),
+            np.frombuffer(b"".join([row[0] for row in rows]), np.uint8),
             np.repeat(np.arange(n, dtype=np.uint32), v),
             np.tile(self._view_row, n),
         )
@@ -140,7 +140,7 @@ class Sandbox:
     def _rows(self, source: Source) -> _Rows:
         if is_decoded(source):
             made = self._here.hash([source])
-            return Status(int(made.status[0])), made.bits.tobytes(), made.quality.tobytes()
+            return made.status.tobytes(), made.bits.tobytes(), made.quality.tobytes()
         try:
             data = bytes_of(source, self.limits)
         except DecodeError as error:
@@ -161,7 +161,7 @@ class Sandbox:
                 begun = bool(said)
                 rows = self._parsed(said, worker.done)
                 # After an allocation that failed, what the libraries left behind is anybody's guess.
-                fit = worker.done < self.recycle_after and rows[0] != Status.OUT_OF_MEMORY
+                fit = worker.done < self.recycle_after and rows[0][0] != Status.OUT_OF_MEMORY
             except TimeoutError:
                 rows = self._no_hash(Status.TIMED_OUT)
                 begun = True
@@ -172,7 +172,7 @@ class Sandbox:
             if begun:
                 break
             time.sleep(PAUSE)  # others may have been killed with it and not look dead yet
-        if rows[0] == Status.CRASHED and self._workers.is_closed:
+        if rows[0][0] == Status.CRASHED and self._workers.is_closed:
             raise SandboxError("The sandbox was closed while it hashed.")
         return rows
 
@@ -188,13 +188,22 @@ class Sandbox:
             raise ValueError("number or status")
         if status != Status.OK:
             return self._no_hash(status)  # whatever else it says
-        if any(_LARGEST_QUALITY < one != UNKNOWN_QUALITY for one in quality):
-            raise ValueError("quality")
-        return status, found, quality
+        statuses = bytearray(len(quality))  # Status.OK
+        for row, one in enumerate(quality):
+            if one == wire.NO_BORDER and self.views[row].trimmed:
+                statuses[row] = Status.NO_BORDER
+            elif _LARGEST_QUALITY < one != UNKNOWN_QUALITY:
+                raise ValueError("quality")
+        if any(statuses):
+            quality = quality.replace(bytes([wire.NO_BORDER]), bytes([UNKNOWN_QUALITY]))
+            there = np.frombuffer(bytes(statuses), np.uint8) == Status.OK
+            if not there.any() or np.frombuffer(found, np.uint8).reshape(len(there), -1)[~there].any():
+                raise ValueError("a hash of nothing")
+        return bytes(statuses), found, quality
 
     def _no_hash(self, status: Status) -> _Rows:
         v = len(self.views)
-        return status, bytes(v * self.algorithm.nbytes), bytes([UNKNOWN_QUALITY]) * v
+        return bytes([status]) * v, bytes(v * self.algorithm.nbytes), bytes([UNKNOWN_QUALITY]) * v
 
     def close(self) -> None:
         """End all workers. Threads that still hash get SandboxError; may be called twice."""

@@ -34,6 +34,9 @@ BEGUN = b"B"
 REPLY = Struct("<IB3x")
 """Worker to host: number of the request, ``Status``; then for each view the bits, then for each view the quality."""
 
+NO_BORDER = 254
+"""Instead of a row's quality: the view trims a border, and there is none."""
+
 
 @dataclass(frozen=True, slots=True)
 class Orders:

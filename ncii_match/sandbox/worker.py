@@ -15,6 +15,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from importlib import import_module
 
+import numpy as np
+
 from ncii_match.decode.image import use_one_thread
 from ncii_match.decode.samples import samples
 from ncii_match.ingest import PictureHasher
@@ -144,11 +146,13 @@ def _answer(
     host.sendall(wire.BEGUN)
     try:
         found = task(one, data)
-        status = int(found.status[0])
+        bare = found.status == Status.NO_BORDER  # rows without a hash, in a picture that has some
+        status = Status.OK if np.any(found.status == Status.OK) else int(found.status[0])
         if status in (Status.CORRUPT, Status.TRUNCATED) and narrow.hash([data]).status[0] == Status.TOO_MANY_PIXELS:
             # Not every decoder says why it stopped, and one picture of this size may well have been too large for it.
             return _no_hash(number, Status.OUT_OF_MEMORY, one)
-        return wire.REPLY.pack(number, status) + found.bits.tobytes() + found.quality.tobytes()
+        quality = np.where(bare, np.uint8(wire.NO_BORDER), found.quality)
+        return b"".join([wire.REPLY.pack(number, status), found.bits.tobytes(), quality.tobytes()])
     except MemoryError:
         return _no_hash(number, Status.OUT_OF_MEMORY, one)
 
