@@ -89,6 +89,7 @@ def text(run: dict[str, Any]) -> str:
             + [("open with every file's SHA-256 checked", page.milliseconds(opened["verify_snapshot"]), "")],
         ),
         *page.prose(
+            "Files are in the page cache, as they are where many processes read one bank. "
             f"On disk an entry takes {sizes['database'] / entries:,.0f} bytes in the database (hash, hold, case, "
             f"their indexes, and the history) and {sizes['snapshots'] / entries:,.0f} bytes in a base (hash and id, "
             "search tables, hold). What a base holds is mapped: processes that read the same bank share one copy of it."

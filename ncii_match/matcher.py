@@ -30,14 +30,11 @@ from ncii_match.errors import (
     SandboxError,
 )
 from ncii_match.ingest import available_cores, hash_batches
-from ncii_match.sandbox.pool import Sandbox
+from ncii_match.sandbox.pool import DECODING_SECONDS, Sandbox
 from ncii_match.values import Algorithm, Hashes, View, Views
 from ncii_match.verdicts import Circumstances, Timings
 
 Isolation = Literal["process", "thread"]
-
-DECODING_SECONDS = 10.0
-"""For one picture in a process of its own, when the policy has no deadline."""
 
 CLOCKS_APART = 60.0
 """Seconds by which a publisher's clock may be ahead of ours before its snapshot's age counts as not known."""

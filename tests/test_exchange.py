@@ -5,6 +5,7 @@ import csv
 import gzip
 import json
 import stat
+from contextlib import contextmanager
 
 import numpy as np
 import pyarrow as pa
@@ -357,6 +358,77 @@ def test_the_order_of_lines_does_not_matter_for_a_withdrawal(tmp_path, bank, mon
     bank.import_file(write(tmp_path / "t.csv", text), source="s")
     assert held(bank) == {(a, "c", "s"): "withdrawn"}
     assert bank.add(Hashes.from_hex([b]), case="c", source="s").entry_ids.tolist() == [-1]
+
+
+@pytest.mark.parametrize("name", ["csv", "ndjson", "parquet"])
+def test_a_withdrawal_that_names_no_case_ends_nothing_of_others(tmp_path, bank, name):
+    """A hash has many cases: one that nobody names may not end them all."""
+    (a,) = some(1).to_hex()
+    for case in ("c1", "c2"):
+        bank.add(Hashes.from_hex([a]), case=case, source="s")
+    path = tmp_path / f"w.{ENDINGS[name]}"
+    if name == "parquet":
+        pq.write_table(pa.table({"hash": [a], "state": ["withdrawn"]}), path)
+    else:
+        line = json.dumps({"hash": a, "state": "withdrawn"})
+        write(path, f"hash,state\n{a},withdrawn\n" if name == "csv" else line + "\n")
+    rejects = tmp_path / "rejects.csv"
+    read = bank.import_file(path, source="s", rejects=rejects)
+    assert (read.ended, read.remembered, read.rejected) == (0, 0, 1)
+    assert "no case" in rejects.read_text()
+    assert held(bank) == {(a, "c1", "s"): "seed", (a, "c2", "s"): "seed"}
+    read = bank.import_file(path, source="s", case="c2")
+    assert (read.ended, read.rejected) == (1, 0)
+    assert held(bank) == {(a, "c1", "s"): "seed", (a, "c2", "s"): "withdrawn"}
+
+
+def test_a_format_is_not_made_to_say_what_it_cannot(tmp_path, bank):
+    """Whoever reads the file would match what has ended, or end what was only left out."""
+    bank.add(some(2), case="c1", source="s")
+    for name in ("text", "threatexchange"):
+        with pytest.raises(InputError, match="ended"):
+            bank.export_file(tmp_path / "out", format=name, states=tuple(State))
+    with pytest.raises(InputError, match="every case"):
+        bank.export_file(tmp_path / "out.json", case="c1")
+    assert not list(tmp_path.glob("out*"))
+
+
+def test_rejects_are_for_nobody_else_even_where_a_file_was_there(tmp_path, bank):
+    rejects = tmp_path / "rejects.csv"
+    rejects.write_text("old")
+    rejects.chmod(0o644)
+    bank.import_file(write(tmp_path / "t.txt", "nonsense\n"), case="c", source="s", rejects=rejects)
+    assert stat.S_IMODE(rejects.stat().st_mode) == 0o600
+    assert "old" not in rejects.read_text()
+
+
+def test_a_case_is_not_filled_past_its_cap_while_somebody_else_fills_it(tmp_path, bank, monkeypatch):
+    monkeypatch.setattr(intake, "AT_ONCE", 10)
+    monkeypatch.setattr(importing, "STEPS_AT_ONCE", 1)
+    hashes, put, others = some(60), intake.put, iter([some(20, seed=5)])
+
+    def and_somebody_else(*args, **kwargs):
+        for more in others:
+            waiting.append(more)
+        return put(*args, **kwargs)
+
+    waiting = []
+    step = importing._Run.step
+
+    @contextmanager
+    def stepped(self):
+        with step(self) as connection:
+            yield connection
+        while waiting:
+            with Bank.open(bank.path) as other:
+                other.add(waiting.pop(), case="c", source="s", cap=50)
+
+    monkeypatch.setattr(importing._Run, "step", stepped)
+    monkeypatch.setattr(intake, "put", and_somebody_else)
+    text = "\n".join(hashes.to_hex())
+    read = bank.import_file(write(tmp_path / "t.txt", text), case="c", source="s", cap=50)
+    assert bank.stats().holds == 50
+    assert read.refused == {"over_cap": 30}
 
 
 def test_a_file_that_would_end_much_is_refused_as_a_whole(tmp_path, bank):

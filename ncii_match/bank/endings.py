@@ -7,7 +7,7 @@ import sqlalchemy as sa
 from numpy.typing import NDArray
 
 from ncii_match.bank import arguments, holds, records, tables
-from ncii_match.bank.exchange.lines import Lines, Origin
+from ncii_match.bank.exchange.lines import NO_OTHER, Lines, Origin
 from ncii_match.bank.segment import Case
 from ncii_match.bank.workings import Workings
 from ncii_match.outcomes import State
@@ -42,9 +42,8 @@ class Spoken:
     def __init__(
         self, connection: sa.Connection, workings: Workings, defaults: Defaults, piece: Lines, *, active: bool
     ) -> None:
-        ended = piece.states == State.WITHDRAWN
-        per_hash = {int(line) for line in piece.numbers[ended & _nobody(piece)]}
-        rows = np.flatnonzero(ended | active | np.isin(piece.numbers, [*per_hash]))
+        ended, alone = piece.states == State.WITHDRAWN, piece.states == NO_OTHER
+        rows = np.flatnonzero(ended | active | np.isin(piece.numbers, piece.numbers[alone]))
         packed = arguments.packed(piece.hashes[rows])
         keys = [workings.vault.lookup(one) for one in packed]
         held = _held(connection, records.ids_by_key(connection, keys))
@@ -57,7 +56,7 @@ class Spoken:
         for row, key, one in zip(rows.tolist(), keys, packed, strict=True):
             case, line = named[piece.origin[row]], int(piece.numbers[row])
             of_hash = held.get(key, [])
-            if ended[row] and piece.origins[piece.origin[row]].case is None:
+            if alone[row]:
                 source = piece.origins[piece.origin[row]].source or defaults.source
                 others = says.get(line, set())
                 ending += [
@@ -81,12 +80,6 @@ class Spoken:
                 says.setdefault(line, set()).add(name)
         self.ending = np.array(ending, np.int64).reshape(-1, 2)
         self.kept = np.array(kept, np.int64).reshape(-1, 2)
-
-
-def _nobody(piece: Lines) -> NDArray[np.bool_]:
-    """Which records name no case: bool [n]."""
-    none = np.array([origin.case is None for origin in piece.origins], bool)
-    return none[piece.origin] if len(none) else np.zeros(len(piece), bool)
 
 
 def _held(connection: sa.Connection, ids: dict[bytes, int]) -> dict[bytes, list[tuple[int, int, int, tuple[str, str]]]]:

@@ -10,6 +10,7 @@ from ncii_match.bank import arguments, exchange, journal, tables
 from ncii_match.bank.exchange import files
 from ncii_match.bank.exchange.lines import Record
 from ncii_match.bank.workings import Workings, moment
+from ncii_match.errors import InputError
 from ncii_match.outcomes import State
 
 FETCHED_AT_ONCE = 20_000
@@ -21,9 +22,18 @@ def run(
 ) -> int:  # fmt: skip
     """``Bank.export_file``."""
     name = exchange.recognised(path, format_name, reading=False)
+    tells, states = exchange.FORMATS[name].tells, sorted(states)
+    if tells == "a hash" and State.WITHDRAWN in states:
+        raise InputError(
+            f"{name} cannot say that a hold has ended: whoever reads it would match it. Choose csv or ndjson"
+        )
+    if tells == "every hold" and case is not None:
+        raise InputError(
+            f"{name} names every case of a hash: whoever reads it would end the others. Choose csv or ndjson"
+        )
     counted = _Counted()
     with workings.database.reading() as connection, files.whole(path) as file:
-        rows = _records(connection, workings, case, source, sorted(states))
+        rows = _records(connection, workings, case, source, states)
         exchange.FORMATS[name].write(counted.through(rows), file, workings.algorithm)
     with workings.database.writing() as connection:
         journal.record(

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from ncii_match.bank import arguments, cases, endings, exchange, holds, intake, journal, records, tables
 from ncii_match.bank.endings import Defaults
-from ncii_match.bank.exchange.lines import AS_IT_IS, NOT_SAID, Lines
+from ncii_match.bank.exchange.lines import AS_IT_IS, NO_OTHER, NOT_SAID, Lines
 from ncii_match.bank.holds import Addition
 from ncii_match.bank.rejects import Rejects
 from ncii_match.bank.segment import Case
@@ -180,7 +180,7 @@ class _Run:
                 self.report.broken = self.report.broken or piece.broken
                 for one in piece.rejected:
                     self.side.note(one.line, one.reason)
-                if np.any(piece.states == State.WITHDRAWN):
+                if np.any((piece.states == State.WITHDRAWN) | (piece.states == NO_OTHER)):
                     self._end_spoken(piece)
             self._add(_Part(part, self.defaults, self.side, self.report))
         if self.report.broken:
@@ -222,7 +222,7 @@ class _Run:
         outcome[order] = intake.judged(part.hashes[order], force=self.force)
         fit = order[outcome[order] == Addition.ADDED]
         at_once = STEPS_AT_ONCE * intake.AT_ONCE
-        case_ids, crowded = np.full(len(part.cases), -1, np.int64), False
+        case_ids, crowded, head = np.full(len(part.cases), -1, np.int64), False, 0
         for first in range(0, len(fit), at_once):
             rows = fit[first : first + at_once]
             with self.step() as connection:
@@ -231,8 +231,11 @@ class _Run:
                     named = [part.cases[one] for one in used]
                     case_ids[used] = cases.ids(connection, named, moment(connection), self.actor)
                     crowded = self.cap is not None and holds.crowded(connection, case_ids[used], counts, self.cap)
+                elif journal.head(connection)[0] != head:
+                    crowded = True  # somebody else wrote meanwhile, perhaps to these cases: count exactly
                 cap = self.cap if crowded else None
                 outcome[rows] = self._add_rows(connection, part, rows, case_ids[part.cases_of[rows]], cap)
+                head = journal.head(connection)[0]
         taken = np.bincount(outcome[part.wanted], minlength=len(Addition))
         self.report.added += int(taken[Addition.ADDED])
         self.report.held += int(taken[Addition.HELD])
@@ -276,9 +279,9 @@ class _Part:
             rows = np.array([-1 if one is None else known.setdefault(one, len(known)) for one in named], np.int64)
             of_rows.append(rows[piece.origin] if len(rows) else np.empty(0, np.int64))
         self.cases, self.cases_of = list(known), np.concatenate(of_rows)
-        active = (self.states != State.WITHDRAWN) & (self.states != AS_IT_IS)
+        active = ~np.isin(self.states, [State.WITHDRAWN, AS_IT_IS, NO_OTHER])
+        nobody = np.flatnonzero((self.states != NO_OTHER) & (self.cases_of < 0))
         self.states[self.states == NOT_SAID] = defaults.state
-        nobody = np.flatnonzero(active & (self.cases_of < 0))
         for row in nobody:
             side.note(int(self.numbers[row]), "it names no case, and none was given")
         report.rejected += len(nobody)

@@ -25,23 +25,30 @@ class Rejects:
 
     @contextmanager
     def opened(self) -> Iterator[Self]:
-        """Itself, closed in the end."""
+        """Itself, closed in the end. Raises InputError when its last lines cannot be written."""
         try:
             yield self
         finally:
             if self._file is not None:
-                self._file.close()
+                with self._explained():
+                    self._file.close()
 
     def note(self, line: int, reason: str) -> None:
         """One line that was not taken. Raises InputError when the file cannot be written."""
-        if self._file is None:
-            try:
+        with self._explained():
+            if self._file is None:
                 descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-            except OSError as error:
-                raise InputError(
-                    f"{self._path} cannot be written: {error.strerror}; name another place (rejects=…, --rejects)"
-                ) from None
-            self._file = os.fdopen(descriptor, "w", encoding="utf-8", newline="")
-            self._writer = csv.writer(self._file, lineterminator="\n")
-            self._writer.writerow(["line", "reason"])
-        self._writer.writerow([line, reason])
+                os.fchmod(descriptor, 0o600)  # it may have been there before
+                self._file = os.fdopen(descriptor, "w", encoding="utf-8", newline="")
+                self._writer = csv.writer(self._file, lineterminator="\n")
+                self._writer.writerow(["line", "reason"])
+            self._writer.writerow([line, reason])
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise InputError(
+                f"{self._path} cannot be written: {error.strerror}; name another place (rejects=…, --rejects)"
+            ) from None

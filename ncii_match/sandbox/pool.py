@@ -24,6 +24,9 @@ PAUSE = 0.02
 ATTEMPTS = 3
 """Workers that may have died before they were handed a picture, before it counts as the picture's doing."""
 
+DECODING_SECONDS = 10.0
+"""For one picture, when nobody says otherwise."""
+
 _LARGEST_QUALITY = 100
 _FROM_WORKERS = frozenset(Status) - {Status.TIMED_OUT, Status.CRASHED}
 
@@ -70,7 +73,7 @@ class Sandbox:
         limits: DecodeLimits = DecodeLimits(),
         *,
         workers: int | None = None,
-        deadline: float = 10.0,
+        deadline: float = DECODING_SECONDS,
         memory: int = 1 << 30,
         recycle_after: int = 1000,
         jpeg: JpegRoute = "luma",

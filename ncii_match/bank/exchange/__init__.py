@@ -31,25 +31,32 @@ class Writes(Protocol):
 class Format(NamedTuple):
     """may_end : whether a file's records can say that a hold ended. suffixes : by which a file is taken for it.
 
-    source, profile : of its records when neither they nor the importer say one; None for the bank's own profile.
+    tells : what a record is about: ``a hash`` (it matches, and nothing else is said), ``each hold`` with its state, or
+    ``every hold`` of its hash. source, profile : of its records when neither they nor the importer say one; None for
+    the bank's own profile.
     """
 
     read: Reads
     write: Writes
     may_end: Callable[[Path], bool]
     suffixes: tuple[str, ...]
+    tells: str = "each hold"
     source: str = "own"
     profile: str | None = None
 
 
 FORMATS = {
-    "text": Format(text.read, text.write, text.may_end, text.SUFFIXES),
+    "text": Format(text.read, text.write, text.may_end, text.SUFFIXES, "a hash"),
     "csv": Format(table.read, table.write, table.may_end, table.SUFFIXES),
     "ndjson": Format(ndjson.read, ndjson.write, ndjson.may_end, ndjson.SUFFIXES),
     "parquet": Format(columnar.read, columnar.write, columnar.may_end, (".parquet",)),
     "arrow": Format(columnar.read, columnar.write_arrow, columnar.may_end, (".arrow", ".feather")),
-    "threatexchange": Format(threatexchange.read, threatexchange.write, threatexchange.may_end, (), "threatexchange"),
-    "stopncii": Format(stopncii.read, stopncii.write, stopncii.may_end, stopncii.SUFFIXES, "stopncii", "512"),
+    "threatexchange": Format(
+        threatexchange.read, threatexchange.write, threatexchange.may_end, (), "a hash", "threatexchange"
+    ),
+    "stopncii": Format(
+        stopncii.read, stopncii.write, stopncii.may_end, stopncii.SUFFIXES, "every hold", "stopncii", "512"
+    ),
 }
 
 

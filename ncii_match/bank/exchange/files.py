@@ -1,11 +1,13 @@
 """Reading text files by lines of bounded length, compressed or not, and writing files that appear whole."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
+from ncii_match.bank.exchange.lines import Builder
+from ncii_match.bank.exchange.lines import Lines as Records
 from ncii_match.errors import InputError
 
 LONGEST_LINE = 1 << 16
@@ -57,6 +59,19 @@ class Lines:
                 raise BrokenFileError(f"it cannot be read after line {number}: {_said(error)}") from None
             if rest:
                 yield number + 1, _decoded(rest, number + 1)
+
+
+def pieces(path: Path, builder: Builder, use: Callable[[int, str], None]) -> Iterator[Records]:
+    """What ``use`` makes of each line and its number, in pieces; the last one says if the file was cut off."""
+    source, broken = Lines(path), None
+    try:
+        for number, line in source:
+            use(number, line)
+            if builder.full:
+                yield builder.take(source.share)
+    except BrokenFileError as error:
+        broken = str(error)
+    yield builder.take(1.0, broken)
 
 
 def _decoded(line: bytes, number: int) -> str:

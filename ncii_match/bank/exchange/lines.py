@@ -22,11 +22,14 @@ NOT_SAID = 255
 AS_IT_IS = 254
 """Instead of a state: the hold stays what it is, and none is made."""
 
+NO_OTHER = 253
+"""Instead of a state: every hold of its source on the hash ends, but those that its own line names."""
+
 LONGEST = 500
 """Characters of a case reference, a source, a region or a tag."""
 
-KEEP = "\0as it is"
-"""A state that no file can name, for formats that know what they must leave alone."""
+KEEP, ALONE = "\0as it is", "\0no other"
+"""Names of these two that no file can say, for the format that knows them."""
 
 _BREAKS = str.maketrans("", "", "".join(map(chr, range(32))))
 
@@ -53,11 +56,10 @@ class Lines:
     """A piece of a file.
 
     numbers : int64 [n], line (or row) of each record, from 1. hashes : Hashes [n]. profiles : uint8 [n], a row of
-    ``profile_names``. origin : int32 [n], a row of ``origins``. states : uint8 [n], ``State``, ``NOT_SAID`` or
-    ``AS_IT_IS``; a withdrawn record without a case ends every hold of its source on the hash, but what its line names.
-    untils : int64 [n], microseconds since 1970, 0 for never. rejected : lines that are no record. passed_over : records
-    of other kinds of hash. share : how much of the file has been read, 0..1. broken : why the file could not be read to
-    its end, or None.
+    ``profile_names``. origin : int32 [n], a row of ``origins``. states : uint8 [n], ``State``, or one of
+    ``NOT_SAID``, ``AS_IT_IS``, ``NO_OTHER``. untils : int64 [n], microseconds since 1970, 0 for never. rejected : lines
+    that are no record. passed_over : records of other kinds of hash. share : how much of the file has been read, 0..1.
+    broken : why the file could not be read to its end, or None.
     """
 
     numbers: NDArray[np.int64]
@@ -106,7 +108,7 @@ class Builder:
         self._profiles = {algorithm.profile: 0}
         self._states: dict[str | None, int] = {None: NOT_SAID, "": NOT_SAID}
         self._states |= {one.name.lower(): int(one) for one in State}
-        self._states[KEEP] = AS_IT_IS
+        self._states |= {KEEP: AS_IT_IS, ALONE: NO_OTHER}
         self._clear()
 
     def _clear(self) -> None:

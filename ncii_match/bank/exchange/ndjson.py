@@ -17,39 +17,37 @@ def may_end(path: Path) -> bool:  # noqa: ARG001
     return True
 
 
-def objects(source: files.Lines, builder: Builder) -> Iterator[tuple[int, dict[str, Any]]]:
-    """The object on each line; lines that hold none are rejected. Raises BrokenFileError."""
-    for number, line in source:
-        if not line:
-            continue
-        try:
-            found = json.loads(line)
-        except (ValueError, RecursionError):
-            found = None
-        if isinstance(found, dict):
-            yield number, found
-        else:
-            builder.reject(number, "no JSON object")
+def object_on(number: int, line: str, builder: Builder) -> dict[str, Any] | None:
+    """The object on a line; None for an empty line, and for one that holds none, which is rejected."""
+    if not line:
+        return None
+    try:
+        found = json.loads(line)
+    except (ValueError, RecursionError):
+        found = None
+    if isinstance(found, dict):
+        return found
+    builder.reject(number, "no JSON object")
+    return None
 
 
 def read(path: Path, builder: Builder) -> Iterator[Lines]:
     """Every record, in pieces. Raises InputError when there is no such file."""
-    source, broken = files.Lines(path), None
-    try:
-        for number, one in objects(source, builder):
-            origin = (one.get("case"), one.get("source"), one.get("region"), one.get("tags"))
-            if any(isinstance(value, dict | list) for key, value in one.items() if key != "tags"):
-                builder.reject(number, "a value is a list or an object")
-            else:
-                builder.add(
-                    number, one.get("hash", ""), one.get("quality"), origin, one.get("state"), one.get("until"),
-                    one.get("profile"),
-                )  # fmt: skip
-            if builder.full:
-                yield builder.take(source.share)
-    except files.BrokenFileError as error:
-        broken = str(error)
-    yield builder.take(1.0, broken)
+
+    def use(number: int, line: str) -> None:
+        one = object_on(number, line, builder)
+        if one is None:
+            return
+        if any(isinstance(value, dict | list) for key, value in one.items() if key != "tags"):
+            builder.reject(number, "a value is a list or an object")
+            return
+        origin = (one.get("case"), one.get("source"), one.get("region"), one.get("tags"))
+        builder.add(
+            number, one.get("hash", ""), one.get("quality"), origin, one.get("state"), one.get("until"),
+            one.get("profile"),
+        )  # fmt: skip
+
+    return files.pieces(path, builder, use)
 
 
 def write(records: Iterable[Record], file: IO[bytes], algorithm: Algorithm) -> None:  # noqa: ARG001

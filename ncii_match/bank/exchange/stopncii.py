@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import IO, Any
 
 from ncii_match.bank.exchange import files
-from ncii_match.bank.exchange.lines import KEEP, Builder, Lines, NotARecordError, Record, by_entry
-from ncii_match.bank.exchange.ndjson import objects
+from ncii_match.bank.exchange.lines import ALONE, KEEP, Builder, Lines, NotARecordError, Record, by_entry
+from ncii_match.bank.exchange.ndjson import object_on
 from ncii_match.errors import InputError
 from ncii_match.outcomes import State
 from ncii_match.values import Algorithm
@@ -36,51 +36,56 @@ def may_end(path: Path) -> bool:  # noqa: ARG001
 
 def read(path: Path, builder: Builder) -> Iterator[Lines]:
     """Every record, in pieces; its number stands for the line. Raises InputError when there is no such file."""
-    source = files.Lines(path)
-    broken, share = None, 0.0
-    try:
-        for number, record, share in _records(path, source, builder):
-            try:
-                rows = _rows(number, record, builder)
-                packed = builder.packed(record.get("hashValue")) if rows else b""
-            except NotARecordError as error:
-                builder.reject(number, str(error))
-                continue
-            for case, region, tags, state in rows:
-                builder.add(number, packed, None, (case, None, region, tags), state)
-            if builder.full:
-                yield builder.take(share)
-    except files.BrokenFileError as error:
-        broken = str(error)
-    yield builder.take(1.0, broken)
-
-
-def _records(path: Path, source: files.Lines, builder: Builder) -> Iterator[tuple[int, dict[str, Any], float]]:
-    import ijson
-
     with files.opened(path) as (_, stream):
         try:
             start = bytes(stream.read(1 << 16)).lstrip(b"\xef\xbb\xbf \t\r\n")
         except (OSError, EOFError, ValueError) as error:
-            raise files.BrokenFileError(f"it cannot be read: {error}") from None
+            yield builder.take(1.0, f"it cannot be read: {error}")
+            return
     with suppress(ValueError, RecursionError):
         if isinstance(first := json.loads(start.partition(b"\n")[0]), dict) and "hashRecords" not in first:
-            yield from ((number, one, source.share) for number, one in objects(source, builder))
+            yield from files.pieces(path, builder, lambda number, line: _use_line(number, line, builder))
             return
-    where, done = ("item" if start.startswith(b"[") else "hashRecords.item"), 0
+    yield from _of_document(path, "item" if start.startswith(b"[") else "hashRecords.item", start, builder)
+
+
+def _of_document(path: Path, where: str, start: bytes, builder: Builder) -> Iterator[Lines]:
+    import ijson
+
+    done, broken, size = 0, None, max(1, path.stat().st_size)
     with files.opened(path) as (raw, stream):
-        size = max(1, path.stat().st_size)
         try:
             for record in ijson.items(stream, where, multiple_values=True, use_float=True):
                 done += 1
                 if isinstance(record, dict):
-                    yield done, record, raw.tell() / size
+                    _use(done, record, builder)
                 else:
                     builder.reject(done, "no JSON object")
+                if builder.full:
+                    yield builder.take(raw.tell() / size)
         except (ijson.JSONError, OSError, EOFError, ValueError) as error:
-            raise files.BrokenFileError(f"it is no JSON after record {done} ({type(error).__name__})") from None
-        if not done and start.startswith(b"{") and b'"hashRecords"' not in start:
-            raise files.BrokenFileError("it has no hashRecords")
+            broken = f"it is no JSON after record {done} ({type(error).__name__})"
+    if not (done or broken) and start.startswith(b"{") and b'"hashRecords"' not in start:
+        broken = "it has no hashRecords"
+    yield builder.take(1.0, broken)
+
+
+def _use_line(number: int, line: str, builder: Builder) -> None:
+    record = object_on(number, line, builder)
+    if record is not None:
+        _use(number, record, builder)
+
+
+def _use(number: int, record: dict[str, Any], builder: Builder) -> None:
+    """Every hold that a record speaks of, or none when something is wrong with it."""
+    try:
+        rows = _rows(number, record, builder)
+        packed = builder.packed(record.get("hashValue")) if rows else b""
+    except NotARecordError as error:
+        builder.reject(number, str(error))
+        return
+    for case, region, tags, state in rows:
+        builder.add(number, packed, None, (case, None, region, tags), state)
 
 
 def _rows(
@@ -103,8 +108,8 @@ def _rows(
         builder.reject(number, "a status is none of Received, Active, Withdrawn, Deleted: such a hold is left as it is")
     rows: list[Row] = [(case, region, tags, None) for case, status in said.items() if status is None]
     rows += [(case, None, [], status) for case, status in said.items() if status is not None]
-    # Last, what the record does not name: without a case, and therefore every other one of this source.
-    return rows if whole == KEEP else [*rows, (None, None, [], _WITHDRAWN)]
+    # Last, what the record does not name: every other hold of this source.
+    return rows if whole == KEEP else [*rows, (None, None, [], ALONE)]
 
 
 def _status(given: Any) -> str | None:

@@ -27,29 +27,25 @@ def may_end(path: Path) -> bool:
 
 def read(path: Path, builder: Builder) -> Iterator[Lines]:
     """Every record, in pieces; a record stands on one line. Raises InputError when there is no header."""
-    source, broken = files.Lines(path), None
-    columns: list[int] | None = None
-    try:
-        for number, line in source:
-            if not line or line.startswith("#"):
-                continue
-            fields = split(line)
-            if columns is None:
-                columns = placed(fields or [], path)
-                width = len(fields or [])
-                continue
-            if fields is None or len(fields) != width:
-                what = "a quoted text does not end" if fields is None else f"{len(fields)} fields instead of {width}"
-                builder.reject(number, what)
-            else:
-                found = [fields[place] if place >= 0 else None for place in columns]
-                given, quality, case, where, state, region, tags, until, profile = found
-                builder.add(number, given or "", quality, (case, where, region, tags), state, until, profile)
-            if builder.full:
-                yield builder.take(source.share)
-    except files.BrokenFileError as error:
-        broken = str(error)
-    yield builder.take(1.0, broken)
+    columns: list[int] = []
+    width = 0
+
+    def use(number: int, line: str) -> None:
+        nonlocal columns, width
+        if not line or line.startswith("#"):
+            return
+        fields = split(line)
+        if not columns:
+            columns, width = placed(fields or [], path), len(fields or [])
+        elif fields is None or len(fields) != width:
+            what = "a quoted text does not end" if fields is None else f"{len(fields)} fields instead of {width}"
+            builder.reject(number, what)
+        else:
+            found = [fields[place] if place >= 0 else None for place in columns]
+            given, quality, case, where, state, region, tags, until, profile = found
+            builder.add(number, given or "", quality, (case, where, region, tags), state, until, profile)
+
+    return files.pieces(path, builder, use)
 
 
 def split(line: str) -> list[str] | None:

@@ -19,21 +19,17 @@ def may_end(path: Path) -> bool:  # noqa: ARG001
 
 def read(path: Path, builder: Builder) -> Iterator[Lines]:
     """Every record, in pieces. Raises InputError when there is no such file."""
-    source, broken = files.Lines(path), None
-    try:
-        for number, line in source:
-            if not line or line.startswith("#"):
-                continue
-            given, comma, quality = line.partition(",")
-            if comma and not quality.strip():
-                builder.reject(number, "a comma without a quality")
-            else:
-                builder.add(number, given, quality if comma else None)
-            if builder.full:
-                yield builder.take(source.share)
-    except files.BrokenFileError as error:
-        broken = str(error)
-    yield builder.take(1.0, broken)
+
+    def use(number: int, line: str) -> None:
+        if not line or line.startswith("#"):
+            return
+        given, comma, quality = line.partition(",")
+        if comma and not quality.strip():
+            builder.reject(number, "a comma without a quality")
+        else:
+            builder.add(number, given, quality if comma else None)
+
+    return files.pieces(path, builder, use)
 
 
 def write(records: Iterable[Record], file: IO[bytes], algorithm: Algorithm) -> None:  # noqa: ARG001

@@ -28,26 +28,22 @@ def may_end(path: Path) -> bool:  # noqa: ARG001
 
 def read(path: Path, builder: Builder) -> Iterator[Lines]:
     """Every record, in pieces. Raises InputError when there is no such file."""
-    source, broken = files.Lines(path), None
-    try:
-        for number, line in source:
-            fields = split(line) if line else ["signal_type"]
-            if fields is not None and fields[0].strip().lower() == "signal_type":
-                continue
-            if fields is None or not 2 <= len(fields) <= len(COLUMNS):
-                builder.reject(number, f"not the fields {','.join(COLUMNS)}")
-                continue
-            kind, given, collaboration, category, tags = [*fields, "", "", ""][: len(COLUMNS)]
-            if kind.strip().lower() != builder.algorithm.name or category.strip().upper() in INNOCENT:
-                builder.pass_over()
-            else:
-                marks = ";".join(filter(None, tags.replace(",", " ").replace(";", " ").split()))
-                builder.add(number, given, None, (collaboration, None, None, marks))
-            if builder.full:
-                yield builder.take(source.share)
-    except files.BrokenFileError as error:
-        broken = str(error)
-    yield builder.take(1.0, broken)
+
+    def use(number: int, line: str) -> None:
+        fields = split(line) if line else ["signal_type"]
+        if fields is not None and fields[0].strip().lower() == "signal_type":
+            return
+        if fields is None or not 2 <= len(fields) <= len(COLUMNS):
+            builder.reject(number, f"not the fields {','.join(COLUMNS)}")
+            return
+        kind, given, collaboration, category, tags = [*fields, "", "", ""][: len(COLUMNS)]
+        if kind.strip().lower() != builder.algorithm.name or category.strip().upper() in INNOCENT:
+            builder.pass_over()
+        else:
+            marks = ";".join(filter(None, tags.replace(",", " ").replace(";", " ").split()))
+            builder.add(number, given, None, (collaboration, None, None, marks))
+
+    return files.pieces(path, builder, use)
 
 
 def write(records: Iterable[Record], file: IO[bytes], algorithm: Algorithm) -> None:
