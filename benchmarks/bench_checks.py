@@ -13,7 +13,6 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack
 from functools import partial
-from inspect import signature
 from itertools import cycle, islice
 from pathlib import Path
 from time import perf_counter
@@ -46,15 +45,9 @@ def bank_of(n: int, place: Path) -> None:
 
 def matchers(place: Path, stack: ExitStack) -> Iterator[tuple[str, Matcher]]:
     """Every way to check, by name: where pictures are decoded, and how many views are looked at."""
-    everything = getattr(Views, "DEFAULT", Views.DIHEDRAL)
-    for name, views in (("upright", Views.UPRIGHT), ("eight", Views.DIHEDRAL), ("default", everything)):
+    for name, views in (("upright", Views.UPRIGHT), ("eight", Views.DIHEDRAL), ("default", None)):
         for isolation in (THREAD, PROCESS):
-            more: Row = {"isolation": isolation}
-            if "isolation" not in signature(Matcher).parameters:
-                if isolation == PROCESS:
-                    continue
-                more = {}
-            yield f"{name}, {isolation}", stack.enter_context(Matcher(place, views=views, **more))
+            yield f"{name}, {isolation}", stack.enter_context(Matcher(place, views=views, isolation=isolation)).start()
 
 
 def theirs(n: int) -> Any:

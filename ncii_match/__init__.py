@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from ncii_match.ingest import hash_batches as hash_batches
     from ncii_match.ingest import hash_images as hash_images
     from ncii_match.matcher import Matcher as Matcher
-    from ncii_match.matcher import MatcherStatus as MatcherStatus
     from ncii_match.outcomes import Action as Action
     from ncii_match.outcomes import Hold as Hold
     from ncii_match.outcomes import Outcome as Outcome
@@ -49,6 +48,7 @@ if TYPE_CHECKING:
     from ncii_match.verdicts import Decision as Decision
     from ncii_match.verdicts import Decisions as Decisions
     from ncii_match.verdicts import Match as Match
+    from ncii_match.verdicts import MatcherStatus as MatcherStatus
     from ncii_match.verdicts import Timings as Timings
     from ncii_match.views import View as View
     from ncii_match.views import Views as Views
@@ -77,7 +77,7 @@ _HOMES = {
     "ncii_match.index": ("RadiusIndex", "build_index", "open_index"),
     "ncii_match.index.live": ("LiveIndex",),
     "ncii_match.ingest": ("hash_batches", "hash_images"),
-    "ncii_match.matcher": ("Matcher", "MatcherStatus"),
+    "ncii_match.matcher": ("Matcher",),
     "ncii_match.outcomes": ("Action", "Hold", "Outcome", "State", "Status"),
     "ncii_match.policy": ("Policy",),
     "ncii_match.sandbox.pool": ("Sandbox",),
@@ -90,7 +90,7 @@ _HOMES = {
         "Hashes",
         "Matches",
     ),
-    "ncii_match.verdicts": ("Decision", "Decisions", "Match", "Timings"),
+    "ncii_match.verdicts": ("Decision", "Decisions", "Match", "MatcherStatus", "Timings"),
     "ncii_match.views": ("View", "Views"),
 }
 

@@ -11,7 +11,7 @@ from ncii_match.errors import InputError, PolicyError
 from ncii_match.outcomes import STRENGTH, Action, Hold, Outcome, State, Status, strongest
 from ncii_match.policy import Policy
 from ncii_match.values import UNKNOWN_QUALITY, Algorithm, Entries, Hashes, Matches, View
-from ncii_match.verdicts import Circumstances, Decision, Decisions, Timings
+from ncii_match.verdicts import Circumstances, Decision, Decisions, Hearing, Timings
 
 __all__ = ["Decision", "Decisions", "Policy", "check_rows", "decide", "redecide", "undecided"]
 
@@ -28,6 +28,7 @@ def decide(
     entries: Entries,
     policy: Policy,
     allowed: NDArray[np.bool_] | None = None,
+    hearing: Hearing = Hearing(),  # noqa: B008
 ) -> Decisions:
     """Judge matches under a policy.
 
@@ -42,6 +43,8 @@ def decide(
     policy : Policy
     allowed : bool [pictures], None for none
         Pictures on the bank's allow list: never a match.
+    hearing : Hearing
+        What the bank of other hashes says about weak matches.
 
     Returns
     -------
@@ -72,7 +75,7 @@ def decide(
     best = np.full(n, -1, np.int16)
     np.maximum.at(best, hashes.source_row[known], hashes.quality[known].astype(np.int16))
     quality[best >= 0] = best[best >= 0]
-    return _judge(status, quality, matches, entries, policy, allowed, Circumstances(hashes.algorithm))
+    return _judge(status, quality, matches, entries, policy, allowed, Circumstances(hashes.algorithm), hearing)
 
 
 def _judge(
@@ -83,12 +86,15 @@ def _judge(
     policy: Policy,
     allowed: NDArray[np.bool_],
     under: Circumstances,
+    hearing: Hearing,
 ) -> Decisions:
     if policy.widest > matches.radius:
         raise PolicyError(f"threshold {policy.widest} is above the radius searched, {matches.radius}; search wider")
     n = len(status)
     pictures = np.repeat(np.arange(n), np.diff(matches.offsets))
     counted, states = _counted(matches, entries, policy)
+    if hearing.says:
+        _contradicted(counted, states, pictures, matches, entries, policy, hearing)
     counted &= ~allowed[pictures]
     counts = np.bincount(pictures[counted], minlength=n).astype(np.int64)
     outcome = np.where(counts > 0, Outcome.MATCH, Outcome.NO_MATCH).astype(np.uint8)
@@ -104,7 +110,19 @@ def _judge(
         matched = counted & (outcome[pictures] == Outcome.MATCH)
         np.maximum.at(action, pictures[matched], asks[matched])
     return Decisions(
-        outcome, action, status, quality, counts, matches, entries, allowed, counted, states, policy, under
+        outcome,
+        action,
+        status,
+        quality,
+        counts,
+        matches,
+        entries,
+        allowed,
+        counted,
+        states,
+        policy,
+        under,
+        hearing,
     )
 
 
@@ -126,6 +144,19 @@ def _counted(matches: Matches, entries: Entries, policy: Policy) -> tuple[NDArra
         states[now] = state
         counted |= now
     return counted, states
+
+
+def _contradicted(
+    counted: NDArray[np.bool_], states: NDArray[np.uint8], pictures: NDArray[np.intp], matches: Matches,
+    entries: Entries, policy: Policy, hearing: Hearing,
+) -> None:  # fmt: skip
+    """Take back, in place, what the witness contradicts: few rows, and each hold by itself."""
+    for row in np.flatnonzero(counted & (matches.distances > (policy.witness_above or 0))):
+        holds, picture = entries.holds[entries.row_of(int(matches.entry_ids[row]))], int(pictures[row])
+        distance = int(matches.distances[row])
+        live = [one.state for one in holds if policy.counts(one, distance, hearing.of(picture, one))]
+        counted[row] = bool(live)
+        states[row] = strongest(live or (one.state for one in holds))
 
 
 def undecided(hashes: Hashes, policy: Policy, *causes: str) -> Decisions:
@@ -206,4 +237,11 @@ def _again(record: Mapping[str, Any], policy: Policy) -> Decision:
     )
     status = np.array([Status[record["status"]]], np.uint8)
     quality = np.array([UNKNOWN_QUALITY if record["quality"] is None else record["quality"]], np.uint8)
-    return _judge(status, quality, matches, entries, policy, np.array([record["allowed"]], bool), under)[0]
+    says = {
+        (0, hold["source"], hold["case"]): hold["witness"]
+        for one in found
+        for hold in one["holds"]
+        if hold.get("witness") is not None
+    }
+    allowed = np.array([record["allowed"]], bool)
+    return _judge(status, quality, matches, entries, policy, allowed, under, Hearing(says))[0]

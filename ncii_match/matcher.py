@@ -4,13 +4,14 @@ import asyncio
 import threading
 import time
 from collections import deque
-from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
-from datetime import datetime
+from contextlib import suppress
+from dataclasses import replace
+from functools import partial
 from os import PathLike
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 import numpy as np
 
@@ -18,52 +19,27 @@ from ncii_match.bank import places
 from ncii_match.bank.following import Follow, Follower
 from ncii_match.bank.snapshot import Snapshot
 from ncii_match.decisions import Decision, Decisions, Policy, check_rows, decide, undecided
-from ncii_match.decode.image import Source
+from ncii_match.decode.image import Source, contents, is_single
 from ncii_match.decode.limits import DecodeLimits
 from ncii_match.errors import (
     AlgorithmMismatchError,
     BankError,
+    DecodeError,
     EngineError,
     IndexFormatError,
     InputError,
+    NciiMatchError,
     PolicyError,
     SandboxError,
 )
-from ncii_match.ingest import available_cores, hash_batches
-from ncii_match.sandbox.pool import DECODING_SECONDS, Sandbox
-from ncii_match.values import Algorithm, Hashes, View, Views
-from ncii_match.verdicts import Circumstances, Timings
-
-Isolation = Literal["process", "thread"]
+from ncii_match.isolation import Hashing, Isolation
+from ncii_match.sandbox.pool import DECODING_SECONDS
+from ncii_match.values import Algorithm, Hashes, View
+from ncii_match.verdicts import Circumstances, Hearing, MatcherStatus, Timings
+from ncii_match.witness import Witness
 
 CLOCKS_APART = 60.0
 """Seconds by which a publisher's clock may be ahead of ours before its snapshot's age counts as not known."""
-
-
-@dataclass(frozen=True, slots=True)
-class MatcherStatus:
-    """How a matcher stands.
-
-    snapshot, created_at, entries : of the snapshot that answers. age : seconds since it was published. stale : older
-    than the policy allows, so that every answer is UNKNOWN. error : why the newest snapshot cannot be opened, so that
-    every answer is UNKNOWN. refused : why a newer snapshot does not answer, and the old one goes on. looked : seconds
-    since the last look for a newer one. policy : ``Policy.id``.
-    """
-
-    snapshot: int
-    created_at: datetime
-    age: float
-    entries: int
-    stale: bool
-    error: str | None
-    refused: str | None
-    looked: float
-    policy: str
-
-    @property
-    def ok(self) -> bool:
-        """Whether checks are answered, by the newest snapshot as far as is known."""
-        return not (self.stale or self.error or self.refused)
 
 
 class Matcher:
@@ -75,7 +51,8 @@ class Matcher:
         ``s3://bucket/bank``.
     policy : what counts as a match and what follows. PDQ banks have a default: ``PDQ_THRESHOLD``, and everything is for
         review but confirmed entries, which block.
-    views : ways of looking at each picture; the eight orientations by default.
+    views : ways of looking at each picture; by default ``Algorithm.default_views`` of the bank's: eight orientations,
+        under every profile, with and without a uniform border.
     limits : bounds on each picture.
     workers : threads of ``check_many``, and of ``acheck`` and ``acheck_many`` together; None for every core.
     key, filesystem, cache : see ``Snapshot.open``.
@@ -86,8 +63,12 @@ class Matcher:
         waits, and a publication is taken up ``look_every`` and the time of opening later.
     radius : how far to look, in bits; the policy's widest threshold by default. Looking further costs time, and lets
         stored decisions be judged again (``redecide``) under wider thresholds.
-    isolation : ``thread``: pictures are decoded in this process. ``process``: in confined worker processes, started for
-        the first picture, so that one made to crash, hang or take over its decoder costs itself only (``Sandbox``).
+    isolation : ``process``: pictures are decoded in confined worker processes, so that one made to crash, hang or take
+        over its decoder costs itself only (``Sandbox``). They are started for the first picture, or by ``start``.
+        ``thread``: in this process, for pictures that nobody hostile has made.
+    witness : a bank of another algorithm that holds the same cases, opened as the first one is; the policy's
+        ``witness_above`` says when it is asked, and only ``check`` and its kin ask it (``lookup`` has no picture). Put
+        in all pictures of a case or none: about a case of which it knows fewer than the bank does, it says nothing.
 
     Raises
     ------
@@ -104,7 +85,7 @@ class Matcher:
         bank_dir: str | PathLike[str],
         *,
         policy: Policy | None = None,
-        views: tuple[View, ...] = Views.DIHEDRAL,
+        views: tuple[View, ...] | None = None,
         limits: DecodeLimits = DecodeLimits(),
         workers: int | None = None,
         key: bytes | None = None,
@@ -113,10 +94,9 @@ class Matcher:
         look_every: float = 0.5,
         follow: Follow = "check",
         radius: int | None = None,
-        isolation: Isolation = "thread",
+        isolation: Isolation = "process",
+        witness: str | PathLike[str] | None = None,
     ) -> None:
-        if isolation not in ("process", "thread"):
-            raise InputError(f"isolation is {isolation!r}; choose 'process' or 'thread'")
         source = places.find(bank_dir, filesystem, cache)
         pause = look_every if source.is_remote or follow == "background" else 0.0
         self._closed, self._making = False, threading.Lock()
@@ -134,12 +114,33 @@ class Matcher:
                 )
             if self.radius < self.policy.widest:
                 raise PolicyError(f"radius {self.radius} is below the policy's threshold {self.policy.widest}")
-        except PolicyError:
+            if witness is None and self.policy.witness_above is not None:
+                raise PolicyError("the policy asks for a witness; name its bank (witness=, --witness)")
+            deadline = DECODING_SECONDS if self.policy.deadline is None else self.policy.deadline
+            hashing = partial(Hashing, limits=limits, isolation=isolation, deadline=deadline)
+            self._hashing = hashing(self._algorithm, views, workers=workers)
+            self._witness = None
+            if witness is not None:
+                bank = places.find(witness, filesystem, cache)
+                second = Follower(bank, key=key, follow=follow, pause=look_every if bank.is_remote else pause)
+                self._witness = Witness(second, self._algorithm, self.policy)
+                self._other_hashing = hashing(self._witness.algorithm, None, workers=1)
+        except NciiMatchError:
             self._follower.close()
             raise
-        self.views, self.limits, self.workers = tuple(views), limits, workers
-        self.isolation: Isolation = isolation
-        self._sandbox: Sandbox | None = None
+        self.views, self.limits, self.workers = self._hashing.views, limits, workers
+
+    def start(self) -> Self:
+        """Make everything ready that the first picture would wait for: kernels, worker processes. Returns itself.
+
+        Takes a second or two, after an installation as long as compiling takes. Raises SandboxError when processes
+        cannot be started.
+        """
+        self._check_open()
+        self.lookup(self._hashing.start())
+        if self._witness is not None:
+            self._other_hashing.start()
+        return self
 
     @property
     def snapshot(self) -> Snapshot:
@@ -192,8 +193,7 @@ class Matcher:
     def check_many(self, images: Iterable[Source], *, workers: int | None = None) -> Iterator[Decision]:
         """Judge pictures in order, as they are read; bounded memory."""
         self._check_open()
-        workers = self.workers if workers is None else workers
-        return self._check_many(images, available_cores() if workers is None else workers)
+        return self._check_many(images, self._hashing.workers if workers is None else workers)
 
     async def acheck(self, image: Source) -> Decision:
         """As ``check``, in a thread of this matcher's own, so that the event loop goes on.
@@ -216,7 +216,7 @@ class Matcher:
         A plain iterable is read on the event loop; give an asynchronous one where reading takes time.
         """
         self._check_open()
-        workers = self._workers() if workers is None else workers
+        workers = self._hashing.workers if workers is None else workers
         if workers < 1:
             raise InputError(f"workers is {workers}; it must be at least 1, or None for every core")
         waiting: deque[asyncio.Task[Decision]] = deque()
@@ -239,10 +239,11 @@ class Matcher:
         with self._making:
             self._closed = True
             pool, self._pool = self._pool, None
-            sandbox, self._sandbox = self._sandbox, None
         self._follower.close()
-        if sandbox is not None:
-            sandbox.close()
+        self._hashing.close()
+        if self._witness is not None:
+            self._witness.close()
+            self._other_hashing.close()
         if pool is not None:
             pool.shutdown(wait=False)
 
@@ -258,54 +259,55 @@ class Matcher:
         if self._closed:
             raise InputError("this Matcher was closed; make another one")
 
-    def _workers(self) -> int:
-        return available_cores() if self.workers is None else self.workers
-
     def _executor(self) -> ThreadPoolExecutor:
         with self._making:
             self._check_open()
             if self._pool is None:
-                self._pool = ThreadPoolExecutor(self._workers(), thread_name_prefix="ncii_match-check")
+                self._pool = ThreadPoolExecutor(self._hashing.workers, thread_name_prefix="ncii_match-check")
             return self._pool
-
-    def _stream(self, images: Iterable[Source], workers: int) -> Iterator[Hashes]:
-        """Where hashes come from: a few pictures at a time, in order, ``source_row`` from 0 in each batch."""
-        if self.isolation == "process":
-            return self._confined().hash_stream(images, workers)
-        return hash_batches(images, self._algorithm, views=self.views, limits=self.limits, workers=workers)
-
-    def _confined(self) -> Sandbox:
-        """The worker processes, made for the first picture: who only looks hashes up needs none."""
-        with self._making:
-            self._check_open()
-            if self._sandbox is None:
-                deadline = DECODING_SECONDS if self.policy.deadline is None else self.policy.deadline
-                workers = self._workers()
-                self._sandbox = Sandbox(self._algorithm, self.views, self.limits, workers=workers, deadline=deadline)
-            return self._sandbox
 
     def _check(self, image: Source, started: float) -> Decision:
         self._check_open()
         begun = time.perf_counter()
+        kept: deque[Source] = deque()
         try:
-            hashes = next(self._stream([image], 1))
+            hashes = next(self._hashing.stream(self._kept([image], kept), 1))
         except SandboxError as error:  # no picture can be decoded now: nothing is known of this one
             return self._undecided_one(f"isolation:{type(error).__name__}")
-        return self._lookup(hashes, time.perf_counter() - begun, started)[0]
+        return self._lookup(hashes, time.perf_counter() - begun, started, [*kept])[0]
 
     def _check_many(self, images: Iterable[Source], workers: int) -> Iterator[Decision]:
         begun = time.perf_counter()
-        for hashes in self._stream(images, workers):
+        kept: deque[Source] = deque()
+        for hashes in self._hashing.stream(self._kept(images, kept), workers):
             took = time.perf_counter() - begun if workers == 1 else None  # else other batches are made meanwhile
-            decisions = self._lookup(hashes, took, begun if workers == 1 else time.perf_counter())
+            sources = [kept.popleft() for _ in range(hashes.pictures)] if kept else []
+            decisions = self._lookup(hashes, took, begun if workers == 1 else time.perf_counter(), sources)
             for row in range(len(decisions)):
                 yield decisions[row]
             begun = time.perf_counter()
 
-    def _lookup(self, hashes: Hashes, hashing: float | None, started: float) -> Decisions:
+    def _kept(self, images: Iterable[Source], kept: deque[Source]) -> Iterable[Source]:
+        """The pictures as they are; where a witness may ask for them again, as something that can be read twice."""
+        return images if self._witness is None or is_single(images) else self._keeping(images, kept)
+
+    def _keeping(self, images: Iterable[Source], kept: deque[Source]) -> Iterator[Source]:
+        for image in images:
+            with suppress(DecodeError):  # what cannot be read gives its status when it is hashed
+                image = contents(image, self.limits)  # noqa: PLW2901
+            kept.append(image)
+            yield image
+
+    def _other_hashes(self, sources: list[Source]) -> Hashes:
+        return Hashes.concat(self._other_hashing.stream(sources, 1), self._other_hashing.algorithm)
+
+    def _lookup(
+        self, hashes: Hashes, hashing: float | None, started: float, sources: Sequence[Source] = ()
+    ) -> Decisions:
         """Decisions on one batch, by one snapshot from beginning to end. No failure leads to NO_MATCH.
 
-        hashing : seconds that hashing took. started : when the check began, by ``time.perf_counter``.
+        hashing : seconds that hashing took. started : when the check began, by ``time.perf_counter``. sources : the
+        pictures, for the witness.
         """
         self._check_open()
         if not self._algorithm.comparable_with(hashes.algorithm):
@@ -322,7 +324,11 @@ class Matcher:
             allowed = snapshot.on_allow_list(hashes)
             entries = snapshot.entries_of(matches)  # files damaged since they were opened: ids that nobody knows
             searched = time.perf_counter()
-            decisions = decide(hashes, matches, entries, policy, allowed)
+            hearing = Hearing()
+            if self._witness is not None:
+                again = (lambda rows: self._other_hashes([sources[row] for row in rows])) if sources else None
+                hearing = self._witness.hear(matches, entries, snapshot, again)
+            decisions = decide(hashes, matches, entries, policy, allowed, hearing)
             ended = time.perf_counter()
         except Exception as error:  # noqa: BLE001
             # Whatever goes wrong, the answer is that nothing is known.

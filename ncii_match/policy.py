@@ -12,12 +12,14 @@ from pathlib import Path
 from typing import Any, Self
 
 from ncii_match.errors import PolicyError
-from ncii_match.outcomes import Action, State
+from ncii_match.outcomes import Action, Hold, State
 from ncii_match.values import PDQ, PDQ_MIN_QUALITY, PDQ_THRESHOLD, Algorithm
 
 _STATES = ("seed", "confirmed", "disputed")
 _ACTIONS = (*_STATES, "low_quality", "unreadable", "unknown")
-_KEYS = ("threshold", "min_quality", "thresholds", "actions", "regions", "max_age", "deadline")
+_WITNESS = ("above", "threshold")
+_KEYS = ("threshold", "min_quality", "thresholds", "witness", "actions", "regions", "max_age", "deadline")
+_TABLES = ("thresholds", "witness", "actions")
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +35,9 @@ class Policy:
         ``threshold``. An entry matches when one of its holds does; the strongest state among those speaks for it.
     regions : codes of regions; holds whose case has another region do not count. Cases without a region always do.
         None: all count.
+    witness_above, witness_threshold : a match further away than ``witness_above`` bits is weak, and does not count
+        where the picture's other hash contradicts it: the bank of other hashes (``Matcher(witness=)``) knows the case,
+        and has no entry of it within ``witness_threshold`` bits. None for no witness.
     max_age : seconds since the snapshot was published, beyond which every answer is UNKNOWN; None for no bound.
     deadline : seconds that one check may take; an answer that comes later is UNKNOWN; None for no bound.
 
@@ -51,14 +56,18 @@ class Policy:
     threshold_confirmed: int | None = None
     threshold_disputed: int | None = None
     regions: frozenset[str] | None = None
+    witness_above: int | None = None
+    witness_threshold: int | None = None
     max_age: float | None = None
     deadline: float | None = None
 
     def __post_init__(self) -> None:
         _whole("threshold", self.threshold)
-        for state in _STATES:
-            if getattr(self, f"threshold_{state}") is not None:
-                _whole(f"threshold_{state}", getattr(self, f"threshold_{state}"))
+        for name in (*(f"threshold_{state}" for state in _STATES), *(f"witness_{name}" for name in _WITNESS)):
+            if getattr(self, name) is not None:
+                _whole(name, getattr(self, name))
+        if (self.witness_above is None) != (self.witness_threshold is None):
+            raise PolicyError("witness_above and witness_threshold belong together; set both or neither")
         if _whole("min_quality", self.min_quality) > 100:
             raise PolicyError(f"min_quality is {self.min_quality}; it must be from 0 to 100")
         for name in _ACTIONS:
@@ -106,9 +115,10 @@ class Policy:
     def from_dict(cls, content: Mapping[str, Any]) -> Self:
         """The inverse of ``to_dict``, as strict as ``from_toml``."""
         _known(content, _KEYS, "")
-        settings = {name: content[name] for name in _KEYS if name in content and name not in ("thresholds", "actions")}
+        settings = {name: content[name] for name in _KEYS if name in content and name not in _TABLES}
         thresholds = _table(content, "thresholds", _STATES)
         settings |= {f"threshold_{state}": value for state, value in thresholds.items()}
+        settings |= {f"witness_{name}": value for name, value in _table(content, "witness", _WITNESS).items()}
         for name, value in _table(content, "actions", _ACTIONS).items():
             allowed = [one.lower() for one in Action.__members__]
             if value not in allowed:
@@ -125,6 +135,8 @@ class Policy:
         own = {state: getattr(self, f"threshold_{state}") for state in _STATES}
         if given := {state: value for state, value in own.items() if value is not None}:
             content["thresholds"] = given
+        if self.witness_above is not None:
+            content["witness"] = {"above": self.witness_above, "threshold": self.witness_threshold}
         content["actions"] = {name: getattr(self, f"on_{name}").name.lower() for name in _ACTIONS}
         return content
 
@@ -164,6 +176,14 @@ class Policy:
             State.DISPUTED: self.on_disputed,
             State.WITHDRAWN: Action.ALLOW,
         }[state]
+
+    def counts(self, hold: Hold, distance: int, witness: bool | None = None) -> bool:
+        """Whether a hold makes an entry at a distance a match.
+
+        witness : whether the picture's other hash agrees with its case; None when that is not known.
+        """
+        contradicted = witness is False and self.witness_above is not None and distance > self.witness_above
+        return self.counts_in(hold.region) and distance <= self.threshold_for(hold.state) and not contradicted
 
     def counts_in(self, region: str | None) -> bool:
         """Whether a case with this region counts."""

@@ -57,7 +57,8 @@ def decisions_schema() -> pa.Schema:
     in milliseconds; ``matches`` are all within the radius, so that ``redecide`` can judge a row again.
     """
     names = pa.list_(pa.string())
-    hold = pa.struct([pa.field(name, pa.string()) for name in ("case", "source", "state", "region")])
+    texts = [pa.field(name, pa.string()) for name in ("case", "source", "state", "region")]
+    hold = pa.struct([*texts, pa.field("witness", pa.bool_())])
     match = pa.struct(
         [
             pa.field("entry_id", pa.int64()),

@@ -62,10 +62,19 @@ class Algorithm:
 
     def with_profile(self, profile: str) -> Algorithm:
         """The same function under another profile. Raises InputError for one that it does not have."""
-        profiles = ("full", "512") if self.name == "pdq" else (self.profile,)
-        if profile not in profiles:
-            raise InputError(f"profile {profile!r} of {self.name} is unknown; choose {' or '.join(profiles)}")
+        if profile not in self.profiles:
+            raise InputError(f"profile {profile!r} of {self.name} is unknown; choose {' or '.join(self.profiles)}")
         return replace(self, profile=profile)
+
+    @property
+    def profiles(self) -> tuple[str, ...]:
+        """Names of the profiles that the function has; hashes under either are compared."""
+        return ("full", "512") if self.name == "pdq" else (self.profile,)
+
+    @property
+    def default_views(self) -> tuple[View, ...]:
+        """How a picture that nobody knows is best looked at: ``Views.ALL``, or ``Views.BORDERS`` with one profile."""
+        return Views.ALL if len(self.profiles) > 1 else Views.BORDERS
 
     def comparable_with(self, other: Algorithm) -> bool:
         """Whether distances between the two mean anything: all but the profile is the same."""

@@ -1,7 +1,8 @@
 """What a judgement is: of one picture, of a batch, and what was known when it was made."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 
 import numpy as np
@@ -43,12 +44,28 @@ class Circumstances:
 
 
 @dataclass(frozen=True, slots=True)
+class Hearing:
+    """What the bank of other hashes says of pictures and cases.
+
+    says : by picture of the batch, source and case: whether the case has the picture under its other hash, too.
+    failed : why it could not be asked; None when it could, or had not to.
+    """
+
+    says: Mapping[tuple[int, str, str], bool] = field(default_factory=dict)
+    failed: str | None = None
+
+    def of(self, picture: int, hold: Hold) -> bool | None:
+        """Of one hold; None when nothing is known."""
+        return self.says.get((picture, hold.source, hold.case))
+
+
+@dataclass(frozen=True, slots=True)
 class Match:
     """One entry within the radius searched of one picture.
 
     distance : bits. view : the way of looking that came closest. state : the strongest of the holds that count, of all
     holds where none does. counts : whether it is a match under the policy. holds : every hold on the entry, counted or
-    not.
+    not. witness : for each hold, whether the picture's other hash agrees with its case; None where nothing is known.
     """
 
     entry_id: int
@@ -57,6 +74,7 @@ class Match:
     state: State
     counts: bool
     holds: tuple[Hold, ...]
+    witness: tuple[bool | None, ...] = ()
 
     @property
     def cases(self) -> tuple[str, ...]:
@@ -77,8 +95,14 @@ class Match:
             "state": self.state.name,
             "counts": self.counts,
             "holds": [
-                {"case": one.case, "source": one.source, "state": one.state.name, "region": one.region}
-                for one in self.holds
+                {
+                    "case": one.case,
+                    "source": one.source,
+                    "state": one.state.name,
+                    "region": one.region,
+                    "witness": said,
+                }
+                for one, said in zip(self.holds, self.witness or [None] * len(self.holds), strict=True)
             ],
         }
 
@@ -91,8 +115,10 @@ class Decision:
     to the best and are None without one. ``allowed``: the picture is on the bank's allow list, so whatever it is near
     to is no match.
 
-    reasons : short names, for machines: ``match:seed``, ``match:confirmed``, ``match:disputed``; ``no_match`` (with
-        ``other_region`` when only the policy's regions make it none), ``allow_list``; ``low_quality`` (with
+    reasons : short names, for machines: ``match:seed``, ``match:confirmed``, ``match:disputed``, where that is weak
+        with ``witness:agrees``, ``witness:none`` (it does not know all pictures of the case) or ``witness:`` and why
+        it could not be asked; ``no_match`` (with ``other_region``, ``witness:contradicts`` when only the policy's
+        regions, only the witness make it none), ``allow_list``; ``low_quality`` (with
         ``near:seed`` … when an entry is near); ``unreadable:TRUNCATED`` … (names of ``Status``); for UNKNOWN ``stale``,
         ``clock``, ``deadline``, ``algorithm``, ``bank:BankCorruptError`` …, ``engine:EngineError`` …,
         ``error:MemoryError`` ….
@@ -132,6 +158,8 @@ class Decision:
                 return f"Matches entry {self.entry_ids[0]} at distance {self.distance} ({view}): {action}."
             case Outcome.NO_MATCH if self.allowed:
                 return "It is on the bank's allow list."
+            case Outcome.NO_MATCH if "witness:contradicts" in self.reasons:
+                return "An entry is near, but not very, and the picture's other hash contradicts it."
             case Outcome.NO_MATCH:
                 return "No entry of the bank is within the threshold."
             case Outcome.LOW_QUALITY:
@@ -180,7 +208,7 @@ class Decisions:
     quality : uint8 [n], 255 where not known. counts : int64 [n], entries that count under the policy.
     matches, entries : what was judged. allowed : bool [n], on the allow list.
     counted : bool [m], the rows of ``matches`` that count. states : uint8 [m], ``State`` that speaks for each.
-    policy, under : what it was judged by, and the circumstances.
+    hearing : of the bank of other hashes. policy, under : what it was judged by, and the circumstances.
     """
 
     outcome: NDArray[np.uint8]
@@ -195,6 +223,7 @@ class Decisions:
     states: NDArray[np.uint8]
     policy: Policy
     under: Circumstances = Circumstances()
+    hearing: Hearing = Hearing()
 
     def __len__(self) -> int:
         return len(self.outcome)
@@ -205,7 +234,7 @@ class Decisions:
         i %= len(self)
         outcome, status, quality = Outcome(int(self.outcome[i])), Status(int(self.status[i])), int(self.quality[i])
         rows = range(int(self.matches.offsets[i]), int(self.matches.offsets[i + 1]))
-        matches = tuple(self._match(row) for row in rows)
+        matches = tuple(self._match(row, i) for row in rows)
         counting = [one for one in matches if one.counts]
         best = counting[0] if counting else None
         return Decision(
@@ -214,7 +243,7 @@ class Decisions:
             status,
             None if quality == UNKNOWN_QUALITY else quality,
             tuple(one.entry_id for one in counting),
-            tuple(sorted({case for one in counting for case in self._cases(one)})),
+            tuple(sorted({hold.case for one in counting for hold in self._counting(one) if hold.case})),
             None if best is None else best.distance,
             None if best is None else best.view,
             bool(self.allowed[i]),
@@ -228,22 +257,24 @@ class Decisions:
             self.under.timings,
         )
 
-    def _match(self, row: int) -> Match:
+    def _match(self, row: int, picture: int) -> Match:
         entry = int(self.matches.entry_ids[row])
+        holds = self.entries.holds[self.entries.row_of(entry)]
         return Match(
             entry,
             int(self.matches.distances[row]),
             View(int(self.matches.views[row])),
             State(int(self.states[row])),
             bool(self.counted[row]),
-            self.entries.holds[self.entries.row_of(entry)],
+            holds,
+            tuple(self.hearing.of(picture, hold) for hold in holds),
         )
 
-    def _cases(self, match: Match) -> Iterator[str]:
-        """Of the holds that make it a match."""
-        for hold in match.holds:
-            if hold.case and _counts(hold, match.distance, self.policy):
-                yield hold.case
+    def _counting(self, match: Match) -> Iterator[Hold]:
+        """The holds that make it a match."""
+        for hold, said in zip(match.holds, match.witness, strict=True):
+            if self.policy.counts(hold, match.distance, said):
+                yield hold
 
     def _reasons(
         self, outcome: Outcome, status: Status, matches: tuple[Match, ...], *, allowed: bool
@@ -251,20 +282,34 @@ class Decisions:
         found = [one.name.lower() for one in STRENGTH if any(match.counts and match.state is one for match in matches)]
         match outcome:
             case Outcome.MATCH:
-                return tuple(f"match:{one}" for one in found)
+                return (*(f"match:{one}" for one in found), *self._witness(matches))
             case Outcome.NO_MATCH:
                 if allowed:
                     return ("allow_list",)
-                near = any(
-                    one.distance <= self.policy.threshold_for(hold.state) for one in matches for hold in one.holds
-                )
-                return ("no_match", "other_region") if near else ("no_match",)
+                near = [
+                    (self.policy.counts_in(hold.region), said)
+                    for one in matches
+                    for hold, said in zip(one.holds, one.witness, strict=True)
+                    if one.distance <= self.policy.threshold_for(hold.state)
+                ]
+                why = ["other_region"] if any(not here for here, _ in near) else []
+                why += ["witness:contradicts"] if any(here and said is False for here, said in near) else []
+                return ("no_match", *why)
             case Outcome.LOW_QUALITY:
                 return ("low_quality", *(f"near:{one}" for one in found))
             case Outcome.UNREADABLE:
                 return (f"unreadable:{status.name}",)
             case _:
                 return self.under.causes
+
+    def _witness(self, matches: tuple[Match, ...]) -> tuple[str, ...]:
+        """What the witness said of the best match, where that is a weak one."""
+        best, above = next(one for one in matches if one.counts), self.policy.witness_above
+        if above is None or best.distance <= above:
+            return ()
+        if self.hearing.failed is not None:
+            return (f"witness:{self.hearing.failed}",)
+        return ("witness:agrees",) if True in best.witness else ("witness:none",)
 
     def __repr__(self) -> str:
         found = {one.name: int(np.sum(self.outcome == one)) for one in Outcome}
@@ -277,5 +322,27 @@ class Decisions:
         return schemas.decisions_to_arrow(self[row].to_dict() for row in range(len(self)))
 
 
-def _counts(hold: Hold, distance: int, policy: Policy) -> bool:
-    return policy.counts_in(hold.region) and distance <= policy.threshold_for(hold.state)
+@dataclass(frozen=True, slots=True)
+class MatcherStatus:
+    """How a matcher stands.
+
+    snapshot, created_at, entries : of the snapshot that answers. age : seconds since it was published. stale : older
+    than the policy allows, so that every answer is UNKNOWN. error : why the newest snapshot cannot be opened, so that
+    every answer is UNKNOWN. refused : why a newer snapshot does not answer, and the old one goes on. looked : seconds
+    since the last look for a newer one. policy : ``Policy.id``.
+    """
+
+    snapshot: int
+    created_at: datetime
+    age: float
+    entries: int
+    stale: bool
+    error: str | None
+    refused: str | None
+    looked: float
+    policy: str
+
+    @property
+    def ok(self) -> bool:
+        """Whether checks are answered, by the newest snapshot as far as is known."""
+        return not (self.stale or self.error or self.refused)

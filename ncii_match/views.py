@@ -78,12 +78,10 @@ class Views:
     """Named sets of views.
 
     UPRIGHT : the picture as it is. DIHEDRAL : in its eight orientations. BORDERS : those, and those of the picture
-    without its uniform border. ALL : these under both profiles, for an algorithm that has two. DEFAULT : what a
-    picture that nobody knows is best looked up with under PDQ, which is ALL; for pHash, of one profile, it is BORDERS.
+    without its uniform border. ALL : these under both profiles, for an algorithm that has two (PDQ).
     """
 
     UPRIGHT: ClassVar[tuple[View, ...]] = (View.UPRIGHT,)
     DIHEDRAL: ClassVar[tuple[View, ...]] = tuple(View(v) for v in range(8))
     BORDERS: ClassVar[tuple[View, ...]] = DIHEDRAL + tuple(View(v) for v in range(16, 24))
     ALL: ClassVar[tuple[View, ...]] = tuple(View)
-    DEFAULT: ClassVar[tuple[View, ...]] = ALL

@@ -408,8 +408,7 @@ def test_a_case_is_not_filled_past_its_cap_while_somebody_else_fills_it(tmp_path
     hashes, put, others = some(60), intake.put, iter([some(20, seed=5)])
 
     def and_somebody_else(*args, **kwargs):
-        for more in others:
-            waiting.append(more)
+        waiting.extend(others)
         return put(*args, **kwargs)
 
     waiting = []
@@ -427,7 +426,7 @@ def test_a_case_is_not_filled_past_its_cap_while_somebody_else_fills_it(tmp_path
     monkeypatch.setattr(intake, "put", and_somebody_else)
     text = "\n".join(hashes.to_hex())
     read = bank.import_file(write(tmp_path / "t.txt", text), case="c", source="s", cap=50)
-    assert bank.stats().holds == 50
+    assert len(held(bank)) == 50
     assert read.refused == {"over_cap": 30}
 
 

@@ -5,6 +5,7 @@ The base of a snapshot is one, and so is its delta. Plain little-endian arrays t
 """
 
 import json
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -91,6 +92,16 @@ class Segment:
                 "the holds of a snapshot contradict each other; verify it and publish again"
             ) from None
 
+    def entries_of_case(self, reference: str, source: str) -> NDArray[np.int64]:
+        """Ids of the entries that a case holds, rising."""
+        start = re.escape(_start(reference, source))
+        for found in re.finditer(start + rb"[,}]", self.case_lines.data):
+            row = int(np.searchsorted(self.case_offsets, found.start()))
+            if self.case_offsets[row] == found.start():
+                held = np.flatnonzero(self.cases == row)
+                return self.entry_ids[np.unique(np.searchsorted(self.offsets, held, side="right") - 1)]
+        return self.entry_ids[:0]
+
     def case(self, row: int) -> Case:
         """One case."""
         line = json.loads(bytes(self.case_lines[self.case_offsets[row] : self.case_offsets[row + 1]]))
@@ -139,6 +150,11 @@ def select(
         np.concatenate([np.zeros(1, np.int64), np.cumsum([len(line) for line in lines])]).astype(np.int64),
         np.frombuffer(b"".join(lines), np.uint8),
     )
+
+
+def _start(reference: str, source: str) -> bytes:
+    """How a case's line begins, without its last brace."""
+    return json.dumps({"reference": reference, "source": source}, ensure_ascii=False)[:-1].encode()
 
 
 def _line(row: sa.Row[Any]) -> bytes:

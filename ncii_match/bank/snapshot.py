@@ -229,6 +229,12 @@ class Snapshot:
             allowed[pictures[within]] = True
         return allowed
 
+    def count_of_case(self, reference: str, source: str) -> int:
+        """Entries that a case holds. Reads through the list of cases: some 0.1 s for a million of them."""
+        old = self._base.entries_of_case(reference, source)
+        new = self._delta.entries_of_case(reference, source)
+        return len(old) - int(_among(self._removed, old).sum()) + len(new)
+
     def entries_of(self, matches: Matches) -> Entries:
         """States, cases and holds (with source and region) of every entry in a set of matches."""
         ids = np.unique(matches.entry_ids)

@@ -6,7 +6,19 @@ from typing import Annotated
 
 import typer
 
-from ncii_match.cli.terminal import AsJson, Exit, ViewsName, Workers, emit, files_in, out, paired, progress, say
+from ncii_match.cli.terminal import (
+    AsJson,
+    Exit,
+    IsolationName,
+    ViewsName,
+    Workers,
+    emit,
+    files_in,
+    out,
+    paired,
+    progress,
+    say,
+)
 
 
 def scan_command(
@@ -23,7 +35,15 @@ def scan_command(
         Path | None,
         typer.Option("--policy", metavar="FILE.toml", help="What counts as a match and what follows, as TOML."),
     ] = None,
-    views: Annotated[ViewsName, typer.Option(help="Ways of looking at each picture.")] = ViewsName.DIHEDRAL,
+    views: Annotated[
+        ViewsName | None, typer.Option(help="Ways of looking at each picture; by default all that the bank's hash has.")
+    ] = None,
+    witness: Annotated[
+        str | None, typer.Option(help="A bank of another hash of the same cases, asked as the policy says.")
+    ] = None,
+    isolation: Annotated[
+        IsolationName, typer.Option(help="Decode in confined worker processes, or in this process.")
+    ] = IsolationName.PROCESS,
     show_all: Annotated[bool, typer.Option("--all", help="Also list pictures that do not match.")] = False,
     as_json: AsJson = False,
     workers: Workers = None,
@@ -47,7 +67,10 @@ def scan_command(
     files = files_in(places)
     seen: Counter[Outcome] = Counter()
     near = 0
-    with Matcher(bank, policy=policy, views=views.views, workers=workers) as matcher:
+    ways = None if views is None else views.views
+    with Matcher(
+        bank, policy=policy, views=ways, workers=workers, isolation=isolation.choice, witness=witness
+    ) as matcher:
         with progress("checking", len(files)) as bar:
             for path, decision in paired(files, matcher.check_many):
                 seen[decision.outcome] += 1

@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from enum import IntEnum, StrEnum
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import typer
 from rich.console import Console
@@ -60,6 +60,18 @@ class ViewsName(StrEnum):
         """The library's set."""
         sets = {"dihedral": Views.DIHEDRAL, "borders": Views.BORDERS, "all": Views.ALL}
         return sets.get(self.value, Views.UPRIGHT)
+
+
+class IsolationName(StrEnum):
+    """Where pictures are decoded."""
+
+    PROCESS = "process"
+    THREAD = "thread"
+
+    @property
+    def choice(self) -> Literal["process", "thread"]:
+        """As ``Matcher`` takes it."""
+        return "process" if self is IsolationName.PROCESS else "thread"
 
 
 AsJson = Annotated[bool, typer.Option("--json", help="Machine-readable output on standard output.")]

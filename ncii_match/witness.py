@@ -1,0 +1,100 @@
+"""A second hash as a witness: a match at a weak distance counts only where the picture's other hash agrees.
+
+The other hashes are in a bank of their own, of another algorithm, under the same case references. Whatever keeps the
+witness from speaking leaves the match as it is: a witness can only contradict.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ncii_match.bank.following import Follower
+from ncii_match.bank.snapshot import Snapshot
+from ncii_match.errors import NciiMatchError, PolicyError
+from ncii_match.outcomes import Hold, Status
+from ncii_match.policy import Policy
+from ncii_match.values import Algorithm, Entries, Hashes, Matches
+from ncii_match.verdicts import Hearing
+
+LookAgain = Callable[[NDArray[np.intp]], Hashes]
+"""Hashes of some pictures of a batch under the witness's algorithm, a picture each, in their order."""
+
+
+class Witness:
+    """A bank that is asked about weak matches only, and followed as the first one is."""
+
+    def __init__(self, follower: Follower, first: Algorithm, policy: Policy) -> None:
+        self._follower, self._policy = follower, policy
+        self._known: tuple[tuple[int, int], dict[tuple[str, str], bool]] = (0, 0), {}
+        self.algorithm = follower.snapshot.algorithm
+        if self.algorithm.comparable_with(first):
+            raise PolicyError(f"the witness has the bank's own algorithm, {first.name}; choose a bank of another one")
+        if policy.witness_above is None or policy.witness_threshold is None:
+            raise PolicyError("the policy never asks the witness; set witness_above and witness_threshold")
+        most = follower.snapshot.index.max_radius
+        if policy.witness_threshold > most:
+            raise PolicyError(
+                f"witness_threshold {policy.witness_threshold} is above the witness's search radius; choose 0 to {most}"
+            )
+
+    def hear(
+        self, matches: Matches, entries: Entries, snapshot: Snapshot, look_again: LookAgain | None
+    ) -> Hearing:  # fmt: skip
+        """What it says about the weak matches of a batch. Never raises: what fails is named in the hearing.
+
+        look_again : None when only hashes are at hand, so that nothing can be asked.
+        """
+        weak = np.flatnonzero(matches.distances > (self._policy.witness_above or 0))
+        if not len(weak):
+            return Hearing()
+        if look_again is None:
+            return Hearing(failed="not_asked")
+        pictures = np.searchsorted(matches.offsets, weak, side="right") - 1
+        asked = np.unique(pictures)
+        try:
+            return self._heard(look_again(asked), asked, pictures, matches.entry_ids[weak], entries, snapshot)
+        except Exception as error:  # noqa: BLE001
+            # Whatever it is, the match stands.
+            name = type(error).__name__
+            return Hearing(failed=name if isinstance(error, NciiMatchError) else f"error:{name}")
+
+    def _heard(
+        self, hashes: Hashes, asked: NDArray[np.intp], pictures: NDArray[np.intp], entry_ids: NDArray[np.int64],
+        entries: Entries, snapshot: Snapshot,
+    ) -> Hearing:  # fmt: skip
+        here = self._follower.current()
+        age = self._follower.age(here)
+        if self._policy.max_age is not None and age > self._policy.max_age:
+            return Hearing(failed="stale")
+        found = here.index.search(hashes, self._policy.witness_threshold)
+        theirs = here.entries_of(found)
+        seen = np.zeros(len(asked), bool)
+        seen[hashes.source_row[hashes.status == Status.OK]] = True
+        says: dict[tuple[int, str, str], bool] = {}
+        for picture, entry in zip(pictures.tolist(), entry_ids.tolist(), strict=True):
+            row = int(np.searchsorted(asked, picture))
+            near = found.entry_ids[found.offsets[row] : found.offsets[row + 1]].tolist()
+            agreeing = {(hold.source, hold.case) for one in near for hold in theirs.holds[theirs.row_of(one)]}
+            for hold in entries.holds[entries.row_of(entry)]:
+                if (hold.source, hold.case) in agreeing:
+                    says[picture, hold.source, hold.case] = True
+                elif seen[row] and self._covers(here, snapshot, hold):
+                    says[picture, hold.source, hold.case] = False
+        return Hearing(says)
+
+    def _covers(self, here: Snapshot, first: Snapshot, hold: Hold) -> bool:
+        """Whether the witness knows as many pictures of a case as the bank does: else it may lack the very one."""
+        of, known = self._known
+        if of != (first.number, here.number):
+            known = {}
+            self._known = (first.number, here.number), known
+        name = hold.source, hold.case
+        if name not in known:
+            theirs = here.count_of_case(hold.case, hold.source)
+            known[name] = 0 < first.count_of_case(hold.case, hold.source) <= theirs
+        return known[name]
+
+    def close(self) -> None:
+        """Stop following."""
+        self._follower.close()
