@@ -1,6 +1,7 @@
 """The whole road: bytes in, a decision out, and freshness after withdrawal."""
 
 import threading
+from functools import partial
 from io import BytesIO
 
 import numpy as np
@@ -8,13 +9,15 @@ import pytest
 from conftest import PHOTOS
 from PIL import Image
 
+from ncii_match import matcher as road
 from ncii_match.bank.store import Bank
 from ncii_match.decisions import Policy
 from ncii_match.errors import BankError, BankFormatError, PolicyError
 from ncii_match.ingest import hash_images
-from ncii_match.matcher import Matcher
 from ncii_match.outcomes import Action, Outcome, Status
 from ncii_match.values import PHASH, View, Views
+
+Matcher = partial(road.Matcher, isolation="thread")  # test_matcher_isolation.py shows that both answer alike
 
 TURNS = {
     View.MIRROR: lambda p: p[:, ::-1],

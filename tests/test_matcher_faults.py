@@ -453,8 +453,9 @@ class Slow(nm.Matcher):
     def __init__(self, *given, **named):
         super().__init__(*given, **named)
         self.begun, self.go_on = [], threading.Event()
+        self._hashing.stream = self.slow
 
-    def _stream(self, images, workers):
+    def slow(self, images, workers):
         (image,) = images
         self.begun.append(image)
         assert self.go_on.wait(30)

@@ -31,24 +31,25 @@ def told(decision):
 
 def test_both_ways_to_decode_give_the_same_decisions(place):
     images = [*FILES, FILES[0].read_bytes(), b"this is no picture", FILES[2].read_bytes()[:900], "no such file"]
-    with Matcher(place) as plain, Matcher(place, isolation="process") as confined:
+    with Matcher(place, isolation="thread") as plain, Matcher(place, isolation="process") as confined:
         assert [told(one) for one in confined.check_many(images)] == [told(one) for one in plain.check_many(images)]
         assert told(confined.check(FILES[0])) == told(plain.check(FILES[0]))
         assert confined.check(FILES[1]).outcome is Outcome.MATCH
-        server = confined._sandbox
+        server = confined._hashing._sandbox
         assert server is not None
     with pytest.raises(InputError, match="closed"):
         confined.check(FILES[0])
-    with Matcher(place, isolation="process") as unused:
+    with Matcher(place) as unused:  # confined, unless somebody says otherwise
+        assert unused._hashing.isolation == "process"
         unused.lookup(hash_images(FILES[:1]))
-        assert unused._sandbox is None  # who only looks hashes up starts no process
+        assert unused._hashing._sandbox is None  # who only looks hashes up starts no process
     with pytest.raises(InputError, match="'process' or 'thread'"):
         Matcher(place, isolation="none")
 
 
 def test_a_pool_that_cannot_be_had_is_unknown(place, monkeypatch):
     with Matcher(place, isolation="process", policy=Policy(on_unknown=Action.BLOCK)) as matcher:
-        matcher._confined().close()
+        matcher._hashing._confined().close()
         decision = matcher.check(FILES[2])
         assert (decision.outcome, decision.action) == (Outcome.UNKNOWN, Action.BLOCK)
         assert decision.reasons[0].startswith("isolation:")
