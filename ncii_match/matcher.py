@@ -27,7 +27,6 @@ from ncii_match.errors import (
     IndexFormatError,
     InputError,
     PolicyError,
-    SandboxError,
 )
 from ncii_match.ingest import available_cores, hash_batches
 from ncii_match.sandbox.pool import Sandbox
@@ -290,10 +289,7 @@ class Matcher:
     def _check(self, image: Source, started: float) -> Decision:
         self._check_open()
         begun = time.perf_counter()
-        try:
-            hashes = next(self._stream([image], 1))
-        except SandboxError as error:  # no picture can be decoded now: nothing is known of this one
-            return self._undecided_one(f"isolation:{type(error).__name__}")
+        hashes = next(self._stream([image], 1))
         return self._lookup(hashes, time.perf_counter() - begun, started)[0]
 
     def _check_many(self, images: Iterable[Source], workers: int) -> Iterator[Decision]:
@@ -321,8 +317,9 @@ class Matcher:
         try:
             snapshot = follower.current()
             under = replace(under, snapshot=snapshot.number, age=follower.age(snapshot))
-            matches = snapshot.index.search(hashes, self.radius)
-            allowed = snapshot.on_allow_list(hashes)
+            asked = policy.to_search(hashes)
+            matches = snapshot.index.search(asked, self.radius)
+            allowed = snapshot.on_allow_list(asked)
             entries = snapshot.entries_of(matches)  # files damaged since they were opened: ids that nobody knows
             searched = time.perf_counter()
             decisions = decide(hashes, matches, entries, policy, allowed)
