@@ -201,8 +201,8 @@ def redecide(decision: Decision | Mapping[str, Any], policy: Policy) -> Decision
         outcome, status, the qualities, allowed, algorithm, snapshot, its age, timings, and ``matches``: all entries
         within the radius searched, with the state, region and case of every hold on them.
 
-    What was UNKNOWN stays so; what was stored when the snapshot was older than this policy's ``max_age`` becomes it, and
-    so does what this policy's ``min_quality`` would have searched other views for.
+    What was UNKNOWN stays so; what was stored when the snapshot was older than this policy's ``max_age`` becomes it,
+    and so does what this policy's ``min_quality`` would have searched other views for.
     Raises PolicyError when a threshold is above the radius that was searched, InputError for a record that lacks what
     is needed.
     """

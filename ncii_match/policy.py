@@ -28,8 +28,8 @@ class Policy:
     """What a platform does with a match. The default reports every match for review and blocks nothing unreviewed.
 
     threshold : largest distance, in bits and inclusive, that counts as a match; never above the radius searched.
-    min_quality : PDQ quality (0..100) below which a view says too little. Such views count for nothing where another view
-        of the picture has enough, or none that is known; without any, it is LOW_QUALITY whatever it is near to.
+    min_quality : PDQ quality (0..100) below which a view says too little. Such views count for nothing where another
+        view of the picture has enough, or none that is known; without any, it is LOW_QUALITY whatever it is near to.
     on_seed, on_confirmed, on_disputed : action for a match with an entry in that state; of several the strongest.
     on_low_quality : action for a picture with too little detail; at least REVIEW when an entry is within the threshold.
     on_unreadable, on_unknown : action for a picture that could not be read, and when the bank could not be looked at.
@@ -172,13 +172,13 @@ class Policy:
     def leaves_out(self, hashes: Hashes) -> NDArray[np.bool_]:
         """Rows that count for nothing: below ``min_quality``, of pictures with a row that is not. bool [n]."""
         made = hashes.status == Status.OK
-        weak = made & (hashes.quality < self.min_quality)  # a quality that is not known is 255
+        weak: NDArray[np.bool_] = made & (hashes.quality < self.min_quality)  # a quality that is not known is 255
         if not weak.any():
             return weak
         fit = np.zeros(hashes.pictures, bool)
         fit[hashes.source_row[made & ~weak]] = True
-        left_out: NDArray[np.bool_] = weak & fit[hashes.source_row]
-        return left_out
+        weak &= fit[hashes.source_row]
+        return weak
 
     def to_search(self, hashes: Hashes) -> Hashes:
         """What to search a bank for: every row but those that this policy leaves out.

@@ -53,11 +53,16 @@ def change(bank, turn):
     return bank.publish(full=turn % 10 == 0).number
 
 
+def say(*words):
+    sys.stdout.write(" ".join(map(str, words)) + "\n")
+    sys.stdout.flush()
+
+
 def write(place):
     with Bank.open(place) as bank:
-        print("ready", flush=True)
+        say("ready")
         for line in sys.stdin:
-            print(change(bank, int(line)), flush=True)
+            say(change(bank, int(line)))
 
 
 def read(place, isolation, follow, how, files):
@@ -69,7 +74,7 @@ def read(place, isolation, follow, how, files):
     pictures = [Path(file).read_bytes() for file in files]
     if [matcher.check(one).outcome for one in pictures] != [Outcome.MATCH] * len(pictures):
         sys.exit("a picture does not match to begin with")
-    print("ready", flush=True)
+    say("ready")
     for picture in pictures:
         last = time.monotonic()
         while True:
@@ -79,7 +84,7 @@ def read(place, isolation, follow, how, files):
                 break
             last = begun
             time.sleep(0.002)
-        print(outcome.name, last, time.monotonic(), flush=True)
+        say(outcome.name, last, time.monotonic())
     matcher.close()
     os._exit(0)
 

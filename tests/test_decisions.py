@@ -139,7 +139,9 @@ def best_of(quality, distances, policy, radius=31):
     views = policy.to_search(batch).view.tolist()
     near = sorted((distances[view], view) for view in views if distances[view] <= radius)[:1]
     arrays = [[1]] * len(near), [[one] for one, _ in near], [[view] for _, view in near]
-    columns = [np.array(one, dtype).reshape(-1) for one, dtype in zip(arrays, (np.int64, np.uint16, np.uint8))]
+    columns = [
+        np.array(one, dtype).reshape(-1) for one, dtype in zip(arrays, (np.int64, np.uint16, np.uint8), strict=True)
+    ]
     return decide(batch, Matches(np.array([0, len(near)]), *columns, radius), ENTRIES, policy)[0]
 
 
@@ -187,7 +189,7 @@ def test_an_entry_found_by_a_view_that_does_not_count_is_refused():
 
 
 def test_a_stored_decision_under_another_quality_is_as_if_new_or_unknown():
-    """Never anything else: rows that were left out are not in the record, those that would be may stand before others."""
+    """Never anything else: what was left out is not in the record, and what would be may stand before others."""
     rng, told = np.random.default_rng(5), 0
     for _ in range(300):
         quality, distances = rng.choice([10, 30, 49, 50, 70, 255], 3).tolist(), rng.integers(0, 60, 3).tolist()

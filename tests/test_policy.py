@@ -199,7 +199,8 @@ def test_the_stored_form_is_a_promise():
     """Whoever stored decisions reads them with these names and types."""
     assert schemas.decisions_schema().names == [
         "outcome", "action", "status", "reason", "reasons", "quality", "lowest_quality", "left_out_quality",
-        "entry_ids", "cases", "distance", "view", "allowed", "matches", "radius", "algorithm", "snapshot", "snapshot_age", "policy", "timings",
+        "entry_ids", "cases", "distance", "view", "allowed", "matches", "radius", "algorithm", "snapshot",
+        "snapshot_age", "policy", "timings",
     ]  # fmt: skip
     decisions = judged([(2, 9)], Policy())
     batch = decisions.to_arrow()

@@ -5,6 +5,7 @@ import gc
 import os
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from contextlib import contextmanager
@@ -29,16 +30,35 @@ THREADS = 4
 PATIENCE = 60.0
 """Seconds after which a machine is not slow but the thing waited for will not happen."""
 
-ONE_SECOND = 1.0
-"""Within which a withdrawal must reach every reader, by ``bench_swaps.py``; what is more here is for a busy machine."""
+ONE_SECOND, SLACK = 1.0, 9.0
+"""Within which a withdrawal must reach every reader: ``bench_swaps.py`` measures it. The slack is for busy machines."""
+
+MAPS, DESCRIPTORS = 40, 2
+"""More than one open snapshot of so small a bank takes."""
+
+ASKED = Hashes(PDQ, swap_processes.queries(), [100] * QUERIES)
+
+
+def made(path):
+    with Bank.create(path) as bank:
+        bank.add(ASKED[0], case="always", source="test")
+        swap_processes.change(bank, 1)
+    return path
 
 
 @pytest.fixture
 def place(tmp_path):
-    with Bank.create(tmp_path / "bank") as bank:
-        bank.add(Hashes(PDQ, swap_processes.queries()[:1]), case="always", source="test")
-        swap_processes.change(bank, 1)
-    return tmp_path / "bank"
+    return made(tmp_path / "bank")
+
+
+@pytest.fixture
+def quick_disk(tmp_path):
+    """Memory where there is such a place: a hundred publications wait for a disk a few thousand times."""
+    if not os.access("/dev/shm", os.W_OK):
+        yield tmp_path
+        return
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as path:
+        yield Path(path)
 
 
 @contextmanager
@@ -76,58 +96,60 @@ def fault(decisions):
     return None
 
 
-def held():
+def held(place):
     """What this process holds that a snapshot could leave behind: maps, descriptors, KiB of memory of its own."""
     gc.collect()
     (line,) = [line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("RssAnon")]
-    maps = Path("/proc/self/maps").read_text().count("/bank/")
+    maps = Path("/proc/self/maps").read_text().count(f"{place}/")
     return maps, len(os.listdir("/proc/self/fd")), int(line.split()[1])
 
 
-@pytest.mark.parametrize("follow", ["check", "background"])
-def test_a_hundred_swaps_under_load(follow, place):
+def test_a_hundred_swaps_under_load(quick_disk):
     """Each answer is exactly what the snapshot that it names says, in every thread, and nothing is left behind."""
-    asked, wrong, seen = Hashes(PDQ, swap_processes.queries(), [100] * QUERIES), [], set()
-    ended = threading.Event()
+    place = made(quick_disk / "bank")
+    wrong, seen, ended = [], {"check": set(), "background": set()}, threading.Event()
 
-    def look(matcher):
-        before = 0
+    def look(matchers):
+        before = dict.fromkeys(matchers, 0)
         try:
             while not ended.is_set() and not wrong:
-                decisions = [*matcher.lookup(asked)]
-                said, number = fault(decisions), decisions[0].snapshot
-                if said or number < before:
-                    wrong.append(said or f"snapshot {number} after {before}")
-                before = number
-                seen.add(number)
+                for follow, matcher in matchers.items():
+                    decisions = [*matcher.lookup(ASKED)]
+                    said, number = fault(decisions), decisions[0].snapshot
+                    if said or number < before[follow]:
+                        wrong.append(said or f"snapshot {number} after {before}")
+                    before[follow] = number
+                    seen[follow].add(number)
         except Exception as error:  # noqa: BLE001 - the test fails by it
             wrong.append(repr(error))
 
-    with nm.Matcher(place, follow=follow, look_every=0.005) as matcher, process("write", place) as writer:
-        threads = [threading.Thread(target=look, args=(matcher,)) for _ in range(THREADS)]
+    with (
+        nm.Matcher(place) as checking,
+        nm.Matcher(place, follow="background", look_every=0.005) as following,
+        process("write", place) as writer,
+    ):
+        ways = {"check": checking, "background": following}
+        threads = [threading.Thread(target=look, args=(ways,)) for _ in range(THREADS)]
         for thread in threads:
             thread.start()
         assert writer.stdout.readline() == "ready\n"
         for turn in range(2, SWAPS + 2):
             writer.stdin.write(f"{turn}\n")
             assert writer.stdout.readline() == f"{turn}\n"
-            if follow == "check":  # what is asked after the publication is answered by it
-                assert matcher.lookup(asked)[0].snapshot == turn
-            until(lambda turn=turn: turn in seen or wrong)
+            assert checking.lookup(ASKED)[0].snapshot == turn  # what is asked after a publication is answered by it
+            until(lambda turn=turn: wrong or all(turn in numbers for numbers in seen.values()))
             assert not wrong
             if turn == WARM + 1:
-                warm = held()
-        after = held()
+                warm = held(place)
+        after = held(place)
         ended.set()
         for thread in threads:
             thread.join(PATIENCE)
     assert not wrong
-    assert seen >= {*range(2, SWAPS + 2)}
-    print(f"{follow}: maps, descriptors, KiB after {WARM} swaps {warm}, after {SWAPS} {after}")
-    # A thread may hold the snapshot before the last one while it answers.
-    one = len(list((place / "snapshots").iterdir()))
-    assert after[0] <= warm[0] + 20 * one
-    assert after[1] <= warm[1] + 2
+    assert all(numbers >= {*range(2, SWAPS + 2)} for numbers in seen.values())
+    # A thread may just be answering by the snapshot before the last one.
+    assert after[0] <= warm[0] + 2 * MAPS
+    assert after[1] <= warm[1] + 2 * DESCRIPTORS
     assert after[2] - warm[2] <= 1024
 
 
@@ -161,11 +183,10 @@ def test_a_withdrawal_stops_matching_in_every_process(tmp_path):
                 published = time.monotonic()
                 for (isolation, follow, how), reader in readers.items():
                     name, last, stopped = reader.stdout.readline().split()
-                    print(f"{isolation}, {follow}, {how}: {float(stopped) - published:.3f} s after the publication")
-                    assert name == "NO_MATCH"
+                    assert name == "NO_MATCH", (isolation, follow, how)
                     if follow == "check":
-                        assert float(last) < published
-                    assert float(last) - published < 10 * ONE_SECOND
+                        assert float(last) < published, (isolation, how)
+                    assert float(stopped) - published < ONE_SECOND + SLACK, (isolation, follow, how)
             for reader in readers.values():
                 assert reader.wait(PATIENCE) == 0
 
@@ -180,18 +201,17 @@ def nobody_waits(path, matcher, number):
     """Everything that readers do, while another connection holds the writer's lock."""
     with Bank.open(path) as other:
         with pytest.raises(BankLockedError):
-            other.add(Hashes(PDQ, swap_processes.queries()[1:2]), case="late", source="test")
+            other.add(ASKED[1], case="late", source="test")
         with pytest.raises(BankLockedError):
             other.publish()
         assert [hold.case for hold in other.holds(case="always")] == ["always"]
         assert len(other) == 1 + QUERIES
         assert [event.action for event in other.history(case="always")] == ["add"]
     assert Snapshot.open(path).number == number
-    asked = Hashes(PDQ, swap_processes.queries(), [100] * QUERIES)
-    assert fault([*matcher.lookup(asked)]) is None
+    assert fault([*matcher.lookup(ASKED)]) is None
     assert matcher.check(np.zeros((64, 64), np.uint8)).outcome is Outcome.LOW_QUALITY
     with nm.Matcher(path) as fresh:
-        assert fault([*fresh.lookup(asked)]) is None
+        assert fault([*fresh.lookup(ASKED)]) is None
 
 
 def test_readers_do_not_wait_for_a_dry_run(place, tmp_path, locked_soon):
@@ -207,7 +227,7 @@ def test_readers_do_not_wait_for_a_dry_run(place, tmp_path, locked_soon):
         report = bank.import_file(listed, case="list", source="test", dry_run=True, progress=meanwhile)
         assert report.dry_run
         assert looked
-        bank.add(Hashes(PDQ, swap_processes.queries()[1:2]), case="late", source="test")  # the lock is let go of
+        bank.add(ASKED[1], case="late", source="test")  # the lock is let go of
 
 
 def test_readers_do_not_wait_for_another_key(place, locked_soon, monkeypatch):
@@ -220,7 +240,7 @@ def test_readers_do_not_wait_for_another_key(place, locked_soon, monkeypatch):
 
     def written(draft, connection, **named):
         assert Snapshot.open(place).number == 1
-        looked.append(fault([*matcher.lookup(Hashes(PDQ, swap_processes.queries(), [100] * QUERIES))]))
+        looked.append(fault([*matcher.lookup(ASKED)]))
         return shown(draft, connection, **named)
 
     key = bytes(range(32))
@@ -230,6 +250,6 @@ def test_readers_do_not_wait_for_another_key(place, locked_soon, monkeypatch):
     with nm.Matcher(place) as matcher, Bank.open(place) as bank:
         bank.rekey(key)
         assert looked == [None] * 3
-        decisions = [*matcher.lookup(Hashes(PDQ, swap_processes.queries(), [100] * QUERIES))]
+        decisions = [*matcher.lookup(ASKED)]
         assert decisions[0].snapshot == 2
         assert {one.distance for one in decisions[1].matches} == {apart(1, 1)}
