@@ -30,10 +30,11 @@ import record
 
 from ncii_match import Bank, Decision, Matcher, Outcome, hash_images
 from ncii_match.bank.following import Follow
+from ncii_match.values import PDQ_MIN_QUALITY
 
 LARGE, SMALL, TINY = 1_000_000, 50_000, 2_000
 THREADS, ROUNDS, SWAPS_A_ROUND, CHANGED = 4, 10, 10, 100
-ROUND_SECONDS = 5.0
+ROUND_SECONDS = 3.0
 WITHDRAWALS = 10
 SIZE, JPEG_QUALITY = (1920, 1080), 90
 FOLLOWS: tuple[Follow, ...] = ("check", "background")
@@ -163,7 +164,7 @@ def rounds(call: Call, publisher: subprocess.Popen[str], quick: bool) -> Iterato
     """Rounds of the three kinds in turn; with ``swaps`` the seconds from each publication to the first answer by it
     or a later one.
     """
-    seconds, swaps = (0.3, 2) if quick else (ROUND_SECONDS, SWAPS_A_ROUND)
+    seconds, swaps = (0.1, 1) if quick else (ROUND_SECONDS, SWAPS_A_ROUND)
     for turn in range(1 if quick else ROUNDS):
         for kind in ("quiet", "elsewhere", "swaps"):
             before = memory()
@@ -184,23 +185,23 @@ def rounds(call: Call, publisher: subprocess.Popen[str], quick: bool) -> Iterato
             yield row | {"before": before, "after": memory()}
 
 
-def withdrawals(place: Path, folder: Path, number: int) -> Iterator[Row]:
+def withdrawals(place: Path, folder: Path, pictures: list[bytes], quick: bool) -> Iterator[Row]:
     """Seconds from the end of a publication to NO_MATCH, in a process for every way to follow and decode."""
-    files = []
+    files: list[Path] = []
+    ways, number = (READERS[1:3], 1) if quick else (READERS, WITHDRAWALS)
     with Bank.open(place) as bank, ExitStack() as stack:
-        for turn, (name, data) in enumerate(cases.jpeg_files(SIZE, JPEG_QUALITY)):
+        for turn, data in enumerate(pictures):
             hashes = hash_images([data])
-            if hashes.quality[0] < 50 or len(files) == number:
-                continue
-            files.append(folder / f"{turn}-{name}.jpg")
-            files[-1].write_bytes(data)
-            bank.add(hashes, case=files[-1].name, source="bench")
+            if hashes.quality[0] >= PDQ_MIN_QUALITY and len(files) < number:
+                files.append(folder / f"{turn}.jpg")
+                files[-1].write_bytes(data)
+                bank.add(hashes, case=files[-1].name, source="bench")
         bank.publish()
-        readers = {way: stack.enter_context(process("--read", place, *way, *files)) for way in READERS}
+        readers = {way: stack.enter_context(process("--read", place, *way, *files)) for way in ways}
         for reader in readers.values():
             if set(hear(reader).split()) != {"MATCH"}:
                 raise AssertionError("a picture does not match to begin with")
-        samples: dict[tuple[str, str], list[float]] = {way: [] for way in READERS}
+        samples: dict[tuple[str, str], list[float]] = {way: [] for way in ways}
         for file in files:
             bank.withdraw(case=file.name, reason="bench")
             bank.publish()
@@ -222,8 +223,9 @@ def measure(n: int, folder: Path, quick: bool) -> Iterator[Row]:
             bank.add(bench_bank.hashes_of(n, 1), case="bench", source="bench", cap=None)
             bank.publish(workers=2)
     asked = [hash_images([data], views=Matcher(here).views) for _, data in cases.jpeg_files((640, 480), 90)]
-    files = [data for _, data in cases.jpeg_files(SIZE, JPEG_QUALITY)]
-    fit = [turn for turn, one in enumerate(asked) if one.quality.min() >= 50]
+    size = (640, 480) if quick else SIZE
+    files = [data for _, data in cases.jpeg_files(size, JPEG_QUALITY)]
+    fit = [turn for turn, one in enumerate(asked) if one.quality.min() >= PDQ_MIN_QUALITY]
     with process("--publish", here, elsewhere) as publisher:
         hear(publisher)
         for follow in FOLLOWS:
@@ -239,7 +241,29 @@ def measure(n: int, folder: Path, quick: bool) -> Iterator[Row]:
                         raise AssertionError(warm.wrong[0])
                     for row in rounds(call, publisher, quick):
                         yield {"figure": "round", "entries": n, "follow": follow, "what": what, **row}
-    yield from withdrawals(here, folder, 2 if quick else WITHDRAWALS)
+    yield from withdrawals(here, folder, files, quick)
+
+
+def summary(rows: list[Row]) -> Iterator[str]:
+    """What the rounds say together: ratios inside a round, and what was left behind after the first ten swaps."""
+    found = [row for row in rows if row["figure"] == "round"]
+    for follow, what in dict.fromkeys((row["follow"], row["what"]) for row in found):
+        kinds = {
+            kind: [row for row in found if (row["follow"], row["what"], row["kind"]) == (follow, what, kind)]
+            for kind in ("quiet", "elsewhere", "swaps")
+        }
+        ratios = [
+            float(np.median([one["p99"] / other["p99"] for one, other in zip(kinds["swaps"], others, strict=True)]))
+            for others in (kinds["quiet"], kinds["elsewhere"])
+        ]
+        followed = [seconds for row in kinds["swaps"] for seconds in row["followed"]]
+        first, last = kinds["swaps"][0]["after"], kinds["swaps"][-1]["after"]
+        yield (
+            f"{what}, {follow}: p99 in swaps {ratios[0]:.2f}x quiet, {ratios[1]:.2f}x with the publisher elsewhere; "
+            f"{len(followed)} swaps, followed after {np.median(followed):.3f} s, at most {max(followed):.3f} s; "
+            f"{last['own_kib'] - first['own_kib']:+d} KiB, {last['maps'] - first['maps']:+d} maps, "
+            f"{last['descriptors'] - first['descriptors']:+d} descriptors; wrong: {sum(row['wrong'] for row in found)}"
+        )
 
 
 def test_rounds_and_withdrawals_run(tmp_path: Path) -> None:
@@ -248,7 +272,8 @@ def test_rounds_and_withdrawals_run(tmp_path: Path) -> None:
     assert len(found) == len(FOLLOWS) * 2 * 3
     assert not any(row["wrong"] for row in found)
     assert all(row["followed"] for row in found if row["kind"] == "swaps")
-    assert {(row["isolation"], row["follow"]) for row in rows if row["figure"] == "withdrawal"} == {*READERS}
+    assert len([*summary(rows)]) == len(FOLLOWS) * 2
+    assert {(row["isolation"], row["follow"]) for row in rows if row["figure"] == "withdrawal"} == {*READERS[1:3]}
 
 
 def _told(row: Row) -> str:
@@ -281,6 +306,8 @@ def main() -> None:
         for row in measure(SMALL if asked.quick else LARGE, Path(folder), asked.quick):
             rows.append(row)
             print(_told(row), flush=True)
+    for line in summary(rows):
+        print(line)
     print(f"wrote {record.write('swaps', around, asked.quick, {'rows': rows})}")
 
 
