@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,7 +11,7 @@ from ncii_match.errors import InputError, PolicyError
 from ncii_match.outcomes import STRENGTH, Action, Hold, Outcome, State, Status, strongest
 from ncii_match.policy import Policy
 from ncii_match.values import UNKNOWN_QUALITY, Algorithm, Entries, Hashes, Matches, View
-from ncii_match.verdicts import Circumstances, Decision, Decisions, Hearing, Timings
+from ncii_match.verdicts import CAUSES, Circumstances, Decision, Decisions, Hearing, Timings
 
 __all__ = ["Decision", "Decisions", "Policy", "check_rows", "decide", "redecide", "undecided"]
 
@@ -35,9 +35,9 @@ def decide(
     Parameters
     ----------
     hashes : Hashes
-        What was searched for.
+        All rows of the pictures.
     matches : Matches
-        The search's result; row i belongs to picture i of ``hashes``.
+        The result of a search for ``policy.to_search(hashes)``; row i belongs to picture i.
     entries : Entries
         States, cases and holds of every matched entry.
     policy : Policy
@@ -49,38 +49,66 @@ def decide(
     Returns
     -------
     Decisions
-        One for each picture: UNREADABLE where no view has a hash, LOW_QUALITY where its best quality is known and below
-        ``min_quality``, else MATCH or NO_MATCH.
+        One for each picture: MATCH when an entry counts; LOW_QUALITY when no view reaches ``min_quality``; NO_MATCH
+        when nothing counts and every view was looked at, or it is allowed; else UNREADABLE, or UNKNOWN where that may
+        not be the picture's fault (``TIMED_OUT``, ``NO_WORKER``).
 
     Raises
     ------
     PolicyError
         When a threshold is above the radius searched: entries beyond it would be silently missed.
     InputError
-        When the arguments do not belong together, or an entry that was found is not among ``entries``.
+        When the arguments do not belong together, an entry that was found is not among ``entries``, or a view found one
+        that the policy leaves out: a better view may be within the threshold, too, and nobody has looked.
     """
     n = hashes.pictures
     allowed = np.zeros(n, bool) if allowed is None else allowed
     if len(matches) != n or allowed.shape != (n,):
         raise InputError(f"{len(matches)} rows of matches, {len(allowed)} marks of allowed ones, for {n} pictures")
     check_rows(hashes)
-    status = np.full(n, Status.OK, np.uint8)
-    readable = np.zeros(n, bool)
-    readable[hashes.source_row[hashes.status == Status.OK]] = True
-    failed = hashes.status != Status.OK
-    status[hashes.source_row[failed]] = hashes.status[failed]
-    status[readable] = Status.OK
-    quality = np.full(n, UNKNOWN_QUALITY, np.uint8)
-    known = (hashes.status == Status.OK) & (hashes.quality != UNKNOWN_QUALITY)
-    best = np.full(n, -1, np.int16)
-    np.maximum.at(best, hashes.source_row[known], hashes.quality[known].astype(np.int16))
-    quality[best >= 0] = best[best >= 0]
-    return _judge(status, quality, matches, entries, policy, allowed, Circumstances(hashes.algorithm), hearing)
+    made, pictures = hashes.status == Status.OK, hashes.source_row
+    status = np.full(n, Status.NO_BORDER, np.uint8)
+    status[pictures[made]] = Status.OK
+    failed = ~made & (hashes.status != Status.NO_BORDER)
+    status[pictures[failed]] = hashes.status[failed]
+    left = policy.leaves_out(hashes)
+    searched = made & ~left
+    quality, lowest = np.zeros(n, np.uint8), np.full(n, UNKNOWN_QUALITY, np.uint8)
+    np.maximum.at(quality, pictures[searched], hashes.quality[searched])
+    np.minimum.at(lowest, pictures[searched], hashes.quality[searched])
+    quality[np.bincount(pictures[made], minlength=n) == 0] = UNKNOWN_QUALITY
+    left_out = np.full(n, UNKNOWN_QUALITY, np.uint8)
+    if left.any():
+        _must_not_have_found(hashes, matches, left)
+        best = np.zeros(n, np.uint8)
+        np.maximum.at(best, pictures[left], hashes.quality[left])
+        left_out[pictures[left]] = best[pictures[left]]
+    qualities = _Qualities(quality, lowest, left_out)
+    return _judge(status, qualities, matches, entries, policy, allowed, Circumstances(hashes.algorithm), hearing)
+
+
+class _Qualities(NamedTuple):
+    """As in ``Decisions``."""
+
+    quality: NDArray[np.uint8]
+    lowest: NDArray[np.uint8]
+    left_out: NDArray[np.uint8]
+
+
+def _must_not_have_found(hashes: Hashes, matches: Matches, left: NDArray[np.bool_]) -> None:
+    """Raises InputError when some entry is in ``matches`` by a view that was to be left out."""
+    rows = hashes.source_row.astype(np.int64) << 8 | hashes.view
+    found = np.repeat(np.arange(len(matches)), np.diff(matches.offsets)) << 8 | matches.views
+    if np.isin(found, np.setdiff1d(rows[left], rows[~left])).any():
+        raise InputError(
+            "an entry was found by a view of too low quality, of a picture with better ones; search for "
+            "policy.to_search(hashes), and give all hashes to decide"
+        )
 
 
 def _judge(
     status: NDArray[np.uint8],
-    quality: NDArray[np.uint8],
+    qualities: _Qualities,
     matches: Matches,
     entries: Entries,
     policy: Policy,
@@ -98,13 +126,17 @@ def _judge(
     counted &= ~allowed[pictures]
     counts = np.bincount(pictures[counted], minlength=n).astype(np.int64)
     outcome = np.where(counts > 0, Outcome.MATCH, Outcome.NO_MATCH).astype(np.uint8)
-    outcome[(quality != UNKNOWN_QUALITY) & (quality < policy.min_quality)] = Outcome.LOW_QUALITY
-    outcome[status != Status.OK] = Outcome.UNREADABLE
+    outcome[qualities.quality < policy.min_quality] = Outcome.LOW_QUALITY  # not known is 255
+    # What some view has found stands; that the others have found nothing says nothing about one that failed.
+    blind = (status != Status.OK) & (outcome != Outcome.MATCH) & ~allowed
+    outcome[blind] = _WITHOUT_A_LOOK[status[blind]]
 
     action = np.full(n, Action.ALLOW, np.uint8)
     action[outcome == Outcome.LOW_QUALITY] = policy.on_low_quality
     action[outcome == Outcome.UNREADABLE] = policy.on_unreadable
-    action[(outcome == Outcome.LOW_QUALITY) & (counts > 0)] = max(policy.on_low_quality, Action.REVIEW)
+    action[outcome == Outcome.UNKNOWN] = policy.on_unknown
+    near = (outcome != Outcome.MATCH) & (counts > 0)
+    action[near] = np.maximum(action[near], Action.REVIEW)
     if counted.any():
         asks = np.array([policy.action_for(state) for state in State], np.uint8)[states]
         matched = counted & (outcome[pictures] == Outcome.MATCH)
@@ -113,7 +145,7 @@ def _judge(
         outcome,
         action,
         status,
-        quality,
+        *qualities,
         counts,
         matches,
         entries,
@@ -124,6 +156,12 @@ def _judge(
         under,
         hearing,
     )
+
+
+_WITHOUT_A_LOOK = np.full(256, Outcome.UNREADABLE, np.uint8)
+"""The outcome that follows from a ``Status``."""
+
+_WITHOUT_A_LOOK[list(CAUSES)] = Outcome.UNKNOWN
 
 
 def _counted(matches: Matches, entries: Entries, policy: Policy) -> tuple[NDArray[np.bool_], NDArray[np.uint8]]:
@@ -169,7 +207,7 @@ def undecided(hashes: Hashes, policy: Policy, *causes: str) -> Decisions:
         np.full(n, Outcome.UNKNOWN, np.uint8),
         np.full(n, policy.on_unknown, np.uint8),
         np.full(n, Status.OK, np.uint8),
-        np.full(n, UNKNOWN_QUALITY, np.uint8),
+        *_Qualities(*np.full((3, n), UNKNOWN_QUALITY, np.uint8)),
         np.zeros(n, np.int64),
         _no_matches(n, policy.widest),
         Entries(np.empty(0, np.int64), np.empty(0, np.uint8), ()),
@@ -191,10 +229,11 @@ def redecide(decision: Decision | Mapping[str, Any], policy: Policy) -> Decision
     """Judge a stored decision again under another policy, without hashing or searching again.
 
     decision : a ``Decision``, its ``to_dict()``, or a row of ``Decisions.to_arrow().to_pylist()``. Needed of it:
-        outcome, status, quality, allowed, algorithm, snapshot, its age, timings, and ``matches``: all entries within
-        the radius searched, with the state, region and case of every hold on them.
+        outcome, status, the qualities, allowed, algorithm, snapshot, its age, timings, and ``matches``: all entries
+        within the radius searched, with the state, region and case of every hold on them.
 
-    What was UNKNOWN stays so; what was stored when the snapshot was older than this policy's ``max_age`` becomes it.
+    What was UNKNOWN stays so; what was stored when the snapshot was older than this policy's ``max_age`` becomes it,
+    and so does what this policy's ``min_quality`` would have searched other views for.
     Raises PolicyError when a threshold is above the radius that was searched, InputError for a record that lacks what
     is needed.
     """
@@ -210,11 +249,18 @@ def _again(record: Mapping[str, Any], policy: Policy) -> Decision:
         Algorithm.parse(record["algorithm"]), record["snapshot"], record["snapshot_age"], Timings(**record["timings"])
     )
     none = Hashes(under.algorithm, np.zeros((1, under.algorithm.nbytes), np.uint8))
-    too_old = policy.max_age is not None and (under.age is None or under.age > policy.max_age)
-    if Outcome[record["outcome"]] is Outcome.UNKNOWN or too_old:
-        causes = tuple(record["reasons"]) if Outcome[record["outcome"]] is Outcome.UNKNOWN else ("stale",)
+    outcome, status, found = Outcome[record["outcome"]], Status[record["status"]], record["matches"]
+    kept = [record[name] for name in ("quality", "lowest_quality", "left_out_quality")]
+    qualities = _Qualities(*np.array([[UNKNOWN_QUALITY if one is None else one] for one in kept], np.uint8))
+    causes: tuple[str, ...] = ()
+    if outcome is Outcome.UNKNOWN and status not in CAUSES:
+        causes = tuple(record["reasons"])
+    elif policy.max_age is not None and (under.age is None or under.age > policy.max_age):
+        causes = ("stale",)
+    elif not _same_rows(qualities, policy.min_quality, bool(found)):
+        causes = ("quality",)
+    if causes or (outcome is Outcome.UNKNOWN and status not in CAUSES):
         return replace(undecided(none, policy), under=replace(under, causes=causes))[0]
-    found = record["matches"]
     matches = Matches(
         np.array([0, len(found)]),
         np.array([one["entry_id"] for one in found], np.int64),
@@ -235,8 +281,6 @@ def _again(record: Mapping[str, Any], policy: Policy) -> Decision:
         tuple(tuple(sorted({hold.case for hold in holds[one] if hold.case})) for one in ids),
         tuple(holds[one] for one in ids),
     )
-    status = np.array([Status[record["status"]]], np.uint8)
-    quality = np.array([UNKNOWN_QUALITY if record["quality"] is None else record["quality"]], np.uint8)
     says = {
         (0, hold["source"], hold["case"]): hold["witness"]
         for one in found
@@ -244,4 +288,13 @@ def _again(record: Mapping[str, Any], policy: Policy) -> Decision:
         if hold.get("witness") is not None
     }
     allowed = np.array([record["allowed"]], bool)
-    return _judge(status, quality, matches, entries, policy, allowed, under, Hearing(says))[0]
+    return _judge(np.array([status], np.uint8), qualities, matches, entries, policy, allowed, under, Hearing(says))[0]
+
+
+def _same_rows(of_picture: _Qualities, min_quality: int, found: bool) -> bool:
+    """Whether what was searched for one picture tells what would be found under another ``min_quality``."""
+    (quality,), (lowest,), (left_out,) = of_picture
+    all_searched = left_out == UNKNOWN_QUALITY
+    if quality < min_quality:
+        return bool(all_searched)
+    return bool((all_searched or left_out < min_quality) and (lowest >= min_quality or not found))

@@ -30,7 +30,6 @@ from ncii_match.errors import (
     InputError,
     NciiMatchError,
     PolicyError,
-    SandboxError,
 )
 from ncii_match.isolation import Hashing, Isolation
 from ncii_match.sandbox.pool import DECODING_SECONDS
@@ -270,10 +269,7 @@ class Matcher:
         self._check_open()
         begun = time.perf_counter()
         kept: deque[Source] = deque()
-        try:
-            hashes = next(self._hashing.stream(self._kept([image], kept), 1))
-        except SandboxError as error:  # no picture can be decoded now: nothing is known of this one
-            return self._undecided_one(f"isolation:{type(error).__name__}")
+        hashes = next(self._hashing.stream(self._kept([image], kept), 1))
         return self._lookup(hashes, time.perf_counter() - begun, started, [*kept])[0]
 
     def _check_many(self, images: Iterable[Source], workers: int) -> Iterator[Decision]:
@@ -320,8 +316,9 @@ class Matcher:
         try:
             snapshot = follower.current()
             under = replace(under, snapshot=snapshot.number, age=follower.age(snapshot))
-            matches = snapshot.index.search(hashes, self.radius)
-            allowed = snapshot.on_allow_list(hashes)
+            asked = policy.to_search(hashes)
+            matches = snapshot.index.search(asked, self.radius)
+            allowed = snapshot.on_allow_list(asked)
             entries = snapshot.entries_of(matches)  # files damaged since they were opened: ids that nobody knows
             searched = time.perf_counter()
             hearing = Hearing()

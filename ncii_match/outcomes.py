@@ -27,6 +27,7 @@ class Status(IntEnum):
     NO_BORDER = 13
     TIMED_OUT = 14
     CRASHED = 15
+    NO_WORKER = 16
 
     @property
     def reason(self) -> str:
@@ -51,6 +52,7 @@ _REASONS = {
     Status.NO_BORDER: "There is no uniform border to trim; the other views show all there is.",
     Status.TIMED_OUT: "Decoding took longer than allowed and was stopped.",
     Status.CRASHED: "The process that decoded the picture died, or gave an answer that is none.",
+    Status.NO_WORKER: "No process could be had to decode the picture in.",
 }
 
 

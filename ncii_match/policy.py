@@ -11,9 +11,12 @@ from os import PathLike
 from pathlib import Path
 from typing import Any, Self
 
+import numpy as np
+from numpy.typing import NDArray
+
 from ncii_match.errors import PolicyError
-from ncii_match.outcomes import Action, Hold, State
-from ncii_match.values import PDQ, PDQ_MIN_QUALITY, PDQ_THRESHOLD, Algorithm
+from ncii_match.outcomes import Action, Hold, State, Status
+from ncii_match.values import PDQ, PDQ_MIN_QUALITY, PDQ_THRESHOLD, Algorithm, Hashes
 
 _STATES = ("seed", "confirmed", "disputed")
 _ACTIONS = (*_STATES, "low_quality", "unreadable", "unknown")
@@ -27,7 +30,8 @@ class Policy:
     """What a platform does with a match. The default reports every match for review and blocks nothing unreviewed.
 
     threshold : largest distance, in bits and inclusive, that counts as a match; never above the radius searched.
-    min_quality : pictures below this PDQ quality (0..100) are LOW_QUALITY whatever they are near to.
+    min_quality : PDQ quality (0..100) below which a view says too little. Such views count for nothing where another
+        view of the picture has enough, or none that is known; without any, it is LOW_QUALITY whatever it is near to.
     on_seed, on_confirmed, on_disputed : action for a match with an entry in that state; of several the strongest.
     on_low_quality : action for a picture with too little detail; at least REVIEW when an entry is within the threshold.
     on_unreadable, on_unknown : action for a picture that could not be read, and when the bank could not be looked at.
@@ -184,6 +188,27 @@ class Policy:
         """
         contradicted = witness is False and self.witness_above is not None and distance > self.witness_above
         return self.counts_in(hold.region) and distance <= self.threshold_for(hold.state) and not contradicted
+
+    def leaves_out(self, hashes: Hashes) -> NDArray[np.bool_]:
+        """Rows that count for nothing: below ``min_quality``, of pictures with a row that is not. bool [n]."""
+        made = hashes.status == Status.OK
+        weak: NDArray[np.bool_] = made & (hashes.quality < self.min_quality)  # a quality that is not known is 255
+        if not weak.any():
+            return weak
+        fit = np.zeros(hashes.pictures, bool)
+        fit[hashes.source_row[made & ~weak]] = True
+        weak &= fit[hashes.source_row]
+        return weak
+
+    def to_search(self, hashes: Hashes) -> Hashes:
+        """What to search a bank for: every row but those that this policy leaves out.
+
+        An entry is found by the view that comes closest. One of too low quality must not stand before a better one.
+        """
+        if len(hashes) == 0 or hashes.quality.min() >= self.min_quality:
+            return hashes
+        left_out = self.leaves_out(hashes)
+        return hashes[~left_out] if left_out.any() else hashes
 
     def counts_in(self, region: str | None) -> bool:
         """Whether a case with this region counts."""

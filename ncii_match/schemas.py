@@ -73,7 +73,7 @@ def decisions_schema() -> pa.Schema:
         [
             *(pa.field(name, pa.string(), False) for name in ("outcome", "action", "status", "reason")),
             pa.field("reasons", names, False),
-            pa.field("quality", pa.uint8()),
+            *(pa.field(name, pa.uint8()) for name in ("quality", "lowest_quality", "left_out_quality")),
             pa.field("entry_ids", pa.list_(pa.int64()), False),
             pa.field("cases", names, False),
             pa.field("distance", pa.uint16()),

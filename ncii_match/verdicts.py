@@ -16,7 +16,11 @@ _SENTENCES = {
     "stale": "The bank's snapshot is older than the policy allows, so nothing is known.",
     "clock": "The clock is behind the bank's snapshot, so its age and whether there is a match are not known.",
     "deadline": "The check took longer than the policy allows, so nothing is known.",
+    "quality": "This policy would search other views of the picture, so nothing is known until it is checked again.",
 }
+
+CAUSES = {Status.TIMED_OUT: "deadline", Status.NO_WORKER: "isolation:NO_WORKER"}
+"""What kept a picture from being looked at without being its own fault for certain: the outcome is UNKNOWN."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,15 +117,17 @@ class Decision:
 
     ``entry_ids`` are those that count under the policy, best first, ``cases`` theirs; ``distance`` and ``view`` belong
     to the best and are None without one. ``allowed``: the picture is on the bank's allow list, so whatever it is near
-    to is no match.
+    to is no match. ``status`` is OK when every view was looked at, else why one was not.
 
     reasons : short names, for machines: ``match:seed``, ``match:confirmed``, ``match:disputed``, where that is weak
         with ``witness:agrees``, ``witness:none`` (it does not know all pictures of the case) or ``witness:`` and why
         it could not be asked; ``no_match`` (with ``other_region``, ``witness:contradicts`` when only the policy's
         regions, only the witness make it none), ``allow_list``; ``low_quality`` (with
         ``near:seed`` … when an entry is near); ``unreadable:TRUNCATED`` … (names of ``Status``); for UNKNOWN ``stale``,
-        ``clock``, ``deadline``, ``algorithm``, ``bank:BankCorruptError`` …, ``engine:EngineError`` …,
-        ``error:MemoryError`` ….
+        ``clock``, ``deadline``, ``isolation:NO_WORKER``, ``algorithm``, ``bank:BankCorruptError`` …,
+        ``engine:EngineError`` …, ``error:MemoryError`` …, ``quality`` (from ``redecide``).
+    quality : of the best view; None where that of one is not known. lowest_quality : of the worst view that was
+        searched. left_out_quality : of the best view that was not, because others have enough; None when all were.
     matches : every entry within ``radius`` (bits, inclusive), counted or not.
     algorithm : of the hashes, with its profile. snapshot : number; None when none was looked at. snapshot_age : seconds
         since it was published. policy : ``Policy.id``. timings : milliseconds by stage; in a batch a picture's share.
@@ -144,6 +150,8 @@ class Decision:
     snapshot_age: float | None = None
     policy: str = ""
     timings: Timings = Timings()
+    lowest_quality: int | None = None
+    left_out_quality: int | None = None
 
     @property
     def best(self) -> Match | None:
@@ -167,6 +175,8 @@ class Decision:
                 return f"Quality {self.quality} is too low for a distance to mean anything{near}."
             case Outcome.UNREADABLE:
                 return self.status.reason
+            case _ if self.status in CAUSES:
+                return self.status.reason
             case _:
                 why = f" ({', '.join(self.reasons)})" if self.reasons else ""
                 sentences = [_SENTENCES[one] for one in self.reasons if one in _SENTENCES]
@@ -181,6 +191,8 @@ class Decision:
             "reason": self.explain(),
             "reasons": list(self.reasons),
             "quality": self.quality,
+            "lowest_quality": self.lowest_quality,
+            "left_out_quality": self.left_out_quality,
             "entry_ids": list(self.entry_ids),
             "cases": list(self.cases),
             "distance": self.distance,
@@ -205,7 +217,8 @@ class Decisions:
     """A batch of pictures judged, one row each; ``[i]`` gives a ``Decision``.
 
     outcome : uint8 [n], ``Outcome``. action : uint8 [n], ``Action``. status : uint8 [n], ``Status``.
-    quality : uint8 [n], 255 where not known. counts : int64 [n], entries that count under the policy.
+    quality, lowest, left_out : uint8 [n], 255 for None: ``quality``, ``lowest_quality``, ``left_out_quality`` of each.
+    counts : int64 [n], entries that count under the policy.
     matches, entries : what was judged. allowed : bool [n], on the allow list.
     counted : bool [m], the rows of ``matches`` that count. states : uint8 [m], ``State`` that speaks for each.
     hearing : of the bank of other hashes. policy, under : what it was judged by, and the circumstances.
@@ -215,6 +228,8 @@ class Decisions:
     action: NDArray[np.uint8]
     status: NDArray[np.uint8]
     quality: NDArray[np.uint8]
+    lowest: NDArray[np.uint8]
+    left_out: NDArray[np.uint8]
     counts: NDArray[np.int64]
     matches: Matches
     entries: Entries
@@ -232,7 +247,7 @@ class Decisions:
         if not -len(self) <= i < len(self):
             raise IndexError(f"row {i} of {len(self)}")
         i %= len(self)
-        outcome, status, quality = Outcome(int(self.outcome[i])), Status(int(self.status[i])), int(self.quality[i])
+        outcome, status = Outcome(int(self.outcome[i])), Status(int(self.status[i]))
         rows = range(int(self.matches.offsets[i]), int(self.matches.offsets[i + 1]))
         matches = tuple(self._match(row, i) for row in rows)
         counting = [one for one in matches if one.counts]
@@ -241,7 +256,7 @@ class Decisions:
             outcome,
             Action(int(self.action[i])),
             status,
-            None if quality == UNKNOWN_QUALITY else quality,
+            _known(self.quality[i]),
             tuple(one.entry_id for one in counting),
             tuple(sorted({hold.case for one in counting for hold in self._counting(one) if hold.case})),
             None if best is None else best.distance,
@@ -255,6 +270,8 @@ class Decisions:
             self.under.age,
             self.policy.id,
             self.under.timings,
+            _known(self.lowest[i]),
+            _known(self.left_out[i]),
         )
 
     def _match(self, row: int, picture: int) -> Match:
@@ -298,9 +315,9 @@ class Decisions:
             case Outcome.LOW_QUALITY:
                 return ("low_quality", *(f"near:{one}" for one in found))
             case Outcome.UNREADABLE:
-                return (f"unreadable:{status.name}",)
+                return (f"unreadable:{status.name}", *(f"near:{one}" for one in found))
             case _:
-                return self.under.causes
+                return (CAUSES[status],) if status in CAUSES else self.under.causes
 
     def _witness(self, matches: tuple[Match, ...]) -> tuple[str, ...]:
         """What the witness said of the best match, where that is a weak one."""
@@ -320,6 +337,10 @@ class Decisions:
         from ncii_match import schemas
 
         return schemas.decisions_to_arrow(self[row].to_dict() for row in range(len(self)))
+
+
+def _known(quality: np.uint8) -> int | None:
+    return None if quality == UNKNOWN_QUALITY else int(quality)
 
 
 @dataclass(frozen=True, slots=True)

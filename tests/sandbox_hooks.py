@@ -10,7 +10,8 @@ import time
 
 import numpy as np
 
-from ncii_match.values import Hashes
+from ncii_match.outcomes import Status
+from ncii_match.values import Hashes, View
 
 SIGN = b"HOSTILE "
 
@@ -88,7 +89,22 @@ def hash_or_strike(one, data):
         return one.hash([b""])
     if data.startswith(b"LIE "):
         return lies(one)[data[4:]]
+    if data.startswith(b"HALF "):
+        return without_memory_to_trim(one.hash([data[5:]]))
     return one.hash([data])
+
+
+def without_memory_to_trim(found):
+    """As when there was enough for the picture, and not for the picture without its border."""
+    trimmed = found.view >= View.TRIMMED_UPRIGHT
+    return Hashes(
+        found.algorithm,
+        np.where(trimmed[:, None], np.uint8(0), found.bits),
+        np.where(trimmed, np.uint8(255), found.quality),
+        np.where(trimmed, np.uint8(Status.OUT_OF_MEMORY), found.status),
+        found.source_row,
+        found.view,
+    )
 
 
 def lies(one):

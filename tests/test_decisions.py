@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from ncii_match.decisions import Policy, decide, undecided
+from ncii_match.decisions import Policy, decide, redecide, undecided
 from ncii_match.errors import InputError, PolicyError
 from ncii_match.outcomes import Action, Outcome, State, Status
 from ncii_match.values import PDQ, PDQ_512, PHASH, Entries, Hashes, Matches, View
@@ -102,10 +102,107 @@ def test_an_unknown_answer_is_never_no_match():
         assert "could not be looked at" in decision.explain()
 
 
-def test_quality_is_the_best_of_the_views_and_one_readable_view_is_enough():
-    batch = hashes([20, 80, 255], [0, 0, Status.CORRUPT], [0, 0, 0])
-    decision = decide(batch, matches([[(1, 1)]]), ENTRIES, Policy())[0]
-    assert (decision.outcome, decision.quality, decision.status) == (Outcome.MATCH, 80, Status.OK)
+def test_one_view_that_matches_is_enough_and_one_that_failed_is_never_no_match():
+    batch = hashes([20, 80, 255], [0, 0, Status.OUT_OF_MEMORY], [0, 0, 0])
+    decision = decide(batch, matches([[(1, 1)]]), ENTRIES, Policy(min_quality=10))[0]
+    assert (decision.outcome, decision.quality, decision.status) == (Outcome.MATCH, 80, Status.OUT_OF_MEMORY)
+    for quality in (80, 20):  # what the others do not find, or are too weak to find, the one might have
+        batch = hashes([quality, 255], [0, Status.OUT_OF_MEMORY], [0, 0])
+        decision = decide(batch, matches([[]]), ENTRIES, Policy())[0]
+        assert (decision.outcome, decision.reasons) == (Outcome.UNREADABLE, ("unreadable:OUT_OF_MEMORY",))
+        assert redecide(decision, Policy(min_quality=90)).outcome is Outcome.UNREADABLE
+    decision = decide(batch, matches([[(1, 1)]]), ENTRIES, Policy(on_unreadable=Action.ALLOW))[0]
+    assert decision.outcome is Outcome.UNREADABLE
+    assert (decision.action, decision.reasons[1:]) == (Action.REVIEW, ("near:seed",))
+    allowed = decide(batch, matches([[(1, 1)]]), ENTRIES, Policy(min_quality=0), np.array([True]))[0]
+    assert (allowed.outcome, allowed.reasons) == (Outcome.NO_MATCH, ("allow_list",))
+    border = decide(hashes([80, 255], [0, Status.NO_BORDER], [0, 0]), matches([[]]), ENTRIES, Policy())[0]
+    assert (border.outcome, border.status) == (Outcome.NO_MATCH, Status.OK)
+
+
+@pytest.mark.parametrize(
+    ("status", "reason"), [(Status.TIMED_OUT, "deadline"), (Status.NO_WORKER, "isolation:NO_WORKER")]
+)
+def test_what_may_not_be_the_pictures_fault_is_unknown(status, reason):
+    policy = Policy(on_unknown=Action.BLOCK, on_unreadable=Action.ALLOW)
+    decisions = decide(hashes([255, 255, 100], [status, Status.CRASHED, 0]), matches([[], [], []]), ENTRIES, policy)
+    assert [one.outcome.name for one in decisions] == ["UNKNOWN", "UNREADABLE", "NO_MATCH"]
+    assert [one.action.name for one in decisions] == ["BLOCK", "ALLOW", "ALLOW"]
+    assert decisions[0].reasons == (reason,)
+    assert decisions[0].explain() == status.reason
+    assert redecide(decisions[0].to_dict(), policy) == decisions[0]
+
+
+def best_of(quality, distances, policy, radius=31):
+    """A picture with rows of these qualities, so far from the entry: what a search for the rows finds, and judges."""
+    batch = Hashes(PDQ, np.zeros((len(quality), 32), np.uint8), quality, None, [0] * len(quality), range(len(quality)))
+    views = policy.to_search(batch).view.tolist()
+    near = sorted((distances[view], view) for view in views if distances[view] <= radius)[:1]
+    arrays = [[1]] * len(near), [[one] for one, _ in near], [[view] for _, view in near]
+    columns = [
+        np.array(one, dtype).reshape(-1) for one, dtype in zip(arrays, (np.int64, np.uint16, np.uint8), strict=True)
+    ]
+    return decide(batch, Matches(np.array([0, len(near)]), *columns, radius), ENTRIES, policy)[0]
+
+
+@pytest.mark.parametrize(
+    ("quality", "distances", "outcome", "view", "reasons"),
+    [
+        ([80, 20], [40, 0], "NO_MATCH", None, ("no_match",)),  # the weak view is near; the picture is not a weak one
+        ([20, 80], [0, 30], "MATCH", 1, ("match:seed",)),  # a weak view that is nearer does not stand before it
+        ([20, 80], [0, 32], "NO_MATCH", None, ("no_match",)),
+        ([20, 50], [0, 31], "MATCH", 1, ("match:seed",)),
+        ([20, 49], [0, 31], "LOW_QUALITY", 0, ("low_quality", "near:seed")),
+        ([20, 49], [40, 40], "LOW_QUALITY", None, ("low_quality",)),
+        ([20, 255], [0, 31], "MATCH", 1, ("match:seed",)),
+        ([20, 255], [0, 40], "NO_MATCH", None, ("no_match",)),
+        ([80, 50, 20, 49], [5, 5, 0, 0], "MATCH", 0, ("match:seed",)),
+    ],
+)
+def test_a_view_counts_by_its_own_quality(quality, distances, outcome, view, reasons):
+    decision = best_of(quality, distances, Policy())
+    assert (decision.outcome.name, decision.view, decision.reasons) == (outcome, view, reasons)
+    assert decision.quality == (None if 255 in quality else max(quality))
+    searched = [one for one in quality if one >= 50] or quality
+    assert decision.lowest_quality == (None if min(searched) == 255 else min(searched))
+    left_out = [one for one in quality if one not in searched]
+    assert decision.left_out_quality == max(left_out, default=None)
+
+
+def test_each_picture_of_a_batch_has_its_own_best_view():
+    """And rows keep their picture when some are left out."""
+    batch = hashes([20, 80, 20, 30, 90, 10], None, [0, 0, 1, 1, 2, 2])
+    rows = Policy().to_search(batch)
+    assert (rows.quality.tolist(), rows.source_row.tolist()) == ([80, 20, 30, 90], [0, 1, 1, 2])
+    assert Policy().leaves_out(batch).tolist() == [True, False, False, False, False, True]
+    assert Policy(min_quality=10).to_search(batch) is batch
+    decisions = decide(batch, matches([[], [(1, 3)], []]), ENTRIES, Policy())
+    assert [one.outcome.name for one in decisions] == ["NO_MATCH", "LOW_QUALITY", "NO_MATCH"]
+
+
+def test_an_entry_found_by_a_view_that_does_not_count_is_refused():
+    """A better view may be near, too, only not as near: nobody has looked."""
+    batch = Hashes(PDQ, np.zeros((2, 32), np.uint8), [80, 20], None, [0, 0], [View.UPRIGHT, View.MIRROR])
+    with pytest.raises(InputError, match="to_search"):
+        decide(batch, matches([[(1, 3)]]), ENTRIES, Policy())
+    assert decide(batch, matches([[(1, 3)]]), ENTRIES, Policy(min_quality=20)).outcome[0] == Outcome.MATCH
+
+
+def test_a_stored_decision_under_another_quality_is_as_if_new_or_unknown():
+    """Never anything else: what was left out is not in the record, and what would be may stand before others."""
+    rng, told = np.random.default_rng(5), 0
+    for _ in range(300):
+        quality, distances = rng.choice([10, 30, 49, 50, 70, 255], 3).tolist(), rng.integers(0, 60, 3).tolist()
+        before, after = (Policy(min_quality=int(one)) for one in rng.choice([0, 10, 31, 50, 51, 100], 2))
+        again = redecide(best_of(quality, distances, before).to_dict(), after)
+        if again.reasons == ("quality",):
+            assert again.outcome is Outcome.UNKNOWN
+            assert "checked again" in again.explain()
+            continue
+        fresh, told = best_of(quality, distances, after), told + 1
+        same = ("outcome", "action", "entry_ids", "distance", "view", "reasons", "matches")
+        assert [getattr(again, name) for name in same] == [getattr(fresh, name) for name in same]
+    assert 150 < told < 300
 
 
 def test_a_threshold_above_the_radius_searched_is_refused():

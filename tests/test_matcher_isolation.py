@@ -1,24 +1,37 @@
 """A matcher whose pictures are decoded in confined processes answers as one that decodes them itself."""
 
+import asyncio
 import os
 import signal
+import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from conftest import PHOTOS
+from sandbox_hooks import SIGN
 
-from ncii_match import Bank, InputError, Matcher, Outcome, Policy, hash_images
+from ncii_match import Bank, InputError, Matcher, Outcome, Policy, hash_images, redecide
 from ncii_match.outcomes import Action
+from ncii_match.sandbox.connection import Worker
+from ncii_match.sandbox.pool import Sandbox
+from ncii_match.values import Views
+
+HOOKS = {"_task": "sandbox_hooks:hash_or_strike"}
 
 FILES = [PHOTOS / "coffee.png", PHOTOS / "astronaut.png", PHOTOS / "rocket.jpg"]
 
 
-@pytest.fixture
-def place(tmp_path):
-    with Bank.create(tmp_path / "bank") as bank:
+def filled(folder):
+    with Bank.create(folder / "bank") as bank:
         bank.add(hash_images(FILES[:2]), case="c", source="s")
         bank.publish()
-    return tmp_path / "bank"
+    return folder / "bank"
+
+
+@pytest.fixture
+def place(tmp_path):
+    return filled(tmp_path)
 
 
 def children_of(process):
@@ -47,12 +60,92 @@ def test_both_ways_to_decode_give_the_same_decisions(place):
         Matcher(place, isolation="none")
 
 
-def test_a_pool_that_cannot_be_had_is_unknown(place, monkeypatch):
-    with Matcher(place, isolation="process", policy=Policy(on_unknown=Action.BLOCK)) as matcher:
-        matcher._hashing._confined().close()
-        decision = matcher.check(FILES[2])
-        assert (decision.outcome, decision.action) == (Outcome.UNKNOWN, Action.BLOCK)
-        assert decision.reasons[0].startswith("isolation:")
+# --- no failure of a process is NO_MATCH ---------------------------------------------------------------------------
+
+
+POLICY = Policy(on_unknown=Action.BLOCK, on_unreadable=Action.BLOCK)
+
+
+def struck(place):
+    """A matcher whose workers do what a picture says, for half a second."""
+    matcher = Matcher(place, isolation="process", policy=POLICY, views=Views.BORDERS)
+    matcher._hashing._sandbox = Sandbox(matcher._algorithm, matcher.views, workers=2, deadline=0.5, **HOOKS)
+    return matcher
+
+
+@pytest.fixture(scope="module")
+def lasting(tmp_path_factory):
+    with struck(filled(tmp_path_factory.mktemp("lasting"))) as matcher:
+        yield matcher
+
+
+def never_no_match(matcher, picture, reason):
+    """Alone, in a stream and in the event loop; each input of a stream has its own decision, in order."""
+    others = [b"", np.zeros((64, 64), np.uint8)]  # needs no process
+
+    async def streamed():
+        return [one async for one in matcher.acheck_many([picture, *others], workers=2)]
+
+    alone = matcher.check(picture)
+    for decisions in ([alone, *map(matcher.check, others)], [*matcher.check_many([picture, *others])]):
+        assert [one.reasons for one in decisions] == [(reason,), ("unreadable:EMPTY",), ("low_quality",)]
+        assert decisions[0].action is Action.BLOCK
+    assert [one.outcome for one in asyncio.run(streamed())] == [one.outcome for one in decisions]
+    assert alone.outcome is (Outcome.UNREADABLE if "unreadable" in reason else Outcome.UNKNOWN)
+    assert alone.explain().endswith(".")
+    assert redecide(alone, Policy()).outcome is alone.outcome
+
+
+STRIKES = {
+    SIGN + b"loop": "deadline",
+    SIGN + b"garbage, then wait": "deadline",
+    SIGN + b"abort": "unreadable:CRASHED",
+    SIGN + b"segfault": "unreadable:CRASHED",
+    SIGN + b"garbage": "unreadable:CRASHED",
+    SIGN + b"memory": "unreadable:OUT_OF_MEMORY",
+    b"HALF " + FILES[2].read_bytes(): "unreadable:OUT_OF_MEMORY",  # trimming it failed, so it may be framed
+}
+
+
+@pytest.mark.parametrize("strike", STRIKES, ids=lambda strike: strike[:20].decode("latin-1"))
+def test_no_picture_strikes_its_way_to_no_match(strike, lasting):
+    never_no_match(lasting, strike, STRIKES[strike])
+    assert lasting.check(FILES[2]).outcome is Outcome.NO_MATCH
+
+
+@pytest.mark.parametrize("fault", ["closed", "no program", "never ready"])
+def test_a_pool_that_cannot_be_had_is_unknown(fault, place, monkeypatch):
+    with struck(place) as matcher:
+        if fault == "closed":
+            matcher._hashing._confined().close()
+        elif fault == "no program":
+            monkeypatch.setattr(sys, "executable", "/no/such/python")
+        else:
+            monkeypatch.setattr(Worker, "is_ready", lambda *_: False)
+        never_no_match(matcher, FILES[2], "isolation:NO_WORKER")
+
+
+def test_starting_the_workers_counts_towards_the_deadline(place):
+    with Matcher(place, isolation="process", policy=Policy(deadline=0.01)) as matcher:
+        assert matcher.check(FILES[0]).reasons == ("deadline",)
+
+
+def test_a_stream_goes_on_when_the_pool_dies_and_when_it_comes_back(place, monkeypatch):
+    pictures = [file.read_bytes() for file in FILES] * 8
+    with Matcher(place, isolation="process", workers=1) as matcher:
+
+        def fed():
+            for turn, picture in enumerate(pictures):
+                if turn == 8:
+                    monkeypatch.setattr(sys, "executable", "/no/such/python")
+                    matcher._hashing._confined()._workers._end()
+                if turn == 16:
+                    monkeypatch.undo()
+                yield picture
+
+        outcomes = [one.outcome.name for one in matcher.check_many(fed(), workers=1)]
+        right = ["MATCH", "MATCH", "NO_MATCH"] * 8
+        assert outcomes == right[:8] + ["UNKNOWN"] * 8 + right[16:]
 
 
 def test_workers_that_are_killed_cost_no_decision(place):

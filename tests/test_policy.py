@@ -153,6 +153,7 @@ CASES = [
     ([(1, 3), (2, 9), (3, 20)], {}),
     ([(2, 9)], {"quality": 10}),
     ([], {"status": Status.CORRUPT}),
+    ([], {"status": Status.TIMED_OUT}),
     ([(1, 0)], {"allowed": True}),
 ]
 
@@ -187,7 +188,7 @@ def test_a_record_that_does_not_have_what_is_needed():
     record = judged([(1, 2)], Policy())[0].to_dict()
     with pytest.raises(PolicyError, match="search wider"):
         redecide(record, Policy(threshold=40))
-    for missing in ("matches", "radius", "outcome", "status", "quality", "allowed", "algorithm", "timings"):
+    for missing in ("matches", "radius", "outcome", "status", "quality", "lowest_quality", "allowed", "timings"):
         with pytest.raises(InputError, match="not a stored decision"):
             redecide({name: value for name, value in record.items() if name != missing}, Policy())
     with pytest.raises(InputError, match="not a stored decision"):
@@ -197,8 +198,9 @@ def test_a_record_that_does_not_have_what_is_needed():
 def test_the_stored_form_is_a_promise():
     """Whoever stored decisions reads them with these names and types."""
     assert schemas.decisions_schema().names == [
-        "outcome", "action", "status", "reason", "reasons", "quality", "entry_ids", "cases", "distance", "view",
-        "allowed", "matches", "radius", "algorithm", "snapshot", "snapshot_age", "policy", "timings",
+        "outcome", "action", "status", "reason", "reasons", "quality", "lowest_quality", "left_out_quality",
+        "entry_ids", "cases", "distance", "view", "allowed", "matches", "radius", "algorithm", "snapshot",
+        "snapshot_age", "policy", "timings",
     ]  # fmt: skip
     decisions = judged([(2, 9)], Policy())
     batch = decisions.to_arrow()

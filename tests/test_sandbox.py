@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import PHOTOS, ROOT
-from PIL import Image
+from PIL import Image, ImageOps
 from sandbox_hooks import DEEDS, SIGN
 from test_decode_hostile import FILES, NAMED, damaged, encoded
 
@@ -177,6 +177,23 @@ def test_an_answer_that_is_none_is_a_crash(struck, lie):
     assert status(struck.hash(PHOTO)) == Status.OK
 
 
+@pytest.mark.parametrize("algorithm", [PDQ, PHASH], ids=str)
+def test_a_view_that_failed_is_told_from_one_that_has_a_hash(algorithm):
+    """Rows of zeros with Status.OK would be looked up, found nowhere, and taken for an answer."""
+    views = Views.BORDERS
+    framed = encoded(ImageOps.expand(Image.open(BytesIO(PHOTO)).convert("RGB"), 20, "red"), "PNG")
+    with Sandbox(algorithm, views, workers=1, **HOOKS) as sandbox:
+        here = PictureHasher(algorithm, views, DecodeLimits()).hash([framed])
+        same(sandbox.hash(framed), here)
+        assert not here.status.any()
+        half = sandbox.hash(b"HALF " + framed)
+        assert half.status.tolist() == [Status.OK] * 8 + [Status.OUT_OF_MEMORY] * 8
+        assert half.quality[8:].tolist() == [255] * 8
+        assert not half.bits[8:].any()
+        assert np.array_equal(half.bits[:8], here.bits[:8])
+        assert sandbox._workers._count == 3  # that worker is replaced
+
+
 def test_one_killer_in_a_hundred_does_not_stop_the_others(struck):
     deeds = [b"abort", b"exit", b"garbage", b"segfault", b"loop"]
     given = [SIGN + deeds[k // 100 % 5] if k % 100 == 50 else PHOTO for k in range(500)]
@@ -296,6 +313,17 @@ def test_closing_ends_everything():
     del forgotten
     gc.collect()
     wait_until(lambda: set(children(os.getpid())) <= before)
+
+
+def test_a_stream_goes_on_where_no_process_can_be_had():
+    """Each input has its row, in order; a single call raises."""
+    sandbox = Sandbox(workers=1)
+    sandbox.close()
+    found = Hashes.concat(sandbox.hash_stream([PHOTO, b"", np.zeros((9, 9), np.uint8), *[PHOTO] * 4], 2))
+    assert found.status.tolist() == [Status.NO_WORKER, Status.EMPTY, Status.OK, *[Status.NO_WORKER] * 4]
+    assert found.source_row.tolist() == list(range(7))
+    with pytest.raises(SandboxError, match="closed"):
+        sandbox.hash_several([b"", PHOTO])
 
 
 def test_closing_in_the_middle_of_a_picture_raises_there():

@@ -28,7 +28,7 @@ DECODING_SECONDS = 10.0
 """For one picture, when nobody says otherwise."""
 
 _LARGEST_QUALITY = 100
-_FROM_WORKERS = frozenset(Status) - {Status.TIMED_OUT, Status.CRASHED}
+_FROM_WORKERS = frozenset(Status) - {Status.TIMED_OUT, Status.CRASHED, Status.NO_WORKER}
 
 _Rows = tuple[bytes, bytes, bytes]
 """What is known of one picture: v of status, v * nbytes of bits, v of quality; zeros and 255 where it has none."""
@@ -115,8 +115,10 @@ class Sandbox:
 
     def hash_several(self, sources: Sequence[Source]) -> Hashes:
         """Hash pictures one after the other, in order; as ``hash`` otherwise."""
-        v, n = len(self.views), len(sources)
-        rows = [self._rows(source) for source in sources]
+        return self._joined([self._rows(source) for source in sources])
+
+    def _joined(self, rows: list[_Rows]) -> Hashes:
+        v, n = len(self.views), len(rows)
         found = np.frombuffer(b"".join([row[1] for row in rows]), np.uint8)
         quality = np.frombuffer(b"".join([row[2] for row in rows]), np.uint8)
         return Hashes(
@@ -132,13 +134,24 @@ class Sandbox:
         """As ``ingest.hash_batches``: a few pictures at a time, in order, while they are read; bounded memory.
 
         workers : threads that wait for worker processes; None for as many as there are of those.
+
+        A stream goes on where ``hash`` raises SandboxError: the pictures meanwhile have ``Status.NO_WORKER``.
         """
         if is_single(images):
             raise InputError("images is one picture; give a list of them, such as [picture]")
         workers = self.workers if workers is None else workers
         if workers < 1:
             raise InputError(f"workers is {workers}; it must be at least 1, or None for one each")
-        return in_order(iter(images), self.hash_several, workers)
+        return in_order(iter(images), self._hash_on, workers)
+
+    def _hash_on(self, sources: Sequence[Source]) -> Hashes:
+        return self._joined([self._rows_at_any_rate(source) for source in sources])
+
+    def _rows_at_any_rate(self, source: Source) -> _Rows:
+        try:
+            return self._rows(source)
+        except SandboxError:
+            return self._no_hash(Status.NO_WORKER)
 
     def _rows(self, source: Source) -> _Rows:
         if is_decoded(source):
@@ -164,7 +177,7 @@ class Sandbox:
                 begun = bool(said)
                 rows = self._parsed(said, worker.done)
                 # After an allocation that failed, what the libraries left behind is anybody's guess.
-                fit = worker.done < self.recycle_after and rows[0][0] != Status.OUT_OF_MEMORY
+                fit = worker.done < self.recycle_after and Status.OUT_OF_MEMORY not in rows[0]
             except TimeoutError:
                 rows = self._no_hash(Status.TIMED_OUT)
                 begun = True
@@ -191,18 +204,18 @@ class Sandbox:
             raise ValueError("number or status")
         if status != Status.OK:
             return self._no_hash(status)  # whatever else it says
-        statuses = bytearray(len(quality))  # Status.OK
+        statuses, qualities = bytearray(len(quality)), bytearray(quality)  # Status.OK
         for row, one in enumerate(quality):
-            if one == wire.NO_BORDER and self.views[row].trimmed:
-                statuses[row] = Status.NO_BORDER
-            elif _LARGEST_QUALITY < one != UNKNOWN_QUALITY:
-                raise ValueError("quality")
+            if _LARGEST_QUALITY < one != UNKNOWN_QUALITY:
+                status = Status(one - wire.NO_HASH)
+                if status not in _FROM_WORKERS - {Status.OK} or not self.views[row].trimmed:
+                    raise ValueError("quality")  # whatever keeps the whole picture from being read keeps all views
+                statuses[row], qualities[row] = status, UNKNOWN_QUALITY
         if any(statuses):
-            quality = quality.replace(bytes([wire.NO_BORDER]), bytes([UNKNOWN_QUALITY]))
             there = np.frombuffer(bytes(statuses), np.uint8) == Status.OK
             if not there.any() or np.frombuffer(found, np.uint8).reshape(len(there), -1)[~there].any():
                 raise ValueError("a hash of nothing")
-        return bytes(statuses), found, quality
+        return bytes(statuses), found, bytes(qualities)
 
     def _no_hash(self, status: Status) -> _Rows:
         v = len(self.views)

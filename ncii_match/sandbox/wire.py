@@ -34,8 +34,8 @@ BEGUN = b"B"
 REPLY = Struct("<IB3x")
 """Worker to host: number of the request, ``Status``; then for each view the bits, then for each view the quality."""
 
-NO_BORDER = 254
-"""Instead of a row's quality: the view trims a border, and there is none."""
+NO_HASH = 128
+"""Instead of a row's quality, with its ``Status`` added: this view has no hash, though others have."""
 
 
 @dataclass(frozen=True, slots=True)

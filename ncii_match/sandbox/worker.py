@@ -146,12 +146,11 @@ def _answer(
     host.sendall(wire.BEGUN)
     try:
         found = task(one, data)
-        bare = found.status == Status.NO_BORDER  # rows without a hash, in a picture that has some
         status = Status.OK if np.any(found.status == Status.OK) else int(found.status[0])
         if status in (Status.CORRUPT, Status.TRUNCATED) and narrow.hash([data]).status[0] == Status.TOO_MANY_PIXELS:
             # Not every decoder says why it stopped, and one picture of this size may well have been too large for it.
             return _no_hash(number, Status.OUT_OF_MEMORY, one)
-        quality = np.where(bare, np.uint8(wire.NO_BORDER), found.quality)
+        quality = np.where(found.status == Status.OK, found.quality, found.status + np.uint8(wire.NO_HASH))
         return b"".join([wire.REPLY.pack(number, status), found.bits.tobytes(), quality.tobytes()])
     except MemoryError:
         return _no_hash(number, Status.OUT_OF_MEMORY, one)

@@ -59,6 +59,7 @@ class Workers:
                 while self._starting:
                     worker = self._starting.popleft()
                     if not worker.is_ready(READY_SECONDS):
+                        worker.connection.close()
                         raise SandboxError("A worker did not get ready: it can not decode where it is confined to.")
                     self._ready.append(worker)
                     self.level = worker.level
