@@ -1,5 +1,8 @@
 """``hash_images``: ordered, streaming, bounded, and no bad picture ends a batch."""
 
+import platform
+import subprocess
+import sys
 import threading
 import tracemalloc
 
@@ -130,3 +133,31 @@ def test_jpeg_route_is_used():
         for path in PHOTOS.glob("*.jpg")
     ]
     assert 0 < max(off) <= 4
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other C libraries keep memory as they like")
+@pytest.mark.parametrize("workers", [1, 2])
+def test_memory_is_kept_from_picture_to_picture(workers):
+    """In a fresh process: pages that are given back and fetched again for each picture cost as much as its hash."""
+    script = f"""
+import resource
+from io import BytesIO
+import numpy as np
+from PIL import Image
+import ncii_match as nm
+
+def faults():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+
+file = BytesIO()
+Image.fromarray(np.random.default_rng(1).integers(0, 99, (1080, 1920), np.uint8)).save(file, "JPEG")
+files = [file.getvalue()] * 24
+for _ in nm.hash_batches(files, views=nm.Views.ALL, workers={workers}):
+    pass
+before = faults()
+for _ in nm.hash_batches(files, views=nm.Views.ALL, workers={workers}):
+    pass
+print((faults() - before) / 24)
+"""
+    ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=300)
+    assert float(ran.stdout) < 300  # a picture of this size has some 500 pages of samples alone, more than once
