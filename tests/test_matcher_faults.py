@@ -179,6 +179,10 @@ def test_no_failure_leads_to_no_match(fault, follow, banked, bank, monkeypatch):
         assert decision.entry_ids == ()
         assert decision.explain().endswith(".")
         assert nm.redecide(decision, nm.Policy()).outcome is Outcome.UNKNOWN
+        if fault not in (entries_of_others, too_slow):  # which are about what is found, and about one lookup
+            pictures = [np.zeros((9, 9), np.uint8), b"", np.full((9, 9), 255, np.uint8)]
+            assert {one.outcome for one in matcher.check_many(pictures)} == {Outcome.UNKNOWN}
+            assert asyncio.run(matcher.acheck(pictures[0])).outcome is Outcome.UNKNOWN
 
 
 def test_what_the_caller_got_wrong_is_said(bank):
