@@ -185,7 +185,8 @@ class Matcher:
     def check(self, image: Source) -> Decision:
         """Judge one picture: bytes, path, file object, Pillow image or array.
 
-        The policy's ``deadline`` is looked at when the answer is there: a check is not interrupted.
+        The policy's ``deadline`` is looked at when the answer is there: a check is not interrupted. A picture
+        that is decoded in a process is stopped.
         """
         return self._check(image, time.perf_counter())
 
