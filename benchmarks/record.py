@@ -28,6 +28,7 @@ SCRIPTS = {
     "costs": "bench_search.py --costs",
     "bank": "bench_bank.py",
     "checks": "bench_checks.py",
+    "killers": "bench_killers.py",
 }
 """What makes each kind of run."""
 

@@ -1,0 +1,136 @@
+"""Twenty thousand mutations and all of Pillow's own test pictures: each gets an outcome in time, the host goes on."""
+
+import os
+import sys
+import time
+import warnings
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import pytest
+from fuzz import peak, workers_of
+from hostile import files, mutation
+from test_decode_hostile import FILES
+from test_sandbox import ALLOWED, same
+
+from ncii_match import Bank, Matcher, Outcome
+from ncii_match.decode.limits import DecodeLimits
+from ncii_match.ingest import PictureHasher
+from ncii_match.outcomes import Status
+from ncii_match.sandbox.pool import Sandbox
+from ncii_match.values import PDQ, UNKNOWN_QUALITY, Views
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="processes are looked at as Linux has them")
+
+SEED = 20260501
+MUTATIONS = int(os.environ.get("NCII_MATCH_TEST_MUTATIONS", "20000"))
+CHAPTERS = 10
+BATCH = 500
+PICTURE = FILES["PNG"]
+LIMITS = DecodeLimits(max_pixels=4_000_000)
+"""Far above the pictures' real sizes, far below what a lie of 100 megapixels takes to decode."""
+
+MEMORY = 1 << 30
+WORKERS = 2
+PILLOW = os.environ.get("NCII_MATCH_TEST_PILLOW")
+
+
+def timed(sandbox, data):
+    begun = time.monotonic()
+    return sandbox.hash(data), time.monotonic() - begun
+
+
+def in_batches(numbers):
+    numbers = iter(numbers)
+    while batch := list(islice(numbers, BATCH)):
+        yield [mutation(SEED, number) for number in batch]
+
+
+@pytest.fixture(scope="module")
+def sandbox():
+    with Sandbox(views=Views.BORDERS, limits=LIMITS, workers=WORKERS, deadline=5.0, memory=MEMORY) as one:
+        yield one
+
+
+def test_a_mutation_can_be_made_again():
+    made = [mutation(SEED, number) for number in range(300)]
+    assert [mutation(SEED, number) for number in reversed(range(300))] == made[::-1]
+    assert len({one.data for one in made}) > 290
+    assert len({one.data for one in made} & {mutation(SEED + 1, number).data for number in range(300)}) < 10
+    assert sum(one.data in {data for _, data in files()} for one in made) < 15, "some change nothing"
+
+
+@pytest.mark.parametrize("chapter", range(CHAPTERS))
+def test_every_mutation_gets_an_outcome_in_time_and_hurts_nobody(sandbox, chapter):
+    wanted = PictureHasher(PDQ, Views.BORDERS, LIMITS).hash([PICTURE])
+    same(sandbox.hash(PICTURE), wanted)
+    before, most, seen = max(map(peak, workers_of(os.getpid()))), 0, Counter()
+    with ThreadPoolExecutor(WORKERS) as threads:
+        for batch in in_batches(range(chapter, MUTATIONS, CHAPTERS)):
+            found = threads.map(lambda one: timed(sandbox, one.data), batch)
+            for (name, _), (hashes, seconds) in zip(batch, found, strict=True):
+                outcome = Status(int(hashes.status[0]))
+                seen[outcome] += 1
+                assert outcome not in (Status.CRASHED, Status.TIMED_OUT), name
+                assert seconds < sandbox.deadline + ALLOWED, name
+                bad = hashes.status != Status.OK
+                assert not hashes.bits[bad].any(), name
+                assert np.all(hashes.quality[bad] == UNKNOWN_QUALITY), name
+                assert np.all(hashes.quality[~bad] <= 100), name
+            most = max(most, *map(peak, workers_of(os.getpid())))
+            same(sandbox.hash(PICTURE), wanted)
+    assert {Status.OK, Status.CORRUPT, Status.TRUNCATED, Status.NOT_AN_IMAGE} <= set(seen), "nothing was tried"
+    assert most - before <= MEMORY
+
+
+def test_a_mutation_is_never_no_match_where_it_could_not_be_looked_at(tmp_path):
+    """Decoded in processes or here, the decision is the same; what has no hash is UNREADABLE by name."""
+    told = lambda decision: (decision.outcome, decision.action, decision.status, decision.entry_ids, decision.distance)  # noqa: E731
+    with Bank.create(tmp_path / "bank") as bank:
+        bank.add(PictureHasher(PDQ, Views.UPRIGHT, LIMITS).hash([PICTURE]), case="c", source="s")
+        bank.publish()
+    pictures = [mutation(SEED + 1, number).data for number in range(max(1000, MUTATIONS // 20))]
+    with (
+        Matcher(tmp_path / "bank", limits=LIMITS, isolation="process", workers=WORKERS) as confined,
+        Matcher(tmp_path / "bank", limits=LIMITS) as here,
+        warnings.catch_warnings(),
+    ):
+        warnings.simplefilter("ignore")  # made errors for tests, Pillow's warnings would change a status
+        seen = Counter()
+        for first in range(0, len(pictures), BATCH):
+            batch = pictures[first : first + BATCH]
+            for data, decision in zip(batch, confined.check_many(batch), strict=True):
+                seen[decision.outcome] += 1
+                assert (decision.outcome is Outcome.UNREADABLE) == (decision.status is not Status.OK)
+                assert decision.status not in (Status.CRASHED, Status.TIMED_OUT)
+                assert told(here.check(data)) == told(decision)
+            assert confined.check(PICTURE).outcome is Outcome.MATCH
+    assert set(seen) >= {Outcome.UNREADABLE, Outcome.MATCH, Outcome.NO_MATCH}
+
+
+@pytest.mark.skipif(not PILLOW, reason="NCII_MATCH_TEST_PILLOW does not name a directory of pictures; see .ci/pillow")
+def test_pillows_own_test_pictures_get_the_outcome_that_they_have_here():
+    paths = sorted(path for path in Path(PILLOW).rglob("*") if path.is_file())
+    assert len(paths) > 900, "Pillow 13 comes with 1,060"
+    here, seen = PictureHasher(PDQ, Views.BORDERS, DecodeLimits()), Counter()
+    good = here.hash([PICTURE])
+    with (
+        Sandbox(views=Views.BORDERS, workers=WORKERS, deadline=5.0, memory=MEMORY) as sandbox,
+        ThreadPoolExecutor(WORKERS) as threads,
+        warnings.catch_warnings(),
+    ):
+        warnings.simplefilter("ignore")  # made errors for tests, Pillow's warnings would change a status
+        before = max(map(peak, workers_of(os.getpid())))
+        for path, (hashes, seconds) in zip(paths, threads.map(lambda one: timed(sandbox, one), paths), strict=True):
+            outcome = Status(int(hashes.status[0]))
+            seen[outcome] += 1
+            assert seconds < sandbox.deadline + ALLOWED, path
+            assert outcome not in (Status.CRASHED, Status.TIMED_OUT), path
+            same(hashes, here.hash([path]))
+        assert max(map(peak, workers_of(os.getpid()))) - before <= MEMORY
+        same(sandbox.hash(PICTURE), good)
+    assert seen[Status.OK] > 300, seen
+    assert seen[Status.NOT_AN_IMAGE] > 100, "FLI, DDS, TGA and others that are not decoded"
