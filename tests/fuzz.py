@@ -56,11 +56,11 @@ def peak(process):
 class Judge:
     """Two sandboxes that must agree."""
 
-    def __init__(self, deadline):
+    def __init__(self, deadline, **more):
         self.pools = []
         for fill in FILLS:
             os.environ["MALLOC_PERTURB_"] = str(fill)
-            self.pools.append(Sandbox(views=Views.BORDERS, workers=1, deadline=deadline, memory=MEMORY).start())
+            self.pools.append(Sandbox(views=Views.BORDERS, workers=1, deadline=deadline, memory=MEMORY, **more).start())
         del os.environ["MALLOC_PERTURB_"]
 
     def close(self):
@@ -147,7 +147,10 @@ def main():
     parser.add_argument("--out", type=Path, default=Path("findings"), help="directory of findings and progress")
     parser.add_argument("--deadline", type=float, default=10.0, help="seconds for one picture")
     parser.add_argument("--only", type=int, help="look at this mutation of the seed and nothing else")
+    parser.add_argument("--pictures", type=Path, help="directory of pictures to start from besides our own")
     arguments = parser.parse_args()
+    if arguments.pictures:
+        hostile.add(arguments.pictures)
     arguments.out.mkdir(parents=True, exist_ok=True)
     judge = Judge(arguments.deadline)
     try:

@@ -1,6 +1,6 @@
 """Pictures made to hurt: mutations that can be made again from a seed and a number.
 
-The bytes follow from ``(seed, number)`` and from what the installed Pillow writes.
+The bytes follow from ``(seed, number)``, from what the installed Pillow writes, and from the pictures that were added.
 """
 
 import random
@@ -8,11 +8,13 @@ import struct
 import zlib
 from functools import cache
 from itertools import pairwise
+from pathlib import Path
 from typing import NamedTuple
 
 from hostile_files import borders, good_files, lengths, png_chunk, sides
 
 from ncii_match.decode import container
+from ncii_match.decode.limits import FORMATS
 
 LARGEST = 300_000
 """Bytes that a mutation may grow to."""
@@ -30,10 +32,26 @@ class Mutation(NamedTuple):
     data: bytes
 
 
+SMALL = 50_000
+"""Bytes of an added picture at most: larger ones take longer and break no differently."""
+
+_ADDED = []
+
+
+def add(directory):
+    """Start from the small pictures below a directory, too."""
+    for path in sorted(path for path in Path(directory).rglob("*") if path.is_file()):
+        data = path.read_bytes()
+        if len(data) <= SMALL and container.format_of(data) in FORMATS:
+            _ADDED.append((f"{container.format_of(data)}, {path.name}", data))
+    files.cache_clear()
+    _kinds.cache_clear()
+
+
 @cache
 def files():
     """The files that mutations start from: (name, bytes), in a fixed order."""
-    return tuple(good_files().items())
+    return (*good_files().items(), *_ADDED)
 
 
 @cache

@@ -1,7 +1,9 @@
 """Mutations, Pillow's own test pictures, bombs: each gets an outcome in time, and the next picture is served."""
 
 import contextlib
+import json
 import os
+import platform
 import sys
 import threading
 import time
@@ -10,12 +12,17 @@ from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
+from types import SimpleNamespace
 
+import fuzz
+import hostile
 import numpy as np
 import pytest
 from fuzz import peak, workers_of
-from hostile import files, mutation
+from fuzz_hooks import LEAK
+from hostile import Mutation, files, mutation
 from hostile_monsters import MONSTERS, polyglots
+from sandbox_hooks import SIGN
 from test_decode_hostile import FILES
 from test_sandbox import ALLOWED, same
 
@@ -185,3 +192,31 @@ def test_a_file_that_is_also_something_else_is_the_picture_that_it_is(guarded):
         wanted = guarded.hash(picture)
         assert wanted.status.tolist() == [Status.OK], name
         same(guarded.hash(data), wanted)
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc fills fresh memory on demand")
+def test_the_search_for_harmful_pictures_keeps_what_it_finds(monkeypatch, tmp_path):
+    """Also a hash of memory that nobody has written; and it takes up where it was stopped."""
+    given = [PICTURE, SIGN + b"abort", LEAK, SIGN + b"sleep", b"no picture"]
+    monkeypatch.setattr(hostile, "mutation", lambda seed, number: Mutation(f"{seed}/{number}", given[number]))
+    monkeypatch.setattr(fuzz, "LOOK_EVERY", 1)
+    monkeypatch.setattr(fuzz, "REPEATS", 1)
+    arguments, place = SimpleNamespace(seed=7, out=tmp_path, minutes=1), tmp_path / "state-7.json"
+    judge = fuzz.Judge(1.0, _task="fuzz_hooks:hash_or_leak")
+    try:
+        with pytest.raises(IndexError):  # there is no more
+            fuzz.run(judge, arguments)
+        rows = [json.loads(line) for line in (tmp_path / "findings.jsonl").read_text().splitlines()]
+        wanted = [("7/1", "crashed"), ("7/2", "differs"), ("7/3", "timed out")]
+        assert [(row["mutation"], row["kind"]) for row in rows] == wanted
+        assert [row["again"][0][0] for row in rows] == [kind for _, kind in wanted]
+        assert [(tmp_path / row["file"]).read_bytes() for row in rows] == given[1:4]
+        assert json.loads(place.read_text())["next"] == len(given)
+        given.append(PICTURE)
+        with pytest.raises(IndexError):
+            fuzz.run(judge, arguments)
+        state = json.loads(place.read_text())
+        assert (state["next"], state["findings"]) == (6, dict.fromkeys((kind for _, kind in wanted), 1))
+        assert state["statuses"] == {"OK": 3, "CRASHED": 1, "TIMED_OUT": 1, "NOT_AN_IMAGE": 1}
+    finally:
+        judge.close()
