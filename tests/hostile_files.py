@@ -107,7 +107,7 @@ def _jpeg(data):
 def _gif(data):
     yield 6
     yield 13
-    for _, at in container._gif_blocks(data):
+    for _, at in container.gif_blocks(data):
         yield at
         if data[at] == 0x2C:
             yield at + 10

@@ -131,7 +131,7 @@ def _gif_canvas(data: bytes) -> tuple[int, int]:
     if len(data) < GIF_HEADER:
         return 0, 0
     width, height = struct.unpack_from("<HH", data, 6)
-    for kind, at in _gif_blocks(data):
+    for kind, at in gif_blocks(data):
         if kind == GIF_IMAGE and at + 9 <= len(data):
             left, top, across, down = struct.unpack_from("<HHHH", data, at + 1)
             return max(width, left + across), max(height, top + down)
@@ -172,7 +172,7 @@ def _png_frames(data: bytes) -> int:
     return found[0] if len(found) == 1 and found[0] <= 0x7FFFFFFF else 1  # the largest number that a PNG can state
 
 
-def _gif_blocks(data: bytes) -> Iterator[tuple[int, int]]:
+def gif_blocks(data: bytes) -> Iterator[tuple[int, int]]:
     """Kind and place of each top-level block of a GIF, as far as they can be followed."""
 
     def table_bytes(flags: int) -> int:
@@ -193,18 +193,8 @@ def _gif_blocks(data: bytes) -> Iterator[tuple[int, int]]:
         at += 1
 
 
-def gif_blocks_to_image(data: bytes) -> list[int]:
-    """Where the extensions before the first image of a GIF begin, and then the image; empty when there is none."""
-    places = []
-    for kind, at in _gif_blocks(data):
-        places.append(at)
-        if kind == GIF_IMAGE:
-            return places
-    return []
-
-
 def _gif_frames(data: bytes, most: int) -> int:
-    images = (at for kind, at in _gif_blocks(data) if kind == GIF_IMAGE)
+    images = (at for kind, at in gif_blocks(data) if kind == GIF_IMAGE)
     return max(1, sum(1 for _ in islice(images, most + 1)))
 
 
