@@ -100,7 +100,7 @@ def compared(name: str, views: tuple[View, ...], workers: int, quick: bool, dead
 def measure(quick: bool) -> Iterator[Row]:
     """How late an outcome can be; then the streams, upright and in all views, with each deadline."""
     yield late(quick, DEADLINES[0])
-    for name, views in (("upright", Views.UPRIGHT), ("default", getattr(Views, "DEFAULT", Views.DIHEDRAL))):
+    for name, views in (("upright", Views.UPRIGHT), ("default", Views.ALL)):
         for deadline in DEADLINES[-1:] if quick else DEADLINES:
             yield compared(name, views, available_cores(), quick, deadline)
 

@@ -4,6 +4,7 @@ import asyncio
 import gc
 import os
 import shutil
+import signal
 import threading
 import time
 from datetime import timedelta
@@ -564,3 +565,17 @@ def test_a_remote_bank_is_followed_in_the_background_too(bank, tmp_path, monkeyp
         until(lambda: outcome(matcher)[0] == "UNKNOWN")
         with pytest.raises(BankError):
             matcher.refresh()
+
+
+@pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")  # which is what is tried
+def test_a_matcher_that_was_forked_checks_on(bank):
+    """Threads do not come along into a forked process; nothing may wait for them."""
+    picture = np.random.default_rng(3).integers(0, 256, (64, 64), np.uint8)  # decoded: needs no process
+    with nm.Matcher(bank.path) as matcher:
+        before = asyncio.run(matcher.acheck(picture)).outcome
+        child = os.fork()
+        if child == 0:
+            signal.alarm(30)
+            os._exit(0 if asyncio.run(matcher.acheck(picture)).outcome is before else 1)
+        assert os.waitpid(child, 0)[1] == 0
+        assert asyncio.run(matcher.acheck(picture)).outcome is before

@@ -123,13 +123,13 @@ def test_a_frame_lends_no_quality_to_what_it_frames(tmp_path):
     with Bank.create(tmp_path / "bank") as bank:
         bank.add(hash_images([np.asarray(weak)]), case="weak", source="test", force=True)
         bank.publish()
-    with Matcher(tmp_path / "bank", views=Views.DEFAULT) as own:
+    with Matcher(tmp_path / "bank", views=Views.ALL) as own:
         alone, decision = own.check(np.asarray(weak)), own.check(framed)
         assert alone.reasons == ("low_quality", "near:seed")
         assert decision.reasons == ("no_match",)
         assert decision.left_out_quality < PDQ_MIN_QUALITY <= decision.lowest_quality
         assert redecide(decision, Policy(min_quality=30)).reasons == ("quality",)
-    with Matcher(tmp_path / "bank", views=Views.DEFAULT, policy=Policy(min_quality=30)) as own:
+    with Matcher(tmp_path / "bank", views=Views.ALL, policy=Policy(min_quality=30)) as own:
         decision = own.check(framed)
         assert found(decision, "weak")
         assert decision.view.trimmed
