@@ -310,3 +310,35 @@ def test_a_forked_child_searches_and_changes_on(tmp_path):
     environment = {**os.environ, "PYTHONWARNINGS": "ignore"}
     result = subprocess.run([sys.executable, path], timeout=120, check=False, env=environment, capture_output=True)
     assert result.returncode == 0, result.stderr.decode()
+
+
+MARKS = """
+import os, sys
+import numpy as np, ncii_match as nm
+from ncii_match.index import live
+n = live.MAPPED_FROM + int(sys.argv[1])
+hashes = nm.Hashes(nm.PDQ, np.random.default_rng(1).integers(0, 256, (n, 32), np.uint8))
+index = nm.LiveIndex(nm.build_index(np.arange(n), hashes, engine="flat"))
+asked = hashes[[0, 5, n - 1]]
+index.remove(np.array([5]))
+there = lambda: index.search(asked, 0).entry_ids.tolist()
+if there() != [0, n - 1]:
+    sys.exit("removed, and found")
+child = os.fork()
+if child == 0:
+    index.remove(np.array([0]))
+    os._exit(there() != [n - 1])
+code = os.waitpid(child, 0)[1]
+index.remove(np.array([7]))  # a change of the same number as the child's
+sys.exit(code or (there() != [0, n - 1] and "what a child removes is its own"))
+"""
+
+
+@pytest.mark.parametrize("beyond", [-1, 0, 1])
+def test_marks_of_a_large_base_are_this_process_own(beyond, tmp_path):
+    path = tmp_path / "script.py"
+    path.write_text(MARKS)
+    environment = {**os.environ, "PYTHONWARNINGS": "ignore"}
+    command = [sys.executable, path, str(beyond)]
+    result = subprocess.run(command, timeout=120, check=False, env=environment, capture_output=True)
+    assert result.returncode == 0, result.stderr.decode()
