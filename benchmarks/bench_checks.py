@@ -86,6 +86,17 @@ def measure(n: int, place: Path, quick: bool) -> Iterator[Row]:
                 for workers in (1, 2)
             }
             yield {"figure": "stream", "entries": n, "way": way, "pictures": len(stream), "samples": times}
+    with Matcher(place, workers=2) as one:
+        alone = _children()
+        for _ in one.check_many(stream):
+            pass
+        yield {"figure": "memory", "workers": 2, "bytes": _children() - alone, "pictures": len(stream)}
+
+
+def _children() -> int:
+    """Bytes that all processes below this one take, what they share counted in parts."""
+    below = record.peer("psutil").Process().children(recursive=True)
+    return sum(process.memory_full_info().pss for process in below)
 
 
 def _seconds(matcher: Matcher, stream: list[bytes], workers: int) -> float:
@@ -102,7 +113,7 @@ def _nothing_found(*results: Any) -> bool:
 
 def test_every_way_to_check_agrees(tmp_path: Path) -> None:
     rows = [*measure(TINY, tmp_path / "bank", quick=True)]
-    assert {row["figure"] for row in rows} == {"check", "stream"}
+    assert {row["figure"] for row in rows} == {"check", "stream", "memory"}
 
 
 def main() -> None:
@@ -113,6 +124,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as place:
         for row in measure(SMALL if quick else LARGE, Path(place) / "bank", quick):
             rows.append(row)
+            if row["figure"] == "memory":
+                print(f"{row['workers']} workers and what they need take {row['bytes'] / 1e6:.0f} MB")
+                continue
             best = (f"{name} {1e3 * min(every):.2f} ms" for name, every in row["samples"].items())
             print(row.get("photograph") or row["way"], ", ".join(best), flush=True)
     print(f"wrote {record.write('checks', around, quick, {'rows': rows})}")
