@@ -45,7 +45,8 @@ class Witness:
 
         look_again : None when only hashes are at hand, so that nothing can be asked.
         """
-        weak = np.flatnonzero(matches.distances > (self._policy.witness_above or 0))
+        far, near = matches.distances > (self._policy.witness_above or 0), matches.distances <= self._policy.widest
+        weak = np.flatnonzero(far & near)
         if not len(weak):
             return Hearing()
         if look_again is None:

@@ -236,3 +236,13 @@ def test_the_judgement_with_hearing_is_that_of_each_hold():
             assert decisions[picture].outcome is (
                 nm.Outcome.MATCH if any(one.counts for one in decisions[picture].matches) else nm.Outcome.NO_MATCH
             )
+
+
+def test_nobody_is_asked_about_what_cannot_count(banks):
+    tell(banks, contradicting())
+    policy = nm.Policy(threshold=15, **WEAK)
+    with nm.Matcher(banks / "first", policy=policy, witness=banks / "second", isolation="thread", radius=31) as one:
+        decision = one.check(PHOTO)
+        assert decision.matches[0].distance == 20
+        assert decision.matches[0].witness == (None,)
+        assert decision.reasons == ("no_match",)
