@@ -31,7 +31,7 @@ STREAM, QUICK_STREAM = 396, 99
 EVERY = 100
 """One picture in so many is a killer."""
 
-DEADLINES = (0.1, 0.25, 1.0)
+DEADLINES = (0.1, 0.25)
 """Seconds for one picture. One of these takes 4 to 10 ms, in all views; an endless loop takes all of it."""
 
 ROUNDS = 5
@@ -50,20 +50,27 @@ def stream(good: list[bytes], kinds: list[str]) -> Iterator[bytes]:
             yield killers.SIGN + next(names).encode()
 
 
-def run(sandbox: Sandbox, good: list[bytes], kinds: list[str]) -> float:
-    """Good pictures a second. Raises AssertionError when a picture has not the status that it must have."""
+def run(sandbox: Sandbox, good: list[bytes], kinds: list[str]) -> tuple[float, int]:
+    """Good pictures a second, and how many of them were not hashed by the deadline, which do not count.
+
+    Raises AssertionError when a picture has a status that it cannot have.
+    """
     given = list(stream(good, kinds))
     begun = perf_counter()
     hashes = Hashes.concat(sandbox.hash_stream(given))
     seconds = perf_counter() - begun
-    wanted = [
-        killers.DEEDS[data[len(killers.SIGN) :].decode()][1] if data.startswith(killers.SIGN) else Status.OK
-        for data in given
-    ]
-    found = hashes.status[:: len(sandbox.views)]
-    if not np.array_equal(found, np.array(wanted, np.uint8)):
-        raise AssertionError(f"{kinds}: other statuses than {sorted(set(wanted))}: {sorted(set(found.tolist()))}")
-    return len(good) / seconds
+    found = hashes.status[:: len(sandbox.views)].tolist()
+    hashed = late_ones = 0
+    for data, status in zip(given, found, strict=True):
+        if data.startswith(killers.SIGN):
+            if status not in (killers.DEEDS[data[len(killers.SIGN) :].decode()][1], Status.TIMED_OUT):
+                raise AssertionError(f"{data.decode()}: {Status(status).name}")
+        elif status not in (Status.OK, Status.TIMED_OUT):
+            raise AssertionError(f"a good picture: {Status(status).name}")
+        else:
+            hashed += status == Status.OK
+            late_ones += status == Status.TIMED_OUT
+    return hashed / seconds, late_ones
 
 
 def late(quick: bool, deadline: float) -> Row:
@@ -86,15 +93,18 @@ def compared(name: str, views: tuple[View, ...], workers: int, quick: bool, dead
     kinds = list(killers.DEEDS)
     streams = {CLEAN: [], **{kind: [kind] for kind in kinds}, MIXED: kinds}
     samples: dict[str, list[float]] = {one: [] for one in streams}
+    missed = dict.fromkeys(streams, 0)
     with Sandbox(PDQ, views, workers=workers, deadline=deadline, _task="killers:hash_or_strike") as sandbox:
         run(sandbox, good[:EVERY], [])
         for _ in range(1 if quick else ROUNDS):
             for one, what in streams.items():
-                samples[one].append(round(run(sandbox, good, what), 2))
+                rate, late_ones = run(sandbox, good, what)
+                samples[one].append(round(rate, 2))
+                missed[one] += late_ones
     clean = np.array(samples[CLEAN])
     ratios = {one: round(float(np.median(np.array(found) / clean)), 4) for one, found in samples.items()}
     facts: Row = {"views": name, "workers": workers, "deadline": deadline, "good": len(good), "one_in": EVERY}
-    return {"figure": "killers", **facts, "samples": samples, "median_ratio": ratios}
+    return {"figure": "killers", **facts, "samples": samples, "late": missed, "median_ratio": ratios}
 
 
 def measure(quick: bool) -> Iterator[Row]:
@@ -123,7 +133,7 @@ def main() -> None:
             continue
         clean = np.median(row["samples"][CLEAN])
         said = f"{row['views']}, a deadline of {row['deadline']} s: {clean:.1f} good pictures a second"
-        print(f"{said}; with killers {row['median_ratio']}", flush=True)
+        print(f"{said}; with killers {row['median_ratio']}; not in time {row['late']}", flush=True)
     print(f"wrote {record.write('killers', around, quick, {'rows': rows})}")
 
 

@@ -130,7 +130,15 @@ def test_what_stands_where_viewers_pass_over_it_hides_no_picture():
     end = len(colours) - 12
     for data in (colours[:end] + hidden + colours[end:], colours[:end] + black + colours[end:]):
         assert recognised(data) == recognised(colours)
-    after_palette = borders(colours)[3]
+    shown = dict(files())["PNG, palette"]
+    before_palette, after_palette = borders(colours)[2:4]
+    assert colours[before_palette + 4 :].startswith(b"PLTE")
+    early = colours[:before_palette] + hidden + colours[before_palette:]
+    assert recognised(early) == recognised(colours), "viewers pass over transparency before the palette"
+    long = colours[:after_palette] + png_chunk(b"tRNS", bytes(17)) + colours[after_palette:]
+    assert recognised(long) == recognised(colours), "more of it than colours"
+    assert recognised(colours[:after_palette] + hidden + colours[after_palette:]) != recognised(colours)
+    assert recognised(shown[:-12] + hidden + shown[-12:]) == recognised(shown)
     assert recognised(colours[:after_palette] + black + colours[after_palette:]) == recognised(colours)
     end = borders(grey)[2]
     assert recognised(grey[:end] + png_chunk(b"tRNS", b"1") + grey[end:]) == recognised(grey)

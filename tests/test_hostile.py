@@ -24,6 +24,7 @@ from hostile import Mutation, files, mutation
 from hostile_monsters import MONSTERS, polyglots
 from sandbox_hooks import SIGN
 from test_decode_hostile import FILES
+from test_matcher_isolation import told
 from test_sandbox import ALLOWED, same
 
 from ncii_match import Bank, Matcher, Outcome
@@ -116,7 +117,6 @@ def test_every_mutation_gets_an_outcome_in_time_and_hurts_nobody(sandbox, chapte
 
 def test_a_mutation_is_never_no_match_where_it_could_not_be_looked_at(tmp_path):
     """Decoded in processes or here, the decision is the same; what has no hash is UNREADABLE by name."""
-    told = lambda decision: (decision.outcome, decision.action, decision.status, decision.entry_ids, decision.distance)  # noqa: E731
     with Bank.create(tmp_path / "bank") as bank:
         bank.add(PictureHasher(PDQ, Views.UPRIGHT, LIMITS).hash([PICTURE]), case="c", source="s")
         bank.publish()

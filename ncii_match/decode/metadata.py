@@ -21,19 +21,21 @@ _GIF_CONTROL = b"\xf9\x04"
 def bare_png(data: bytes) -> bytes:
     """A PNG without the chunks that decide no pixel of its first frame, or that stand where viewers ignore them.
 
-    What is dropped: every chunk of a small first letter but tRNS; tRNS of a length that suits no picture of its kind;
-    tRNS and PLTE a second time or after the samples. The file itself when it has none of these.
+    What is dropped: every chunk of a small first letter but tRNS; tRNS of a length that suits no picture of its kind,
+    or before the palette that it belongs to; tRNS and PLTE a second time or after the samples. The file itself when
+    it has none of these.
     """
     kept = bytearray()  # and no list: of a file made of tiny chunks, that would be many times its size
     view, start, end = memoryview(data), 0, container.PNG_HEADER
-    seen: set[bytes] = set()
+    seen: dict[bytes, int] = {}
     for kind, at, end in container.png_chunks(data):
+        length = end - at - container.PNG_AROUND
         if kind in _PNG_ONCE:
-            wanted = not seen & {kind, b"IDAT"} and (kind == b"PLTE" or _fits(data, end - at - container.PNG_AROUND))
+            wanted = not (kind in seen or b"IDAT" in seen) and (kind == b"PLTE" or length in _fitting(data, seen))
         else:
             wanted = not kind[:1].islower()
         if wanted and kind in _PNG_IN_ORDER:
-            seen.add(kind)
+            seen[kind] = length
         if not wanted:
             kept += view[start:at]
             start = end
@@ -43,15 +45,15 @@ def bare_png(data: bytes) -> bytes:
     return bytes(kept + view[start:]) if start else data
 
 
-def _fits(data: bytes, length: int) -> bool:
-    """Whether so many bytes of transparency suit the colour type in the header of a PNG."""
+def _fitting(data: bytes, seen: dict[bytes, int]) -> range:
+    """Bytes of transparency that suit the colour type in the header of a PNG, after chunks of these lengths."""
     match data[25:26]:
         case b"\0":
-            return length == 2
+            return range(2, 3)
         case b"\2":
-            return length == 6
-        case _:
-            return 0 < length <= 256
+            return range(6, 7)
+        case _:  # one byte for a colour of the palette, at most
+            return range(1, seen.get(b"PLTE", 0) // 3 + 1)
 
 
 def bare_jpeg(data: bytes) -> bytes:
