@@ -31,6 +31,9 @@ from ncii_match import Bank, Decision, Matcher, Outcome, Views
 LARGE, SMALL, TINY = 1_000_000, 50_000, 2_000
 SIZE, JPEG_QUALITY = (1920, 1080), 90
 STREAM = 240
+CLEAR = (Outcome.NO_MATCH, Outcome.LOW_QUALITY)
+"""One of the photographs is too smooth for a hash to mean anything; it takes as long as the others."""
+
 PEER, THREAD, PROCESS = "threatexchange", "thread", "process"
 
 Row = dict[str, Any]
@@ -108,7 +111,7 @@ def _seconds(matcher: Matcher, stream: list[bytes], workers: int) -> float:
 
 def _nothing_found(*results: Any) -> bool:
     *ours, peer = results
-    return all(isinstance(one, Decision) and one.outcome is Outcome.NO_MATCH for one in ours) and not peer
+    return all(isinstance(one, Decision) and one.outcome in CLEAR and not one.matches for one in ours) and not peer
 
 
 def test_every_way_to_check_agrees(tmp_path: Path) -> None:
