@@ -191,8 +191,16 @@ class Matcher:
 
     def check_many(self, images: Iterable[Source], *, workers: int | None = None) -> Iterator[Decision]:
         """Judge pictures in order, as they are read; bounded memory."""
+        for _, decisions in self.check_batches(images, workers=workers):
+            for row in range(len(decisions)):
+                yield decisions[row]
+
+    def check_batches(
+        self, images: Iterable[Source], *, workers: int | None = None
+    ) -> Iterator[tuple[Hashes, Decisions]]:
+        """As ``check_many``, a few pictures at a time, with their hashes: for whoever stores either."""
         self._check_open()
-        return self._check_many(images, self._hashing.workers if workers is None else workers)
+        return self._check_batches(images, self._hashing.workers if workers is None else workers)
 
     async def acheck(self, image: Source) -> Decision:
         """As ``check``, in a thread of this matcher's own, so that the event loop goes on.
@@ -272,15 +280,13 @@ class Matcher:
         hashes = next(self._hashing.stream(self._kept([image], kept), 1))
         return self._lookup(hashes, time.perf_counter() - begun, started, [*kept])[0]
 
-    def _check_many(self, images: Iterable[Source], workers: int) -> Iterator[Decision]:
+    def _check_batches(self, images: Iterable[Source], workers: int) -> Iterator[tuple[Hashes, Decisions]]:
         begun = time.perf_counter()
         kept: deque[Source] = deque()
         for hashes in self._hashing.stream(self._kept(images, kept), workers):
             took = time.perf_counter() - begun if workers == 1 else None  # else other batches are made meanwhile
             sources = [kept.popleft() for _ in range(hashes.pictures)] if kept else []
-            decisions = self._lookup(hashes, took, begun if workers == 1 else time.perf_counter(), sources)
-            for row in range(len(decisions)):
-                yield decisions[row]
+            yield hashes, self._lookup(hashes, took, begun if workers == 1 else time.perf_counter(), sources)
             begun = time.perf_counter()
 
     def _kept(self, images: Iterable[Source], kept: deque[Source]) -> Iterable[Source]:

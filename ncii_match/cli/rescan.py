@@ -1,0 +1,87 @@
+"""``ncii-match rescan``: everything already stored against a bank, resumable."""
+
+import signal
+from pathlib import Path
+from types import FrameType
+from typing import Annotated
+
+import typer
+
+from ncii_match.cli.terminal import AsJson, Exit, IsolationName, ViewsName, Workers, counted, emit, out, progress, say
+
+
+def rescan_command(
+    source: Annotated[
+        str,
+        typer.Argument(
+            metavar="SOURCE", help="A folder of pictures, a dataset, a list of files; or an address of one."
+        ),
+    ],
+    bank: Annotated[str, typer.Option("--bank", help="The bank's directory, or an address like s3://bucket/bank.")],
+    out_dir: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where the job and its results are kept.")],
+    policy_file: Annotated[
+        Path | None,
+        typer.Option("--policy", metavar="FILE.toml", help="What counts as a match and what follows, as TOML."),
+    ] = None,
+    views: Annotated[
+        ViewsName | None, typer.Option(help="Ways of looking at each picture; by default all that the bank's hash has.")
+    ] = None,
+    hashes_out: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Also keep the media's hashes there, to rescan them next time.")
+    ] = None,
+    chunk: Annotated[int | None, typer.Option(min=1, help="Rows that are finished together.")] = None,
+    restart: Annotated[bool, typer.Option("--restart", help="Forget what was done before.")] = False,
+    isolation: Annotated[
+        IsolationName, typer.Option(help="Decode in confined worker processes, or in this process.")
+    ] = IsolationName.PROCESS,
+    as_json: AsJson = False,
+    workers: Workers = None,
+) -> None:
+    """Check stored media against a bank. What is finished is never done again: after a crash, give the same command.
+
+    SOURCE is a folder, a Parquet or Arrow dataset with the columns id and one of bytes, path, hash, hashes, or a CSV or
+    NDJSON list with the columns path and id. Results are in DIR/decisions, counts in DIR/summary.json. Ctrl-C finishes
+    what is in hand. Exit code 4 when something matches; 3 when nothing does, but something could not be looked at.
+
+    Example: ncii-match rescan /srv/media --bank /srv/bank --out /srv/rescans/2026-11
+    """
+    from ncii_match.matcher import Matcher
+    from ncii_match.policy import Policy
+    from ncii_match.rescans.job import Job, Progress
+    from ncii_match.rescans.stored import Chunks, find
+
+    policy = None if policy_file is None else Policy.from_toml(policy_file)
+    chunks = Chunks(find(source), chunk)
+    ways = None if views is None else views.views
+    with (
+        Matcher(bank, policy=policy, views=ways, workers=workers, isolation=isolation.choice) as matcher,
+        Job(out_dir, chunks, matcher, keep_hashes=hashes_out, restart=restart) as job,
+    ):
+
+        def asked(_signal: int, _frame: FrameType | None) -> None:
+            say("Finishing what is in hand; once more stops at once. Nothing that was done is lost either way.")
+            job.stop()
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+
+        before = signal.signal(signal.SIGINT, asked)
+        try:
+            with progress("rescanning", chunks.stored.rows) as bar:
+
+                def report(done: Progress) -> None:
+                    told = ", ".join(f"{n:,} {name.lower()}" for name, n in sorted(done.outcomes.items()))
+                    bar.update(bar.task_ids[0], completed=done.rows_done, description=told)
+
+                found = job.run(report)
+        finally:
+            signal.signal(signal.SIGINT, before)
+    if as_json:
+        emit(found)
+    else:
+        told = ", ".join(f"{n:,} {name.lower().replace('_', ' ')}" for name, n in found["outcomes"].items())
+        out.print(f"{counted(found['rows'], 'row')} rescanned: {told or 'nothing to look at'}.")
+        out.print(f"Decisions in {out_dir / 'decisions'}, counts in {out_dir / 'summary.json'}.")
+    outcomes = found["outcomes"]
+    if outcomes.get("MATCH"):
+        raise typer.Exit(Exit.MATCHED)
+    if outcomes.get("UNREADABLE") or outcomes.get("UNKNOWN"):
+        raise typer.Exit(Exit.UNREADABLE)

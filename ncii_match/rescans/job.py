@@ -1,0 +1,274 @@
+"""A rescan that survives whatever ends it: a finished chunk is a file, and what is finished is never done again.
+
+A job's directory has ``job.json`` (what it is), ``decisions/`` (a Parquet file a chunk, renamed into place when it is
+whole), ``hashes/`` if wished, ``log.ndjson`` (when what was done), and in the end ``summary.json`` and
+``quarantine.parquet``. All but the log follow from the input, the bank and the policy alone.
+"""
+
+import contextlib
+import fcntl
+import json
+import os
+import threading
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from os import PathLike
+from pathlib import Path
+from typing import Any, Self
+
+import pyarrow as pa
+import pyarrow.compute as pc
+from pyarrow import parquet as pq
+
+from ncii_match.bank.exchange.files import whole
+from ncii_match.errors import InputError, JobError
+from ncii_match.matcher import Matcher
+from ncii_match.outcomes import Outcome, Status
+from ncii_match.rescans import media
+from ncii_match.rescans.rows import rescan
+from ncii_match.rescans.stored import Chunks
+
+FORMAT = 1
+
+TRIED_AGAIN = frozenset({Status.CANNOT_READ, Status.OUT_OF_MEMORY, Status.TIMED_OUT, Status.CRASHED, Status.NO_WORKER})
+"""What may be the moment's fault and not the picture's."""
+
+OF_PICTURE = frozenset({"deadline"})
+"""Reasons of UNKNOWN that say something about one picture. Any other means that the bank could not be looked at."""
+
+
+@dataclass(slots=True)
+class Progress:
+    """How far a job is: rows and chunks in all and done, how many of the rows before this run, outcomes so far."""
+
+    rows: int
+    chunks: int
+    rows_done: int = 0
+    chunks_done: int = 0
+    rows_before: int = 0
+    outcomes: Counter[str] = field(default_factory=Counter)
+
+
+class Job:
+    """One rescan in a directory of its own. A context manager: while it is open nobody else may work on it.
+
+    out : made when it is not there. chunks : what is to be looked at. matcher : what looks. keep_hashes : directory for
+    the media's hashes, a file a chunk, for later lookups; None for none.
+
+    Raises InputError when the directory holds another job, or one over other input; JobError when somebody works on it.
+    """
+
+    def __init__(
+        self,
+        out: str | PathLike[str],
+        chunks: Chunks,
+        matcher: Matcher,
+        *,
+        workers: int | None = None,
+        keep_hashes: str | PathLike[str] | None = None,
+        restart: bool = False,
+    ) -> None:
+        self.out, self._chunks, self._matcher, self._workers = Path(out), chunks, matcher, workers
+        self._hashes = None if keep_hashes is None else Path(keep_hashes)
+        self._stop = threading.Event()
+        with _refused(self.out):
+            for place in (self.out, self.out / "decisions", *([self._hashes] if self._hashes else [])):
+                place.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._lock = os.open(self.out / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(self._lock)
+            raise JobError(f"another process works on {self.out}; wait for it, or choose another --out") from None
+        try:
+            if restart:
+                self._clear()
+            self._settle()
+        except BaseException:
+            self.close()
+            raise
+
+    def _said(self) -> dict[str, Any]:
+        """What makes it this job and no other."""
+        stored, matcher = self._chunks.stored, self._matcher
+        return {
+            "format": FORMAT,
+            "contents": stored.contents,
+            "input": stored.fingerprint,
+            "rows": stored.rows,
+            "chunk": self._chunks.size,
+            "algorithm": str(matcher.snapshot.algorithm),
+            "views": [int(view) for view in matcher.views] if self._chunks.is_pictures else None,
+            "policy": matcher.policy.to_dict(),
+            "radius": matcher.radius,
+            "hashes": self._hashes is not None,
+        }
+
+    def _settle(self) -> None:
+        path, said = self.out / "job.json", self._said()
+        if not path.exists():
+            with _refused(self.out), whole(path) as file:
+                file.write(json.dumps(said, indent=1).encode() + b"\n")
+            return
+        try:
+            before = json.loads(path.read_bytes())
+        except (OSError, ValueError) as error:
+            raise InputError(f"{path} cannot be read ({error}); choose another --out, or --restart") from None
+        other = [name for name in said if before.get(name) != said[name]]
+        if "input" in other or "rows" in other:
+            raise InputError(f"the input is not what {self.out} was begun with; choose another --out, or --restart")
+        if other:
+            raise InputError(
+                f"{self.out} was begun with another {' and '.join(other)}; choose another --out, or --restart"
+            )
+
+    def _clear(self) -> None:
+        for place in (self.out / "decisions", *([self._hashes] if self._hashes else [])):
+            for file in place.glob("*.parquet"):
+                file.unlink()
+        for name in ("job.json", "summary.json", "quarantine.parquet", "log.ndjson"):
+            (self.out / name).unlink(missing_ok=True)
+
+    def stop(self) -> None:
+        """Have ``run`` end after the chunks in hand. Safe in a signal handler."""
+        self._stop.set()
+
+    def run(self, report: Callable[[Progress], None] = lambda _: None) -> dict[str, Any]:
+        """Do what is left to do; the summary. ``report`` is called after each chunk.
+
+        Raises JobError when it stops before the end: the bank cannot be looked at, something cannot be read or written,
+        ``stop``. What is finished stays finished; run it again to go on.
+        """
+        progress = self._so_far()
+        report(progress)
+        todo = [number for number in range(len(self._chunks)) if not self._file(number).exists()]
+        self._note("begun", todo=len(todo), snapshot=self._matcher.snapshot.number)
+        fed: deque[tuple[int, pa.RecordBatch]] = deque()
+
+        def feed() -> Iterator[pa.RecordBatch]:
+            for number in todo:
+                if self._stop.is_set():
+                    return
+                with _refused(self.out):
+                    fed.append((number, self._chunks.read(number)))
+                yield fed[-1][1]
+
+        for decided in self._decided(feed()):
+            number, given = fed.popleft()
+            settled = self._settled(given, decided)
+            self._write(number, settled)
+            _count(progress, settled)
+            self._note("done", chunk=number, rows=settled.num_rows)
+            report(progress)
+        if self._stop.is_set() and progress.chunks_done < progress.chunks:
+            raise JobError(
+                f"stopped with {progress.chunks_done:,} of {progress.chunks:,} chunks done; the same command goes on"
+            )
+        return self._finish()
+
+    def _decided(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        return rescan(
+            batches, self._matcher, workers=self._workers, opened=self._chunks.stored.opened,
+            keep_hashes=self._hashes is not None,
+        )  # fmt: skip
+
+    def _settled(self, given: pa.RecordBatch, decided: pa.RecordBatch) -> pa.RecordBatch:
+        """A chunk whose poor rows were tried again, each alone. Raises JobError when the bank cannot be looked at."""
+        parts, done = [], 0
+        if self._chunks.is_pictures:
+            names = pa.array([status.name for status in TRIED_AGAIN])
+            for row in pc.indices_nonzero(pc.is_in(decided.column("status"), names)).to_pylist():
+                again = next(self._decided(iter([given.slice(row, 1)])))
+                parts += [decided.slice(done, row - done), again]
+                done = row + 1
+        settled = _one([*parts, decided.slice(done)])
+        unknown = pc.equal(settled.column("outcome"), Outcome.UNKNOWN.name)
+        for reasons in settled.filter(unknown).column("reasons").to_pylist():
+            if not OF_PICTURE.intersection(reasons):
+                raise JobError(
+                    f"the bank could not be looked at ({', '.join(reasons)}); when it can, the same command goes on"
+                )
+        return settled
+
+    def _file(self, number: int) -> Path:
+        return self.out / "decisions" / f"{number:08}.parquet"
+
+    def _write(self, number: int, batch: pa.RecordBatch) -> None:
+        table = pa.Table.from_batches([batch])
+        with _refused(self.out):
+            if self._hashes is not None:
+                _write_table(self._hashes / f"{number:08}.parquet", table.select(["id", *media.COLUMNS]))
+                table = table.drop_columns(list(media.COLUMNS))
+            _write_table(self._file(number), table)  # the last: with it the chunk is done
+
+    def _so_far(self) -> Progress:
+        progress = Progress(self._chunks.stored.rows, len(self._chunks))
+        for number in range(len(self._chunks)):
+            if self._file(number).exists():
+                try:
+                    table = pq.read_table(self._file(number), columns=["outcome"])
+                except (OSError, pa.ArrowException):
+                    raise JobError(
+                        f"{self._file(number)} is damaged; delete it, and the same command makes it anew"
+                    ) from None
+                _count(progress, table)
+        progress.rows_before = progress.rows_done
+        return progress
+
+    def _finish(self) -> dict[str, Any]:
+        """Write what the chunks say together."""
+        from ncii_match.rescans.summary import summarised
+
+        with _refused(self.out):
+            found, quarantine = summarised([self._file(number) for number in range(len(self._chunks))])
+            _write_table(self.out / "quarantine.parquet", quarantine)
+            said = {"rows": self._chunks.stored.rows, **found}
+            with whole(self.out / "summary.json") as file:
+                file.write(json.dumps(said, indent=1).encode() + b"\n")
+        self._note("finished")
+        return said
+
+    def _note(self, event: str, **more: Any) -> None:
+        """A line in the log, for whoever wants to know how the time went. Nothing depends on it."""
+        with contextlib.suppress(OSError), open(self.out / "log.ndjson", "a", encoding="utf-8") as file:
+            file.write(json.dumps({"at": round(time.time(), 3), "event": event, **more}) + "\n")
+
+    def close(self) -> None:
+        """Let others work on it."""
+        os.close(self._lock)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def _one(batches: list[pa.RecordBatch]) -> pa.RecordBatch:
+    if len(batches) == 1:
+        return batches[0]
+    columns = [pa.concat_arrays(column) for column in zip(*(batch.columns for batch in batches), strict=True)]
+    return pa.RecordBatch.from_arrays(columns, schema=batches[0].schema)
+
+
+def _count(progress: Progress, decided: pa.RecordBatch | pa.Table) -> None:
+    progress.rows_done += decided.num_rows
+    progress.chunks_done += 1
+    for one in pc.value_counts(decided.column("outcome")).to_pylist():
+        progress.outcomes[one["values"]] += one["counts"]
+
+
+def _write_table(path: Path, table: pa.Table) -> None:
+    with whole(path) as file:
+        pq.write_table(table, file, compression="zstd")
+
+
+@contextlib.contextmanager
+def _refused(place: Path) -> Iterator[None]:
+    """Turn what the system refuses into JobError: nothing that was finished is lost."""
+    try:
+        yield
+    except (OSError, pa.ArrowException, InputError) as error:
+        raise JobError(f"{place}: {error}; nothing that was done is lost, and the same command goes on") from error
