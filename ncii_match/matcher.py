@@ -14,6 +14,7 @@ from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ncii_match.bank import places
 from ncii_match.bank.following import Follow, Follower
@@ -68,6 +69,8 @@ class Matcher:
     witness : a bank of another algorithm that holds the same cases, opened as the first one is; the policy's
         ``witness_above`` says when it is asked, and only ``check`` and its kin ask it (``lookup`` has no picture). Put
         in all pictures of a case or none: about a case of which it knows fewer than the bank does, it says nothing.
+    only : int64 [n], ids of the entries to look for, such as new ones; what else the bank has is passed over, and those
+        that it no longer has never match. None for all.
 
     Raises
     ------
@@ -95,12 +98,13 @@ class Matcher:
         radius: int | None = None,
         isolation: Isolation = "process",
         witness: str | PathLike[str] | None = None,
+        only: NDArray[np.int64] | None = None,
     ) -> None:
         source = places.find(bank_dir, filesystem, cache)
         pause = look_every if source.is_remote or follow == "background" else 0.0
         self._closed, self._making = False, threading.Lock()
         self._pool: ThreadPoolExecutor | None = None
-        self._follower = Follower(source, key=key, follow=follow, pause=pause)
+        self._follower = Follower(source, key=key, follow=follow, pause=pause, only=only)
         snapshot = self._follower.snapshot
         self._algorithm: Algorithm = snapshot.algorithm
         try:
@@ -343,6 +347,15 @@ class Matcher:
         if cause:
             return replace(undecided(hashes, policy), under=replace(under, causes=(cause,)))
         return replace(decisions, under=under)
+
+    def near(self, hashes: Hashes) -> NDArray[np.bool_]:
+        """Which pictures have anything within the radius, counted or not: bool [pictures]. Quicker than ``lookup``.
+
+        For many hashes in which little is found. Raises BankError and its kinds where ``lookup`` says UNKNOWN.
+        """
+        self._check_open()
+        found: NDArray[np.bool_] = np.diff(self._follower.current().index.search(hashes, self.radius).offsets) > 0
+        return found
 
     def _outdated(self, age: float) -> str | None:
         """Why a snapshot of this age must not answer."""

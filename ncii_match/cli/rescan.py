@@ -1,5 +1,6 @@
 """``ncii-match rescan``: everything already stored against a bank, resumable."""
 
+import json
 import signal
 from pathlib import Path
 from types import FrameType
@@ -8,6 +9,7 @@ from typing import Annotated
 import typer
 
 from ncii_match.cli.terminal import AsJson, Exit, IsolationName, ViewsName, Workers, counted, emit, out, progress, say
+from ncii_match.errors import InputError
 
 
 def rescan_command(
@@ -29,6 +31,12 @@ def rescan_command(
     hashes_out: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Also keep the media's hashes there, to rescan them next time.")
     ] = None,
+    since: Annotated[
+        int | None, typer.Option(min=0, help="Look only for what the bank has learned since this snapshot.")
+    ] = None,
+    previous: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="With --since: an earlier rescan, whose matches may have ended.")
+    ] = None,
     chunk: Annotated[int | None, typer.Option(min=1, help="Rows that are finished together.")] = None,
     restart: Annotated[bool, typer.Option("--restart", help="Forget what was done before.")] = False,
     isolation: Annotated[
@@ -48,14 +56,19 @@ def rescan_command(
     from ncii_match.matcher import Matcher
     from ncii_match.policy import Policy
     from ncii_match.rescans.job import Job, Progress
+    from ncii_match.rescans.since import Since
     from ncii_match.rescans.stored import Chunks, find
 
+    if previous is not None and since is None:
+        raise InputError("--previous is for --since; say which snapshot that rescan was made with")
     policy = None if policy_file is None else Policy.from_toml(policy_file)
     chunks = Chunks(find(source), chunk)
     ways = None if views is None else views.views
+    news = None if since is None else Since(bank, since)
+    only = None if news is None else news.new
     with (
-        Matcher(bank, policy=policy, views=ways, workers=workers, isolation=isolation.choice) as matcher,
-        Job(out_dir, chunks, matcher, keep_hashes=hashes_out, restart=restart) as job,
+        Matcher(bank, policy=policy, views=ways, workers=workers, isolation=isolation.choice, only=only) as matcher,
+        Job(out_dir, chunks, matcher, workers=workers, keep_hashes=hashes_out, restart=restart, since=news) as job,
     ):
 
         def asked(_signal: int, _frame: FrameType | None) -> None:
@@ -74,6 +87,10 @@ def rescan_command(
                 found = job.run(report)
         finally:
             signal.signal(signal.SIGINT, before)
+        if news is not None and previous is not None:
+            ended = [*news.reversed(previous / "decisions", matcher.policy)]
+            (out_dir / "reversed.ndjson").write_text("".join(json.dumps(one) + "\n" for one in ended))
+            found["reversed"] = len(ended)
     if as_json:
         emit(found)
     else:

@@ -7,6 +7,7 @@ whole), ``hashes/`` if wished, ``log.ndjson`` (when what was done), and in the e
 
 import contextlib
 import fcntl
+import hashlib
 import json
 import os
 import threading
@@ -18,8 +19,10 @@ from os import PathLike
 from pathlib import Path
 from typing import Any, Self
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 from pyarrow import parquet as pq
 
 from ncii_match.bank.exchange.files import whole
@@ -28,6 +31,7 @@ from ncii_match.matcher import Matcher
 from ncii_match.outcomes import Outcome, Status
 from ncii_match.rescans import media
 from ncii_match.rescans.rows import rescan
+from ncii_match.rescans.since import Since
 from ncii_match.rescans.stored import Chunks
 
 FORMAT = 1
@@ -55,7 +59,8 @@ class Job:
     """One rescan in a directory of its own. A context manager: while it is open nobody else may work on it.
 
     out : made when it is not there. chunks : what is to be looked at. matcher : what looks. keep_hashes : directory for
-    the media's hashes, a file a chunk, for later lookups; None for none.
+    the media's hashes, a file a chunk, for later lookups; None for none. since : when the matcher looks for what is new
+    since a snapshot only: of hashes, rows in which nothing was found are then left out.
 
     Raises InputError when the directory holds another job, or one over other input; JobError when somebody works on it.
     """
@@ -69,8 +74,10 @@ class Job:
         workers: int | None = None,
         keep_hashes: str | PathLike[str] | None = None,
         restart: bool = False,
+        since: Since | None = None,
     ) -> None:
         self.out, self._chunks, self._matcher, self._workers = Path(out), chunks, matcher, workers
+        self._since, self._found_only = since, since is not None and not chunks.is_pictures
         self._hashes = None if keep_hashes is None else Path(keep_hashes)
         self._stop = threading.Event()
         with _refused(self.out):
@@ -104,6 +111,7 @@ class Job:
             "policy": matcher.policy.to_dict(),
             "radius": matcher.radius,
             "hashes": self._hashes is not None,
+            "since": None if self._since is None else [self._since.number, _digest(self._since.new)],
         }
 
     def _settle(self) -> None:
@@ -159,7 +167,7 @@ class Job:
             number, given = fed.popleft()
             settled = self._settled(given, decided)
             self._write(number, settled)
-            _count(progress, settled)
+            _count(progress, settled, self._chunks.rows_of(number))
             self._note("done", chunk=number, rows=settled.num_rows)
             report(progress)
         if self._stop.is_set() and progress.chunks_done < progress.chunks:
@@ -171,7 +179,7 @@ class Job:
     def _decided(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         return rescan(
             batches, self._matcher, workers=self._workers, opened=self._chunks.stored.opened,
-            keep_hashes=self._hashes is not None,
+            keep_hashes=self._hashes is not None, found_only=self._found_only,
         )  # fmt: skip
 
     def _settled(self, given: pa.RecordBatch, decided: pa.RecordBatch) -> pa.RecordBatch:
@@ -213,7 +221,7 @@ class Job:
                     raise JobError(
                         f"{self._file(number)} is damaged; delete it, and the same command makes it anew"
                     ) from None
-                _count(progress, table)
+                _count(progress, table, self._chunks.rows_of(number))
         progress.rows_before = progress.rows_done
         return progress
 
@@ -224,6 +232,8 @@ class Job:
         with _refused(self.out):
             found, quarantine = summarised([self._file(number) for number in range(len(self._chunks))])
             _write_table(self.out / "quarantine.parquet", quarantine)
+            if self._since is not None:
+                _write_table(self.out / "withdrawn.parquet", self._since.table())
             said = {"rows": self._chunks.stored.rows, **found}
             with whole(self.out / "summary.json") as file:
                 file.write(json.dumps(said, indent=1).encode() + b"\n")
@@ -253,8 +263,12 @@ def _one(batches: list[pa.RecordBatch]) -> pa.RecordBatch:
     return pa.RecordBatch.from_arrays(columns, schema=batches[0].schema)
 
 
-def _count(progress: Progress, decided: pa.RecordBatch | pa.Table) -> None:
-    progress.rows_done += decided.num_rows
+def _digest(entry_ids: NDArray[np.int64]) -> str:
+    return hashlib.sha256(entry_ids.astype("<i8").tobytes()).hexdigest()
+
+
+def _count(progress: Progress, decided: pa.RecordBatch | pa.Table, rows: int) -> None:
+    progress.rows_done += rows
     progress.chunks_done += 1
     for one in pc.value_counts(decided.column("outcome")).to_pylist():
         progress.outcomes[one["values"]] += one["counts"]
