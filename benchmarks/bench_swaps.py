@@ -229,7 +229,7 @@ def measure(n: int, folder: Path, quick: bool) -> Iterator[Row]:
     with process("--publish", here, elsewhere) as publisher:
         hear(publisher)
         for follow in FOLLOWS:
-            with Matcher(here, follow=follow, workers=1) as matcher:
+            with Matcher(here, follow=follow, isolation="thread") as matcher:
                 calls: dict[str, Call] = {
                     "lookup": lambda turn, one=matcher: one.lookup(asked[fit[turn % len(fit)]])[0],
                     "check": lambda turn, one=matcher: one.check(files[fit[turn % len(fit)]]),

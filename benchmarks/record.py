@@ -29,6 +29,7 @@ SCRIPTS = {
     "bank": "bench_bank.py",
     "checks": "bench_checks.py",
     "swaps": "bench_swaps.py",
+    "killers": "bench_killers.py",
 }
 """What makes each kind of run."""
 

@@ -1,6 +1,7 @@
 """The whole road in one object: bytes -> hashes -> matches -> decision. The only module that knows all of it."""
 
 import asyncio
+import os
 import threading
 import time
 from collections import deque
@@ -104,6 +105,7 @@ class Matcher:
         pause = look_every if source.is_remote or follow == "background" else 0.0
         self._closed, self._making = False, threading.Lock()
         self._pool: ThreadPoolExecutor | None = None
+        self._process = os.getpid()
         self._follower = Follower(source, key=key, follow=follow, pause=pause, only=only)
         snapshot = self._follower.snapshot
         self._algorithm: Algorithm = snapshot.algorithm
@@ -189,7 +191,8 @@ class Matcher:
     def check(self, image: Source) -> Decision:
         """Judge one picture: bytes, path, file object, Pillow image or array.
 
-        The policy's ``deadline`` is looked at when the answer is there: a check is not interrupted.
+        The policy's ``deadline`` is looked at when the answer is there: a check is not interrupted. A picture
+        that is decoded in a process is stopped.
         """
         return self._check(image, time.perf_counter())
 
@@ -271,6 +274,8 @@ class Matcher:
             raise InputError("this Matcher was closed; make another one")
 
     def _executor(self) -> ThreadPoolExecutor:
+        if self._process != os.getpid():  # forked from the one with the threads, which has none
+            self._process, self._making, self._pool = os.getpid(), threading.Lock(), None
         with self._making:
             self._check_open()
             if self._pool is None:

@@ -4,6 +4,7 @@ import asyncio
 import gc
 import os
 import shutil
+import signal
 import threading
 import time
 from datetime import timedelta
@@ -179,6 +180,10 @@ def test_no_failure_leads_to_no_match(fault, follow, banked, bank, monkeypatch):
         assert decision.entry_ids == ()
         assert decision.explain().endswith(".")
         assert nm.redecide(decision, nm.Policy()).outcome is Outcome.UNKNOWN
+        if fault not in (entries_of_others, too_slow):  # which are about what is found, and about one lookup
+            pictures = [np.zeros((9, 9), np.uint8), b"", np.full((9, 9), 255, np.uint8)]
+            assert {one.outcome for one in matcher.check_many(pictures)} == {Outcome.UNKNOWN}
+            assert asyncio.run(matcher.acheck(pictures[0])).outcome is Outcome.UNKNOWN
 
 
 def test_what_the_caller_got_wrong_is_said(bank):
@@ -301,6 +306,43 @@ def test_a_forked_process_follows_with_a_thread_of_its_own(bank, monkeypatch):
         bank.withdraw(case="a", reason="asked")
         bank.publish()
         until(lambda: outcome(matcher)[0] == "NO_MATCH")
+
+
+def test_a_process_that_has_not_asked_for_long_does_not_answer_by_what_it_knew(bank, monkeypatch):
+    """Forked, or stopped, long ago: its thread has not begun, or not gone on, when the first check comes."""
+    with nm.Matcher(bank.path, follow="background", look_every=0.5) as matcher:
+        follower = matcher._follower
+        follower.close()
+        assert outcome(matcher)[0] == "MATCH"
+        bank.withdraw(case="a", reason="asked")
+        bank.publish()
+        follower.looked -= 1.1
+        assert outcome(matcher)[0] == "NO_MATCH"
+        bank.add(some(1), case="b", source="s")
+        bank.publish()
+        follower.looked -= 1.1
+        monkeypatch.setattr(following.threading.Thread, "start", raising(RuntimeError("can't start new thread")))
+        monkeypatch.setattr(os, "getpid", lambda: -1)
+        assert outcome(matcher) == ("UNKNOWN", ("error:RuntimeError",))
+        assert outcome(matcher)[0] == "MATCH"
+        monkeypatch.undo()
+
+
+def test_a_look_that_hangs_does_not_hold_up_checks_in_the_background(bank, monkeypatch):
+    """As on a network drive that is gone: the old snapshot goes on, and the status says when the last look was."""
+    hanging, go_on = threading.Event(), threading.Event()
+
+    def hang(_source):
+        hanging.set()
+        assert go_on.wait(30)
+        return b"", 0, 0
+
+    with nm.Matcher(bank.path, follow="background", look_every=0.01) as matcher:
+        monkeypatch.setattr(type(matcher._follower.source), "pointer", hang)
+        assert hanging.wait(30)
+        until(lambda: matcher.status().looked > 1)
+        assert outcome(matcher)[0] == "MATCH"
+        go_on.set()
 
 
 def following_threads():
@@ -523,3 +565,17 @@ def test_a_remote_bank_is_followed_in_the_background_too(bank, tmp_path, monkeyp
         until(lambda: outcome(matcher)[0] == "UNKNOWN")
         with pytest.raises(BankError):
             matcher.refresh()
+
+
+@pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")  # which is what is tried
+def test_a_matcher_that_was_forked_checks_on(bank):
+    """Threads do not come along into a forked process; nothing may wait for them."""
+    picture = np.random.default_rng(3).integers(0, 256, (64, 64), np.uint8)  # decoded: needs no process
+    with nm.Matcher(bank.path) as matcher:
+        before = asyncio.run(matcher.acheck(picture)).outcome
+        child = os.fork()
+        if child == 0:
+            signal.alarm(30)
+            os._exit(0 if asyncio.run(matcher.acheck(picture)).outcome is before else 1)
+        assert os.waitpid(child, 0)[1] == 0
+        assert asyncio.run(matcher.acheck(picture)).outcome is before

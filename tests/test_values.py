@@ -155,7 +155,9 @@ def test_views_and_labels():
     assert len(Views.UPRIGHT) == 1
     assert len(Views.DIHEDRAL) == 8
     assert len(Views.BORDERS) == 16
-    assert len(Views.ALL) == len(set(Views.ALL)) == len(Views.DEFAULT) == 32
+    assert len(Views.ALL) == len(set(Views.ALL)) == 32
+    assert PDQ.default_views == PDQ_512.default_views == Views.ALL
+    assert PHASH.default_views == Views.BORDERS
     assert View.TURN_LEFT.label == "turn left"
     assert View.OTHER_MIRROR.label == "mirror, other profile"
     assert View.OTHER_MIRROR.orientation is View.MIRROR

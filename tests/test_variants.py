@@ -9,8 +9,8 @@ from conftest import PHOTOS
 from PIL import Image, ImageOps
 from test_modes import HIDERS, IN_FILES, IN_MEMORY
 
-from ncii_match import Bank, Matcher, Outcome, hash_images
-from ncii_match.values import PDQ_THRESHOLD, View, Views
+from ncii_match import Bank, Matcher, Outcome, Policy, hash_images, redecide
+from ncii_match.values import PDQ_MIN_QUALITY, PDQ_THRESHOLD, View, Views
 
 BANKED = ("chelsea.png", "coffee.png", "astronaut.png", "rocket.jpg")
 UNKNOWN = "grass.png"
@@ -114,3 +114,22 @@ def test_borders_match(sides, percent, matcher):
             image = _stored(image, 6)
         decision = matcher.check(encoded(image, kind, **more))
         assert found(decision, name), (name, colour, kind, more, decision)
+
+
+def test_a_frame_lends_no_quality_to_what_it_frames(tmp_path):
+    """The edges of a bar are detail, so that the whole reaches any quality; what is inside still says too little."""
+    weak = Image.open(PHOTOS / "clock_motion.png").convert("RGB")
+    framed = encoded(ImageOps.expand(weak, 60, "black"), "PNG")
+    with Bank.create(tmp_path / "bank") as bank:
+        bank.add(hash_images([np.asarray(weak)]), case="weak", source="test", force=True)
+        bank.publish()
+    with Matcher(tmp_path / "bank", views=Views.ALL) as own:
+        alone, decision = own.check(np.asarray(weak)), own.check(framed)
+        assert alone.reasons == ("low_quality", "near:seed")
+        assert decision.reasons == ("no_match",)
+        assert decision.left_out_quality < PDQ_MIN_QUALITY <= decision.lowest_quality
+        assert redecide(decision, Policy(min_quality=30)).reasons == ("quality",)
+    with Matcher(tmp_path / "bank", views=Views.ALL, policy=Policy(min_quality=30)) as own:
+        decision = own.check(framed)
+        assert found(decision, "weak")
+        assert decision.view.trimmed

@@ -20,6 +20,9 @@ from ncii_match.errors import AlgorithmMismatchError, BankError, InputError
 SLOWEST_LOOK = 0.5
 """Seconds between looks in the background, at most: what was withdrawn must stop matching within one."""
 
+OVERDUE = 0.8
+"""Seconds since the last look after which a check looks itself in the background too, unless the thread is about it."""
+
 Follow = Literal["check", "background"]
 
 
@@ -48,7 +51,7 @@ class Follower:
     """The snapshot that answers, and whether it may be trusted to be the newest.
 
     follow : ``check``: the caller's ``current`` looks, and opens what is new. ``background``: one thread does, every
-    ``pause`` seconds, and ``current`` never waits. pause : seconds between looks; 0 for a look in each call.
+    ``pause`` seconds, and ``current`` does not wait for it. pause : seconds between looks; 0 for a look in each call.
     only : int64 [n], entry ids to look for; None for all.
     """
 
@@ -81,6 +84,8 @@ class Follower:
         if self._process != os.getpid():  # a process forked from the one with the thread, which has none
             self._process, self._looking, self._stop = os.getpid(), threading.Lock(), threading.Event()
             self._start()
+        if time.monotonic() > self.looked + OVERDUE:
+            return self.look(wait=False, now=True)  # the thread has just begun, or stood still as the process did
         return self._known()
 
     def look(self, *, wait: bool = True, now: bool = False) -> Snapshot:

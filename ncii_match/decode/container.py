@@ -27,6 +27,9 @@ _SIGNATURES = (
     (b"qoif", "QOI"),
 )
 
+PNG_HEADER, PNG_AROUND = 8, 12
+"""Bytes before the first chunk, and of each chunk besides its content."""
+
 GIF_HEADER = 13
 GIF_EXTENSION, GIF_IMAGE = 0x21, 0x2C
 
@@ -104,11 +107,13 @@ def _tiff_layout(data: bytes) -> tuple[str, tuple[int, str, str, int]]:
 
 
 def frames_up_to(name: str, data: bytes, most: int) -> int:
-    """Frames of a GIF or pages of a TIFF, counted to ``most + 1`` at the furthest; 1 for other formats."""
+    """Frames of a GIF or PNG or pages of a TIFF, counted to ``most + 1`` at the furthest; 1 for other formats."""
     if name == "GIF":
         return _gif_frames(data, most)
     if name == "TIFF":
         return _tiff_pages(data, most)
+    if name == "PNG":
+        return min(max(1, _png_frames(data)), most + 1)
     return 1
 
 
@@ -126,7 +131,7 @@ def _gif_canvas(data: bytes) -> tuple[int, int]:
     if len(data) < GIF_HEADER:
         return 0, 0
     width, height = struct.unpack_from("<HH", data, 6)
-    for kind, at in _gif_blocks(data):
+    for kind, at in gif_blocks(data):
         if kind == GIF_IMAGE and at + 9 <= len(data):
             left, top, across, down = struct.unpack_from("<HHHH", data, at + 1)
             return max(width, left + across), max(height, top + down)
@@ -145,7 +150,29 @@ def _webp_canvas(data: bytes) -> tuple[int, int]:
     return int.from_bytes(body[6:8], "little") & 0x3FFF, int.from_bytes(body[8:10], "little") & 0x3FFF
 
 
-def _gif_blocks(data: bytes) -> Iterator[tuple[int, int]]:
+def png_chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
+    """Kind, beginning and end of each whole chunk of a PNG."""
+    at = PNG_HEADER
+    while at + PNG_AROUND <= len(data):
+        end = at + PNG_AROUND + int.from_bytes(data[at : at + 4], "big")
+        if end > len(data):
+            return
+        yield data[at + 4 : at + 8], at, end
+        at = end
+
+
+def _png_frames(data: bytes) -> int:
+    """What the one chunk about animation says that stands before the samples; two contradict each other."""
+    found = []
+    for kind, at, end in png_chunks(data):
+        if kind == b"IDAT":
+            break
+        if kind == b"acTL" and end - at >= PNG_AROUND + 8:
+            found.append(int.from_bytes(data[at + 8 : at + 12], "big"))
+    return found[0] if len(found) == 1 and found[0] <= 0x7FFFFFFF else 1  # the largest number that a PNG can state
+
+
+def gif_blocks(data: bytes) -> Iterator[tuple[int, int]]:
     """Kind and place of each top-level block of a GIF, as far as they can be followed."""
 
     def table_bytes(flags: int) -> int:
@@ -167,7 +194,7 @@ def _gif_blocks(data: bytes) -> Iterator[tuple[int, int]]:
 
 
 def _gif_frames(data: bytes, most: int) -> int:
-    images = (at for kind, at in _gif_blocks(data) if kind == GIF_IMAGE)
+    images = (at for kind, at in gif_blocks(data) if kind == GIF_IMAGE)
     return max(1, sum(1 for _ in islice(images, most + 1)))
 
 

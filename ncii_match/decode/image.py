@@ -25,7 +25,7 @@ from PIL import (
     features,
 )
 
-from ncii_match.decode import container, modes
+from ncii_match.decode import container, metadata, modes
 from ncii_match.decode.limits import FORMATS, DecodeLimits
 from ncii_match.errors import DecodeError
 from ncii_match.outcomes import Status
@@ -145,9 +145,11 @@ def _from_bytes(data: bytes, limits: DecodeLimits, scaled_side: int | None, jpeg
         frames = container.frames_up_to(name, data, limits.max_frames)
         # These two plugins set aside memory for the canvas as soon as they open a file.
         limits.check_pixels(*container.canvas(name, data))
-        image = _PLUGINS[name](BytesIO(data))
+        if name == "PNG":
+            data = metadata.bare_png(data)
+        image = _opened(name, data)
         limits.check_pixels(*image.size)
-        if max(frames, getattr(image, "n_frames", 1) if name in ("AVIF", "PNG", "WEBP") else 1) > limits.max_frames:
+        if max(frames, getattr(image, "n_frames", 1) if name in ("AVIF", "WEBP") else 1) > limits.max_frames:
             raise DecodeError(Status.TOO_MANY_FRAMES, f"The limit is {limits.max_frames:,}.")
         height, width = image.height, image.width
         if name == "JPEG" and jpeg == "luma" and image.mode in ("L", "RGB"):
@@ -177,6 +179,19 @@ def _fault(name: str, data: bytes, error: Exception) -> Status:
 def _says_cut(error: Exception) -> bool:
     # Pillow's plugins turn an EOFError into a SyntaxError with that as its cause.
     return isinstance(error, EOFError) or isinstance(error.__cause__, EOFError) or "truncated" in str(error).lower()
+
+
+def _opened(name: str, data: bytes) -> ImageFile.ImageFile:
+    """The image with its headers read; those of notes only as long as they do no harm."""
+    try:
+        return _PLUGINS[name](BytesIO(data))
+    except (MemoryError, Image.DecompressionBombError):
+        raise
+    except Exception:
+        bare = metadata.BARE[name](data) if name in metadata.BARE else data
+        if len(bare) == len(data):
+            raise
+        return _PLUGINS[name](BytesIO(bare))
 
 
 def _scale_transparency(png: ImageFile.ImageFile) -> None:
