@@ -34,6 +34,7 @@ from ncii_match.errors import (
     PolicyError,
 )
 from ncii_match.isolation import Hashing, Isolation
+from ncii_match.outcomes import Status
 from ncii_match.sandbox.pool import DECODING_SECONDS
 from ncii_match.values import Algorithm, Hashes, View
 from ncii_match.verdicts import Circumstances, Hearing, MatcherStatus, Timings
@@ -220,7 +221,8 @@ class Matcher:
         try:
             return await asyncio.wait_for(running, self.policy.deadline)
         except TimeoutError:
-            return self._undecided_one("deadline")
+            none = Hashes(self._algorithm, np.zeros((1, self._algorithm.nbytes), np.uint8))
+            return undecided(none, self.policy, "deadline")[0]
 
     async def acheck_many(
         self, images: Iterable[Source] | AsyncIterable[Source], *, workers: int | None = None
@@ -320,10 +322,7 @@ class Matcher:
         hashing : seconds that hashing took. started : when the check began, by ``time.perf_counter``. sources : the
         pictures, for the witness.
         """
-        self._check_open()
-        if not self._algorithm.comparable_with(hashes.algorithm):
-            raise AlgorithmMismatchError(f"the bank holds {self._algorithm}, the hashes are {hashes.algorithm}")
-        check_rows(hashes)
+        self._comparable(hashes)
         policy, follower, share = self.policy, self._follower, 1e3 / max(hashes.pictures, 1)
         hashed = None if hashing is None else hashing * share
         under = Circumstances(hashes.algorithm, timings=Timings(hashed))
@@ -354,13 +353,23 @@ class Matcher:
         return replace(decisions, under=under)
 
     def near(self, hashes: Hashes) -> NDArray[np.bool_]:
-        """Which pictures have anything within the radius, counted or not: bool [pictures]. Quicker than ``lookup``.
+        """Which pictures have anything within the radius, counted or not, or could not be hashed: bool [pictures].
 
-        For many hashes in which little is found. Raises BankError and its kinds where ``lookup`` says UNKNOWN.
+        Quicker than ``lookup``, where little is found. Raises BankError and its kinds where that says UNKNOWN.
         """
-        self._check_open()
-        found: NDArray[np.bool_] = np.diff(self._follower.current().index.search(hashes, self.radius).offsets) > 0
+        self._comparable(hashes)
+        snapshot = self._follower.current()
+        if cause := self._outdated(self._follower.age(snapshot)):
+            raise BankError(f"the snapshot must not answer ({cause}); publish the bank, or mend the clock")
+        found: NDArray[np.bool_] = np.diff(snapshot.index.search(hashes, self.radius).offsets) > 0
+        found[hashes.source_row[~np.isin(hashes.status, (Status.OK, Status.NO_BORDER))]] = True
         return found
+
+    def _comparable(self, hashes: Hashes) -> None:
+        self._check_open()
+        if not (bank := self._algorithm).comparable_with(hashes.algorithm):
+            raise AlgorithmMismatchError(f"the bank holds {bank}, the hashes are {hashes.algorithm}")
+        check_rows(hashes)
 
     def _outdated(self, age: float) -> str | None:
         """Why a snapshot of this age must not answer."""
@@ -371,10 +380,6 @@ class Matcher:
     def _late(self, seconds: float) -> str | None:
         return "deadline" if self.policy.deadline is not None and seconds > self.policy.deadline else None
 
-    def _undecided_one(self, cause: str) -> Decision:
-        none = Hashes(self._algorithm, np.zeros((1, self._algorithm.nbytes), np.uint8))
-        return undecided(none, self.policy, cause)[0]
-
 
 def _cause(error: Exception) -> str:
     """A failure as ``Decision.reasons`` names it."""
@@ -382,9 +387,8 @@ def _cause(error: Exception) -> str:
         return "algorithm"
     if isinstance(error, BankError):
         return f"bank:{type(error).__name__}"
-    if isinstance(error, EngineError | IndexFormatError):
-        return f"engine:{type(error).__name__}"
-    return f"error:{type(error).__name__}"
+    kind = "engine" if isinstance(error, EngineError | IndexFormatError) else "error"
+    return f"{kind}:{type(error).__name__}"
 
 
 async def _each(images: Iterable[Source] | AsyncIterable[Source]) -> AsyncIterator[Source]:
