@@ -74,9 +74,9 @@ def job_of(out, source, matcher, chunk=4, **options):
     return Job(out, Chunks(find(source), chunk), matcher, workers=2, **options)
 
 
-def run(out, source, bank, chunk=4, *, matching=None, **options):
-    """A whole job; its summary."""
-    with matcher_of(bank, **(matching or {})) as matcher, job_of(out, source, matcher, chunk, **options) as job:
+def run(out, source, place, chunk=4, *, matching=None, **options):
+    """A whole job against the bank in a place; its summary."""
+    with matcher_of(place, **(matching or {})) as matcher, job_of(out, source, matcher, chunk, **options) as job:
         return job.run()
 
 
