@@ -34,7 +34,6 @@ from ncii_match.errors import (
     PolicyError,
 )
 from ncii_match.isolation import Hashing, Isolation
-from ncii_match.outcomes import Status
 from ncii_match.sandbox.pool import DECODING_SECONDS
 from ncii_match.values import Algorithm, Hashes, View
 from ncii_match.verdicts import Circumstances, Hearing, MatcherStatus, Timings
@@ -322,7 +321,10 @@ class Matcher:
         hashing : seconds that hashing took. started : when the check began, by ``time.perf_counter``. sources : the
         pictures, for the witness.
         """
-        self._comparable(hashes)
+        self._check_open()
+        if not self._algorithm.comparable_with(hashes.algorithm):
+            raise AlgorithmMismatchError(f"the bank holds {self._algorithm}, the hashes are {hashes.algorithm}")
+        check_rows(hashes)
         policy, follower, share = self.policy, self._follower, 1e3 / max(hashes.pictures, 1)
         hashed = None if hashing is None else hashing * share
         under = Circumstances(hashes.algorithm, timings=Timings(hashed))
@@ -353,23 +355,16 @@ class Matcher:
         return replace(decisions, under=under)
 
     def near(self, hashes: Hashes) -> NDArray[np.bool_]:
-        """Which pictures have anything within the radius, counted or not, or could not be hashed: bool [pictures].
+        """Which pictures have anything within the radius, counted or not: bool [pictures]. Quicker than ``lookup``.
 
-        Quicker than ``lookup``, where little is found. Raises BankError and its kinds where that says UNKNOWN.
+        For many hashes in which little is found. Raises BankError and its kinds where ``lookup`` says UNKNOWN.
         """
-        self._comparable(hashes)
+        self._check_open()
         snapshot = self._follower.current()
         if cause := self._outdated(self._follower.age(snapshot)):
             raise BankError(f"the snapshot must not answer ({cause}); publish the bank, or mend the clock")
         found: NDArray[np.bool_] = np.diff(snapshot.index.search(hashes, self.radius).offsets) > 0
-        found[hashes.source_row[~np.isin(hashes.status, (Status.OK, Status.NO_BORDER))]] = True
         return found
-
-    def _comparable(self, hashes: Hashes) -> None:
-        self._check_open()
-        if not (bank := self._algorithm).comparable_with(hashes.algorithm):
-            raise AlgorithmMismatchError(f"the bank holds {bank}, the hashes are {hashes.algorithm}")
-        check_rows(hashes)
 
     def _outdated(self, age: float) -> str | None:
         """Why a snapshot of this age must not answer."""

@@ -109,7 +109,7 @@ def main():
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("--kills", type=int, default=300)
     options.add_argument("--pictures", type=int, default=5000)
-    options.add_argument("--chunk", type=int, default=64)
+    options.add_argument("--chunk", type=int, default=128)
     asked = options.parse_args()
     wrong, told = trial(asked.kills, asked.pictures, asked.chunk)
     json.dump({"wrong": wrong, **told}, sys.stdout)

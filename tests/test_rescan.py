@@ -120,17 +120,18 @@ def test_files_are_read_to_the_end_closed_and_not_beyond_the_limit(bank):
     assert all(file.closed for file in made)
 
 
-def test_no_more_than_twelve_pictures_a_worker_are_read_ahead(matcher):
+def test_only_a_few_dozen_pictures_are_read_ahead(matcher):
     read = []
 
     def batches():
-        for number in range(60):
+        for number in range(400):
             read.append(number)
             yield batch([picture(1)], ids=[number])
 
     for number, one in enumerate(nm.rescan(batches(), matcher, workers=1)):
         assert one.column("id").to_pylist() == [number]
-        assert len(read) <= number + 12
+        assert len(read) <= number + 100
+    assert len(read) == 400
 
 
 @pytest.mark.parametrize(

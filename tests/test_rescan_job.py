@@ -12,6 +12,7 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pytest
 from conftest import ROOT
@@ -24,6 +25,8 @@ from sandbox_hooks import SIGN
 import ncii_match as nm
 from ncii_match.decode.limits import DecodeLimits
 from ncii_match.errors import InputError, JobError
+from ncii_match.ingest import in_order
+from ncii_match.outcomes import Status
 from ncii_match.rescans import job as jobs
 from ncii_match.rescans import media
 from ncii_match.rescans.files import Found
@@ -33,7 +36,7 @@ from ncii_match.sandbox.pool import Sandbox
 from ncii_match.values import Views
 
 KILLS = int(os.environ.get("NCII_MATCH_TEST_RESCAN_KILLS", "60"))
-"""Kills of a job of 300 pictures; above 100 of 5,000."""
+"""Kills of a job of 500 pictures; above 100 of 5,000."""
 
 
 @pytest.fixture(scope="module")
@@ -139,7 +142,7 @@ def test_many_bad_files_stop_nothing(tmp_path, bank):
 
 def test_kills_lose_nothing_and_do_nothing_twice():
     large = KILLS > 100
-    wrong, told = trial(KILLS, *((5000, 64) if large else (300, 32)))
+    wrong, told = trial(KILLS, *((5000, 128) if large else (500, 100)))
     assert wrong == []
     assert told["kills"] == KILLS
     assert told["most again"] <= 2  # a chunk a worker
@@ -154,17 +157,17 @@ def stopped(out, source, bank, after, **options):
 
 
 def test_a_job_that_is_stopped_finishes_what_is_in_hand_and_goes_on(tmp_path, bank):
-    source = pictures_in(tmp_path / "media", 60)
+    source = pictures_in(tmp_path / "media", 240)
     said = stopped(tmp_path / "out", source, bank, 1)
     done = len(list((tmp_path / "out" / "decisions").glob("*.parquet")))
-    assert 1 <= done < 15
-    assert f"{done} of 15 chunks done" in said
+    assert 1 <= done < 60
+    assert f"{done} of 60 chunks done" in said
     assert not (tmp_path / "out" / "summary.json").exists()
     seen = []
     with matcher_of(bank) as matcher, job_of(tmp_path / "out", source, matcher) as job:
         job.run(lambda progress: seen.append((progress.rows_before, progress.rows_done, progress.chunks_done)))
     assert seen[0] == (4 * done, 4 * done, done)
-    assert seen[-1] == (4 * done, 60, 15)
+    assert seen[-1] == (4 * done, 240, 60)
     run(tmp_path / "whole", source, bank)
     assert results(tmp_path / "out") == results(tmp_path / "whole")
 
@@ -306,9 +309,33 @@ def test_only_one_works_on_a_job(tmp_path, source, bank):
         job.close()
 
 
+def test_a_restart_that_is_cut_off_leaves_the_job_before_or_none(tmp_path, source, bank, monkeypatch):
+    """At each file that it removes: never the end of one job beside the beginning of another."""
+    unlink, calls = os.unlink, []
+    for number in range(8):
+        out = tmp_path / f"{number}"
+        run(out, source, bank)
+        whole = results(out)
+
+        def failing(path, *rest, number=number, **more):
+            calls.append(path)
+            if len(calls) > number:
+                raise OSError(errno.EIO, "Input/output error")
+            unlink(path, *rest, **more)
+
+        calls.clear()
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "unlink", failing)
+            with pytest.raises(JobError, match="Input/output error"):
+                run(out, source, bank, restart=True)
+        assert (out / "job.json").exists()
+        run(out, source, bank)
+        assert results(out) == whole
+
+
 def test_a_place_that_cannot_be_used(tmp_path, source, bank, monkeypatch):
     (tmp_path / "file").write_bytes(b"")
-    with pytest.raises(JobError, match="file"):
+    with pytest.raises(JobError, match=r"file cannot be worked in \(File exists\); choose another place"):
         run(tmp_path / "file", source, bank)
 
     def no_locks(*_):
@@ -423,7 +450,7 @@ def hashed(path, n):
 @pytest.mark.parametrize("kind", ["pictures", "hashes"])
 def test_a_bank_that_cannot_be_read_stops_the_job_before_anything_false_is_written(tmp_path, kind):
     bank = bank_of(tmp_path / "bank")
-    source = pictures_in(tmp_path / "media", 60) if kind == "pictures" else hashed(tmp_path / "media.parquet", 60)
+    source = pictures_in(tmp_path / "media", 240) if kind == "pictures" else hashed(tmp_path / "media.parquet", 240)
     run(tmp_path / "whole", source, bank)
 
     def gone(progress):
@@ -447,9 +474,36 @@ def test_a_bank_that_is_too_old_stops_it(tmp_path, source, bank):
         run(tmp_path / "out", source, bank, matching={"policy": nm.Policy(max_age=1e-6)})
 
 
+def test_hashes_that_were_too_slow_to_look_up_are_no_result(tmp_path):
+    bank = bank_of(tmp_path / "bank")
+    with pytest.raises(JobError, match=r"nothing can be looked at \(deadline\)"):
+        run(tmp_path / "out", hashed(tmp_path / "m.parquet", 4), bank, matching={"policy": nm.Policy(deadline=1e-9)})
+
+
+def test_what_took_too_long_once_is_a_result_of_hashes(tmp_path, bank):
+    """A picture that timed out has no hash: whoever looks its row up later learns that, and the job ends."""
+    made = nm.Hashes(nm.PDQ, np.zeros((2, 32), np.uint8), status=np.array([0, Status.TIMED_OUT], np.uint8)).to_arrow()
+    schema = pa.schema([pa.field("id", pa.int64()), made.schema.field("hash"), made.schema.field("status")])
+    columns = [pa.array([1, 2]), made.column("hash"), made.column("status")]
+    pq.write_table(pa.Table.from_arrays(columns, schema=schema), tmp_path / "media.parquet")
+    assert run(tmp_path / "out", tmp_path / "media.parquet", bank)["outcomes"] == {"NO_MATCH": 1, "UNKNOWN": 1}
+
+
+def test_no_process_to_decode_in_stops_it(tmp_path, source, bank):
+    def none_left(sources):
+        rows = np.zeros((len(sources), 32), np.uint8)
+        return nm.Hashes(nm.PDQ, rows, status=np.full(len(sources), Status.NO_WORKER, np.uint8))
+
+    with matcher_of(bank) as matcher:
+        matcher._hashing.stream = lambda images, workers: in_order(iter(images), none_left, workers)
+        with job_of(tmp_path / "out", source, matcher) as job, pytest.raises(JobError, match="NO_WORKER"):
+            job.run()
+    assert not rows_of(tmp_path / "out")
+
+
 def test_what_is_withdrawn_while_a_job_runs_is_no_match_from_the_next_chunk_on(tmp_path):
-    bank = bank_of(tmp_path / "bank", seeds=(1, 45))
-    source = pictures_in(tmp_path / "media", 60)
+    bank = bank_of(tmp_path / "bank", seeds=(1, 230))
+    source = pictures_in(tmp_path / "media", 240)
 
     def withdrawn(progress):
         if progress.chunks_done == 1:
@@ -457,11 +511,11 @@ def test_what_is_withdrawn_while_a_job_runs_is_no_match_from_the_next_chunk_on(t
 
     with matcher_of(bank) as matcher, job_of(tmp_path / "out", source, matcher) as job:
         found = job.run(withdrawn)
-    assert found["outcomes"] == {"MATCH": 1, "NO_MATCH": 59}
+    assert found["outcomes"] == {"MATCH": 1, "NO_MATCH": 239}
     assert list(found["snapshots"]) == ["1", "2"]
-    assert sum(found["snapshots"].values()) == 60
+    assert sum(found["snapshots"].values()) == 240
     rows = rows_of(tmp_path / "out")
-    assert {row["snapshot"] for row in rows if int(row["id"][:5]) >= 36} == {2}
+    assert {row["snapshot"] for row in rows if int(row["id"][:5]) >= 200} == {2}
 
 
 def test_summing_up_nothing():

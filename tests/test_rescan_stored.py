@@ -386,6 +386,15 @@ def test_datasets_and_lists_in_a_bucket(bank, bucket, tmp_path):
     assert decided(address("lists/some.jsonl"), bank) == {0: none, 1: none, 2: ("MATCH", "OK"), 3: unreadable}
 
 
+@pytest.mark.parametrize("root", ["media", "", "media/"])
+def test_a_file_system_may_be_given(tmp_path, bank, root):
+    folder_of(tmp_path / "media", {"a.png": picture(1), "deep/b.png": picture(9)})
+    handler = fs.SubTreeFileSystem(str(tmp_path if root else tmp_path / "media"), fs.LocalFileSystem())
+    stored = find(root, handler)
+    assert ids(stored) == ["a.png", "deep/b.png"]
+    assert [row["outcome"] for row in _again(stored, bank)] == ["MATCH", "NO_MATCH"]
+
+
 def test_nothing_in_a_bucket(bucket):
     with pytest.raises(InputError, match="s3://media/nothing does not exist") as caught:
         find(bucket[1]("nothing"))

@@ -1,6 +1,5 @@
 """``ncii-match rescan``: everything already stored against a bank, resumable."""
 
-import json
 import signal
 from pathlib import Path
 from types import FrameType
@@ -28,6 +27,9 @@ def rescan_command(
     views: Annotated[
         ViewsName | None, typer.Option(help="Ways of looking at each picture; by default all that the bank's hash has.")
     ] = None,
+    witness: Annotated[
+        str | None, typer.Option(help="A bank of another hash of the same cases, asked as the policy says.")
+    ] = None,
     hashes_out: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Also keep the media's hashes there, to rescan them next time.")
     ] = None,
@@ -53,12 +55,11 @@ def rescan_command(
 
     Example: ncii-match rescan /srv/media --bank /srv/bank --out /srv/rescans/2026-11
     """
-    from ncii_match.bank.exchange.files import whole
     from ncii_match.matcher import Matcher
     from ncii_match.policy import Policy
     from ncii_match.rescans.files import ADDRESS, shown
     from ncii_match.rescans.job import Job, Progress
-    from ncii_match.rescans.since import Since, chunks_of
+    from ncii_match.rescans.since import Since
     from ncii_match.rescans.stored import Chunks, find
 
     if previous is not None and since is None:
@@ -66,18 +67,21 @@ def rescan_command(
     for place in (out_dir, hashes_out):
         if place is not None and place.resolve().is_relative_to(Path(source).resolve()):
             raise InputError(f"{place} is inside {source}, and would be rescanned itself; choose another place")
-    if previous is not None:
-        chunks_of(previous)
     policy = None if policy_file is None else Policy.from_toml(policy_file)
     chunks = Chunks(find(source), chunk)
     ways = None if views is None else views.views
     news = None if since is None else Since(bank, since, job=None if restart else out_dir)
+    if news is not None and previous is not None:
+        news.check(previous)
     only = None if news is None else news.new
+    banks = [bank] if witness is None else [bank, witness]
     with (
-        Matcher(bank, policy=policy, views=ways, workers=workers, isolation=isolation.choice, only=only) as matcher,
+        Matcher(
+            bank, policy=policy, views=ways, workers=workers, isolation=isolation.choice, only=only, witness=witness
+        ) as matcher,
         Job(
             out_dir, chunks, matcher, workers=workers, keep_hashes=hashes_out, restart=restart, since=news,
-            bank=shown(bank) if ADDRESS.match(bank) else str(Path(bank).resolve()),
+            bank=" and ".join(shown(one) if ADDRESS.match(one) else str(Path(one).resolve()) for one in banks),
         ) as job,
     ):  # fmt: skip
 
@@ -98,10 +102,7 @@ def rescan_command(
         finally:
             signal.signal(signal.SIGINT, before)
         if news is not None and previous is not None:
-            ended = [*news.reversed(previous, matcher.policy, out_dir)]
-            with whole(out_dir / "reversed.ndjson") as file:
-                file.write("".join(json.dumps(one, default=str) + "\n" for one in ended).encode())
-            found["reversed"] = len(ended)
+            found["reversed"] = news.write_reversed(previous, matcher.policy, out_dir)
     if as_json:
         emit(found)
     else:

@@ -78,9 +78,10 @@ def _identity(one: os.stat_result) -> tuple[int, int]:
 
 def opener(system: fs.FileSystem, root: str) -> Callable[[str], Any]:
     """Opens names below a folder, absolute paths and addresses: a path where it is on this machine, else a file."""
+    folder = f"{root.rstrip('/')}/" if root else ""
 
     def opened(name: str) -> Any:
-        where, path = system, name if name.startswith("/") else f"{root}/{name.removeprefix('./')}"
+        where, path = system, name if name.startswith("/") else folder + name.removeprefix("./")
         if ADDRESS.match(name):
             where, path = fs.FileSystem.from_uri(name)
         return path if isinstance(where, fs.LocalFileSystem) else where.open_input_stream(path)

@@ -13,7 +13,7 @@ import os
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import asdict, dataclass, field
 from os import PathLike
 from pathlib import Path
@@ -41,14 +41,8 @@ FORMAT = 1
 TRIED_AGAIN = frozenset({Status.CANNOT_READ, Status.OUT_OF_MEMORY, Status.TIMED_OUT, Status.CRASHED, Status.NO_WORKER})
 """What may be the moment's fault and not the picture's."""
 
-OF_PICTURE = frozenset({"deadline"})
-"""Reasons of UNKNOWN that say something about one picture. Any other means that nothing can be looked at now."""
-
-OF_MOMENT = OF_PICTURE | {CAUSES[Status.NO_WORKER]}
-"""Reasons that may have gone when a picture is tried again."""
-
-MADE = ("job.json", "summary.json", "quarantine.parquet", NEW, "withdrawn.parquet", "reversed.ndjson", "log.ndjson")
-"""What a job makes beside its chunks."""
+MADE = ("summary.json", "quarantine.parquet", NEW, "withdrawn.parquet", "reversed.ndjson", "log.ndjson", "job.json")
+"""What a job makes beside its chunks, in the order in which it goes: while job.json is there, it is still that job."""
 
 
 @dataclass(slots=True)
@@ -92,10 +86,14 @@ class Job:
         self._hashes = None if keep_hashes is None else Path(keep_hashes).absolute()
         self._bank = bank
         self._stop = threading.Event()
-        with _refused(self.out):
+        try:
             for place in (self.out, self.out / "decisions", *([self._hashes] if self._hashes else [])):
                 place.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._lock = os.open(self.out / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise JobError(
+                f"{place} cannot be worked in ({error.strerror}); choose another place, or make room"
+            ) from None
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
@@ -199,7 +197,7 @@ class Job:
                     fed.append((number, self._chunks.read(number)))
                 yield fed[-1][1]
 
-        for decided in self._decided(feed()):
+        for decided in self._decided(feed(), self._workers):
             number, given = fed.popleft()
             settled = self._settled(given, decided)
             self._write(number, settled)
@@ -212,10 +210,10 @@ class Job:
             )
         return self._finish()
 
-    def _decided(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    def _decided(self, batches: Iterator[pa.RecordBatch], workers: int | None) -> Iterator[pa.RecordBatch]:
         try:
             yield from rescan(
-                batches, self._matcher, workers=self._workers, opened=self._chunks.stored.opened,
+                batches, self._matcher, workers=workers, opened=self._chunks.stored.opened,
                 keep_hashes=self._hashes is not None, found_only=self._found_only,
             )  # fmt: skip
         except (BankError, EngineError, IndexFormatError, SandboxError) as error:
@@ -223,18 +221,18 @@ class Job:
 
     def _settled(self, given: pa.RecordBatch, decided: pa.RecordBatch) -> pa.RecordBatch:
         """A chunk whose poor rows were tried again, each alone. Raises JobError when the bank cannot be looked at."""
-        _check_known(decided, OF_MOMENT)
+        _check_known(decided, CAUSES, late=self._chunks.is_pictures)
         if not self._chunks.is_pictures:
             return decided
         parts, done = [], 0
         names = pa.array([status.name for status in TRIED_AGAIN])
         unknown = pc.equal(decided.column("outcome"), Outcome.UNKNOWN.name)
         for row in pc.indices_nonzero(pc.or_(pc.is_in(decided.column("status"), names), unknown)).to_pylist():
-            again = next(self._decided(iter([given.slice(row, 1)])))
+            again = next(self._decided(iter([given.slice(row, 1)]), 1))
             parts += [decided.slice(done, row - done), again]
             done = row + 1
         settled = _one([*parts, decided.slice(done)])
-        _check_known(settled, OF_PICTURE)
+        _check_known(settled, [Status.TIMED_OUT], late=True)
         return settled
 
     def _file(self, number: int) -> Path:
@@ -264,6 +262,9 @@ class Job:
     def _finish(self) -> dict[str, Any]:
         """Write what the chunks say together."""
         with _refused(self.out):
+            for place in (self.out / "decisions", self._hashes):
+                if place is not None:
+                    _keep_names(place)
             found, quarantine = summarised([self._file(number) for number in range(len(self._chunks))])
             _write_table(self.out / "quarantine.parquet", quarantine)
             if self._since is not None:
@@ -295,12 +296,25 @@ class Job:
         self.close()
 
 
-def _check_known(decided: pa.RecordBatch, bearable: frozenset[str]) -> None:
-    """Raises JobError where nothing is known for another reason: that is no result."""
-    unknown = pc.equal(decided.column("outcome"), Outcome.UNKNOWN.name)
+def _check_known(decided: pa.RecordBatch, own: Collection[Status], *, late: bool) -> None:
+    """Raises JobError where nothing is known for a reason that is not the row's own: that is no result.
+
+    own : statuses that are a reason. late : whether a policy's deadline that has passed is one.
+    """
+    not_own = pc.invert(pc.is_in(decided.column("status"), pa.array([status.name for status in own], pa.string())))
+    unknown = pc.and_(pc.equal(decided.column("outcome"), Outcome.UNKNOWN.name), not_own)
     for reasons in decided.filter(unknown).column("reasons").to_pylist():
-        if not bearable.intersection(reasons):
+        if not (late and "deadline" in reasons):
             raise JobError(f"nothing can be looked at ({', '.join(reasons)}); when it can, the same command goes on")
+
+
+def _keep_names(folder: Path) -> None:
+    """Have the names in a folder outlast a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _private(path: str, flags: int) -> int:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from ncii_match.decode.image import bytes_of
@@ -173,6 +174,7 @@ def _looked_up(
         raise InputError("the rows have a status or a view that this version does not know; use a newer one")
     if found_only:
         near = matcher.near(hashes)
+        near[hashes.source_row[~np.isin(hashes.status, (Status.OK, Status.NO_BORDER))]] = True  # nobody has looked
         batch = batch.filter(pa.array(near))
         hashes = hashes[near[hashes.source_row]]
     return _joined(batch, [_columns(matcher.lookup(hashes), hashes, [])], [])

@@ -1,6 +1,7 @@
 """What a bank has learned since an earlier snapshot: entries to look for, and holds that no longer count."""
 
 import json
+import os
 from collections.abc import Iterator
 from os import PathLike
 from pathlib import Path
@@ -12,11 +13,13 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from ncii_match.bank.comparing import Change
+from ncii_match.bank.exchange.files import whole
 from ncii_match.bank.store import Bank
 from ncii_match.decisions import redecide
 from ncii_match.errors import InputError
 from ncii_match.outcomes import Outcome, State
 from ncii_match.policy import Policy
+from ncii_match.rescans.files import ADDRESS, shown
 from ncii_match.rescans.summary import read_chunk
 
 NEW = "new.parquet"
@@ -26,11 +29,15 @@ NEW = "new.parquet"
 class Since:
     """Changes of a bank since a snapshot. Raises BankError for a snapshot that its history does not know.
 
+    The bank's own directory is needed: the history is nowhere else. Raises InputError for an address.
+
     number : the snapshot's. new : int64 [n], entries that some case holds now and did not then, or in another state.
     ended : holds that were withdrawn. job : directory of a job that was begun before, whose ``new`` is gone on with.
     """
 
     def __init__(self, bank_dir: str | PathLike[str], number: int, *, job: str | PathLike[str] | None = None) -> None:
+        if ADDRESS.match(os.fspath(bank_dir)):
+            raise InputError(f"{shown(os.fspath(bank_dir))} has no history; --since needs the bank's own directory")
         with Bank.open(bank_dir) as bank:
             changes = list(bank.diff(number))
         self.number = number
@@ -50,6 +57,25 @@ class Since:
                 "source": pa.array([one.source for one in self.ended], pa.string()),
             }
         )
+
+    def check(self, previous: Path) -> None:
+        """Raises InputError unless an earlier rescan is finished and began no earlier than this ``number``."""
+        chunks_of(previous)
+        try:
+            numbers = [int(one) for one in json.loads((previous / "summary.json").read_bytes())["snapshots"]]
+        except (OSError, ValueError, KeyError, TypeError):
+            raise InputError(f"{previous / 'summary.json'} cannot be read; run that rescan again to its end") from None
+        if self.number > min(numbers, default=self.number):
+            raise InputError(
+                f"{previous} was made with snapshot {min(numbers)}; give --since {min(numbers)} to miss none"
+            )
+
+    def write_reversed(self, previous: Path, policy: Policy, out: Path) -> int:
+        """Write ``reversed`` to ``reversed.ndjson`` in this job's directory; how many there are."""
+        ended = [*self.reversed(previous, policy, out)]
+        with whole(out / "reversed.ndjson") as file:
+            file.write("".join(json.dumps(one, default=str) + "\n" for one in ended).encode())
+        return len(ended)
 
     def reversed(self, previous: Path, policy: Policy, now: Path) -> Iterator[dict[str, Any]]:
         """Rows of an earlier rescan that were a match only by what was withdrawn: id, what they were and what they are.
