@@ -82,7 +82,7 @@ def trial(kills, pictures, chunk, seed=1):
                 (place / "read").unlink(missing_ok=True)
                 before = {path.name for path in (out / "decisions").glob("*.parquet")}
                 enough = told["kills"] >= kills
-                was_killed = killed(place, out, chunk, 60 if enough else chance.uniform(0, min(took, 0.5)))
+                was_killed = killed(place, out, chunk, 60 if enough else chance.uniform(0, min(took, 0.3)))
                 after = {path.name for path in (out / "decisions").glob("*.parquet")}
                 notes = (place / "read").read_text() if (place / "read").exists() else ""
                 read = [f"{int(one):08}.parquet" for one in notes.split()]

@@ -530,7 +530,7 @@ def test_summing_up_nothing():
 def test_memory_does_not_grow_with_the_job(tmp_path, bank):
     """The same pictures under many names: a process that has done a tenth of them needs no more for the rest."""
     source = folder_of(tmp_path / "media", {"a.png": picture(1)})
-    n = int(os.environ.get("NCII_MATCH_TEST_RESCAN_PICTURES", "3000"))
+    n = int(os.environ.get("NCII_MATCH_TEST_RESCAN_PICTURES", "2000"))
     lines = "".join(f'{{"id": {k}, "path": "media/a.png"}}\n' for k in range(n))
     (tmp_path / "list.ndjson").write_text(lines)
     seen = []
