@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from ncii_match.errors import EngineError as EngineError
     from ncii_match.errors import IndexFormatError as IndexFormatError
     from ncii_match.errors import InputError as InputError
+    from ncii_match.errors import JobError as JobError
     from ncii_match.errors import NciiMatchError as NciiMatchError
     from ncii_match.errors import PolicyError as PolicyError
     from ncii_match.errors import SandboxError as SandboxError
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from ncii_match.outcomes import State as State
     from ncii_match.outcomes import Status as Status
     from ncii_match.policy import Policy as Policy
+    from ncii_match.rescans.rows import rescan as rescan
     from ncii_match.sandbox.pool import Sandbox as Sandbox
     from ncii_match.values import PDQ as PDQ
     from ncii_match.values import PDQ_512 as PDQ_512
@@ -70,6 +72,7 @@ _HOMES = {
         "EngineError",
         "IndexFormatError",
         "InputError",
+        "JobError",
         "NciiMatchError",
         "PolicyError",
         "SandboxError",
@@ -80,6 +83,7 @@ _HOMES = {
     "ncii_match.matcher": ("Matcher",),
     "ncii_match.outcomes": ("Action", "Hold", "Outcome", "State", "Status"),
     "ncii_match.policy": ("Policy",),
+    "ncii_match.rescans.rows": ("rescan",),
     "ncii_match.sandbox.pool": ("Sandbox",),
     "ncii_match.values": (
         "PDQ",

@@ -246,7 +246,10 @@ def redecide(decision: Decision | Mapping[str, Any], policy: Policy) -> Decision
 
 def _again(record: Mapping[str, Any], policy: Policy) -> Decision:
     under = Circumstances(
-        Algorithm.parse(record["algorithm"]), record["snapshot"], record["snapshot_age"], Timings(**record["timings"])
+        Algorithm.parse(record["algorithm"]),
+        record["snapshot"],
+        record.get("snapshot_age"),
+        Timings(**(record.get("timings") or {})),
     )
     none = Hashes(under.algorithm, np.zeros((1, under.algorithm.nbytes), np.uint8))
     outcome, status, found = Outcome[record["outcome"]], Status[record["status"]], record["matches"]

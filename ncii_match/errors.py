@@ -54,3 +54,7 @@ class SandboxError(NciiMatchError):
 
 class EngineError(NciiMatchError):
     """A search engine cannot serve this request: unknown engine, or a radius that it was not built for."""
+
+
+class JobError(NciiMatchError):
+    """A rescan stopped before its end, or cannot begin because somebody else is at it. Run again, it goes on."""

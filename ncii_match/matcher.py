@@ -15,6 +15,7 @@ from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ncii_match.bank import places
 from ncii_match.bank.following import Follow, Follower
@@ -69,6 +70,8 @@ class Matcher:
     witness : a bank of another algorithm that holds the same cases, opened as the first one is; the policy's
         ``witness_above`` says when it is asked, and only ``check`` and its kin ask it (``lookup`` has no picture). Put
         in all pictures of a case or none: about a case of which it knows fewer than the bank does, it says nothing.
+    only : int64 [n], ids of the entries to look for, such as new ones; what else the bank has is passed over, and those
+        that it no longer has never match. None for all.
 
     Raises
     ------
@@ -96,13 +99,14 @@ class Matcher:
         radius: int | None = None,
         isolation: Isolation = "process",
         witness: str | PathLike[str] | None = None,
+        only: NDArray[np.int64] | None = None,
     ) -> None:
         source = places.find(bank_dir, filesystem, cache)
         pause = look_every if source.is_remote or follow == "background" else 0.0
         self._closed, self._making = False, threading.Lock()
         self._pool: ThreadPoolExecutor | None = None
         self._process = os.getpid()
-        self._follower = Follower(source, key=key, follow=follow, pause=pause)
+        self._follower = Follower(source, key=key, follow=follow, pause=pause, only=only)
         snapshot = self._follower.snapshot
         self._algorithm: Algorithm = snapshot.algorithm
         try:
@@ -194,8 +198,16 @@ class Matcher:
 
     def check_many(self, images: Iterable[Source], *, workers: int | None = None) -> Iterator[Decision]:
         """Judge pictures in order, as they are read; bounded memory."""
+        for _, decisions in self.check_batches(images, workers=workers):
+            for row in range(len(decisions)):
+                yield decisions[row]
+
+    def check_batches(
+        self, images: Iterable[Source], *, workers: int | None = None
+    ) -> Iterator[tuple[Hashes, Decisions]]:
+        """As ``check_many``, a few pictures at a time, with their hashes: for whoever stores either."""
         self._check_open()
-        return self._check_many(images, self._hashing.workers if workers is None else workers)
+        return self._check_batches(images, self._hashing.workers if workers is None else workers)
 
     async def acheck(self, image: Source) -> Decision:
         """As ``check``, in a thread of this matcher's own, so that the event loop goes on.
@@ -208,7 +220,8 @@ class Matcher:
         try:
             return await asyncio.wait_for(running, self.policy.deadline)
         except TimeoutError:
-            return self._undecided_one("deadline")
+            none = Hashes(self._algorithm, np.zeros((1, self._algorithm.nbytes), np.uint8))
+            return undecided(none, self.policy, "deadline")[0]
 
     async def acheck_many(
         self, images: Iterable[Source] | AsyncIterable[Source], *, workers: int | None = None
@@ -277,15 +290,13 @@ class Matcher:
         hashes = next(self._hashing.stream(self._kept([image], kept), 1))
         return self._lookup(hashes, time.perf_counter() - begun, started, [*kept])[0]
 
-    def _check_many(self, images: Iterable[Source], workers: int) -> Iterator[Decision]:
+    def _check_batches(self, images: Iterable[Source], workers: int) -> Iterator[tuple[Hashes, Decisions]]:
         begun = time.perf_counter()
         kept: deque[Source] = deque()
         for hashes in self._hashing.stream(self._kept(images, kept), workers):
             took = time.perf_counter() - begun if workers == 1 else None  # else other batches are made meanwhile
             sources = [kept.popleft() for _ in range(hashes.pictures)] if kept else []
-            decisions = self._lookup(hashes, took, begun if workers == 1 else time.perf_counter(), sources)
-            for row in range(len(decisions)):
-                yield decisions[row]
+            yield hashes, self._lookup(hashes, took, begun if workers == 1 else time.perf_counter(), sources)
             begun = time.perf_counter()
 
     def _kept(self, images: Iterable[Source], kept: deque[Source]) -> Iterable[Source]:
@@ -343,6 +354,18 @@ class Matcher:
             return replace(undecided(hashes, policy), under=replace(under, causes=(cause,)))
         return replace(decisions, under=under)
 
+    def near(self, hashes: Hashes) -> NDArray[np.bool_]:
+        """Which pictures have anything within the radius, counted or not: bool [pictures]. Quicker than ``lookup``.
+
+        For many hashes in which little is found. Raises BankError and its kinds where ``lookup`` says UNKNOWN.
+        """
+        self._check_open()
+        snapshot = self._follower.current()
+        if cause := self._outdated(self._follower.age(snapshot)):
+            raise BankError(f"the snapshot must not answer ({cause}); publish the bank, or mend the clock")
+        found: NDArray[np.bool_] = np.diff(snapshot.index.search(hashes, self.radius).offsets) > 0
+        return found
+
     def _outdated(self, age: float) -> str | None:
         """Why a snapshot of this age must not answer."""
         if self.policy.max_age is None:
@@ -352,10 +375,6 @@ class Matcher:
     def _late(self, seconds: float) -> str | None:
         return "deadline" if self.policy.deadline is not None and seconds > self.policy.deadline else None
 
-    def _undecided_one(self, cause: str) -> Decision:
-        none = Hashes(self._algorithm, np.zeros((1, self._algorithm.nbytes), np.uint8))
-        return undecided(none, self.policy, cause)[0]
-
 
 def _cause(error: Exception) -> str:
     """A failure as ``Decision.reasons`` names it."""
@@ -363,9 +382,8 @@ def _cause(error: Exception) -> str:
         return "algorithm"
     if isinstance(error, BankError):
         return f"bank:{type(error).__name__}"
-    if isinstance(error, EngineError | IndexFormatError):
-        return f"engine:{type(error).__name__}"
-    return f"error:{type(error).__name__}"
+    kind = "engine" if isinstance(error, EngineError | IndexFormatError) else "error"
+    return f"{kind}:{type(error).__name__}"
 
 
 async def _each(images: Iterable[Source] | AsyncIterable[Source]) -> AsyncIterator[Source]:

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from ncii_match.errors import InputError
 from ncii_match.values import Algorithm, Hashes
@@ -91,15 +92,19 @@ def decisions_schema() -> pa.Schema:
     )
 
 
-def decisions_to_arrow(rows: Iterable[Mapping[str, Any]]) -> pa.RecordBatch:
-    """Decisions as ``Decision.to_dict`` gives them, as one record batch."""
-    return pa.RecordBatch.from_pylist(list(rows), schema=decisions_schema())
+def decisions_to_arrow(rows: Iterable[Mapping[str, Any]], of: NDArray[np.int64] | None = None) -> pa.RecordBatch:
+    """Decisions as ``Decision.to_dict`` gives them, as one record batch.
+
+    of : int64 [n], which of the rows each row of the batch is, where many are the same; None for each once.
+    """
+    batch = pa.RecordBatch.from_pylist(list(rows), schema=decisions_schema())
+    return batch if of is None else batch.take(pa.array(of))
 
 
 def algorithm_of(field: pa.Field) -> Algorithm | None:
     """The algorithm that a column of hashes names; None when it names none."""
     named = (field.metadata or {}).get(ALGORITHM_KEY)
-    return None if named is None else Algorithm.parse(named.decode())
+    return None if named is None else Algorithm.parse(named.decode(errors="replace"))
 
 
 def hashes_to_arrow(hashes: Hashes) -> pa.RecordBatch:

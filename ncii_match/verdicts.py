@@ -336,7 +336,19 @@ class Decisions:
         """A ``pyarrow.RecordBatch`` of ``schemas.decisions_schema``, a row for each picture, to be stored."""
         from ncii_match import schemas
 
-        return schemas.decisions_to_arrow(self[row].to_dict() for row in range(len(self)))
+        some, of = self._alike()
+        return schemas.decisions_to_arrow((self[row].to_dict() for row in some.tolist()), of)
+
+    def _alike(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Rows that stand for all others, and which of them each row is like: without matches most are alike."""
+        columns = (self.outcome, self.action, self.status, self.quality, self.lowest, self.left_out)
+        key = self.allowed.astype(np.int64)
+        for column in columns:
+            key = key << 8 | column
+        near = np.diff(self.matches.offsets) > 0
+        key[near] = -1 - np.flatnonzero(near)
+        _, some, of = np.unique(key, return_index=True, return_inverse=True)
+        return some, of
 
 
 def _known(quality: np.uint8) -> int | None:

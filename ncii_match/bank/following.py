@@ -8,6 +8,9 @@ import weakref
 from collections.abc import Callable, Hashable
 from typing import Literal
 
+import numpy as np
+from numpy.typing import NDArray
+
 from ncii_match.bank import canaries
 from ncii_match.bank.canaries import CanaryError
 from ncii_match.bank.places import Source
@@ -49,9 +52,12 @@ class Follower:
 
     follow : ``check``: the caller's ``current`` looks, and opens what is new. ``background``: one thread does, every
     ``pause`` seconds, and ``current`` does not wait for it. pause : seconds between looks; 0 for a look in each call.
+    only : int64 [n], entry ids to look for; None for all.
     """
 
-    def __init__(self, source: Source, *, key: bytes | None, follow: Follow, pause: float) -> None:
+    def __init__(
+        self, source: Source, *, key: bytes | None, follow: Follow, pause: float, only: NDArray[np.int64] | None = None
+    ) -> None:
         if follow not in ("check", "background"):
             raise InputError(f"follow is {follow!r}; choose 'check' or 'background'")
         if follow == "background" and not 0 < pause <= SLOWEST_LOOK:
@@ -60,11 +66,12 @@ class Follower:
         self.clock: Callable[[], float] = ForwardClock()
         self.failed: BankError | None = None
         self.refused: CanaryError | None = None
-        self._key, self._looking = key, threading.Lock()
+        self._key, self._only, self._looking = key, only, threading.Lock()
         self._followed = source.pointer()
         self._refused_pointer: Hashable = None
-        self.snapshot = Snapshot.open_from(source, key=key)
-        canaries.check(self.snapshot)
+        opened = Snapshot.open_from(source, key=key)
+        canaries.check(opened)
+        self.snapshot = self._narrowed(opened)
         self.looked = time.monotonic()
         self._stop, self._process = threading.Event(), os.getpid()
         if follow == "background":
@@ -133,8 +140,11 @@ class Follower:
         except CanaryError as error:  # the old one goes on, for as long as the policy lets it grow old
             self.refused, self._refused_pointer = error.with_traceback(None), pointer
             return
-        self.snapshot, self._followed = opened, pointer
+        self.snapshot, self._followed = self._narrowed(opened), pointer
         self.refused = self._refused_pointer = None
+
+    def _narrowed(self, snapshot: Snapshot) -> Snapshot:
+        return snapshot if self._only is None else snapshot.only(self._only)
 
     def _start(self) -> None:
         arguments = (weakref.ref(self), self._stop, self.pause)

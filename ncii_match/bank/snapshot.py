@@ -4,7 +4,7 @@ A reader needs ``CURRENT``, ``snapshots`` and ``bases`` only, and writes nothing
 """
 
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import partial
 from os import PathLike
@@ -228,6 +228,14 @@ class Snapshot:
             pictures = np.repeat(np.arange(len(found)), np.diff(found.offsets))
             allowed[pictures[within]] = True
         return allowed
+
+    def only(self, entry_ids: NDArray[np.int64]) -> "Snapshot":
+        """The same, with an index over some of its entries; ids that it does not have are passed over."""
+        found = [(int(one), bits) for one in np.unique(entry_ids) if (bits := self.hash_of(int(one))) is not None]
+        bits = np.array([one for _, one in found], np.uint8).reshape(-1, self.algorithm.nbytes)
+        ids = np.array([one for one, _ in found], np.int64)
+        index = build_index(ids, Hashes(self.algorithm, bits), max_radius=self.index.max_radius)
+        return replace(self, index=index)
 
     def count_of_case(self, reference: str, source: str) -> int:
         """Entries that a case holds. Reads through the list of cases: some 0.1 s for a million of them."""

@@ -7,7 +7,7 @@ import sys
 import typer
 
 from ncii_match import __version__
-from ncii_match.cli import bank, demo, doctor, hash_pictures, scan
+from ncii_match.cli import bank, demo, doctor, hash_pictures, rescan, scan
 from ncii_match.cli.terminal import Exit, say
 from ncii_match.errors import NciiMatchError
 
@@ -16,11 +16,12 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     help="Recognise images in a bank of hashes. Exit codes: 0 done, 1 error, 2 wrong usage, "
-    "3 done but some inputs could not be read, 4 done and something matched (scan).",
+    "3 done but some inputs could not be read, 4 done and something matched (scan, rescan).",
 )
 app.command("hash")(hash_pictures.hash_command)
 app.add_typer(bank.app, name="bank")
 app.command("scan")(scan.scan_command)
+app.command("rescan")(rescan.rescan_command)
 app.command("demo")(demo.demo_command)
 app.command("doctor")(doctor.doctor_command)
 app.command("warmup")(doctor.warmup_command)

@@ -1,0 +1,116 @@
+"""``ncii-match rescan``: everything already stored against a bank, resumable."""
+
+import signal
+from pathlib import Path
+from types import FrameType
+from typing import Annotated
+
+import typer
+
+from ncii_match.cli.terminal import AsJson, Exit, IsolationName, ViewsName, Workers, counted, emit, out, progress, say
+from ncii_match.errors import InputError
+
+
+def rescan_command(
+    source: Annotated[
+        str,
+        typer.Argument(
+            metavar="SOURCE", help="A folder of pictures, a dataset, a list of files; or an address of one."
+        ),
+    ],
+    bank: Annotated[str, typer.Option("--bank", help="The bank's directory, or an address like s3://bucket/bank.")],
+    out_dir: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where the job and its results are kept.")],
+    policy_file: Annotated[
+        Path | None,
+        typer.Option("--policy", metavar="FILE.toml", help="What counts as a match and what follows, as TOML."),
+    ] = None,
+    views: Annotated[
+        ViewsName | None, typer.Option(help="Ways of looking at each picture; by default all that the bank's hash has.")
+    ] = None,
+    witness: Annotated[
+        str | None, typer.Option(help="A bank of another hash of the same cases, asked as the policy says.")
+    ] = None,
+    hashes_out: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Also keep the media's hashes there, to rescan them next time.")
+    ] = None,
+    since: Annotated[
+        int | None, typer.Option(min=0, help="Look only for what the bank has learned since this snapshot.")
+    ] = None,
+    previous: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="With --since: an earlier rescan, whose matches may have ended.")
+    ] = None,
+    chunk: Annotated[int | None, typer.Option(min=1, help="Rows that are finished together.")] = None,
+    restart: Annotated[bool, typer.Option("--restart", help="Forget what was done before.")] = False,
+    isolation: Annotated[
+        IsolationName, typer.Option(help="Decode in confined worker processes, or in this process.")
+    ] = IsolationName.PROCESS,
+    as_json: AsJson = False,
+    workers: Workers = None,
+) -> None:
+    """Check stored media against a bank. What is finished is never done again: after a crash, give the same command.
+
+    SOURCE is a folder, a Parquet or Arrow dataset with the columns id and one of bytes, path, hash, hashes, or a CSV or
+    NDJSON list with the columns path and id. Results are in DIR/decisions, counts in DIR/summary.json. Ctrl-C finishes
+    what is in hand. Exit code 4 when something matches; 3 when nothing does, but something could not be looked at.
+
+    Example: ncii-match rescan /srv/media --bank /srv/bank --out /srv/rescans/2026-11
+    """
+    from ncii_match.matcher import Matcher
+    from ncii_match.policy import Policy
+    from ncii_match.rescans.files import ADDRESS, shown
+    from ncii_match.rescans.job import Job, Progress
+    from ncii_match.rescans.since import Since
+    from ncii_match.rescans.stored import Chunks, find
+
+    if previous is not None and since is None:
+        raise InputError("--previous is for --since; say which snapshot that rescan was made with")
+    for place in (out_dir, hashes_out):
+        if place is not None and place.resolve().is_relative_to(Path(source).resolve()):
+            raise InputError(f"{place} is inside {source}, and would be rescanned itself; choose another place")
+    policy = None if policy_file is None else Policy.from_toml(policy_file)
+    chunks = Chunks(find(source), chunk)
+    ways = None if views is None else views.views
+    news = None if since is None else Since(bank, since, job=None if restart else out_dir)
+    if news is not None and previous is not None:
+        news.check(previous)
+    only = None if news is None else news.new
+    banks = [bank] if witness is None else [bank, witness]
+    with (
+        Matcher(
+            bank, policy=policy, views=ways, workers=workers, isolation=isolation.choice, only=only, witness=witness
+        ) as matcher,
+        Job(
+            out_dir, chunks, matcher, workers=workers, keep_hashes=hashes_out, restart=restart, since=news,
+            bank=" and ".join(shown(one) if ADDRESS.match(one) else str(Path(one).resolve()) for one in banks),
+        ) as job,
+    ):  # fmt: skip
+
+        def asked(_signal: int, _frame: FrameType | None) -> None:
+            say("Finishing what is in hand; once more stops at once. Nothing that was done is lost either way.")
+            job.stop()
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+
+        before = signal.signal(signal.SIGINT, asked)
+        try:
+            with progress("rescanning", chunks.stored.rows) as bar:
+
+                def report(done: Progress) -> None:
+                    told = ", ".join(f"{n:,} {name.lower()}" for name, n in sorted(done.outcomes.items()))
+                    bar.update(bar.task_ids[0], completed=done.rows_done, description=told)
+
+                found = job.run(report)
+        finally:
+            signal.signal(signal.SIGINT, before)
+        if news is not None and previous is not None:
+            found["reversed"] = news.write_reversed(previous, matcher.policy, out_dir)
+    if as_json:
+        emit(found)
+    else:
+        told = ", ".join(f"{n:,} {name.lower().replace('_', ' ')}" for name, n in found["outcomes"].items())
+        out.print(f"{counted(found['rows'], 'row')} rescanned: {told or 'nothing to look at'}.")
+        out.print(f"Decisions in {out_dir / 'decisions'}, counts in {out_dir / 'summary.json'}.")
+    outcomes = found["outcomes"]
+    if outcomes.get("MATCH"):
+        raise typer.Exit(Exit.MATCHED)
+    if outcomes.get("UNREADABLE") or outcomes.get("UNKNOWN"):
+        raise typer.Exit(Exit.UNREADABLE)

@@ -1,0 +1,1 @@
+"""Everything already stored against a bank: rows in, rows out; jobs that survive whatever ends them."""

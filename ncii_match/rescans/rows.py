@@ -1,0 +1,209 @@
+"""One function, Arrow in, Arrow out: a row of stored media in, a row with its decision out. Runs wherever rows do."""
+
+import contextlib
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from itertools import chain
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from ncii_match.decode.image import bytes_of
+from ncii_match.decode.limits import DecodeLimits
+from ncii_match.errors import InputError
+from ncii_match.matcher import Matcher
+from ncii_match.outcomes import Status
+from ncii_match.rescans import media
+from ncii_match.schemas import decisions_schema, hashes_from_arrow
+from ncii_match.values import Hashes, View
+from ncii_match.verdicts import Decisions
+
+CONTENTS = ("bytes", "path", "hash", "hashes")
+"""What a row may have: a picture's bytes, where it lies, its hash, or all of its hashes (``media``). One of them."""
+
+BESIDE = {"hash": ("quality", "status", "view"), "hashes": ("qualities", "statuses")}
+"""Columns that say more about hashes. Those of ``hash`` need not be there."""
+
+NOT_KEPT = ("timings", "snapshot_age")
+"""What would make the same input give other bytes."""
+
+
+def results_schema(id_type: pa.DataType, hashes: list[pa.Field] | None = None) -> pa.Schema:
+    """``id``, then what ``Decision.to_dict`` says without what the clock says; then the media's hashes, if wished."""
+    decided = decisions_schema()
+    kept = [field for field in decided if field.name not in NOT_KEPT]
+    return pa.schema([pa.field("id", id_type), *kept, *(hashes or [])], decided.metadata)
+
+
+def contents_of(schema: pa.Schema) -> str:
+    """Which of ``CONTENTS`` the rows have. Raises InputError unless it is exactly one, beside ``id``."""
+    if "id" not in schema.names:
+        raise InputError(f"the rows have no column 'id', only {', '.join(schema.names) or 'none'}")
+    names = ("id", *CONTENTS, *(one for more in BESIDE.values() for one in more))
+    twice = [name for name in names if schema.names.count(name) > 1]
+    if twice:
+        raise InputError(f"the rows have the column {twice[0]!r} twice; keep one")
+    found = [name for name in CONTENTS if name in schema.names]
+    if len(found) != 1:
+        raise InputError(f"the rows have {' and '.join(found) or 'none'} of {', '.join(CONTENTS)}; give exactly one")
+    return found[0]
+
+
+def rescan(
+    batches: Iterable[pa.RecordBatch],
+    matcher: Matcher,
+    *,
+    workers: int | None = None,
+    opened: Callable[[str], Any] | None = None,
+    keep_hashes: bool = False,
+    found_only: bool = False,
+) -> Iterator[pa.RecordBatch]:
+    """Judge stored media, batch by batch, as they are read.
+
+    Parameters
+    ----------
+    batches : iterable of pyarrow.RecordBatch
+        Columns ``id`` (of any type, handed through) and one of: ``bytes`` (a picture's file), ``path`` (of one),
+        ``hash`` (with the metadata of ``Hashes.to_arrow``, and its ``quality``, ``status`` and ``view`` where they are
+        there), ``hashes`` with ``qualities`` and ``statuses`` (what ``keep_hashes`` gives). A null for a picture is an
+        empty one: UNREADABLE. Other columns are left behind.
+    matcher : Matcher
+    workers : int or None
+        Pictures at once; None for as many as the matcher has.
+    opened : callable, str -> file object or path
+        How a ``path`` becomes something to read; None for paths of this machine. Called when the picture's turn has
+        come. What it raises makes that picture UNREADABLE, ``Status.CANNOT_READ``.
+    keep_hashes : bool
+        Also give the columns ``hashes``, ``qualities`` and ``statuses``, to look them up later without the pictures.
+    found_only : bool
+        Leave out hashes that have nothing within the radius, unless they are of pictures that could not be hashed: for
+        many hashes against few entries, a quarter of a microsecond a hash for a thousand.
+
+    Yields
+    ------
+    pyarrow.RecordBatch
+        For each batch one of ``results_schema``: the same rows in the same order. At most 12 pictures a worker and the
+        batches that they are in are held at once.
+
+    Raises
+    ------
+    InputError
+        For rows of another shape, as soon as they are met. AlgorithmMismatchError for hashes of another algorithm. A
+        bad picture never raises.
+    """
+    iterator = iter(batches)
+    first = next(iterator, None)
+    if first is None:
+        return
+    kind = contents_of(first.schema)
+    if kind in ("hash", "hashes"):
+        for batch in chain([first], iterator):
+            yield _looked_up(_checked(batch, kind), kind, matcher, keep_hashes, found_only)
+        return
+    if found_only:
+        raise InputError("found_only is for hashes; pictures must be hashed first")
+    waiting: deque[pa.RecordBatch] = deque()
+
+    def sources() -> Iterator[Any]:
+        for batch in chain([first], iterator):
+            waiting.append(_checked(batch, kind))
+            for value in batch.column(kind):
+                yield _source(value.as_py(), kind, opened)
+
+    kept = media.fields(matcher.snapshot.algorithm, matcher.views) if keep_hashes else []
+    parts: list[list[pa.Array]] = []
+    for hashes, decisions in matcher.check_batches(sources(), workers=workers):
+        parts.append(_columns(decisions, hashes, kept))
+        while waiting and waiting[0].num_rows <= sum(len(part[0]) for part in parts):
+            yield _joined(waiting.popleft(), parts, kept)
+    yield from (_joined(batch, parts, kept) for batch in waiting)  # without a row
+
+
+class _Opened:
+    """A picture that is opened when it is read, by the thread that decodes it."""
+
+    def __init__(self, path: str, opened: Callable[[str], Any]) -> None:
+        self._path, self._opened = path, opened
+        self._done = False
+
+    def read(self, size: int) -> bytes:
+        """As many bytes, or all there are; nothing the second time."""
+        if self._done:
+            return b""
+        self._done = True
+        found = self._opened(self._path)
+        if isinstance(found, str | os.PathLike):
+            return bytes_of(found, DecodeLimits(max_bytes=size))
+        parts: list[bytes] = []
+        with contextlib.closing(found):
+            while size > 0 and (part := found.read(size)):
+                parts.append(part)
+                size -= len(part)
+        return b"".join(parts)
+
+
+def _source(value: Any, kind: str, opened: Callable[[str], Any] | None) -> Any:
+    if value is None:
+        return b""
+    return value if kind == "bytes" or opened is None else _Opened(value, opened)
+
+
+def _checked(batch: pa.RecordBatch, kind: str) -> pa.RecordBatch:
+    """Raises InputError for a batch that is not like the first."""
+    if contents_of(batch.schema) != kind:
+        raise InputError(f"the rows have {contents_of(batch.schema)!r}, those before them {kind!r}; keep to one")
+    wanted = {
+        "bytes": (pa.types.is_binary, pa.types.is_large_binary),
+        "path": (pa.types.is_string, pa.types.is_large_string),
+    }
+    type_of = batch.schema.field(kind).type
+    if kind in wanted and not any(fits(type_of) for fits in wanted[kind]):
+        raise InputError(f"the column {kind!r} is {type_of}; it must be {'binary' if kind == 'bytes' else 'string'}")
+    return batch
+
+
+def _looked_up(
+    batch: pa.RecordBatch, kind: str, matcher: Matcher, keep_hashes: bool, found_only: bool
+) -> pa.RecordBatch:
+    if keep_hashes:
+        raise InputError("the rows are hashes already; keep_hashes is for pictures")
+    hashes = _one_view(batch) if kind == "hash" else media.hashes_of(batch)
+    if len(hashes) and (hashes.status.max() > max(Status) or hashes.view.max() > max(View)):
+        raise InputError("the rows have a status or a view that this version does not know; use a newer one")
+    if found_only:
+        near = matcher.near(hashes)
+        near[hashes.source_row[~np.isin(hashes.status, (Status.OK, Status.NO_BORDER))]] = True  # nobody has looked
+        batch = batch.filter(pa.array(near))
+        hashes = hashes[near[hashes.source_row]]
+    return _joined(batch, [_columns(matcher.lookup(hashes), hashes, [])], [])
+
+
+def _one_view(batch: pa.RecordBatch) -> Hashes:
+    """Of a column of single hashes, with what is said beside it."""
+    there = [name for name in BESIDE["hash"] if name in batch.schema.names]
+    for name in there:
+        if batch.column(name).null_count or not pa.types.is_integer(batch.schema.field(name).type):
+            raise InputError(f"the column {name!r} has nulls or no whole numbers; mend it, or leave it out")
+    return hashes_from_arrow(batch.select(["hash", *there]))
+
+
+def _columns(decisions: Decisions, hashes: Hashes, kept: list[pa.Field]) -> list[pa.Array]:
+    made = decisions.to_arrow()
+    columns = [made.column(name) for name in made.schema.names if name not in NOT_KEPT]
+    return columns + (media.columns(hashes, media.views_of(kept[0])) if kept else [])
+
+
+def _joined(batch: pa.RecordBatch, parts: list[list[pa.Array]], kept: list[pa.Field]) -> pa.RecordBatch:
+    """The ids of a batch with the first results, which are taken from ``parts``."""
+    schema, left = results_schema(batch.schema.field("id").type, kept), batch.num_rows
+    taken: list[list[pa.Array]] = [[pa.array([], field.type) for field in schema][1:]]
+    while left:
+        part = parts.pop(0)
+        taken.append([column[:left] for column in part])
+        if len(part[0]) > left:
+            parts.insert(0, [column[left:] for column in part])
+        left -= len(taken[-1][0])
+    columns = [pa.concat_arrays(column) for column in zip(*taken, strict=True)]
+    return pa.RecordBatch.from_arrays([batch.column("id"), *columns], schema=schema)
