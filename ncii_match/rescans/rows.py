@@ -8,6 +8,7 @@ from typing import Any
 import pyarrow as pa
 
 from ncii_match.errors import InputError
+from ncii_match.ingest import available_cores, in_order
 from ncii_match.matcher import Matcher
 from ncii_match.rescans import media
 from ncii_match.schemas import decisions_schema, hashes_from_arrow
@@ -16,6 +17,9 @@ from ncii_match.verdicts import Decisions
 
 CONTENTS = ("bytes", "path", "hash", "hashes")
 """What a row may have: a picture's bytes, where it lies, its hash, or all of its hashes (``media``). One of them."""
+
+BATCHES_AHEAD = 2
+"""Batches of hashes in hand for each thread: while it looks one up, the next one is read."""
 
 NOT_KEPT = ("timings", "snapshot_age")
 """What would make the same input give other bytes."""
@@ -57,7 +61,7 @@ def rescan(
         ``keep_hashes`` gives). A null is an empty picture: UNREADABLE. Other columns are left behind.
     matcher : Matcher
     workers : int or None
-        Pictures at once; None for as many as the matcher has.
+        Pictures, or batches of hashes, at once; None for as many as the matcher has.
     opened : callable, str -> file object
         How a ``path`` becomes something to read; None for paths of this machine. Called when the picture's turn has
         come. What it raises makes that picture UNREADABLE, ``Status.CANNOT_READ``.
@@ -71,7 +75,7 @@ def rescan(
     ------
     pyarrow.RecordBatch
         For each batch one of ``results_schema``: the same rows in the same order. At most 12 pictures a worker and the
-        batches that they are in are held at once.
+        batches that they are in are held at once; of hashes, two batches a worker.
 
     Raises
     ------
@@ -85,8 +89,14 @@ def rescan(
         return
     kind = contents_of(first.schema)
     if kind in ("hash", "hashes"):
-        for batch in chain([first], iterator):
-            yield _looked_up(_checked(batch, kind), kind, matcher, keep_hashes, found_only)
+        if keep_hashes:
+            raise InputError("the rows are hashes already; keep_hashes is for pictures")
+        yield from in_order(
+            (_checked(batch, kind) for batch in chain([first], iterator)),
+            lambda batch: _looked_up(batch[0], kind, matcher, found_only),
+            workers or matcher.workers or available_cores(),
+            together=1, ahead=BATCHES_AHEAD,
+        )  # fmt: skip
         return
     if found_only:
         raise InputError("found_only is for hashes; pictures must be hashed first")
@@ -143,11 +153,7 @@ def _checked(batch: pa.RecordBatch, kind: str) -> pa.RecordBatch:
     return batch
 
 
-def _looked_up(
-    batch: pa.RecordBatch, kind: str, matcher: Matcher, keep_hashes: bool, found_only: bool
-) -> pa.RecordBatch:
-    if keep_hashes:
-        raise InputError("the rows are hashes already; keep_hashes is for pictures")
+def _looked_up(batch: pa.RecordBatch, kind: str, matcher: Matcher, found_only: bool) -> pa.RecordBatch:
     hashes = hashes_from_arrow(batch.select(["hash"])) if kind == "hash" else media.hashes_of(batch)
     if found_only:
         near = matcher.near(hashes)
