@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
+from itertools import islice
 from os import PathLike
 from types import TracebackType
 from typing import Any, Self
@@ -203,11 +204,13 @@ class Matcher:
                 yield decisions[row]
 
     def check_batches(
-        self, images: Iterable[Source], *, workers: int | None = None
+        self, images: Iterable[Source], *, workers: int | None = None, together: int = 1
     ) -> Iterator[tuple[Hashes, Decisions]]:
-        """As ``check_many``, a few pictures at a time, with their hashes: for whoever stores either."""
+        """As ``check_many``, about four times ``together`` pictures at a time, with their hashes: to be stored."""
         self._check_open()
-        return self._check_batches(images, self._hashing.workers if workers is None else workers)
+        if together < 1:
+            raise InputError(f"together is {together}; it must be 1 or more")
+        return self._check_batches(images, self._hashing.workers if workers is None else workers, together)
 
     async def acheck(self, image: Source) -> Decision:
         """As ``check``, in a thread of this matcher's own, so that the event loop goes on.
@@ -289,10 +292,11 @@ class Matcher:
         hashes = next(self._hashing.stream(self._kept([image], kept), 1))
         return self._lookup(hashes, time.perf_counter() - begun, started, [*kept])[0]
 
-    def _check_batches(self, images: Iterable[Source], workers: int) -> Iterator[tuple[Hashes, Decisions]]:
-        begun = time.perf_counter()
-        kept: deque[Source] = deque()
-        for hashes in self._hashing.stream(self._kept(images, kept), workers):
+    def _check_batches(self, images: Iterable[Source], workers: int, some: int) -> Iterator[tuple[Hashes, Decisions]]:
+        begun, kept = time.perf_counter(), deque[Source]()
+        stream = self._hashing.stream(self._kept(images, kept), workers)
+        while parts := [*islice(stream, some)]:
+            hashes = Hashes.concat(parts, self._algorithm)
             took = time.perf_counter() - begun if workers == 1 else None  # else other batches are made meanwhile
             sources = [kept.popleft() for _ in range(hashes.pictures)] if kept else []
             yield hashes, self._lookup(hashes, took, begun if workers == 1 else time.perf_counter(), sources)

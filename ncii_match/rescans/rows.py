@@ -21,6 +21,9 @@ CONTENTS = ("bytes", "path", "hash", "hashes")
 BATCHES_AHEAD = 2
 """Batches of hashes in hand for each thread: while it looks one up, the next one is read."""
 
+TOGETHER = 16
+"""Times four pictures, that are looked up at once: what is done once for each lookup then hardly counts."""
+
 NOT_KEPT = ("timings", "snapshot_age")
 """What would make the same input give other bytes."""
 
@@ -109,12 +112,12 @@ def rescan(
                 yield _source(value.as_py(), kind, opened)
 
     kept = media.fields(matcher.snapshot.algorithm, matcher.views) if keep_hashes else []
-    parts: list[list[pa.Array]] = []
-    for hashes, decisions in matcher.check_batches(sources(), workers=workers):
-        parts.append(_columns(decisions, hashes, kept))
-        while waiting and waiting[0].num_rows <= sum(len(part[0]) for part in parts):
-            yield _joined(waiting.popleft(), parts, kept)
-    yield from (_joined(batch, parts, kept) for batch in waiting)  # without a row
+    made = _Made(kept)
+    for hashes, decisions in matcher.check_batches(sources(), workers=workers, together=TOGETHER):
+        made.add(decisions, hashes)
+        while waiting and waiting[0].num_rows <= len(made):
+            yield made.take(waiting.popleft())
+    yield from map(made.take, waiting)  # without a row
 
 
 class _Opened:
@@ -159,24 +162,40 @@ def _looked_up(batch: pa.RecordBatch, kind: str, matcher: Matcher, found_only: b
         near = matcher.near(hashes)
         batch = batch.filter(pa.array(near))
         hashes = hashes[near[hashes.source_row]]
-    return _joined(batch, [_columns(matcher.lookup(hashes), hashes, [])], [])
+    decided = matcher.lookup(hashes).to_arrow()
+    schema = results_schema(batch.schema.field("id").type)
+    return pa.RecordBatch.from_arrays([batch.column("id"), *map(decided.column, schema.names[1:])], schema=schema)
 
 
-def _columns(decisions: Decisions, hashes: Hashes, kept: list[pa.Field]) -> list[pa.Array]:
-    made = decisions.to_arrow()
-    columns = [made.column(name) for name in made.schema.names if name not in NOT_KEPT]
-    return columns + (media.columns(hashes, media.views_of(kept[0])) if kept else [])
+class _Made:
+    """Decisions, a few at a time, until the batch that they belong to is whole: made into columns once, not each time.
 
+    kept : the fields of the hashes that are kept; empty for none.
+    """
 
-def _joined(batch: pa.RecordBatch, parts: list[list[pa.Array]], kept: list[pa.Field]) -> pa.RecordBatch:
-    """The ids of a batch with the first results, which are taken from ``parts``."""
-    schema, left = results_schema(batch.schema.field("id").type, kept), batch.num_rows
-    taken: list[list[pa.Array]] = [[pa.array([], field.type) for field in schema][1:]]
-    while left:
-        part = parts.pop(0)
-        taken.append([column[:left] for column in part])
-        if len(part[0]) > left:
-            parts.insert(0, [column[left:] for column in part])
-        left -= len(taken[-1][0])
-    columns = [pa.concat_arrays(column) for column in zip(*taken, strict=True)]
-    return pa.RecordBatch.from_arrays([batch.column("id"), *columns], schema=schema)
+    def __init__(self, kept: list[pa.Field]) -> None:
+        self._kept = kept
+        self._rows: list[dict[str, Any]] = []
+        self._hashes: list[list[pa.Array]] = []
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def add(self, decisions: Decisions, hashes: Hashes) -> None:
+        """The next ones."""
+        self._rows += [decisions[row].to_dict() for row in range(len(decisions))]
+        if self._kept:
+            self._hashes.append(media.columns(hashes, media.views_of(self._kept[0])))
+
+    def take(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+        """A batch's ids with the first decisions, which are not there any more."""
+        schema, n = results_schema(batch.schema.field("id").type, self._kept), batch.num_rows
+        decided = pa.schema([field for field in schema if field.name not in ("id", *media.COLUMNS)])
+        columns = pa.RecordBatch.from_pylist(self._rows[:n], schema=decided).columns
+        self._rows = self._rows[n:]
+        if self._kept:
+            none = [pa.array([], field.type) for field in self._kept]
+            every = [pa.concat_arrays(parts) for parts in zip(none, *self._hashes, strict=True)]
+            columns += [column[:n] for column in every]
+            self._hashes = [[column[n:] for column in every]]
+        return pa.RecordBatch.from_arrays([batch.column("id"), *columns], schema=schema)
