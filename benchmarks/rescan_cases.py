@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 
 import bench_bank
@@ -22,6 +23,9 @@ SIZES: Sizes = (((640, 480), 3), ((1024, 768), 3), ((1920, 1080), 3), ((4000, 30
 """Width and height of the files, and how many of each are among ten."""
 
 JPEG_QUALITY = 88
+SHAPES = ((1024, 768), (1920, 1080))
+"""Of the files there are; each cuts other parts off a photograph, so each has a hash of its own."""
+
 BANKED = ("astronaut", "coffee", "rocket")
 ROWS_A_FILE, ROWS_A_GROUP = 1_000_000, 1 << 16
 BEYOND = 8
@@ -46,10 +50,17 @@ def folder(place: Path, count: int, grain: float, sizes: Sizes = SIZES) -> None:
         os.link(made[turn], place / f"{number:06}-{made[turn].name}")
 
 
+def different(place: Path, count: int) -> None:
+    """So many small JPEG files, no two alike: what is kept of equal ones would be packed to nearly nothing."""
+    place.mkdir()
+    each = -(-count // len(cases.photographs()))
+    for number, crop in enumerate(islice(cases.crops(5, (320, 240), each), count)):
+        (place / f"{number:06}.jpg").write_bytes(cases.jpeg_bytes(crop.pixels(), JPEG_QUALITY))
+
+
 def folder_bank(place: Path, entries: int) -> Hashes:
     """A bank of so many hashes and some of the photographs, published; all that it holds."""
-    photographs = [pixels for name, pixels in cases.photographs() if name in BANKED]
-    known = hash_images(photographs)
+    known = hash_images([cases.photograph_at(name, shape) for name in BANKED for shape in SHAPES])
     if known.quality.min() < PDQ_MIN_QUALITY:
         raise AssertionError("a photograph that nobody's bank takes")
     others = bench_bank.hashes_of(entries, 1)
