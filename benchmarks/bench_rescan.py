@@ -58,7 +58,7 @@ class Size(NamedTuple):
     sizes: rescan_cases.Sizes = rescan_cases.SIZES
 
 
-FULL = Size(20_000, 2_000, 5, 110, 100_000, 10_000_000, 1_000, 1_000_000, 2_000_000, 2_200)
+FULL = Size(20_000, 1_100, 3, 110, 100_000, 10_000_000, 1_000, 1_000_000, 1_000_000, 2_200)
 QUICK = Size(1_100, 220, 2, 110, 10_000, 1_000_000, 1_000, 100_000, 200_000, 220)
 TINY = Size(96, 96, 2, 6, 500, 3_000, 50, 2_000, 1_000, 12, (((320, 240), 1),))
 
@@ -152,6 +152,8 @@ def _turns(
     hasher = PictureHasher(PDQ, VIEWS[views], DecodeLimits())
     out = place / f"out-{grain:g}-{views}"
     answers: dict[str, bool] = {}
+    for path, _ in zip(files[:8], peers.map(peer_checks, files[:8]), strict=True):  # starts the peer's processes
+        hasher.decode(path)
     for turn in range(size.turns):
         some = files[turn * size.peer : (turn + 1) * size.peer]
         start = time.perf_counter()

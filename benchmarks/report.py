@@ -12,6 +12,7 @@ import accuracy_page
 import bank_page
 import performance_page
 import record
+import rescan_page
 import search_page
 import search_picture
 
@@ -20,6 +21,7 @@ PAGES = {
     "accuracy.md": ("accuracy", accuracy_page.text),
     "search.md": ("search", search_page.text),
     "bank.md": ("bank", bank_page.text),
+    "rescan-figures.md": ("rescan", rescan_page.text),
 }
 
 

@@ -78,6 +78,7 @@ def rescan_command(
             job.stop()
             signal.signal(signal.SIGINT, signal.default_int_handler)
 
+        (out_dir / report.NAME).unlink(missing_ok=True)  # until this is done, no page says what was found
         before = signal.signal(signal.SIGINT, asked)
         try:
             with progress("rescanning", chunks.stored.rows) as bar:

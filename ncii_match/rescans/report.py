@@ -36,11 +36,12 @@ WIDTH, HEIGHT, LEFT, BOTTOM = 560, 200, 64, 40
 class Run:
     """What was done between one start of the command and the next.
 
-    begun : seconds since 1970. seconds : it worked, as far as the log tells. rows, chunks : done in it. finished :
-    whether it came to the job's end. pieces : seconds and rows of each chunk.
+    begun : seconds since 1970. snapshot : the bank's then. seconds : it worked, as far as the log tells. rows, chunks :
+    done in it. finished : whether it came to the job's end. pieces : seconds and rows of each chunk.
     """
 
     begun: float
+    snapshot: int | None
     seconds: float
     rows: int
     chunks: int
@@ -123,7 +124,7 @@ def render(out: str | PathLike[str]) -> str:
         runs=runs,
         quarantine=quarantine.slice(0, LISTED).to_pylist(),
         quarantined=len(quarantine),
-        earliest=_earliest(place / "log.ndjson", summary),
+        earliest=_earliest(runs, summary),
         version=__version__,
         size=(WIDTH, HEIGHT, LEFT, BOTTOM),
     )
@@ -156,40 +157,45 @@ def _events(log: Path) -> Iterator[dict[str, Any]]:
     for line in lines:
         try:
             event = json.loads(line)
-            yield {"chunk": 0, **event, "at": float(event["at"]), "event": str(event["event"])}
-        except (ValueError, TypeError, KeyError):
+            known = {"at": float(event["at"]), "event": str(event["event"]), "chunk": int(event.get("chunk", 0))}
+        except (ValueError, TypeError, KeyError, AttributeError):
             continue
+        yield {**event, **known}
 
 
 def _runs(log: Path, job: Mapping[str, Any]) -> Iterator[Run]:
     """A chunk's rows are those that it has, not those that were kept: a rescan since a snapshot leaves most out."""
-    begun, last, finished = 0.0, 0.0, False
-    pieces: list[tuple[float, int]] = []
-    started = False
-
-    def run() -> Run:
-        return Run(begun, last - begun, sum(rows for _, rows in pieces), len(pieces), finished, tuple(pieces))
-
+    starts: list[list[dict[str, Any]]] = []
     for event in _events(log):
         if event["event"] == "begun":
-            if started:
-                yield run()
-            started, begun, last, finished, pieces = True, event["at"], event["at"], False, []
-        at = max(last, event["at"])  # clocks are set back
-        if event["event"] == "done":
-            rows = max(0, min(job["chunk"], job["rows"] - int(event["chunk"]) * job["chunk"]))
-            pieces.append((at - last, rows))
-        finished = finished or event["event"] == "finished"
-        last = at
-    if started:
-        yield run()
+            starts.append([])
+        if starts:
+            starts[-1].append(event)
+    for begun, *others in starts:
+        pieces: list[tuple[float, int]] = []
+        last = begun["at"]
+        for event in others:
+            at = max(last, event["at"])  # clocks are set back
+            if event["event"] == "done":
+                rows = max(0, min(job["chunk"], job["rows"] - event["chunk"] * job["chunk"]))
+                pieces.append((at - last, rows))
+                last = at
+        number = begun.get("snapshot")
+        yield Run(
+            begun["at"],
+            number if isinstance(number, int) else None,
+            sum(seconds for seconds, _ in pieces),
+            sum(rows for _, rows in pieces),
+            len(pieces),
+            any(event["event"] == "finished" for event in others),
+            tuple(pieces),
+        )
 
 
-def _earliest(log: Path, summary: Mapping[str, Any]) -> int | None:
+def _earliest(runs: Sequence[Run], summary: Mapping[str, Any]) -> int | None:
     """The oldest snapshot that any row may have been judged by; None when nothing says it."""
     said = [int(number) for number in summary["snapshots"]]
-    said += [event["snapshot"] for event in _events(log) if isinstance(event.get("snapshot"), int)]
-    return min(said, default=None)
+    return min([*said, *(run.snapshot for run in runs if run.snapshot is not None)], default=None)
 
 
 def timeline(runs: Sequence[Run]) -> Chart | None:
@@ -198,7 +204,7 @@ def timeline(runs: Sequence[Run]) -> Chart | None:
     chunks = sum(run.chunks for run in runs)
     if not total or not chunks:
         return None
-    count = min(SLICES, max(chunks, 1))
+    count = min(SLICES, chunks)
     width = total / count
     rows, at = [0.0] * count, 0.0
     for run in runs:
