@@ -87,6 +87,8 @@ def job(asked: Row) -> Row:
             try:
                 one.run(report)
             except JobError:
+                if asked["share"] is None or rows < asked["share"]:
+                    raise
                 done = False
         ended, processor = time.perf_counter(), time.process_time() - processor
     return {

@@ -47,7 +47,9 @@ def text(run: dict[str, Any]) -> str:
                 page.at_most(f"{new:,} new entries against {stored:,} stored hashes", REVERSE_SECONDS, seconds, " s"),
                 page.at_least(
                     f"{forward['rows']:,} stored hashes against {forward['entries']:,} entries, each core",
-                    FORWARD, pace, " a second",
+                    FORWARD,
+                    pace,
+                    " a second",
                 ),
             ]
         ),
@@ -60,18 +62,31 @@ def text(run: dict[str, Any]) -> str:
             "The bank is the same for both."
         ),
         *page.table(
-            ("pictures", "each", "decode alone, one thread", "job, two threads", "of twice that rate",
-             "threatexchange, two processes", "times faster", "memory"),
+            (
+                "pictures",
+                "each",
+                "decode alone, one thread",
+                "job, two threads",
+                "of twice that rate",
+                "threatexchange, two processes",
+                "times faster",
+                "memory",
+            ),
             [
                 (
-                    f"{one['pictures']:,}{GRAIN[one['grain'] > 0]}", TITLES[one["views"]],
-                    page.milliseconds(one["decode"]), page.milliseconds(one["rescan"]), _between(one, "share", " %"),
-                    page.milliseconds(one["peer"]), _between(one, "times", "x"), f"{one['peak'] / 1e6:,.0f} MB",
+                    f"{one['pictures']:,}{GRAIN[one['grain'] > 0]}",
+                    TITLES[one["views"]],
+                    page.milliseconds(one["decode"]),
+                    page.milliseconds(one["rescan"]),
+                    _between(one, "share", " %"),
+                    page.milliseconds(one["peer"]),
+                    _between(one, "times", "x"),
+                    f"{one['peak'] / 1e6:,.0f} MB",
                 )
                 for one in folders
             ],
             2,
-        ),  # fmt: skip
+        ),
         *page.section("Hashes that were kept"),
         *page.prose(
             "From a Parquet dataset, one view each. Against new entries each stored hash is compared with each of them; "
@@ -83,12 +98,14 @@ def text(run: dict[str, Any]) -> str:
                 (
                     f"{row['entries']:,} {'new entries' if row['figure'] == 'reverse' else 'entries'} against "
                     f"{row['rows']:,} hashes",
-                    f"{page.number(row['seconds'])} s", f"{page.number(row['open'])} s",
-                    page.number(row["rows"] / row["seconds"] / WORKERS), f"{row['peak_bytes'] / 1e6:,.0f} MB",
+                    f"{page.number(row['seconds'])} s",
+                    f"{page.number(row['open'])} s",
+                    page.number(row["rows"] / row["seconds"] / WORKERS),
+                    f"{row['peak_bytes'] / 1e6:,.0f} MB",
                 )
                 for row in (*reverse, forward)
             ],
-        ),  # fmt: skip
+        ),
         *page.prose(
             "Memory is the largest that the whole process was. It does not grow with the number of rows stored: at most "
             "two chunks for each thread are held, with their views, and the index, whose pages other processes share."
@@ -102,12 +119,15 @@ def text(run: dict[str, Any]) -> str:
             ("each picture is hashed", "views", "bytes kept", "bytes of a decision", "of a billion"),
             [
                 (
-                    TITLES[name], str(row["hashes"]), page.number(row["bytes"]), page.number(row["decision_bytes"]),
+                    TITLES[name],
+                    str(row["hashes"]),
+                    page.number(row["bytes"]),
+                    page.number(row["decision_bytes"]),
                     f"{page.number((row['bytes'] + row['decision_bytes']) * BILLION / 1e12)} TB",
                 )
                 for name, row in kept.items()
             ],
-        ),  # fmt: skip
+        ),
         *page.section("A billion pictures"),
         *page.prose("The same figures, as core-hours on this machine; files of other sizes take other times."),
         *page.table(

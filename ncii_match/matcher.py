@@ -10,7 +10,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
-from itertools import islice
 from os import PathLike
 from types import TracebackType
 from typing import Any, Self
@@ -34,7 +33,8 @@ from ncii_match.errors import (
     NciiMatchError,
     PolicyError,
 )
-from ncii_match.isolation import Hashing, Isolation
+from ncii_match.isolation import Enough, Hashing, Isolation
+from ncii_match.outcomes import Status
 from ncii_match.sandbox.pool import DECODING_SECONDS
 from ncii_match.values import Algorithm, Hashes, View
 from ncii_match.verdicts import Circumstances, Hearing, MatcherStatus, Timings
@@ -204,13 +204,11 @@ class Matcher:
                 yield decisions[row]
 
     def check_batches(
-        self, images: Iterable[Source], *, workers: int | None = None, together: int = 1
+        self, images: Iterable[Source], *, workers: int | None = None, enough: Enough = None
     ) -> Iterator[tuple[Hashes, Decisions]]:
-        """As ``check_many``, about four times ``together`` pictures at a time, with their hashes: to be stored."""
+        """As ``check_many``, a few pictures at a time (``isolation.Enough``), with their hashes: to store either."""
         self._check_open()
-        if together < 1:
-            raise InputError(f"together is {together}; it must be 1 or more")
-        return self._check_batches(images, self._hashing.workers if workers is None else workers, together)
+        return self._batches(images, self._hashing.workers if workers is None else workers, enough)
 
     async def acheck(self, image: Source) -> Decision:
         """As ``check``, in a thread of this matcher's own, so that the event loop goes on.
@@ -223,7 +221,8 @@ class Matcher:
         try:
             return await asyncio.wait_for(running, self.policy.deadline)
         except TimeoutError:
-            return self._undecided_one("deadline")
+            none = Hashes(self._algorithm, np.zeros((1, self._algorithm.nbytes), np.uint8))
+            return undecided(none, self.policy, "deadline")[0]
 
     async def acheck_many(
         self, images: Iterable[Source] | AsyncIterable[Source], *, workers: int | None = None
@@ -292,11 +291,9 @@ class Matcher:
         hashes = next(self._hashing.stream(self._kept([image], kept), 1))
         return self._lookup(hashes, time.perf_counter() - begun, started, [*kept])[0]
 
-    def _check_batches(self, images: Iterable[Source], workers: int, some: int) -> Iterator[tuple[Hashes, Decisions]]:
+    def _batches(self, images: Iterable[Source], workers: int, enough: Enough) -> Iterator[tuple[Hashes, Decisions]]:
         begun, kept = time.perf_counter(), deque[Source]()
-        stream = self._hashing.stream(self._kept(images, kept), workers)
-        while parts := [*islice(stream, some)]:
-            hashes = Hashes.concat(parts, self._algorithm)
+        for hashes in self._hashing.stream(self._kept(images, kept), workers, enough):
             took = time.perf_counter() - begun if workers == 1 else None  # else other batches are made meanwhile
             sources = [kept.popleft() for _ in range(hashes.pictures)] if kept else []
             yield hashes, self._lookup(hashes, took, begun if workers == 1 else time.perf_counter(), sources)
@@ -324,10 +321,7 @@ class Matcher:
         hashing : seconds that hashing took. started : when the check began, by ``time.perf_counter``. sources : the
         pictures, for the witness.
         """
-        self._check_open()
-        if not self._algorithm.comparable_with(hashes.algorithm):
-            raise AlgorithmMismatchError(f"the bank holds {self._algorithm}, the hashes are {hashes.algorithm}")
-        check_rows(hashes)
+        self._comparable(hashes)
         policy, follower, share = self.policy, self._follower, 1e3 / max(hashes.pictures, 1)
         hashed = None if hashing is None else hashing * share
         under = Circumstances(hashes.algorithm, timings=Timings(hashed))
@@ -358,13 +352,23 @@ class Matcher:
         return replace(decisions, under=under)
 
     def near(self, hashes: Hashes) -> NDArray[np.bool_]:
-        """Which pictures have anything within the radius, counted or not: bool [pictures]. Quicker than ``lookup``.
+        """Which pictures have anything within the radius, counted or not, or could not be hashed: bool [pictures].
 
-        For many hashes in which little is found. Raises BankError and its kinds where ``lookup`` says UNKNOWN.
+        Quicker than ``lookup``, where little is found. Raises BankError and its kinds where that says UNKNOWN.
         """
-        self._check_open()
-        found: NDArray[np.bool_] = np.diff(self._follower.current().index.search(hashes, self.radius).offsets) > 0
+        self._comparable(hashes)
+        snapshot = self._follower.current()
+        if cause := self._outdated(self._follower.age(snapshot)):
+            raise BankError(f"the snapshot must not answer ({cause}); publish the bank, or mend the clock")
+        found: NDArray[np.bool_] = np.diff(snapshot.index.search(hashes, self.radius).offsets) > 0
+        found[hashes.source_row[~np.isin(hashes.status, (Status.OK, Status.NO_BORDER))]] = True
         return found
+
+    def _comparable(self, hashes: Hashes) -> None:
+        self._check_open()
+        if not (bank := self._algorithm).comparable_with(hashes.algorithm):
+            raise AlgorithmMismatchError(f"the bank holds {bank}, the hashes are {hashes.algorithm}")
+        check_rows(hashes)
 
     def _outdated(self, age: float) -> str | None:
         """Why a snapshot of this age must not answer."""
@@ -375,10 +379,6 @@ class Matcher:
     def _late(self, seconds: float) -> str | None:
         return "deadline" if self.policy.deadline is not None and seconds > self.policy.deadline else None
 
-    def _undecided_one(self, cause: str) -> Decision:
-        none = Hashes(self._algorithm, np.zeros((1, self._algorithm.nbytes), np.uint8))
-        return undecided(none, self.policy, cause)[0]
-
 
 def _cause(error: Exception) -> str:
     """A failure as ``Decision.reasons`` names it."""
@@ -386,9 +386,8 @@ def _cause(error: Exception) -> str:
         return "algorithm"
     if isinstance(error, BankError):
         return f"bank:{type(error).__name__}"
-    if isinstance(error, EngineError | IndexFormatError):
-        return f"engine:{type(error).__name__}"
-    return f"error:{type(error).__name__}"
+    kind = "engine" if isinstance(error, EngineError | IndexFormatError) else "error"
+    return f"{kind}:{type(error).__name__}"
 
 
 async def _each(images: Iterable[Source] | AsyncIterable[Source]) -> AsyncIterator[Source]:

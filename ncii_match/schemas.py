@@ -106,7 +106,7 @@ def decisions_to_arrow(rows: Iterable[Mapping[str, Any]], of: NDArray[np.int64] 
 def algorithm_of(field: pa.Field) -> Algorithm | None:
     """The algorithm that a column of hashes names; None when it names none."""
     named = (field.metadata or {}).get(ALGORITHM_KEY)
-    return None if named is None else Algorithm.parse(named.decode())
+    return None if named is None else Algorithm.parse(named.decode(errors="replace"))
 
 
 def hashes_to_arrow(hashes: Hashes) -> pa.RecordBatch:

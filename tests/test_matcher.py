@@ -12,7 +12,7 @@ from PIL import Image
 from ncii_match import matcher as road
 from ncii_match.bank.store import Bank
 from ncii_match.decisions import Policy
-from ncii_match.errors import BankError, BankFormatError, InputError, PolicyError
+from ncii_match.errors import BankError, BankFormatError, PolicyError
 from ncii_match.ingest import hash_images
 from ncii_match.outcomes import Action, Outcome, Status
 from ncii_match.values import PHASH, View, Views
@@ -84,9 +84,7 @@ def test_batches_that_are_looked_up_together_say_the_same(bank, photos):
     uploads = [photos["coffee.png"], b"junk", photos["rocket.jpg"]] * 5
     with Matcher(bank.path) as matcher:
         few = [*matcher.check_batches(uploads, workers=2)]
-        many = [*matcher.check_batches(uploads, workers=2, together=3)]
-        with pytest.raises(InputError, match="together is 0"):
-            matcher.check_batches(uploads, together=0)
+        many = [*matcher.check_batches(uploads, workers=2, enough=lambda hashed: hashed > 8)]
     assert [hashes.pictures for hashes, _ in few] == [4, 4, 4, 3]
     assert [hashes.pictures for hashes, _ in many] == [12, 3]
     said = [

@@ -162,7 +162,7 @@ def finished(place, *, log=(), quarantined=0, **more):
     """The files that a finished job would have left."""
     said = {
         "format": 1, "contents": "path", "input": "0", "rows": 1000, "chunk": 100, "algorithm": "pdq-256/full/1",
-        "views": [0], "policy": Policy().to_dict(), "radius": 31, "hashes": False, "since": None,
+        "views": [0], "policy": Policy().to_dict(), "radius": 31, "hashes": None, "since": None,
     }  # fmt: skip
     none = {name: {} for name in ("outcomes", "actions", "statuses", "sources", "states", "distances", "snapshots")}
     place.mkdir()
@@ -189,13 +189,19 @@ def test_no_more_than_the_first_are_listed(tmp_path):
 def test_rows_that_were_left_out_are_said(tmp_path):
     """Of hashes against new entries only what was found is kept."""
     out = finished(
-        tmp_path / "out", outcomes={"MATCH": 3}, snapshots={"9": 3}, job={"since": [7, "0"], "views": None},
+        tmp_path / "out", outcomes={"MATCH": 3}, snapshots={"9": 3},
+        job={"since": [7, "0"], "views": None, "contents": "hashes"},
         log=[{"at": 5.0, "event": "begun", "snapshot": 8}],
     )  # fmt: skip
     page = Page(report.render(out))
     assert page.counts() == {"match": "3", "with nothing new near": "997"}
     assert "since snapshot 7" in page.text
-    assert "--since 8" in page.text  # the oldest that a row may have been judged by
+    assert "rescan HASHES --bank BANK --out NEW-DIR --since 8 " in page.text  # the oldest that judged any row
+
+
+def test_the_command_for_the_next_time_is_fit_to_be_copied(tmp_path):
+    page = Page(report.render(finished(tmp_path / "out", job={"hashes": "/srv/a b/$(x)"}, snapshots={"5": 1000})))
+    assert "ncii-match rescan '/srv/a b/$(x)' --bank BANK --out NEW-DIR --since 5 " in page.text
 
 
 LOG = (

@@ -56,7 +56,9 @@ def test_no_more_batches_are_held_than_promised(matcher):
     results.close()
 
 
-def test_a_batch_of_another_shape_is_refused(matcher):
+def test_a_batch_of_another_shape_is_refused_and_so_is_no_thread(matcher):
     wrong = pa.record_batch({"id": [1], "path": ["x"]})
     with pytest.raises(InputError, match="those before them 'hash'"):
         list(rescan([*batches(matcher), wrong], matcher, workers=2))
+    with pytest.raises(InputError, match="workers is 0"):
+        list(rescan(batches(matcher), matcher, workers=0))

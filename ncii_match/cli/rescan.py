@@ -54,24 +54,34 @@ def rescan_command(
 
     Example: ncii-match rescan /srv/media --bank /srv/bank --out /srv/rescans/2026-11
     """
+    from ncii_match.bank.exchange.files import whole
     from ncii_match.matcher import Matcher
     from ncii_match.policy import Policy
     from ncii_match.rescans import report
+    from ncii_match.rescans.files import ADDRESS, shown
     from ncii_match.rescans.job import Job, Progress
-    from ncii_match.rescans.since import Since
+    from ncii_match.rescans.since import Since, chunks_of
     from ncii_match.rescans.stored import Chunks, find
 
     if previous is not None and since is None:
         raise InputError("--previous is for --since; say which snapshot that rescan was made with")
+    for place in (out_dir, hashes_out):
+        if place is not None and place.resolve().is_relative_to(Path(source).resolve()):
+            raise InputError(f"{place} is inside {source}, and would be rescanned itself; choose another place")
+    if previous is not None:
+        chunks_of(previous)
     policy = None if policy_file is None else Policy.from_toml(policy_file)
     chunks = Chunks(find(source), chunk)
     ways = None if views is None else views.views
-    news = None if since is None else Since(bank, since)
+    news = None if since is None else Since(bank, since, job=None if restart else out_dir)
     only = None if news is None else news.new
     with (
         Matcher(bank, policy=policy, views=ways, workers=workers, isolation=isolation.choice, only=only) as matcher,
-        Job(out_dir, chunks, matcher, workers=workers, keep_hashes=hashes_out, restart=restart, since=news) as job,
-    ):
+        Job(
+            out_dir, chunks, matcher, workers=workers, keep_hashes=hashes_out, restart=restart, since=news,
+            bank=shown(bank) if ADDRESS.match(bank) else str(Path(bank).resolve()),
+        ) as job,
+    ):  # fmt: skip
 
         def asked(_signal: int, _frame: FrameType | None) -> None:
             say("Finishing what is in hand; once more stops at once. Nothing that was done is lost either way.")
@@ -91,8 +101,9 @@ def rescan_command(
         finally:
             signal.signal(signal.SIGINT, before)
         if news is not None and previous is not None:
-            ended = [*news.reversed(previous / "decisions", matcher.policy)]
-            (out_dir / "reversed.ndjson").write_text("".join(json.dumps(one) + "\n" for one in ended))
+            ended = [*news.reversed(previous, matcher.policy, out_dir)]
+            with whole(out_dir / "reversed.ndjson") as file:
+                file.write("".join(json.dumps(one, default=str) + "\n" for one in ended).encode())
             found["reversed"] = len(ended)
     page = report.write(out_dir)
     if as_json:
@@ -101,8 +112,10 @@ def rescan_command(
         told = ", ".join(f"{n:,} {name.lower().replace('_', ' ')}" for name, n in found["outcomes"].items())
         out.print(f"{counted(found['rows'], 'row')} rescanned: {told or 'nothing to look at'}.")
         out.print(f"Decisions in {out_dir / 'decisions'}, counts in {out_dir / 'summary.json'}, a page in {page}.")
-    outcomes = found["outcomes"]
+    raise typer.Exit(_exit(found["outcomes"]))
+
+
+def _exit(outcomes: dict[str, int]) -> Exit:
     if outcomes.get("MATCH"):
-        raise typer.Exit(Exit.MATCHED)
-    if outcomes.get("UNREADABLE") or outcomes.get("UNKNOWN"):
-        raise typer.Exit(Exit.UNREADABLE)
+        return Exit.MATCHED
+    return Exit.UNREADABLE if outcomes.get("UNREADABLE") or outcomes.get("UNKNOWN") else Exit.OK

@@ -14,7 +14,7 @@ import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from os import PathLike
 from pathlib import Path
 from typing import Any, Self
@@ -26,13 +26,15 @@ from numpy.typing import NDArray
 from pyarrow import parquet as pq
 
 from ncii_match.bank.exchange.files import whole
-from ncii_match.errors import InputError, JobError
+from ncii_match.errors import BankError, EngineError, IndexFormatError, InputError, JobError, SandboxError
 from ncii_match.matcher import Matcher
 from ncii_match.outcomes import Outcome, Status
 from ncii_match.rescans import media
 from ncii_match.rescans.rows import rescan
-from ncii_match.rescans.since import Since
+from ncii_match.rescans.since import NEW, Since
 from ncii_match.rescans.stored import Chunks
+from ncii_match.rescans.summary import read_chunk, summarised
+from ncii_match.verdicts import CAUSES
 
 FORMAT = 1
 
@@ -40,7 +42,13 @@ TRIED_AGAIN = frozenset({Status.CANNOT_READ, Status.OUT_OF_MEMORY, Status.TIMED_
 """What may be the moment's fault and not the picture's."""
 
 OF_PICTURE = frozenset({"deadline"})
-"""Reasons of UNKNOWN that say something about one picture. Any other means that the bank could not be looked at."""
+"""Reasons of UNKNOWN that say something about one picture. Any other means that nothing can be looked at now."""
+
+OF_MOMENT = OF_PICTURE | {CAUSES[Status.NO_WORKER]}
+"""Reasons that may have gone when a picture is tried again."""
+
+MADE = ("job.json", "summary.json", "quarantine.parquet", NEW, "withdrawn.parquet", "reversed.ndjson", "log.ndjson")
+"""What a job makes beside its chunks."""
 
 
 @dataclass(slots=True)
@@ -59,10 +67,12 @@ class Job:
     """One rescan in a directory of its own. A context manager: while it is open nobody else may work on it.
 
     out : made when it is not there. chunks : what is to be looked at. matcher : what looks. keep_hashes : directory for
-    the media's hashes, a file a chunk, for later lookups; None for none. since : when the matcher looks for what is new
-    since a snapshot only: of hashes, rows in which nothing was found are then left out.
+    the media's hashes, a file a chunk, for later lookups; None for none. It must be the job's own. since : when the
+    matcher looks for what is new since a snapshot only: of hashes, rows in which nothing was found are then left out.
+    bank : its name; the job is then not gone on with against another one. restart : forget what was done before.
 
     Raises InputError when the directory holds another job, or one over other input; JobError when somebody works on it.
+    All files and directories that it makes are private.
     """
 
     def __init__(
@@ -75,10 +85,12 @@ class Job:
         keep_hashes: str | PathLike[str] | None = None,
         restart: bool = False,
         since: Since | None = None,
+        bank: str | None = None,
     ) -> None:
         self.out, self._chunks, self._matcher, self._workers = Path(out), chunks, matcher, workers
         self._since, self._found_only = since, since is not None and not chunks.is_pictures
-        self._hashes = None if keep_hashes is None else Path(keep_hashes)
+        self._hashes = None if keep_hashes is None else Path(keep_hashes).absolute()
+        self._bank = bank
         self._stop = threading.Event()
         with _refused(self.out):
             for place in (self.out, self.out / "decisions", *([self._hashes] if self._hashes else [])):
@@ -86,8 +98,10 @@ class Job:
             self._lock = os.open(self.out / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        except OSError as error:
             os.close(self._lock)
+            if not isinstance(error, BlockingIOError):
+                raise JobError(f"{self.out} cannot be locked ({error.strerror}); choose another --out") from None
             raise JobError(f"another process works on {self.out}; wait for it, or choose another --out") from None
         try:
             if restart:
@@ -100,7 +114,8 @@ class Job:
     def _said(self) -> dict[str, Any]:
         """What makes it this job and no other."""
         stored, matcher = self._chunks.stored, self._matcher
-        return {
+        limits = asdict(matcher.limits) | {"formats": sorted(matcher.limits.formats)}
+        said = {
             "format": FORMAT,
             "contents": stored.contents,
             "input": stored.fingerprint,
@@ -108,22 +123,31 @@ class Job:
             "chunk": self._chunks.size,
             "algorithm": str(matcher.snapshot.algorithm),
             "views": [int(view) for view in matcher.views] if self._chunks.is_pictures else None,
+            "limits": limits if self._chunks.is_pictures else None,
+            "bank": self._bank,
             "policy": matcher.policy.to_dict(),
             "radius": matcher.radius,
-            "hashes": self._hashes is not None,
+            "hashes": None if self._hashes is None else os.fsencode(self._hashes).decode("utf-8", "backslashreplace"),
             "since": None if self._since is None else [self._since.number, _digest(self._since.new)],
         }
+        plain: dict[str, Any] = json.loads(json.dumps(said))  # as it will be read
+        return plain
 
     def _settle(self) -> None:
         path, said = self.out / "job.json", self._said()
         if not path.exists():
-            with _refused(self.out), whole(path) as file:
-                file.write(json.dumps(said, indent=1).encode() + b"\n")
+            for place in (self.out / "decisions", self._hashes):
+                if place is not None and any(place.glob("*.parquet")):
+                    raise InputError(f"{place} has files that are not this job's; choose another directory")
+            with _refused(self.out):
+                if self._since is not None:
+                    _write_table(self.out / NEW, pa.table({"entry_id": self._since.new}))
+                with whole(path) as file:
+                    file.write(json.dumps(said, indent=1).encode() + b"\n")
             return
-        try:
-            before = json.loads(path.read_bytes())
-        except (OSError, ValueError) as error:
-            raise InputError(f"{path} cannot be read ({error}); choose another --out, or --restart") from None
+        before = self._before()
+        if before is None:
+            raise InputError(f"{path} cannot be read; choose another --out, or --restart")
         other = [name for name in said if before.get(name) != said[name]]
         if "input" in other or "rows" in other:
             raise InputError(f"the input is not what {self.out} was begun with; choose another --out, or --restart")
@@ -132,12 +156,24 @@ class Job:
                 f"{self.out} was begun with another {' and '.join(other)}; choose another --out, or --restart"
             )
 
+    def _before(self) -> dict[str, Any] | None:
+        """What was said of the job that is here; None when that cannot be read."""
+        try:
+            before = json.loads((self.out / "job.json").read_bytes())
+        except (OSError, ValueError):
+            return None
+        return before if isinstance(before, dict) else None
+
     def _clear(self) -> None:
-        for place in (self.out / "decisions", *([self._hashes] if self._hashes else [])):
-            for file in place.glob("*.parquet"):
-                file.unlink()
-        for name in ("job.json", "summary.json", "quarantine.parquet", "log.ndjson"):
-            (self.out / name).unlink(missing_ok=True)
+        """Remove what the job before has made, and nothing else."""
+        before = self._before() or {}
+        with _refused(self.out):
+            mine = self._hashes is not None and before.get("hashes") == self._said()["hashes"]
+            for place in (self.out / "decisions", *([self._hashes] if self._hashes and mine else [])):
+                for file in place.glob("[0-9]" * 8 + ".parquet"):
+                    file.unlink()
+            for name in MADE:
+                (self.out / name).unlink(missing_ok=True)
 
     def stop(self) -> None:
         """Have ``run`` end after the chunks in hand. Safe in a signal handler."""
@@ -151,7 +187,7 @@ class Job:
         """
         progress = self._so_far()
         report(progress)
-        todo = [number for number in range(len(self._chunks)) if not self._file(number).exists()]
+        todo = [number for number in range(len(self._chunks)) if not self._is_done(number)]
         self._note("begun", todo=len(todo), snapshot=self._matcher.snapshot.number)
         fed: deque[tuple[int, pa.RecordBatch]] = deque()
 
@@ -177,31 +213,36 @@ class Job:
         return self._finish()
 
     def _decided(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        return rescan(
-            batches, self._matcher, workers=self._workers, opened=self._chunks.stored.opened,
-            keep_hashes=self._hashes is not None, found_only=self._found_only,
-        )  # fmt: skip
+        try:
+            yield from rescan(
+                batches, self._matcher, workers=self._workers, opened=self._chunks.stored.opened,
+                keep_hashes=self._hashes is not None, found_only=self._found_only,
+            )  # fmt: skip
+        except (BankError, EngineError, IndexFormatError, SandboxError) as error:
+            raise JobError(f"nothing can be looked at ({error}); when it can, the same command goes on") from error
 
     def _settled(self, given: pa.RecordBatch, decided: pa.RecordBatch) -> pa.RecordBatch:
         """A chunk whose poor rows were tried again, each alone. Raises JobError when the bank cannot be looked at."""
+        _check_known(decided, OF_MOMENT)
+        if not self._chunks.is_pictures:
+            return decided
         parts, done = [], 0
-        if self._chunks.is_pictures:
-            names = pa.array([status.name for status in TRIED_AGAIN])
-            for row in pc.indices_nonzero(pc.is_in(decided.column("status"), names)).to_pylist():
-                again = next(self._decided(iter([given.slice(row, 1)])))
-                parts += [decided.slice(done, row - done), again]
-                done = row + 1
+        names = pa.array([status.name for status in TRIED_AGAIN])
+        unknown = pc.equal(decided.column("outcome"), Outcome.UNKNOWN.name)
+        for row in pc.indices_nonzero(pc.or_(pc.is_in(decided.column("status"), names), unknown)).to_pylist():
+            again = next(self._decided(iter([given.slice(row, 1)])))
+            parts += [decided.slice(done, row - done), again]
+            done = row + 1
         settled = _one([*parts, decided.slice(done)])
-        unknown = pc.equal(settled.column("outcome"), Outcome.UNKNOWN.name)
-        for reasons in settled.filter(unknown).column("reasons").to_pylist():
-            if not OF_PICTURE.intersection(reasons):
-                raise JobError(
-                    f"the bank could not be looked at ({', '.join(reasons)}); when it can, the same command goes on"
-                )
+        _check_known(settled, OF_PICTURE)
         return settled
 
     def _file(self, number: int) -> Path:
         return self.out / "decisions" / f"{number:08}.parquet"
+
+    def _is_done(self, number: int) -> bool:
+        files = [self._file(number), *([self._hashes / f"{number:08}.parquet"] if self._hashes else [])]
+        return all(file.exists() for file in files)
 
     def _write(self, number: int, batch: pa.RecordBatch) -> None:
         table = pa.Table.from_batches([batch])
@@ -214,21 +255,14 @@ class Job:
     def _so_far(self) -> Progress:
         progress = Progress(self._chunks.stored.rows, len(self._chunks))
         for number in range(len(self._chunks)):
-            if self._file(number).exists():
-                try:
-                    table = pq.read_table(self._file(number), columns=["outcome"])
-                except (OSError, pa.ArrowException):
-                    raise JobError(
-                        f"{self._file(number)} is damaged; delete it, and the same command makes it anew"
-                    ) from None
-                _count(progress, table, self._chunks.rows_of(number))
+            if self._is_done(number):
+                rows = self._chunks.rows_of(number)
+                _count(progress, read_chunk(self._file(number), ["outcome"], None if self._found_only else rows), rows)
         progress.rows_before = progress.rows_done
         return progress
 
     def _finish(self) -> dict[str, Any]:
         """Write what the chunks say together."""
-        from ncii_match.rescans.summary import summarised
-
         with _refused(self.out):
             found, quarantine = summarised([self._file(number) for number in range(len(self._chunks))])
             _write_table(self.out / "quarantine.parquet", quarantine)
@@ -242,18 +276,35 @@ class Job:
 
     def _note(self, event: str, **more: Any) -> None:
         """A line in the log, for whoever wants to know how the time went. Nothing depends on it."""
-        with contextlib.suppress(OSError), open(self.out / "log.ndjson", "a", encoding="utf-8") as file:
+        with (
+            contextlib.suppress(OSError),
+            open(self.out / "log.ndjson", "a", encoding="utf-8", opener=_private) as file,
+        ):
             file.write(json.dumps({"at": round(time.time(), 3), "event": event, **more}) + "\n")
 
     def close(self) -> None:
         """Let others work on it."""
-        os.close(self._lock)
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _check_known(decided: pa.RecordBatch, bearable: frozenset[str]) -> None:
+    """Raises JobError where nothing is known for another reason: that is no result."""
+    unknown = pc.equal(decided.column("outcome"), Outcome.UNKNOWN.name)
+    for reasons in decided.filter(unknown).column("reasons").to_pylist():
+        if not bearable.intersection(reasons):
+            raise JobError(f"nothing can be looked at ({', '.join(reasons)}); when it can, the same command goes on")
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
 
 
 def _one(batches: list[pa.RecordBatch]) -> pa.RecordBatch:
@@ -276,7 +327,7 @@ def _count(progress: Progress, decided: pa.RecordBatch | pa.Table, rows: int) ->
 
 def _write_table(path: Path, table: pa.Table) -> None:
     with whole(path) as file:
-        pq.write_table(table, file, compression="zstd")
+        pq.write_table(table, file, compression="zstd", write_page_checksum=True)
 
 
 @contextlib.contextmanager

@@ -1,6 +1,7 @@
 """A finished rescan as one self-contained HTML page: no script, nothing from elsewhere, no hash and no case in it."""
 
 import json
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -110,7 +111,7 @@ def render(out: str | PathLike[str]) -> str:
     environment = Environment(
         loader=PackageLoader("ncii_match.rescans"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
-    environment.filters |= {"shown": shown, "counted": "{:,}".format}
+    environment.filters |= {"shown": shown, "counted": "{:,}".format, "quoted": lambda name: shlex.quote(shown(name))}
     return environment.get_template("rescan.html.j2").render(
         job=job,
         summary=summary,

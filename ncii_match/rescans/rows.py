@@ -1,5 +1,7 @@
 """One function, Arrow in, Arrow out: a row of stored media in, a row with its decision out. Runs wherever rows do."""
 
+import contextlib
+import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
@@ -7,22 +9,31 @@ from typing import Any
 
 import pyarrow as pa
 
+from ncii_match.decode.image import bytes_of
+from ncii_match.decode.limits import DecodeLimits
 from ncii_match.errors import InputError
 from ncii_match.ingest import available_cores, in_order
 from ncii_match.matcher import Matcher
+from ncii_match.outcomes import Status
 from ncii_match.rescans import media
 from ncii_match.schemas import decisions_schema, hashes_from_arrow
-from ncii_match.values import Hashes
+from ncii_match.values import Hashes, View
 from ncii_match.verdicts import Decisions
 
 CONTENTS = ("bytes", "path", "hash", "hashes")
 """What a row may have: a picture's bytes, where it lies, its hash, or all of its hashes (``media``). One of them."""
 
+BESIDE = {"hash": ("quality", "status", "view"), "hashes": ("qualities", "statuses")}
+"""Columns that say more about hashes. Those of ``hash`` need not be there."""
+
 BATCHES_AHEAD = 2
 """Batches of hashes in hand for each thread: while it looks one up, the next one is read."""
 
-TOGETHER = 16
-"""Times four pictures, that are looked up at once: what is done once for each lookup then hardly counts."""
+TOGETHER = 64
+"""Pictures of a batch that are looked up at once: what is done once for each lookup then hardly counts."""
+
+READ_AT_ONCE = 1 << 20
+"""Bytes of a file that are asked for together: asked for the limit on a picture, Arrow sets aside as much."""
 
 NOT_KEPT = ("timings", "snapshot_age")
 """What would make the same input give other bytes."""
@@ -39,6 +50,10 @@ def contents_of(schema: pa.Schema) -> str:
     """Which of ``CONTENTS`` the rows have. Raises InputError unless it is exactly one, beside ``id``."""
     if "id" not in schema.names:
         raise InputError(f"the rows have no column 'id', only {', '.join(schema.names) or 'none'}")
+    names = ("id", *CONTENTS, *(one for more in BESIDE.values() for one in more))
+    twice = [name for name in names if schema.names.count(name) > 1]
+    if twice:
+        raise InputError(f"the rows have the column {twice[0]!r} twice; keep one")
     found = [name for name in CONTENTS if name in schema.names]
     if len(found) != 1:
         raise InputError(f"the rows have {' and '.join(found) or 'none'} of {', '.join(CONTENTS)}; give exactly one")
@@ -60,19 +75,20 @@ def rescan(
     ----------
     batches : iterable of pyarrow.RecordBatch
         Columns ``id`` (of any type, handed through) and one of: ``bytes`` (a picture's file), ``path`` (of one),
-        ``hash`` (with the metadata of ``Hashes.to_arrow``), ``hashes`` with ``qualities`` and ``statuses`` (what
-        ``keep_hashes`` gives). A null is an empty picture: UNREADABLE. Other columns are left behind.
+        ``hash`` (with the metadata of ``Hashes.to_arrow``, and its ``quality``, ``status`` and ``view`` where they are
+        there), ``hashes`` with ``qualities`` and ``statuses`` (what ``keep_hashes`` gives). A null for a picture is an
+        empty one: UNREADABLE. Other columns are left behind.
     matcher : Matcher
     workers : int or None
         Pictures, or batches of hashes, at once; None for as many as the matcher has.
-    opened : callable, str -> file object
+    opened : callable, str -> file object or path
         How a ``path`` becomes something to read; None for paths of this machine. Called when the picture's turn has
         come. What it raises makes that picture UNREADABLE, ``Status.CANNOT_READ``.
     keep_hashes : bool
         Also give the columns ``hashes``, ``qualities`` and ``statuses``, to look them up later without the pictures.
     found_only : bool
-        Leave out rows in which nothing is within the radius: for many hashes against few entries, a quarter of a
-        microsecond a hash for a thousand.
+        Leave out hashes that have nothing within the radius, unless they are of pictures that could not be hashed: for
+        many hashes against few entries, a quarter of a microsecond a hash for a thousand.
 
     Yields
     ------
@@ -97,7 +113,7 @@ def rescan(
         yield from in_order(
             (_checked(batch, kind) for batch in chain([first], iterator)),
             lambda batch: _looked_up(batch[0], kind, matcher, found_only),
-            workers or matcher.workers or available_cores(),
+            _threads(matcher.workers if workers is None else workers),
             together=1, ahead=BATCHES_AHEAD,
         )  # fmt: skip
         return
@@ -113,11 +129,22 @@ def rescan(
 
     kept = media.fields(matcher.snapshot.algorithm, matcher.views) if keep_hashes else []
     made = _Made(kept)
-    for hashes, decisions in matcher.check_batches(sources(), workers=workers, together=TOGETHER):
+
+    def enough(hashed: int) -> bool:
+        left: int = waiting[0].num_rows - len(made)
+        return hashed >= min(TOGETHER, left)  # a whole batch waits for nothing
+
+    for hashes, decisions in matcher.check_batches(sources(), workers=workers, enough=enough):
         made.add(decisions, hashes)
         while waiting and waiting[0].num_rows <= len(made):
             yield made.take(waiting.popleft())
     yield from map(made.take, waiting)  # without a row
+
+
+def _threads(workers: int | None) -> int:
+    if workers is not None and workers < 1:
+        raise InputError(f"workers is {workers}; it must be at least 1, or None for every core")
+    return available_cores() if workers is None else workers
 
 
 class _Opened:
@@ -125,15 +152,22 @@ class _Opened:
 
     def __init__(self, path: str, opened: Callable[[str], Any]) -> None:
         self._path, self._opened = path, opened
-        self._file: Any = None
+        self._done = False
 
-    def read(self, size: int = -1) -> bytes:
-        if self._file is None:
-            self._file = self._opened(self._path)
-        data: bytes = self._file.read(size)
-        if not data:
-            self._file.close()
-        return data
+    def read(self, size: int) -> bytes:
+        """As many bytes, or all there are; nothing the second time."""
+        if self._done:
+            return b""
+        self._done = True
+        found = self._opened(self._path)
+        if isinstance(found, str | os.PathLike):
+            return bytes_of(found, DecodeLimits(max_bytes=size))
+        parts: list[bytes] = []
+        with contextlib.closing(found):
+            while size > 0 and (part := found.read(min(size, READ_AT_ONCE))):
+                parts.append(part)
+                size -= len(part)
+        return b"".join(parts)
 
 
 def _source(value: Any, kind: str, opened: Callable[[str], Any] | None) -> Any:
@@ -157,7 +191,9 @@ def _checked(batch: pa.RecordBatch, kind: str) -> pa.RecordBatch:
 
 
 def _looked_up(batch: pa.RecordBatch, kind: str, matcher: Matcher, found_only: bool) -> pa.RecordBatch:
-    hashes = hashes_from_arrow(batch.select(["hash"])) if kind == "hash" else media.hashes_of(batch)
+    hashes = _one_view(batch) if kind == "hash" else media.hashes_of(batch)
+    if len(hashes) and (hashes.status.max() > max(Status) or hashes.view.max() > max(View)):
+        raise InputError("the rows have a status or a view that this version does not know; use a newer one")
     if found_only:
         near = matcher.near(hashes)
         batch = batch.filter(pa.array(near))
@@ -165,6 +201,15 @@ def _looked_up(batch: pa.RecordBatch, kind: str, matcher: Matcher, found_only: b
     decided = matcher.lookup(hashes).to_arrow()
     schema = results_schema(batch.schema.field("id").type)
     return pa.RecordBatch.from_arrays([batch.column("id"), *map(decided.column, schema.names[1:])], schema=schema)
+
+
+def _one_view(batch: pa.RecordBatch) -> Hashes:
+    """Of a column of single hashes, with what is said beside it."""
+    there = [name for name in BESIDE["hash"] if name in batch.schema.names]
+    for name in there:
+        if batch.column(name).null_count or not pa.types.is_integer(batch.schema.field(name).type):
+            raise InputError(f"the column {name!r} has nulls or no whole numbers; mend it, or leave it out")
+    return hashes_from_arrow(batch.select(["hash", *there]))
 
 
 class _Made:

@@ -1,5 +1,6 @@
 """What a bank has learned since an earlier snapshot: entries to look for, and holds that no longer count."""
 
+import json
 from collections.abc import Iterator
 from os import PathLike
 from pathlib import Path
@@ -9,7 +10,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
-from pyarrow import parquet as pq
 
 from ncii_match.bank.comparing import Change
 from ncii_match.bank.store import Bank
@@ -17,22 +17,28 @@ from ncii_match.decisions import redecide
 from ncii_match.errors import InputError
 from ncii_match.outcomes import Outcome, State
 from ncii_match.policy import Policy
+from ncii_match.rescans.summary import read_chunk
+
+NEW = "new.parquet"
+"""Where a job keeps the entries that it looks for: what comes after its beginning is for the next one."""
 
 
 class Since:
     """Changes of a bank since a snapshot. Raises BankError for a snapshot that its history does not know.
 
     number : the snapshot's. new : int64 [n], entries that some case holds now and did not then, or in another state.
-    ended : holds that were withdrawn.
+    ended : holds that were withdrawn. job : directory of a job that was begun before, whose ``new`` is gone on with.
     """
 
-    def __init__(self, bank_dir: str | PathLike[str], number: int) -> None:
+    def __init__(self, bank_dir: str | PathLike[str], number: int, *, job: str | PathLike[str] | None = None) -> None:
         with Bank.open(bank_dir) as bank:
             changes = list(bank.diff(number))
         self.number = number
         self.new: NDArray[np.int64] = np.unique(
             np.array([one.entry_id for one in changes if one.now is not State.WITHDRAWN], np.int64)
         )
+        if job is not None and (Path(job) / "job.json").exists() and (Path(job) / NEW).exists():
+            self.new = read_chunk(Path(job) / NEW).column("entry_id").to_numpy()
         self.ended: list[Change] = [one for one in changes if one.now is State.WITHDRAWN]
 
     def table(self) -> pa.Table:
@@ -45,26 +51,43 @@ class Since:
             }
         )
 
-    def reversed(self, decisions: Path, policy: Policy) -> Iterator[dict[str, Any]]:
+    def reversed(self, previous: Path, policy: Policy, now: Path) -> Iterator[dict[str, Any]]:
         """Rows of an earlier rescan that were a match only by what was withdrawn: id, what they were and what they are.
 
-        decisions : its directory ``decisions``. Nothing is hashed or searched: each row is judged again without the
-        holds that ended.
+        previous, now : directories of jobs, of the earlier and of this one; rows that match something new are still a
+        match. Nothing is hashed or searched: each row is judged again without the holds that ended.
         """
-        files = sorted(decisions.glob("*.parquet"))
-        if not files:
-            raise InputError(f"{decisions} has no decisions; give the directory of an earlier rescan")
+        again = {
+            _key(one)
+            for file in chunks_of(now)
+            for one in matches_in(read_chunk(file, ["id", "outcome"])).column("id").to_pylist()
+        }
         ended = {(one.entry_id, one.source, one.case) for one in self.ended}
         touched = {one.entry_id for one in self.ended}
-        for file in files:
-            table = pq.read_table(file)
-            matched = table.filter(pc.equal(table.column("outcome"), Outcome.MATCH.name))
-            for row in matched.to_pylist():
-                if not touched.intersection(row["entry_ids"]):
+        for file in chunks_of(previous):
+            for row in matches_in(read_chunk(file)).to_pylist():
+                if not touched.intersection(row["entry_ids"]) or _key(row["id"]) in again:
                     continue
-                now = redecide(_without(row, ended), policy)
-                if now.outcome is not Outcome.MATCH:
-                    yield {"id": row["id"], "was": row["outcome"], "is": now.outcome.name, "cases": row["cases"]}
+                left = redecide(_without(row, ended), policy)
+                if left.outcome is not Outcome.MATCH:
+                    yield {"id": row["id"], "was": row["outcome"], "is": left.outcome.name, "cases": row["cases"]}
+
+
+def chunks_of(job: Path) -> list[Path]:
+    """The chunks of a finished job. Raises InputError when it is none."""
+    if not (job / "summary.json").exists():
+        raise InputError(f"{job} is no finished rescan; give the directory of one, or run that one to its end")
+    return sorted((job / "decisions").glob("*.parquet"))
+
+
+def matches_in(table: pa.Table) -> pa.Table:
+    """The rows of decisions that are a match."""
+    return table.filter(pc.equal(table.column("outcome"), Outcome.MATCH.name))
+
+
+def _key(one: object) -> str:
+    """An id of any kind as a text."""
+    return json.dumps(one, default=str)
 
 
 def _without(row: dict[str, Any], ended: set[tuple[int, str, str]]) -> dict[str, Any]:

@@ -9,30 +9,35 @@ import re
 from bisect import bisect_right
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from functools import cached_property
 from itertools import accumulate
 from pathlib import Path
 from typing import Any, Protocol
 
 import pyarrow as pa
-from pyarrow import csv, fs
-from pyarrow import json as ndjson
+from pyarrow import fs
 from pyarrow import parquet as pq
 
 from ncii_match.errors import InputError
-from ncii_match.rescans.rows import CONTENTS, contents_of
+from ncii_match.rescans import lists
+from ncii_match.rescans.files import ADDRESS, Found, below, found_in, opener, shown
+from ncii_match.rescans.media import VIEWS_KEY
+from ncii_match.rescans.rows import BESIDE, CONTENTS, contents_of
+from ncii_match.schemas import ALGORITHM_KEY
 
 PICTURES_A_CHUNK, HASHES_A_CHUNK = 256, 1 << 16
 
-_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 _PARQUET, _ARROW, _LISTS = (".parquet",), (".arrow", ".feather", ".ipc"), (".csv", ".ndjson", ".jsonl")
+
+_NO_TABLE = re.compile(r"_SUCCESS|_metadata|_common_metadata|\..*\.(crc|draft)")
+"""What writers leave beside the files of a dataset."""
 
 
 class Stored(Protocol):
     """Rows that stay where they are.
 
     contents : which of ``CONTENTS`` they have. fingerprint : hexadecimal digits that change when they do, as far as
-    names, sizes and times tell. rows : how many. opened : how a ``path`` is opened, None for a plain file.
+    names, sizes and times tell; of a list its own content only, not that of what it names. rows : how many.
+    opened : how a ``path`` is opened, None where there is none.
     """
 
     contents: str
@@ -53,60 +58,63 @@ def find(source: str | os.PathLike[str], filesystem: fs.FileSystem | None = None
     """What a name stands for. Raises InputError when there is nothing, or nothing that can be understood.
 
     A file that ends in .parquet, .arrow or .feather, or a folder of nothing else, is a dataset; one that ends in .csv,
-    .ndjson or .jsonl is a list with the columns ``path`` and, if wished, ``id``, paths counting from where the list is;
-    any other folder is pictures, every file in it, by their names.
+    .ndjson or .jsonl is a list with the columns ``path`` and, if wished, ``id``; any other folder is pictures, every
+    file in it, by their names. Paths count from where the list or dataset is; they may be absolute, and addresses.
+    Links are followed, those to files that are not there are pictures that cannot be read.
     """
     text = os.fspath(source)
+    told = shown(text)
     try:
         if filesystem is not None:
             system, path = filesystem, text
-        elif _ADDRESS.match(text):
+        elif ADDRESS.match(text):
             system, path = fs.FileSystem.from_uri(text)
         else:
             system, path = fs.LocalFileSystem(), str(Path(text).absolute())
         info = system.get_file_info(path)
         if info.type == fs.FileType.NotFound:
-            raise InputError(f"{text} does not exist; check the path")
+            raise InputError(f"{told} does not exist; check the path")
         if info.type == fs.FileType.File:
             suffix = Path(path).suffix.lower()
+            files, root = [Found.of(info)], str(Path(path).parent)
             if suffix in _LISTS:
-                return _List(system, path)
-            files, root = [info], str(Path(path).parent)
+                return _List(system, root, path)
             return Dataset(system, root, files) if suffix in _PARQUET + _ARROW else Folder(system, root, files)
-        found = system.get_file_info(fs.FileSelector(path, recursive=True))
-        files = sorted((one for one in found if one.type == fs.FileType.File), key=lambda one: one.path)
-        tabular = bool(files) and all(Path(one.path).suffix.lower() in _PARQUET + _ARROW for one in files)
-        return Dataset(system, path, files) if tabular else Folder(system, path, files)
-    except (OSError, pa.ArrowException) as error:
-        raise InputError(f"{text} cannot be read: {error}") from None
+        files = found_in(system, path)
+        tables = [one for one in files if not _NO_TABLE.fullmatch(one.path.rpartition("/")[2])]
+        if tables and all(one.path.lower().endswith(_PARQUET + _ARROW) for one in tables):
+            return Dataset(system, path, tables)
+        return Folder(system, path, files)
+    except (OSError, pa.ArrowException, UnicodeError) as error:
+        said = str(error).partition("\n")[0].replace(text, told)
+        raise InputError(f"{told} cannot be read ({shown(said)}); check the address, the rights and the file") from None
 
 
-def _name(root: str, path: str) -> str:
-    return path.removeprefix(root).lstrip("/")
-
-
-def _digest(root: str, files: Iterable[fs.FileInfo]) -> str:
+def _digest(root: str, files: Iterable[Found]) -> str:
     """Of names, sizes and times: content is not read twice."""
     digest = hashlib.sha256()
     for one in files:
-        digest.update(f"{_name(root, one.path)}\0{one.size}\0{one.mtime_ns}\n".encode(errors="surrogateescape"))
+        digest.update(os.fsencode(f"{below(root, one.path)}\0{one.size}\0{one.mtime_ns}\n"))
     return digest.hexdigest()
 
 
-def _opener(system: fs.FileSystem, root: str) -> Callable[[str], Any]:
-    """Opens names below a folder."""
-    return lambda name: system.open_input_stream(f"{root}/{name}")
-
-
 class Folder:
-    """Pictures, by their names below a folder; the name is the id, too."""
+    r"""Pictures, by their names below a folder; the name is the id, too. Bytes that are no UTF-8 are told as \xff."""
 
     contents = "path"
 
-    def __init__(self, system: fs.FileSystem, root: str, files: list[fs.FileInfo]) -> None:
-        self._names = [_name(root, one.path) for one in files]
+    def __init__(self, system: fs.FileSystem, root: str, files: list[Found]) -> None:
+        names = [below(root, one.path) for one in files]
+        self._names = [os.fsencode(name).decode("utf-8", "backslashreplace") for name in names]
+        self._odd = {told: name for told, name in zip(self._names, names, strict=True) if told != name}
+        if self._odd and len(set(self._names)) < len(names):
+            raise InputError(f"two files in {root} have names that read the same; rename one that is not UTF-8")
         self.fingerprint, self.rows = _digest(root, files), len(files)
-        self.opened = _opener(system, root)
+        self._opened = opener(system, root)
+
+    def opened(self, name: str) -> Any:
+        """As ``Stored``."""
+        return self._opened(f"./{self._odd.get(name, name)}")
 
     def read(self, first: int, last: int) -> pa.RecordBatch:
         """As ``Stored``."""
@@ -119,27 +127,12 @@ class _List:
 
     contents = "path"
 
-    def __init__(self, system: fs.FileSystem, path: str) -> None:
+    def __init__(self, system: fs.FileSystem, root: str, path: str) -> None:
         with system.open_input_stream(path) as stream:
             content = stream.read()
         self.fingerprint = hashlib.sha256(content).hexdigest()
-        reader = csv.read_csv if path.lower().endswith(".csv") else ndjson.read_json
-        options = {"convert_options": csv.ConvertOptions(column_types={"id": pa.string(), "path": pa.string()})}
-        table = reader(pa.BufferReader(content), **(options if reader is csv.read_csv else {}))
-        if "path" not in table.column_names:
-            raise InputError(f"{path} has no column 'path', only {', '.join(table.column_names)}")
-        paths = table.column("path").cast(pa.string())
-        ids = table.column("id") if "id" in table.column_names else paths
-        self._table = pa.table({"id": ids, "path": paths})
-        self.rows = len(self._table)
-        self._system, self._root = system, str(Path(path).parent)
-        self.opened = self._open
-
-    def _open(self, name: str) -> Any:
-        if _ADDRESS.match(name):
-            system, path = fs.FileSystem.from_uri(name)
-            return system.open_input_stream(path)
-        return self._system.open_input_stream(name if name.startswith("/") else f"{self._root}/{name}")
+        self._table = lists.read(path, content)
+        self.rows, self.opened = len(self._table), opener(system, root)
 
     def read(self, first: int, last: int) -> pa.RecordBatch:
         """As ``Stored``."""
@@ -150,7 +143,7 @@ class _List:
 class _Part:
     """What is read at once of a dataset: a row group of a Parquet file, a batch of an Arrow file."""
 
-    path: str
+    file: Found
     number: int
 
 
@@ -159,7 +152,7 @@ class Dataset:
 
     opened: Callable[[str], Any] | None = None
 
-    def __init__(self, system: fs.FileSystem, root: str, files: list[fs.FileInfo]) -> None:
+    def __init__(self, system: fs.FileSystem, root: str, files: list[Found]) -> None:
         self._system = system
         self.fingerprint = _digest(root, files)
         self._parts: list[_Part] = []
@@ -168,19 +161,18 @@ class Dataset:
         for one in files:
             schema, counts = self._look_into(one.path)
             schemas.append(schema)
-            self._parts += [_Part(one.path, number) for number in range(len(counts))]
+            self._parts += [_Part(one, number) for number in range(len(counts))]
             lengths += counts
         self.contents = contents_of(schemas[0])
+        self._schema = _wanted(schemas[0], self.contents)
         for schema, one in zip(schemas, files, strict=True):
-            if contents_of(schema) != self.contents or schema.field("id").type != schemas[0].field("id").type:
+            if contents_of(schema) != self.contents or not _wanted(schema, self.contents).equals(self._schema, True):
                 raise InputError(f"{one.path} has other columns than {files[0].path}; rescan them one by one")
-        self._columns = ["id", self.contents]
-        self._columns += ["qualities", "statuses"] if self.contents == "hashes" else []
         self._ends = [*accumulate(lengths)]
         self.rows = self._ends[-1] if self._ends else 0
         self._held: tuple[int, pa.Table] | None = None
         if self.contents == "path":
-            self.opened = _opener(system, root)
+            self.opened = opener(system, root)
 
     def _look_into(self, path: str) -> tuple[pa.Schema, list[int]]:
         with self._system.open_input_file(path) as file:
@@ -195,13 +187,15 @@ class Dataset:
     def _part(self, number: int) -> pa.Table:
         if self._held is None or self._held[0] != number:
             part = self._parts[number]
-            with self._system.open_input_file(part.path) as file:
-                if part.path.lower().endswith(_PARQUET):
-                    table = pq.ParquetFile(file).read_row_group(part.number, columns=self._columns)
+            if Found.of(self._system.get_file_info(part.file.path)) != part.file:
+                raise InputError(f"{part.file.path} was changed after the rescan began")
+            with self._system.open_input_file(part.file.path) as file:
+                if part.file.path.lower().endswith(_PARQUET):
+                    table = pq.ParquetFile(file).read_row_group(part.number, columns=self._schema.names)
                 else:
-                    batch = pa.ipc.open_file(file).get_batch(part.number)
-                    table = pa.Table.from_batches([batch.select(self._columns)])
-            self._held = number, table.select(self._columns)
+                    table = pa.Table.from_batches([pa.ipc.open_file(file).get_batch(part.number)])
+            columns = [table.column(field.name).cast(field.type) for field in self._schema]
+            self._held = number, pa.Table.from_arrays(columns, schema=self._schema)
         return self._held[1]
 
     def read(self, first: int, last: int) -> pa.RecordBatch:
@@ -216,28 +210,34 @@ class Dataset:
         return _one_batch(pa.concat_tables(tables))
 
 
+def _wanted(schema: pa.Schema, contents: str) -> pa.Schema:
+    """The columns that are read, with what they say of hashes. Bytes as large_binary: a chunk may be above 2 GiB."""
+    fields = []
+    for field in (schema.field(name) for name in ("id", contents, *BESIDE.get(contents, ())) if name in schema.names):
+        kind = pa.large_binary() if field.name == "bytes" and pa.types.is_binary(field.type) else field.type
+        said = {key: value for key, value in (field.metadata or {}).items() if key in (ALGORITHM_KEY, VIEWS_KEY)}
+        fields.append(pa.field(field.name, kind, metadata=said))
+    return pa.schema(fields)
+
+
 def _one_batch(table: pa.Table) -> pa.RecordBatch:
     batches = table.combine_chunks().to_batches()
+    if len(batches) > 1:  # a column above 2 GiB: the rest must not get lost
+        raise InputError("a chunk's names or ids are above 2 GiB; give smaller chunks, or large_string")
     return batches[0] if batches else pa.RecordBatch.from_pylist([], schema=table.schema)
 
 
 class Chunks:
-    """Stored rows in chunks of so many, the last one shorter."""
+    """Stored rows in chunks of so many, the last one shorter. ``is_pictures``: not hashes."""
 
     def __init__(self, stored: Stored, size: int | None = None) -> None:
-        pictures = stored.contents in ("bytes", "path")
-        self.stored = stored
-        self.size = size or (PICTURES_A_CHUNK if pictures else HASHES_A_CHUNK)
+        self.stored, self.is_pictures = stored, stored.contents in CONTENTS[:2]
+        self.size = (PICTURES_A_CHUNK if self.is_pictures else HASHES_A_CHUNK) if size is None else size
         if self.size < 1:
             raise InputError(f"chunks of {self.size} rows; give 1 or more")
 
     def __len__(self) -> int:
         return (self.stored.rows + self.size - 1) // self.size
-
-    @cached_property
-    def is_pictures(self) -> bool:
-        """Whether rows are pictures, not hashes."""
-        return self.stored.contents in CONTENTS[:2]
 
     def rows_of(self, number: int) -> int:
         """How many rows a chunk has."""
