@@ -30,6 +30,7 @@ SCRIPTS = {
     "checks": "bench_checks.py",
     "swaps": "bench_swaps.py",
     "killers": "bench_killers.py",
+    "rescan": "bench_rescan.py",
 }
 """What makes each kind of run."""
 

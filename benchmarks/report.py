@@ -13,6 +13,7 @@ import accuracy_page
 import bank_page
 import performance_page
 import record
+import rescan_page
 import search_page
 import search_picture
 import uploads_page
@@ -23,6 +24,7 @@ PAGES: dict[str, tuple[tuple[str, ...], Callable[..., str]]] = {
     "search.md": (("search",), search_page.text),
     "bank.md": (("bank",), bank_page.text),
     "uploads.md": (("checks", "swaps", "killers"), uploads_page.text),
+    "rescan-figures.md": (("rescan",), rescan_page.text),
 }
 """By page: the kinds of run that it is made from, and what makes it."""
 

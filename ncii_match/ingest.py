@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cache
 from itertools import islice
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +21,9 @@ from ncii_match.errors import DecodeError, InputError
 from ncii_match.hashing import borders, hasher
 from ncii_match.outcomes import Status
 from ncii_match.values import PDQ, UNKNOWN_QUALITY, Algorithm, Hashes, Picture, View, Views
+
+Given = TypeVar("Given")
+Made = TypeVar("Made")
 
 TASK_PICTURES = 4
 """Pictures that one thread takes at a time: enough to hide the cost of handing them over."""
@@ -148,18 +152,28 @@ def hash_batches(
     return in_order(iter(images), one.hash, workers)
 
 
-def in_order(images: Iterator[Source], task: Callable[[Sequence[Source]], Hashes], workers: int) -> Iterator[Hashes]:
-    """Apply a task to a few pictures at a time on threads of its own; results in the order of the pictures."""
+def in_order(
+    inputs: Iterator[Given],
+    task: Callable[[Sequence[Given]], Made],
+    workers: int,
+    *,
+    together: int = TASK_PICTURES,
+    ahead: int = TASKS_AHEAD,
+) -> Iterator[Made]:
+    """Apply a task to a few inputs at a time on threads of its own; results in the order of the inputs.
+
+    together : inputs of a task. ahead : tasks in hand for each thread.
+    """
     if workers == 1:
-        while sources := list(islice(images, TASK_PICTURES)):
-            yield task(sources)
+        while some := list(islice(inputs, together)):
+            yield task(some)
         return
     pool = ThreadPoolExecutor(workers, thread_name_prefix="ncii_match-hash")
     try:
-        waiting: deque[Future[Hashes]] = deque()
+        waiting: deque[Future[Made]] = deque()
         while True:
-            while len(waiting) < workers * TASKS_AHEAD and (sources := list(islice(images, TASK_PICTURES))):
-                waiting.append(pool.submit(task, sources))
+            while len(waiting) < workers * ahead and (some := list(islice(inputs, together))):
+                waiting.append(pool.submit(task, some))
             if not waiting:
                 return
             yield waiting.popleft().result()

@@ -1,7 +1,7 @@
 """Where strangers' pictures become hashes: in confined processes, or in this one."""
 
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Literal
 
 from ncii_match.decode.image import Source
@@ -13,6 +13,9 @@ from ncii_match.sandbox.pool import Sandbox
 from ncii_match.values import Algorithm, Hashes, View
 
 Isolation = Literal["process", "thread"]
+
+Enough = Callable[[int], bool] | None
+"""Told how many pictures are hashed and not given yet, whether to give them; None for a few at a time."""
 
 
 class Hashing:
@@ -54,11 +57,23 @@ class Hashing:
             self._confined().start()
         return PictureHasher(self.algorithm, self.views, self.limits).hash([next(samples())])
 
-    def stream(self, images: Iterable[Source], workers: int) -> Iterator[Hashes]:
+    def stream(self, images: Iterable[Source], workers: int, enough: Enough = None) -> Iterator[Hashes]:
         """A few pictures at a time, in order, ``source_row`` from 0 in each batch. Raises SandboxError."""
         if self.isolation == "process":
-            return self._confined().hash_stream(images, workers)
-        return hash_batches(images, self.algorithm, views=self.views, limits=self.limits, workers=workers)
+            made = self._confined().hash_stream(images, workers)
+        else:
+            made = hash_batches(images, self.algorithm, views=self.views, limits=self.limits, workers=workers)
+        return made if enough is None else self._joined(made, enough)
+
+    def _joined(self, batches: Iterator[Hashes], enough: Callable[[int], bool]) -> Iterator[Hashes]:
+        some: list[Hashes] = []
+        for one in batches:
+            some.append(one)
+            if enough(sum(each.pictures for each in some)):
+                yield Hashes.concat(some, self.algorithm)
+                some = []
+        if some:
+            yield Hashes.concat(some, self.algorithm)
 
     def close(self) -> None:
         """End the processes."""

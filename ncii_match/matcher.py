@@ -33,7 +33,7 @@ from ncii_match.errors import (
     NciiMatchError,
     PolicyError,
 )
-from ncii_match.isolation import Hashing, Isolation
+from ncii_match.isolation import Enough, Hashing, Isolation
 from ncii_match.sandbox.pool import DECODING_SECONDS
 from ncii_match.values import Algorithm, Hashes, View
 from ncii_match.verdicts import Circumstances, Hearing, MatcherStatus, Timings
@@ -203,11 +203,11 @@ class Matcher:
                 yield decisions[row]
 
     def check_batches(
-        self, images: Iterable[Source], *, workers: int | None = None
+        self, images: Iterable[Source], *, workers: int | None = None, enough: Enough = None
     ) -> Iterator[tuple[Hashes, Decisions]]:
-        """As ``check_many``, a few pictures at a time, with their hashes: for whoever stores either."""
+        """As ``check_many``, a few pictures at a time (``isolation.Enough``), with their hashes: to store either."""
         self._check_open()
-        return self._check_batches(images, self._hashing.workers if workers is None else workers)
+        return self._batches(images, self._hashing.workers if workers is None else workers, enough)
 
     async def acheck(self, image: Source) -> Decision:
         """As ``check``, in a thread of this matcher's own, so that the event loop goes on.
@@ -290,10 +290,9 @@ class Matcher:
         hashes = next(self._hashing.stream(self._kept([image], kept), 1))
         return self._lookup(hashes, time.perf_counter() - begun, started, [*kept])[0]
 
-    def _check_batches(self, images: Iterable[Source], workers: int) -> Iterator[tuple[Hashes, Decisions]]:
-        begun = time.perf_counter()
-        kept: deque[Source] = deque()
-        for hashes in self._hashing.stream(self._kept(images, kept), workers):
+    def _batches(self, images: Iterable[Source], workers: int, enough: Enough) -> Iterator[tuple[Hashes, Decisions]]:
+        begun, kept = time.perf_counter(), deque[Source]()
+        for hashes in self._hashing.stream(self._kept(images, kept), workers, enough):
             took = time.perf_counter() - begun if workers == 1 else None  # else other batches are made meanwhile
             sources = [kept.popleft() for _ in range(hashes.pictures)] if kept else []
             yield hashes, self._lookup(hashes, took, begun if workers == 1 else time.perf_counter(), sources)

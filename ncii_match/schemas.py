@@ -1,6 +1,7 @@
 """The Arrow form of the values. Column order, types and metadata here are a promise to whoever stores them."""
 
 from collections.abc import Iterable, Mapping
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -51,6 +52,7 @@ DECISIONS_KEY = b"ncii_match.decisions"
 """Metadata key of stored decisions; the value is the number of their format."""
 
 
+@cache
 def decisions_schema() -> pa.Schema:
     """Stored decisions, a row for each picture: what ``Decision.to_dict`` says, under the same names.
 

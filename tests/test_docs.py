@@ -60,6 +60,35 @@ def test_bash_blocks_of_the_readme_run(checkout):
     assert ran
 
 
+def test_the_recipes_for_rescans_run_and_print_what_the_page_says(checkout):
+    page = ROOT / "docs" / "rescans.md"
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    blocks = BLOCK.findall(page.read_text(encoding="utf-8"))
+    ran = 0
+    for (language, code), (following, wanted) in zip(blocks, [*blocks[1:], ("", "")], strict=True):
+        if language == "text":
+            continue
+        program = ["bash", "-euo", "pipefail", "-c"] if language == "bash" else [sys.executable, "-c"]
+        result = subprocess.run(
+            [*program, code], env={**os.environ, "PATH": path}, capture_output=True, text=True, check=False, timeout=300
+        )
+        assert result.returncode == 0, result.stderr
+        if following == "text":
+            assert result.stdout == wanted
+        ran += 1
+    assert ran == 6
+
+
+def test_the_page_on_rescans_names_every_column():
+    import pyarrow as pa
+
+    from ncii_match.rescans.rows import results_schema
+
+    text = (ROOT / "docs" / "rescans.md").read_text(encoding="utf-8")
+    named = {name for line in text.splitlines() if line.startswith("| `") for name in re.findall(r"`([^`]+)`", line)}
+    assert named >= set(results_schema(pa.string()).names)
+
+
 def test_pages_state_the_defaults_of_the_code():
     for page in ("README.md", "docs/index.md", "docs/quickstart.md"):
         assert f"{PDQ_THRESHOLD} of {PDQ.bits} bits" in (ROOT / page).read_text(encoding="utf-8"), page

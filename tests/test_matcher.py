@@ -80,6 +80,21 @@ def test_many_in_order_with_bad_ones_between(bank, photos):
     assert outcomes == ["MATCH", "UNREADABLE", "NO_MATCH", "UNREADABLE", "MATCH", "LOW_QUALITY"]
 
 
+def test_batches_that_are_looked_up_together_say_the_same(bank, photos):
+    uploads = [photos["coffee.png"], b"junk", photos["rocket.jpg"]] * 5
+    with Matcher(bank.path) as matcher:
+        few = [*matcher.check_batches(uploads, workers=2)]
+        many = [*matcher.check_batches(uploads, workers=2, enough=lambda hashed: hashed > 8)]
+    assert [hashes.pictures for hashes, _ in few] == [4, 4, 4, 3]
+    assert [hashes.pictures for hashes, _ in many] == [12, 3]
+    said = [
+        [{**one.to_dict(), "timings": None, "snapshot_age": None} for _, made in every for one in made]
+        for every in (few, many)
+    ]
+    assert said[0] == said[1]
+    assert np.array_equal(*(np.concatenate([hashes.bits for hashes, _ in every]) for every in (few, many)))
+
+
 def test_withdrawal_reaches_a_running_matcher(bank, photos):
     upload = jpeg(photos["coffee.png"])
     with Matcher(bank.path) as matcher:

@@ -50,13 +50,15 @@ def rescan_command(
     """Check stored media against a bank. What is finished is never done again: after a crash, give the same command.
 
     SOURCE is a folder, a Parquet or Arrow dataset with the columns id and one of bytes, path, hash, hashes, or a CSV or
-    NDJSON list with the columns path and id. Results are in DIR/decisions, counts in DIR/summary.json. Ctrl-C finishes
-    what is in hand. Exit code 4 when something matches; 3 when nothing does, but something could not be looked at.
+    NDJSON list with the columns path and id. Results are in DIR/decisions, counts in DIR/summary.json, a page to look
+    at in DIR/report.html. Ctrl-C finishes what is in hand. Exit code 4 when something matches; 3 when nothing does, but
+    something could not be looked at.
 
     Example: ncii-match rescan /srv/media --bank /srv/bank --out /srv/rescans/2026-11
     """
     from ncii_match.matcher import Matcher
     from ncii_match.policy import Policy
+    from ncii_match.rescans import report
     from ncii_match.rescans.files import ADDRESS, shown
     from ncii_match.rescans.job import Job, Progress
     from ncii_match.rescans.since import Since
@@ -90,27 +92,31 @@ def rescan_command(
             job.stop()
             signal.signal(signal.SIGINT, signal.default_int_handler)
 
+        (out_dir / report.NAME).unlink(missing_ok=True)  # until this is done, no page says what was found
         before = signal.signal(signal.SIGINT, asked)
         try:
             with progress("rescanning", chunks.stored.rows) as bar:
 
-                def report(done: Progress) -> None:
+                def tell(done: Progress) -> None:
                     told = ", ".join(f"{n:,} {name.lower()}" for name, n in sorted(done.outcomes.items()))
                     bar.update(bar.task_ids[0], completed=done.rows_done, description=told)
 
-                found = job.run(report)
+                found = job.run(tell)
         finally:
             signal.signal(signal.SIGINT, before)
         if news is not None and previous is not None:
             found["reversed"] = news.write_reversed(previous, matcher.policy, out_dir)
+        page = report.write(out_dir)
     if as_json:
         emit(found)
     else:
         told = ", ".join(f"{n:,} {name.lower().replace('_', ' ')}" for name, n in found["outcomes"].items())
         out.print(f"{counted(found['rows'], 'row')} rescanned: {told or 'nothing to look at'}.")
-        out.print(f"Decisions in {out_dir / 'decisions'}, counts in {out_dir / 'summary.json'}.")
-    outcomes = found["outcomes"]
+        out.print(f"Decisions in {out_dir / 'decisions'}, counts in {out_dir / 'summary.json'}, a page in {page}.")
+    raise typer.Exit(_exit(found["outcomes"]))
+
+
+def _exit(outcomes: dict[str, int]) -> Exit:
     if outcomes.get("MATCH"):
-        raise typer.Exit(Exit.MATCHED)
-    if outcomes.get("UNREADABLE") or outcomes.get("UNKNOWN"):
-        raise typer.Exit(Exit.UNREADABLE)
+        return Exit.MATCHED
+    return Exit.UNREADABLE if outcomes.get("UNREADABLE") or outcomes.get("UNKNOWN") else Exit.OK

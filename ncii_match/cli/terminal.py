@@ -31,7 +31,7 @@ class Exit(IntEnum):
     ERROR = 1  # the command could not do its work; the message says why
     USAGE = 2  # the command line makes no sense
     UNREADABLE = 3  # done, but some inputs could not be read
-    MATCHED = 4  # scan only: done, and at least one picture matches
+    MATCHED = 4  # scan and rescan: done, and at least one picture matches
 
 
 class AlgorithmName(StrEnum):

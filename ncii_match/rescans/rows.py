@@ -13,6 +13,7 @@ import pyarrow as pa
 from ncii_match.decode.image import bytes_of
 from ncii_match.decode.limits import DecodeLimits
 from ncii_match.errors import InputError
+from ncii_match.ingest import available_cores, in_order
 from ncii_match.matcher import Matcher
 from ncii_match.outcomes import Status
 from ncii_match.rescans import media
@@ -25,6 +26,15 @@ CONTENTS = ("bytes", "path", "hash", "hashes")
 
 BESIDE = {"hash": ("quality", "status", "view"), "hashes": ("qualities", "statuses")}
 """Columns that say more about hashes. Those of ``hash`` need not be there."""
+
+BATCHES_AHEAD = 2
+"""Batches of hashes in hand for each thread: while it looks one up, the next one is read."""
+
+TOGETHER = 64
+"""Pictures of a batch that are looked up at once: what is done once for each lookup then hardly counts."""
+
+READ_AT_ONCE = 1 << 20
+"""Bytes of a file that are asked for together: asked for the limit on a picture, Arrow sets aside as much."""
 
 NOT_KEPT = ("timings", "snapshot_age")
 """What would make the same input give other bytes."""
@@ -71,7 +81,7 @@ def rescan(
         empty one: UNREADABLE. Other columns are left behind.
     matcher : Matcher
     workers : int or None
-        Pictures at once; None for as many as the matcher has.
+        Pictures, or batches of hashes, at once; None for as many as the matcher has.
     opened : callable, str -> file object or path
         How a ``path`` becomes something to read; None for paths of this machine. Called when the picture's turn has
         come. What it raises makes that picture UNREADABLE, ``Status.CANNOT_READ``.
@@ -85,7 +95,7 @@ def rescan(
     ------
     pyarrow.RecordBatch
         For each batch one of ``results_schema``: the same rows in the same order. At most 12 pictures a worker and the
-        batches that they are in are held at once.
+        batches that they are in are held at once; of hashes, two batches a worker.
 
     Raises
     ------
@@ -99,8 +109,14 @@ def rescan(
         return
     kind = contents_of(first.schema)
     if kind in ("hash", "hashes"):
-        for batch in chain([first], iterator):
-            yield _looked_up(_checked(batch, kind), kind, matcher, keep_hashes, found_only)
+        if keep_hashes:
+            raise InputError("the rows are hashes already; keep_hashes is for pictures")
+        yield from in_order(
+            (_checked(batch, kind) for batch in chain([first], iterator)),
+            lambda batch: _looked_up(batch[0], kind, matcher, found_only),
+            _threads(matcher.workers if workers is None else workers),
+            together=1, ahead=BATCHES_AHEAD,
+        )  # fmt: skip
         return
     if found_only:
         raise InputError("found_only is for hashes; pictures must be hashed first")
@@ -113,12 +129,23 @@ def rescan(
                 yield _source(value.as_py(), kind, opened)
 
     kept = media.fields(matcher.snapshot.algorithm, matcher.views) if keep_hashes else []
-    parts: list[list[pa.Array]] = []
-    for hashes, decisions in matcher.check_batches(sources(), workers=workers):
-        parts.append(_columns(decisions, hashes, kept))
-        while waiting and waiting[0].num_rows <= sum(len(part[0]) for part in parts):
-            yield _joined(waiting.popleft(), parts, kept)
-    yield from (_joined(batch, parts, kept) for batch in waiting)  # without a row
+    made = _Made(kept)
+
+    def enough(hashed: int) -> bool:
+        left: int = waiting[0].num_rows - len(made)
+        return hashed >= min(TOGETHER, left)  # a whole batch waits for nothing
+
+    for hashes, decisions in matcher.check_batches(sources(), workers=workers, enough=enough):
+        made.add(decisions, hashes)
+        while waiting and waiting[0].num_rows <= len(made):
+            yield made.take(waiting.popleft())
+    yield from map(made.take, waiting)  # without a row
+
+
+def _threads(workers: int | None) -> int:
+    if workers is not None and workers < 1:
+        raise InputError(f"workers is {workers}; it must be at least 1, or None for every core")
+    return available_cores() if workers is None else workers
 
 
 class _Opened:
@@ -138,7 +165,7 @@ class _Opened:
             return bytes_of(found, DecodeLimits(max_bytes=size))
         parts: list[bytes] = []
         with contextlib.closing(found):
-            while size > 0 and (part := found.read(size)):
+            while size > 0 and (part := found.read(min(size, READ_AT_ONCE))):
                 parts.append(part)
                 size -= len(part)
         return b"".join(parts)
@@ -164,11 +191,7 @@ def _checked(batch: pa.RecordBatch, kind: str) -> pa.RecordBatch:
     return batch
 
 
-def _looked_up(
-    batch: pa.RecordBatch, kind: str, matcher: Matcher, keep_hashes: bool, found_only: bool
-) -> pa.RecordBatch:
-    if keep_hashes:
-        raise InputError("the rows are hashes already; keep_hashes is for pictures")
+def _looked_up(batch: pa.RecordBatch, kind: str, matcher: Matcher, found_only: bool) -> pa.RecordBatch:
     hashes = _one_view(batch) if kind == "hash" else media.hashes_of(batch)
     if len(hashes) and (hashes.status.max() > max(Status) or hashes.view.max() > max(View)):
         raise InputError("the rows have a status or a view that this version does not know; use a newer one")
@@ -177,7 +200,9 @@ def _looked_up(
         near[hashes.source_row[~np.isin(hashes.status, (Status.OK, Status.NO_BORDER))]] = True  # nobody has looked
         batch = batch.filter(pa.array(near))
         hashes = hashes[near[hashes.source_row]]
-    return _joined(batch, [_columns(matcher.lookup(hashes), hashes, [])], [])
+    decided = matcher.lookup(hashes).to_arrow()
+    schema = results_schema(batch.schema.field("id").type)
+    return pa.RecordBatch.from_arrays([batch.column("id"), *map(decided.column, schema.names[1:])], schema=schema)
 
 
 def _one_view(batch: pa.RecordBatch) -> Hashes:
@@ -189,21 +214,35 @@ def _one_view(batch: pa.RecordBatch) -> Hashes:
     return hashes_from_arrow(batch.select(["hash", *there]))
 
 
-def _columns(decisions: Decisions, hashes: Hashes, kept: list[pa.Field]) -> list[pa.Array]:
-    made = decisions.to_arrow()
-    columns = [made.column(name) for name in made.schema.names if name not in NOT_KEPT]
-    return columns + (media.columns(hashes, media.views_of(kept[0])) if kept else [])
+class _Made:
+    """Decisions, a few at a time, until the batch that they belong to is whole: made into columns once, not each time.
 
+    kept : the fields of the hashes that are kept; empty for none.
+    """
 
-def _joined(batch: pa.RecordBatch, parts: list[list[pa.Array]], kept: list[pa.Field]) -> pa.RecordBatch:
-    """The ids of a batch with the first results, which are taken from ``parts``."""
-    schema, left = results_schema(batch.schema.field("id").type, kept), batch.num_rows
-    taken: list[list[pa.Array]] = [[pa.array([], field.type) for field in schema][1:]]
-    while left:
-        part = parts.pop(0)
-        taken.append([column[:left] for column in part])
-        if len(part[0]) > left:
-            parts.insert(0, [column[left:] for column in part])
-        left -= len(taken[-1][0])
-    columns = [pa.concat_arrays(column) for column in zip(*taken, strict=True)]
-    return pa.RecordBatch.from_arrays([batch.column("id"), *columns], schema=schema)
+    def __init__(self, kept: list[pa.Field]) -> None:
+        self._kept = kept
+        self._rows: list[dict[str, Any]] = []
+        self._hashes: list[list[pa.Array]] = []
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def add(self, decisions: Decisions, hashes: Hashes) -> None:
+        """The next ones."""
+        self._rows += [decisions[row].to_dict() for row in range(len(decisions))]
+        if self._kept:
+            self._hashes.append(media.columns(hashes, media.views_of(self._kept[0])))
+
+    def take(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+        """A batch's ids with the first decisions, which are not there any more."""
+        schema, n = results_schema(batch.schema.field("id").type, self._kept), batch.num_rows
+        decided = pa.schema([field for field in schema if field.name not in ("id", *media.COLUMNS)])
+        columns = pa.RecordBatch.from_pylist(self._rows[:n], schema=decided).columns
+        self._rows = self._rows[n:]
+        if self._kept:
+            none = [pa.array([], field.type) for field in self._kept]
+            every = [pa.concat_arrays(parts) for parts in zip(none, *self._hashes, strict=True)]
+            columns += [column[:n] for column in every]
+            self._hashes = [[column[n:] for column in every]]
+        return pa.RecordBatch.from_arrays([batch.column("id"), *columns], schema=schema)

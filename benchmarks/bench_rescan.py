@@ -1,0 +1,269 @@
+"""How fast whole jobs rescan what is stored: folders of pictures, new entries against old hashes, hashes against banks.
+
+python benchmarks/bench_rescan.py [--quick]    measures; keeps the figures in benchmarks/results/
+pytest benchmarks --benchmark-disable          does it all on a few small files; never asserts a time
+
+Each job runs in a process of its own, with two workers, so that its memory is its own. A folder's job is stopped some
+times, and goes on: between the shares one thread decodes the same files, without hashing them, and ``threatexchange``
+hashes and looks up some of them in two processes, so that all are measured at nearly the same time. What is found is
+checked against what was planted.
+"""
+
+import argparse
+import json
+import multiprocessing
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import bench_bank
+import cases
+import numpy as np
+import record
+import rescan_cases
+
+from ncii_match import DecodeLimits, Matcher, Views
+from ncii_match.errors import JobError
+from ncii_match.ingest import PictureHasher
+from ncii_match.outcomes import Outcome
+from ncii_match.rescans.job import Job, Progress
+from ncii_match.rescans.since import Since
+from ncii_match.rescans.stored import Chunks, find
+from ncii_match.values import PDQ
+
+WORKERS = 2
+VIEWS = {"upright": Views.UPRIGHT, "dihedral": Views.DIHEDRAL, "borders": Views.BORDERS, "all": Views.ALL}
+
+Row = dict[str, Any]
+
+
+class Size(NamedTuple):
+    """How much is measured. ``grainy``: files with grain. ``turns``: shares of a folder. ``peer``: its files a turn."""
+
+    pictures: int
+    grainy: int
+    turns: int
+    peer: int
+    folder_bank: int
+    rows: int
+    new: int
+    against: int
+    forward: int
+    kept: int
+    sizes: rescan_cases.Sizes = rescan_cases.SIZES
+
+
+FULL = Size(20_000, 1_100, 3, 110, 100_000, 10_000_000, 1_000, 1_000_000, 1_000_000, 2_200)
+QUICK = Size(1_100, 220, 2, 110, 10_000, 1_000_000, 1_000, 100_000, 200_000, 220)
+TINY = Size(96, 96, 2, 6, 500, 3_000, 50, 2_000, 1_000, 12, (((320, 240), 1),))
+
+
+def job(asked: Row) -> Row:
+    """Open what is asked for, and do its job until it is done or has done so many rows; the time and memory it took."""
+    begun = time.perf_counter()
+    news = None if asked["since"] is None else Since(asked["bank"], asked["since"])
+    chunks = Chunks(find(asked["source"]), asked["chunk"])
+    views = None if asked["views"] is None else VIEWS[asked["views"]]
+    only = None if news is None else news.new
+    with Matcher(asked["bank"], views=views, workers=WORKERS, isolation="thread", only=only) as matcher:
+        if chunks.is_pictures:
+            matcher.start()
+        started, processor = time.perf_counter(), time.process_time()
+        with Job(asked["out"], chunks, matcher, workers=WORKERS, keep_hashes=asked["keep"], since=news) as one:
+            rows = 0
+
+            def report(done: Progress) -> None:
+                nonlocal rows
+                rows = done.rows_done - done.rows_before
+                if asked["share"] is not None and rows >= asked["share"]:
+                    one.stop()
+
+            done = True
+            try:
+                one.run(report)
+            except JobError:
+                if asked["share"] is None or rows < asked["share"]:
+                    raise
+                done = False
+        ended, processor = time.perf_counter(), time.process_time() - processor
+    return {
+        "rows": rows, "done": done, "open": started - begun, "seconds": ended - started,
+        "processor": processor, "peak_bytes": bench_bank._most_memory(),  # noqa: SLF001
+    }  # fmt: skip
+
+
+def _asked(bank: Path, source: Path, out: Path, more: Row) -> Row:
+    nothing = dict.fromkeys(("views", "since", "keep", "share", "chunk"))
+    return nothing | more | {"bank": str(bank), "source": str(source), "out": str(out)}
+
+
+def in_process(bank: Path, source: Path, out: Path, **more: Any) -> Row:
+    """``job`` in a process of its own."""
+    command = [sys.executable, __file__, "--job", json.dumps(_asked(bank, source, out, more))]
+    done: Row = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
+    return done
+
+
+Run = Callable[..., Row]
+"""``in_process``, or for a test ``here``."""
+
+
+def here(bank: Path, source: Path, out: Path, **more: Any) -> Row:
+    """``job`` in this process."""
+    return job(_asked(bank, source, out, more))
+
+
+_peers: list[Any] = []
+
+
+def peer_starts(texts: list[str]) -> None:
+    """The peer's index, in each of its processes."""
+    signals = record.peer("threatexchange.signal_type.pdq.pdq_index")
+    _peers.append(record.peer("threatexchange.signal_type.pdq.pdq_hasher"))
+    _peers.append(signals.PDQIndex(zip(texts, range(len(texts)), strict=True)))
+
+
+def peer_checks(path: Path) -> bool:
+    """The peer's two calls: hash the file, ask the index."""
+    hasher, index = _peers
+    text, _ = hasher.pdq_from_file(path)
+    return bool(index.query(text))
+
+
+def folders(place: Path, size: Size, run: Run) -> Iterator[Row]:
+    """A folder's job in shares, in turn with the decoder alone and the peer."""
+    held = rescan_cases.folder_bank(place / "folder-bank", size.folder_bank)
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(WORKERS, context, peer_starts, (held.to_hex(),)) as peers:
+        for count, grain in ((size.pictures, 0.0), (size.grainy, cases.GRAIN)):
+            source = place / f"pictures-{grain:g}"
+            rescan_cases.folder(source, count, grain, size.sizes)
+            for views in ("upright", "all"):
+                yield from _turns(place, source, views, count, grain, size, peers, run)
+
+
+def _turns(
+    place: Path, source: Path, views: str, count: int, grain: float, size: Size, peers: ProcessPoolExecutor, run: Run
+) -> Iterator[Row]:
+    files = sorted(source.iterdir())
+    hasher = PictureHasher(PDQ, VIEWS[views], DecodeLimits())
+    out = place / f"out-{grain:g}-{views}"
+    answers: dict[str, bool] = {}
+    for path, _ in zip(files[:8], peers.map(peer_checks, files[:8]), strict=True):  # starts the peer's processes
+        hasher.decode(path)
+    for turn in range(size.turns):
+        some = files[turn * size.peer : (turn + 1) * size.peer]
+        start = time.perf_counter()
+        for path in some:
+            hasher.decode(path)
+        decode = time.perf_counter() - start
+        start = time.perf_counter()
+        for path, match in zip(some, peers.map(peer_checks, some), strict=True):
+            answers[path.name] = match
+        peer = time.perf_counter() - start
+        share = -(-count // size.turns)
+        chunk = min(256, max(1, share // 4))
+        done = run(place / "folder-bank", source, out, views=views, share=share, chunk=chunk)
+        yield {
+            "figure": "folder", "grain": grain, "views": views, "pictures": count, "turn": turn, "sampled": len(some),
+            "decode": decode / len(some), "peer": peer / len(some), "rescan": done["seconds"] / done["rows"], **done,
+        }  # fmt: skip
+    ours = {name: outcome == Outcome.MATCH.name for name, outcome in rescan_cases.found(out)}
+    known = {name: any(one in name for one in rescan_cases.BANKED) for name in ours}
+    if len(ours) != count or ours != known or any(known[name] != match for name, match in answers.items()):
+        raise AssertionError("the job or the peer does not find what is there")
+
+
+def kept_hashes(place: Path, size: Size, run: Run) -> Iterator[Row]:
+    """What keeping the media's hashes takes on the disk."""
+    source = place / "kept-pictures"
+    rescan_cases.different(source, size.kept)
+    for views, ways in VIEWS.items():
+        keep = place / f"kept-{views}"
+        run(place / "folder-bank", source, place / f"kept-out-{views}", views=views, keep=str(keep))
+        taken, decided = map(_bytes, (keep, place / f"kept-out-{views}/decisions"))
+        yield {
+            "figure": "kept", "views": views, "hashes": len(ways), "pictures": size.kept,
+            "bytes": taken / size.kept, "decision_bytes": decided / size.kept,
+        }  # fmt: skip
+
+
+def _bytes(place: Path) -> int:
+    return sum(path.stat().st_size for path in place.iterdir())
+
+
+def reverse(place: Path, size: Size, run: Run) -> Iterator[Row]:
+    """New entries against everything stored, and everything stored against a bank."""
+    number, learned = rescan_cases.grown_bank(place / "grown", size.against, size.new)
+    for figure, rows, since in (("reverse", size.rows, number), ("forward", size.forward, None)):
+        dataset = place / figure
+        wanted = rescan_cases.stored(dataset, rows, learned, min(100, rows // 20))
+        for turn in range(3 if figure == "reverse" else 1):
+            out = place / f"{figure}-{turn}"
+            done = run(place / "grown", dataset, out, since=since)
+            got = [row for row, outcome in rescan_cases.found(out) if outcome == Outcome.MATCH.name]
+            if not np.array_equal(np.sort(np.array(got, np.int64)), wanted):
+                raise AssertionError(f"{len(got)} found of {len(wanted)} planted")
+            entries = size.new if since is not None else size.against + size.new
+            yield {"figure": figure, "entries": entries, "turn": turn, **done}
+
+
+def measure(place: Path, size: Size, run: Run = in_process) -> Iterator[Row]:
+    """All rows."""
+    yield from reverse(place, size, run)
+    yield from folders(place, size, run)
+    yield from kept_hashes(place, size, run)
+
+
+def test_every_job_finds_what_was_planted(tmp_path: Path) -> None:
+    rows = [*measure(tmp_path, TINY, here)]
+    assert {row["figure"] for row in rows} == {"folder", "kept", "reverse", "forward"}
+    assert all(row["rows"] for row in rows if row["figure"] != "kept")
+    assert [row["done"] for row in rows if row["figure"] == "folder"] == [False, True] * 4
+
+
+def _told(row: Row) -> str:
+    match row["figure"]:
+        case "folder":
+            return (
+                f"folder, {row['views']}, grain {row['grain']:g}: {1e3 * row['rescan']:.2f} ms a picture, decode alone "
+                f"{1e3 * row['decode']:.2f} ms on one thread ({row['decode'] / 2 / row['rescan']:.0%} of twice its "
+                f"rate), peer {1e3 * row['peer']:.1f} ms ({row['peer'] / row['rescan']:.1f}x), "
+                f"processor {row['processor'] / row['seconds']:.2f}, {row['peak_bytes'] / 1e6:.0f} MB"
+            )
+        case "kept":
+            return f"kept, {row['views']}: {row['bytes']:.0f} bytes a picture, decision {row['decision_bytes']:.0f}"
+    return (
+        f"{row['figure']}: {row['rows']:,} stored against {row['entries']:,} in {row['seconds']:.2f} s "
+        f"(+{row['open']:.2f} s opening), {row['rows'] / row['seconds'] / WORKERS:,.0f} a second a core, "
+        f"processor {row['processor']:.1f} s, {row['peak_bytes'] / 1e6:.0f} MB"
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="fewer of everything: to see that it works")
+    parser.add_argument("--place", type=Path, help="directory for some 3 GB of temporary files")
+    parser.add_argument("--job", help=argparse.SUPPRESS)
+    asked = parser.parse_args()
+    if asked.job:
+        print(json.dumps(job(json.loads(asked.job))))
+        return
+    around, rows = record.circumstances(), []
+    with tempfile.TemporaryDirectory(dir=asked.place) as folder:
+        for row in measure(Path(folder), QUICK if asked.quick else FULL):
+            rows.append(row)
+            print(_told(row), flush=True)
+    print(f"wrote {record.write('rescan', around, asked.quick, {'rows': rows})}")
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except ImportError as error:
+        sys.exit(str(error))

@@ -1,0 +1,271 @@
+"""A finished rescan as one self-contained HTML page: no script, nothing from elsewhere, no hash and no case in it."""
+
+import json
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from pyarrow import parquet as pq
+
+from ncii_match import __version__
+from ncii_match.bank.exchange.files import whole
+from ncii_match.errors import InputError
+from ncii_match.outcomes import Action, Outcome
+from ncii_match.policy import Policy
+
+NAME = "report.html"
+
+LISTED = 100
+"""Rows without an answer that the page shows, and the longest list of sources."""
+
+LONGEST_NAME = 200
+"""Characters of a row's id that are shown."""
+
+SLICES = 60
+"""Bars of the timeline at most."""
+
+WIDTH, HEIGHT, LEFT, BOTTOM = 560, 200, 64, 40
+"""Of a chart, in its own units: all of it, and what the scales take."""
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """What was done between one start of the command and the next.
+
+    begun : seconds since 1970. snapshot : the bank's then. seconds : it worked, as far as the log tells. rows, chunks :
+    done in it. finished : whether it came to the job's end. pieces : seconds and rows of each chunk.
+    """
+
+    begun: float
+    snapshot: int | None
+    seconds: float
+    rows: int
+    chunks: int
+    finished: bool
+    pieces: tuple[tuple[float, int], ...]
+
+    @property
+    def when(self) -> str:
+        """When it began."""
+        return f"{datetime.fromtimestamp(self.begun, UTC):%Y-%m-%d %H:%M:%S}"
+
+    @property
+    def a_minute(self) -> float | None:
+        """Rows a minute; None when no time passed."""
+        return 60 * self.rows / self.seconds if self.seconds else None
+
+
+@dataclass(frozen=True, slots=True)
+class Bar:
+    """A bar of a chart, in its units, with what it says."""
+
+    x: float
+    y: float
+    width: float
+    height: float
+    says: str
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """A line across a chart, or a place on a scale, with its name."""
+
+    at: float
+    says: str
+
+
+@dataclass(frozen=True, slots=True)
+class Chart:
+    """Bars over a scale. across, up : places on the scales. lines : upright ones with a name."""
+
+    bars: tuple[Bar, ...]
+    across: tuple[Mark, ...]
+    up: tuple[Mark, ...]
+    lines: tuple[Mark, ...]
+
+
+def write(out: str | PathLike[str]) -> Path:
+    """Write ``report.html`` into the directory of a finished job. Raises InputError when something is missing there."""
+    path, text = Path(out) / NAME, render(out)
+    with whole(path) as file:
+        file.write(text.encode("utf-8"))
+    return path
+
+
+def render(out: str | PathLike[str]) -> str:
+    """The page's text, from ``job.json``, ``summary.json``, ``quarantine.parquet`` and, where it is, ``log.ndjson``."""
+    place = Path(out)
+    try:
+        job: dict[str, Any] = json.loads((place / "job.json").read_bytes())
+        summary: dict[str, Any] = json.loads((place / "summary.json").read_bytes())
+        quarantine = pq.read_table(place / "quarantine.parquet")
+    except (OSError, ValueError) as error:  # what Arrow raises is a ValueError or an OSError
+        raise InputError(f"{place} is not the directory of a finished rescan ({error})") from None
+    policy = Policy.from_dict(job["policy"])
+    runs = [*_runs(place / "log.ndjson", job)]
+    environment = Environment(
+        loader=PackageLoader("ncii_match.rescans"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+    )
+    environment.filters |= {"shown": shown, "counted": "{:,}".format, "quoted": lambda name: shlex.quote(shown(name))}
+    return environment.get_template("rescan.html.j2").render(
+        job=job,
+        summary=summary,
+        policy=policy,
+        outcomes=_in_order(summary["outcomes"], [one.name for one in Outcome]),
+        actions=_in_order(summary["actions"], [one.name for one in Action]),
+        left_out=summary["rows"] - sum(summary["outcomes"].values()),
+        shares=[(what, _shares(summary[name])) for what, name in (("source", "sources"), ("state", "states"))],
+        distances=distances(summary["distances"], policy, job["radius"]),
+        timeline=timeline(runs),
+        runs=runs,
+        quarantine=quarantine.slice(0, LISTED).to_pylist(),
+        quarantined=len(quarantine),
+        earliest=_earliest(runs, summary),
+        version=__version__,
+        size=(WIDTH, HEIGHT, LEFT, BOTTOM),
+    )
+
+
+def shown(value: Any) -> str:
+    """An id as text that cannot pretend to be another: what does not print is written as its number."""
+    text = value if isinstance(value, str) else str(value)
+    text = "".join(one if one.isprintable() else f"\\u{{{ord(one):x}}}" for one in text[:LONGEST_NAME])
+    return text + "…" * (len(str(value)) > LONGEST_NAME)
+
+
+def _in_order(counts: Mapping[str, int], names: Sequence[str]) -> list[tuple[str, int]]:
+    return [(name, counts[name]) for name in names if name in counts]
+
+
+def _shares(counts: Mapping[str, int]) -> list[tuple[str, int, float]]:
+    """The largest counts with their names, and each as percent of the largest."""
+    largest = max(counts.values(), default=1)
+    ordered = sorted(counts.items(), key=lambda one: (-one[1], one[0]))[:LISTED]
+    return [(name, count, 100 * count / largest) for name, count in ordered]
+
+
+def _events(log: Path) -> Iterator[dict[str, Any]]:
+    """What the log says; lines that were cut off by a crash are passed over, and so is a log that is not there."""
+    try:
+        lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return
+    for line in lines:
+        try:
+            event = json.loads(line)
+            known = {"at": float(event["at"]), "event": str(event["event"]), "chunk": int(event.get("chunk", 0))}
+        except (ValueError, TypeError, KeyError, AttributeError):
+            continue
+        yield {**event, **known}
+
+
+def _runs(log: Path, job: Mapping[str, Any]) -> Iterator[Run]:
+    """A chunk's rows are those that it has, not those that were kept: a rescan since a snapshot leaves most out."""
+    starts: list[list[dict[str, Any]]] = []
+    for event in _events(log):
+        if event["event"] == "begun":
+            starts.append([])
+        if starts:
+            starts[-1].append(event)
+    for begun, *others in starts:
+        pieces: list[tuple[float, int]] = []
+        last = begun["at"]
+        for event in others:
+            at = max(last, event["at"])  # clocks are set back
+            if event["event"] == "done":
+                rows = max(0, min(job["chunk"], job["rows"] - event["chunk"] * job["chunk"]))
+                pieces.append((at - last, rows))
+                last = at
+        number = begun.get("snapshot")
+        yield Run(
+            begun["at"],
+            number if isinstance(number, int) else None,
+            sum(seconds for seconds, _ in pieces),
+            sum(rows for _, rows in pieces),
+            len(pieces),
+            any(event["event"] == "finished" for event in others),
+            tuple(pieces),
+        )
+
+
+def _earliest(runs: Sequence[Run], summary: Mapping[str, Any]) -> int | None:
+    """The oldest snapshot that any row may have been judged by; None when nothing says it."""
+    said = [int(number) for number in summary["snapshots"]]
+    return min([*said, *(run.snapshot for run in runs if run.snapshot is not None)], default=None)
+
+
+def timeline(runs: Sequence[Run]) -> Chart | None:
+    """Rows a minute over the time that was worked, runs one after the other; None when the log says nothing of it."""
+    total = sum(run.seconds for run in runs)
+    chunks = sum(run.chunks for run in runs)
+    if not total or not chunks:
+        return None
+    count = min(SLICES, chunks)
+    width = total / count
+    rows, at = [0.0] * count, 0.0
+    for run in runs:
+        start = at
+        for seconds, done in run.pieces:
+            _spread(rows, start / width, (start + seconds) / width, done)
+            start += seconds
+        at += run.seconds
+    rates = [60 * one / width for one in rows]
+    unit, name = (3600, "h") if total > 7200 else (60, "min") if total > 120 else (1, "s")
+    says = [
+        f"{number * width / unit:.3g} to {(number + 1) * width / unit:.3g} {name}: {rate:,.0f} rows a minute"
+        for number, rate in enumerate(rates)
+    ]
+    ends, passed = [], 0.0
+    for run in runs[:-1]:
+        passed += run.seconds
+        ends.append(Mark(_across(passed / total), "begun again"))
+    scale = [Mark(_across(part), f"{part * total / unit:.3g} {name}") for part in (0, 0.5, 1)]
+    return _chart(rates, says, scale, ends)
+
+
+def _spread(rows: list[float], first: float, last: float, done: int) -> None:
+    """Share a chunk's rows among the slices of time that it took."""
+    if last <= first:
+        rows[min(int(first), len(rows) - 1)] += done
+        return
+    for number in range(int(first), min(int(last) + 1, len(rows))):
+        rows[number] += done * max(0.0, min(last, number + 1) - max(first, number)) / (last - first)
+
+
+def distances(counts: Mapping[str, int], policy: Policy, radius: int) -> Chart | None:
+    """Rows by the distance of the nearest entry that counts, with the thresholds; None without any."""
+    if not counts:
+        return None
+    bars = [counts.get(str(distance), 0) for distance in range(radius + 1)]
+    says = [f"{distance} bits: {count:,}" for distance, count in enumerate(bars)]
+    limits = {"threshold": policy.threshold}
+    limits |= {
+        f"threshold, {state}": limit
+        for state in ("seed", "confirmed", "disputed")
+        if (limit := getattr(policy, f"threshold_{state}")) is not None
+    }
+    lines = [Mark(_across((limit + 1) / (radius + 1)), f"{name} {limit}") for name, limit in limits.items()]
+    step = max(1, -(-(radius + 1) // 8))
+    across = [Mark(_across((one + 0.5) / (radius + 1)), str(one)) for one in range(0, radius + 1, step)]
+    return _chart(bars, says, across, lines)
+
+
+def _across(part: float) -> float:
+    """0..1 of the bars' part of a chart."""
+    return round(LEFT + part * (WIDTH - LEFT - 8), 2)
+
+
+def _chart(values: Sequence[float], says: Sequence[str], across: Sequence[Mark], lines: Sequence[Mark]) -> Chart:
+    largest, room = max([*values, 1]), HEIGHT - BOTTOM - 24
+    bars = []
+    for number, (value, text) in enumerate(zip(values, says, strict=True)):
+        x, end = _across(number / len(values)), _across((number + 1) / len(values))
+        height = round(max(value / largest * room, 1.0 if value else 0.0), 2)
+        bars.append(Bar(x, HEIGHT - BOTTOM - height, round((end - x) * 0.92, 2), height, text))
+    up = [Mark(HEIGHT - BOTTOM - part * room, f"{part * largest:,.0f}") for part in (0, 1)]
+    return Chart(tuple(bars), tuple(across), tuple(up), tuple(lines))
