@@ -56,8 +56,8 @@ def text(run: dict[str, Any]) -> str:
         *page.section("Folders of pictures"),
         *page.prose(
             f"JPEG files of {_sizes()}, made from the photographs; equal files are one file on the disk, in the page "
-            "cache. The job was stopped some times and went on; between its shares one thread decoded files of the same "
-            "mix at the same scale, without hashing them, and threatexchange hashed and looked up as many in two "
+            "cache. The job was stopped some times and went on; between its shares one thread decoded files of the "
+            "same mix at the same scale, without hashing them, and threatexchange hashed and looked up as many in two "
             "processes. Ratios are medians of the turns' ratios, with the lowest and the highest; times are medians. "
             "The bank is the same for both."
         ),
@@ -89,15 +89,14 @@ def text(run: dict[str, Any]) -> str:
         ),
         *page.section("Hashes that were kept"),
         *page.prose(
-            "From a Parquet dataset, one view each. Against new entries each stored hash is compared with each of them; "
-            "against a bank it is looked up in its index. Opening the bank and the dataset comes to it."
+            "From a Parquet dataset, one view each. Against new entries each stored hash is compared with each of "
+            "them; against a bank it is looked up in its index. Opening the bank and the dataset comes to it."
         ),
         *page.table(
             ("job", "seconds", "opening", "stored hashes a second, each core", "memory"),
             [
                 (
-                    f"{row['entries']:,} {'new entries' if row['figure'] == 'reverse' else 'entries'} against "
-                    f"{row['rows']:,} hashes",
+                    _against(row),
                     f"{page.number(row['seconds'])} s",
                     f"{page.number(row['open'])} s",
                     page.number(row["rows"] / row["seconds"] / WORKERS),
@@ -107,13 +106,14 @@ def text(run: dict[str, Any]) -> str:
             ],
         ),
         *page.prose(
-            "Memory is the largest that the whole process was. It does not grow with the number of rows stored: at most "
-            "two chunks for each thread are held, with their views, and the index, whose pages other processes share."
+            "Memory is the largest that the whole process was. It does not grow with the number of rows stored: at "
+            "most two chunks for each thread are held, with their views, and the index, whose pages "
+            "other processes share."
         ),
         *page.section("Bytes on the disk"),
         *page.prose(
-            f"{next(iter(kept.values()))['pictures']:,} different pictures, chunks of 256; a hash of PDQ is 32 bytes, its "
-            "quality and status one each. Equal bytes, as of views that a picture does not have, are packed."
+            f"{next(iter(kept.values()))['pictures']:,} different pictures, chunks of 256; a hash of PDQ is 32 bytes, "
+            "its quality and status one each. Equal bytes, as of views that a picture does not have, are packed."
         ),
         *page.table(
             ("each picture is hashed", "views", "bytes kept", "bytes of a decision", "of a billion"),
@@ -163,6 +163,11 @@ def _folders(rows: list[Row]) -> Iterator[Row]:
             "share": median(shares), "all_share": shares, "times": median(times), "all_times": times,
             "peak": max(row["peak_bytes"] for row in turns),
         }  # fmt: skip
+
+
+def _against(row: Row) -> str:
+    kind = "new entries" if row["figure"] == "reverse" else "entries"
+    return f"{row['entries']:,} {kind} against {row['rows']:,} hashes"
 
 
 def _named(one: Row) -> str:

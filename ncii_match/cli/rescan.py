@@ -111,7 +111,8 @@ def rescan_command(
         emit(found)
     else:
         told = ", ".join(f"{n:,} {name.lower().replace('_', ' ')}" for name, n in found["outcomes"].items())
-        out.print(f"{counted(found['rows'], 'row')} rescanned: {told or 'nothing to look at'}.")
+        nothing = "nothing to look at" if news is None else "nothing new is near"
+        out.print(f"{counted(found['rows'], 'row')} rescanned: {told or nothing}.")
         out.print(f"Decisions in {out_dir / 'decisions'}, counts in {out_dir / 'summary.json'}, a page in {page}.")
     raise typer.Exit(_exit(found["outcomes"]))
 
