@@ -80,9 +80,13 @@ def run(out, source, place, chunk=4, *, matching=None, **options):
         return job.run()
 
 
+VARIES = ("log.ndjson", "lock", "report.html")
+"""When things were done, or made from it."""
+
+
 def results(out):
     """What a finished job has: name to bytes, without what may differ."""
-    kept = [path for path in Path(out).rglob("*") if path.is_file() and path.name not in ("log.ndjson", "lock")]
+    kept = [path for path in Path(out).rglob("*") if path.is_file() and path.name not in VARIES]
     return {str(path.relative_to(out)): path.read_bytes() for path in kept}
 
 

@@ -495,7 +495,7 @@ def test_no_process_to_decode_in_stops_it(tmp_path, source, bank):
         return nm.Hashes(nm.PDQ, rows, status=np.full(len(sources), Status.NO_WORKER, np.uint8))
 
     with matcher_of(bank) as matcher:
-        matcher._hashing.stream = lambda images, workers: in_order(iter(images), none_left, workers)
+        matcher._hashing.stream = lambda images, workers, _: in_order(iter(images), none_left, workers)
         with job_of(tmp_path / "out", source, matcher) as job, pytest.raises(JobError, match="NO_WORKER"):
             job.run()
     assert not rows_of(tmp_path / "out")
