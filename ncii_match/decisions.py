@@ -229,8 +229,8 @@ def redecide(decision: Decision | Mapping[str, Any], policy: Policy) -> Decision
     """Judge a stored decision again under another policy, without hashing or searching again.
 
     decision : a ``Decision``, its ``to_dict()``, or a row of ``Decisions.to_arrow().to_pylist()``. Needed of it:
-        outcome, status, the qualities, allowed, algorithm, snapshot, its age, timings, and ``matches``: all entries
-        within the radius searched, with the state, region and case of every hold on them.
+        outcome, status, the qualities, allowed, algorithm, snapshot, and ``matches``: all entries within the radius
+        searched, with the state, region and case of every hold on them. Its age for a policy with ``max_age``.
 
     What was UNKNOWN stays so; what was stored when the snapshot was older than this policy's ``max_age`` becomes it,
     and so does what this policy's ``min_quality`` would have searched other views for.

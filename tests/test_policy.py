@@ -188,11 +188,14 @@ def test_a_record_that_does_not_have_what_is_needed():
     record = judged([(1, 2)], Policy())[0].to_dict()
     with pytest.raises(PolicyError, match="search wider"):
         redecide(record, Policy(threshold=40))
-    for missing in ("matches", "radius", "outcome", "status", "quality", "lowest_quality", "allowed", "timings"):
+    for missing in ("matches", "radius", "outcome", "status", "quality", "lowest_quality", "allowed", "snapshot"):
         with pytest.raises(InputError, match="not a stored decision"):
             redecide({name: value for name, value in record.items() if name != missing}, Policy())
     with pytest.raises(InputError, match="not a stored decision"):
         redecide({**record, "outcome": "MAYBE"}, Policy())
+    bare = {name: value for name, value in record.items() if name not in ("timings", "snapshot_age")}
+    assert redecide(bare, Policy()).outcome is Outcome.MATCH  # as rescans store them
+    assert redecide(bare, Policy(max_age=1000)).reasons == ("stale",)  # nobody knows how old
 
 
 def test_the_stored_form_is_a_promise():

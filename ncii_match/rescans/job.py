@@ -41,7 +41,10 @@ FORMAT = 1
 TRIED_AGAIN = frozenset({Status.CANNOT_READ, Status.OUT_OF_MEMORY, Status.TIMED_OUT, Status.CRASHED, Status.NO_WORKER})
 """What may be the moment's fault and not the picture's."""
 
-MADE = ("summary.json", "quarantine.parquet", NEW, "withdrawn.parquet", "reversed.ndjson", "log.ndjson", "job.json")
+MADE = (
+    "report.html", "summary.json", "quarantine.parquet", NEW, "withdrawn.parquet", "reversed.ndjson", "log.ndjson",
+    "job.json",
+)  # fmt: skip
 """What a job makes beside its chunks, in the order in which it goes: while job.json is there, it is still that job."""
 
 
