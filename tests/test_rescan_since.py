@@ -277,3 +277,15 @@ def test_what_the_command_refuses(tmp_path, source, monkeypatch):
     bank_of(tmp_path / "other")
     with pytest.raises(InputError, match="begun with another bank"):
         command(source, "--bank", tmp_path / "other", "--out", out)
+
+
+def test_what_another_case_holds_is_not_reversed_under_any_policy(tmp_path):
+    """Also under one that bounds the snapshot's age, which stored rows do not say."""
+    bank = bank_of(tmp_path / "bank", seeds=(1, 2))
+    add(bank, (1,), "R-9")
+    pq.write_table(pa.table({"id": [1, 2], "bytes": [picture(1), picture(2)]}), tmp_path / "media.parquet")
+    run(tmp_path / "first", tmp_path / "media.parquet", bank)
+    withdraw(bank, "R-1")
+    news, _ = since_run(tmp_path / "out", tmp_path / "media.parquet", bank, 2)
+    for policy in (nm.Policy(), nm.Policy(max_age=1000)):
+        assert [row["id"] for row in news.reversed(tmp_path / "first", policy, tmp_path / "out")] == [2]

@@ -3,6 +3,7 @@
 import json
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -88,13 +89,14 @@ class Since:
             for file in chunks_of(now)
             for one in matches_in(read_chunk(file, ["id", "outcome"])).column("id").to_pylist()
         }
+        ageless = replace(policy, max_age=None)  # stored rows have no age, and this is not about the bank's
         ended = {(one.entry_id, one.source, one.case) for one in self.ended}
         touched = {one.entry_id for one in self.ended}
         for file in chunks_of(previous):
             for row in matches_in(read_chunk(file)).to_pylist():
                 if not touched.intersection(row["entry_ids"]) or _key(row["id"]) in again:
                     continue
-                left = redecide(_without(row, ended), policy)
+                left = redecide(_without(row, ended), ageless)
                 if left.outcome is not Outcome.MATCH:
                     yield {"id": row["id"], "was": row["outcome"], "is": left.outcome.name, "cases": row["cases"]}
 
