@@ -42,7 +42,7 @@ def keep_freed_memory() -> None:
     """Have the C library keep up to 64 MiB that were freed, for the next picture; once in a process.
 
     glibc learns how much to keep from the largest block that was freed so far. A process that has freed small ones only
-    gives a large picture's pages back and has them made anew, zeroed, for the next: half of all its time, measured.
+    gives a large picture's pages back and has them made anew, zeroed, for the next, which takes as long as hashing it.
     The block is never written to, so it takes no memory itself.
     """
     block = np.empty((32 << 20) - 65_536, np.uint8)  # just below the largest that glibc learns from

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ncii_match.bank import places
-from ncii_match.bank.following import Follow, Follower
+from ncii_match.bank.following import Follow, Follower, outdated
 from ncii_match.bank.snapshot import Snapshot
 from ncii_match.decisions import Decision, Decisions, Policy, check_rows, decide, undecided
 from ncii_match.decode.image import Source, contents, is_single
@@ -38,9 +38,6 @@ from ncii_match.sandbox.pool import DECODING_SECONDS
 from ncii_match.values import Algorithm, Hashes, View
 from ncii_match.verdicts import Circumstances, Hearing, MatcherStatus, Timings
 from ncii_match.witness import Witness
-
-CLOCKS_APART = 60.0
-"""Seconds by which a publisher's clock may be ahead of ours before its snapshot's age counts as not known."""
 
 
 class Matcher:
@@ -128,7 +125,11 @@ class Matcher:
             if witness is not None:
                 bank = places.find(witness, filesystem, cache)
                 second = Follower(bank, key=key, follow=follow, pause=look_every if bank.is_remote else pause)
-                self._witness = Witness(second, self._algorithm, self.policy)
+                try:
+                    self._witness = Witness(second, self._algorithm, self.policy)
+                except PolicyError:
+                    second.close()
+                    raise
                 self._other_hashing = hashing(self._witness.algorithm, None, workers=1)
         except NciiMatchError:
             self._follower.close()
@@ -366,10 +367,7 @@ class Matcher:
         return found
 
     def _outdated(self, age: float) -> str | None:
-        """Why a snapshot of this age must not answer."""
-        if self.policy.max_age is None:
-            return None
-        return "clock" if age < -CLOCKS_APART else "stale" if age > self.policy.max_age else None
+        return outdated(age, self.policy.max_age)
 
     def _late(self, seconds: float) -> str | None:
         return "deadline" if self.policy.deadline is not None and seconds > self.policy.deadline else None

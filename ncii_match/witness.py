@@ -1,4 +1,4 @@
-"""A second hash as a witness: a match at a weak distance counts only where the picture's other hash agrees.
+"""A second hash as a witness: a match at a weak distance does not count where the picture's other hash contradicts it.
 
 The other hashes are in a bank of their own, of another algorithm, under the same case references. Whatever keeps the
 witness from speaking leaves the match as it is: a witness can only contradict.
@@ -9,7 +9,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from ncii_match.bank.following import Follower
+from ncii_match.bank.following import Follower, outdated
 from ncii_match.bank.snapshot import Snapshot
 from ncii_match.errors import NciiMatchError, PolicyError
 from ncii_match.outcomes import Hold, Status
@@ -65,9 +65,8 @@ class Witness:
         entries: Entries, snapshot: Snapshot,
     ) -> Hearing:  # fmt: skip
         here = self._follower.current()
-        age = self._follower.age(here)
-        if self._policy.max_age is not None and age > self._policy.max_age:
-            return Hearing(failed="stale")
+        if cause := outdated(self._follower.age(here), self._policy.max_age):
+            return Hearing(failed=cause)
         found = here.index.search(hashes, self._policy.witness_threshold)
         theirs = here.entries_of(found)
         seen = np.zeros(len(asked), bool)

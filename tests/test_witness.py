@@ -158,6 +158,8 @@ def test_a_witness_that_is_too_old_says_nothing(banks):
         clock = one._witness._follower.clock
         one._witness._follower.clock = lambda: clock() + 7200
         assert one.check(PHOTO).reasons == ("match:seed", "witness:stale")
+        one._witness._follower.clock = lambda: clock() - 7200  # behind: nobody knows how old it is
+        assert one.check(PHOTO).reasons == ("match:seed", "witness:clock")
 
 
 def test_files_are_read_again_whatever_they_came_as(banks):

@@ -23,7 +23,17 @@ SLOWEST_LOOK = 0.5
 OVERDUE = 0.8
 """Seconds since the last look after which a check looks itself in the background too, unless the thread is about it."""
 
+CLOCKS_APART = 60.0
+"""Seconds by which a publisher's clock may be ahead of ours before its snapshot's age counts as not known."""
+
 Follow = Literal["check", "background"]
+
+
+def outdated(age: float, max_age: float | None) -> str | None:
+    """Why a snapshot of this age (seconds) must not answer: ``clock``, ``stale``; None when it may."""
+    if max_age is None:
+        return None
+    return "clock" if age < -CLOCKS_APART else "stale" if age > max_age else None
 
 
 class OtherAlgorithmError(BankError, AlgorithmMismatchError):

@@ -238,7 +238,7 @@ class Snapshot:
         return replace(self, index=index)
 
     def count_of_case(self, reference: str, source: str) -> int:
-        """Entries that a case holds. Reads through the list of cases: some 0.1 s for a million of them."""
+        """Entries that a case holds. Reads through the list of cases."""
         old = self._base.entries_of_case(reference, source)
         new = self._delta.entries_of_case(reference, source)
         return len(old) - int(_among(self._removed, old).sum()) + len(new)

@@ -7,7 +7,21 @@ from typing import Annotated
 
 import typer
 
-from ncii_match.cli.terminal import AsJson, Exit, IsolationName, ViewsName, Workers, counted, emit, out, progress, say
+from ncii_match.cli.terminal import (
+    AsJson,
+    Decoded,
+    Exit,
+    IsolationName,
+    PolicyFile,
+    Ways,
+    WitnessBank,
+    Workers,
+    counted,
+    emit,
+    out,
+    progress,
+    say,
+)
 from ncii_match.errors import InputError
 
 
@@ -20,16 +34,9 @@ def rescan_command(
     ],
     bank: Annotated[str, typer.Option("--bank", help="The bank's directory, or an address like s3://bucket/bank.")],
     out_dir: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where the job and its results are kept.")],
-    policy_file: Annotated[
-        Path | None,
-        typer.Option("--policy", metavar="FILE.toml", help="What counts as a match and what follows, as TOML."),
-    ] = None,
-    views: Annotated[
-        ViewsName | None, typer.Option(help="Ways of looking at each picture; by default all that the bank's hash has.")
-    ] = None,
-    witness: Annotated[
-        str | None, typer.Option(help="A bank of another hash of the same cases, asked as the policy says.")
-    ] = None,
+    policy_file: PolicyFile = None,
+    views: Ways = None,
+    witness: WitnessBank = None,
     hashes_out: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Also keep the media's hashes there, to rescan them next time.")
     ] = None,
@@ -41,9 +48,7 @@ def rescan_command(
     ] = None,
     chunk: Annotated[int | None, typer.Option(min=1, help="Rows that are finished together.")] = None,
     restart: Annotated[bool, typer.Option("--restart", help="Forget what was done before.")] = False,
-    isolation: Annotated[
-        IsolationName, typer.Option(help="Decode in confined worker processes, or in this process.")
-    ] = IsolationName.PROCESS,
+    isolation: Decoded = IsolationName.PROCESS,
     as_json: AsJson = False,
     workers: Workers = None,
 ) -> None:

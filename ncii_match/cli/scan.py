@@ -8,9 +8,12 @@ import typer
 
 from ncii_match.cli.terminal import (
     AsJson,
+    Decoded,
     Exit,
     IsolationName,
-    ViewsName,
+    PolicyFile,
+    Ways,
+    WitnessBank,
     Workers,
     emit,
     files_in,
@@ -31,19 +34,10 @@ def scan_command(
             help="Largest distance in bits that counts as a match, in place of the policy's.",
         ),
     ] = None,
-    policy_file: Annotated[
-        Path | None,
-        typer.Option("--policy", metavar="FILE.toml", help="What counts as a match and what follows, as TOML."),
-    ] = None,
-    views: Annotated[
-        ViewsName | None, typer.Option(help="Ways of looking at each picture; by default all that the bank's hash has.")
-    ] = None,
-    witness: Annotated[
-        str | None, typer.Option(help="A bank of another hash of the same cases, asked as the policy says.")
-    ] = None,
-    isolation: Annotated[
-        IsolationName, typer.Option(help="Decode in confined worker processes, or in this process.")
-    ] = IsolationName.PROCESS,
+    policy_file: PolicyFile = None,
+    views: Ways = None,
+    witness: WitnessBank = None,
+    isolation: Decoded = IsolationName.PROCESS,
     show_all: Annotated[bool, typer.Option("--all", help="Also list pictures that do not match.")] = False,
     as_json: AsJson = False,
     workers: Workers = None,

@@ -74,6 +74,21 @@ class IsolationName(StrEnum):
         return "process" if self is IsolationName.PROCESS else "thread"
 
 
+PolicyFile = Annotated[
+    Path | None,
+    typer.Option("--policy", metavar="FILE.toml", help="What counts as a match and what follows, as TOML."),
+]
+Ways = Annotated[
+    ViewsName | None,
+    typer.Option("--views", help="Ways of looking at each picture; by default all that the bank's hash has."),
+]
+WitnessBank = Annotated[
+    str | None,
+    typer.Option("--witness", help="A bank of another hash of the same cases, asked as the policy says."),
+]
+Decoded = Annotated[
+    IsolationName, typer.Option("--isolation", help="Decode in confined worker processes, or in this process.")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Machine-readable output on standard output.")]
 Workers = Annotated[int | None, typer.Option("--workers", min=1, help="Threads; every core by default.")]
 

@@ -2,7 +2,7 @@
 
 A job's directory has ``job.json`` (what it is), ``decisions/`` (a Parquet file a chunk, renamed into place when it is
 whole), ``hashes/`` if wished, ``log.ndjson`` (when what was done), and in the end ``summary.json`` and
-``quarantine.parquet``. All but the log follow from the input, the bank and the policy alone.
+``quarantine.parquet``. All but the log, and a page made from it, follow from the input, the bank and the policy alone.
 """
 
 import contextlib
@@ -27,6 +27,7 @@ from pyarrow import parquet as pq
 
 from ncii_match.bank.exchange.files import whole
 from ncii_match.errors import BankError, EngineError, IndexFormatError, InputError, JobError, SandboxError
+from ncii_match.index.saved import sync_directory
 from ncii_match.matcher import Matcher
 from ncii_match.outcomes import Outcome, Status
 from ncii_match.rescans import media
@@ -267,7 +268,7 @@ class Job:
         with _refused(self.out):
             for place in (self.out / "decisions", self._hashes):
                 if place is not None:
-                    _keep_names(place)
+                    sync_directory(place)
             found, quarantine = summarised([self._file(number) for number in range(len(self._chunks))])
             _write_table(self.out / "quarantine.parquet", quarantine)
             if self._since is not None:
@@ -309,15 +310,6 @@ def _check_known(decided: pa.RecordBatch, own: Collection[Status], *, late: bool
     for reasons in decided.filter(unknown).column("reasons").to_pylist():
         if not (late and "deadline" in reasons):
             raise JobError(f"nothing can be looked at ({', '.join(reasons)}); when it can, the same command goes on")
-
-
-def _keep_names(folder: Path) -> None:
-    """Have the names in a folder outlast a power cut."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _private(path: str, flags: int) -> int:

@@ -89,7 +89,7 @@ def rescan(
         Also give the columns ``hashes``, ``qualities`` and ``statuses``, to look them up later without the pictures.
     found_only : bool
         Leave out hashes that have nothing within the radius, unless they are of pictures that could not be hashed: for
-        many hashes against few entries, a quarter of a microsecond a hash for a thousand.
+        many hashes against few entries.
 
     Yields
     ------
