@@ -42,6 +42,7 @@ class Hashing:
         self._workers, self._deadline = workers, deadline
         self._making, self._closed = threading.Lock(), False
         self._sandbox: Sandbox | None = None
+        self._hasher: PictureHasher | None = None
 
     @property
     def workers(self) -> int:
@@ -55,7 +56,11 @@ class Hashing:
         """
         if self.isolation == "process":
             self._confined().start()
-        return PictureHasher(self.algorithm, self.views, self.limits).hash([next(samples())])
+        return self._here().hash([next(samples())])
+
+    def one(self, image: Source) -> Hashes:
+        """One picture, without what a stream costs. Raises SandboxError."""
+        return next(self.stream([image], 1)) if self.isolation == "process" else self._here().hash([image])
 
     def stream(self, images: Iterable[Source], workers: int, enough: Enough = None) -> Iterator[Hashes]:
         """A few pictures at a time, in order, ``source_row`` from 0 in each batch. Raises SandboxError."""
@@ -64,6 +69,11 @@ class Hashing:
         else:
             made = hash_batches(images, self.algorithm, views=self.views, limits=self.limits, workers=workers)
         return made if enough is None else self._joined(made, enough)
+
+    def _here(self) -> PictureHasher:
+        if self._hasher is None:
+            self._hasher = PictureHasher(self.algorithm, self.views, self.limits)
+        return self._hasher
 
     def _joined(self, batches: Iterator[Hashes], enough: Callable[[int], bool]) -> Iterator[Hashes]:
         some: list[Hashes] = []

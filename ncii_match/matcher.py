@@ -287,9 +287,9 @@ class Matcher:
     def _check(self, image: Source, started: float) -> Decision:
         self._check_open()
         begun = time.perf_counter()
-        kept: deque[Source] = deque()
-        hashes = next(self._hashing.stream(self._kept([image], kept), 1))
-        return self._lookup(hashes, time.perf_counter() - begun, started, [*kept])[0]
+        kept = [*self._kept([image], deque())]
+        hashes = self._hashing.one(kept[0])
+        return self._lookup(hashes, time.perf_counter() - begun, started, kept)[0]
 
     def _batches(self, images: Iterable[Source], workers: int, enough: Enough) -> Iterator[tuple[Hashes, Decisions]]:
         begun, kept = time.perf_counter(), deque[Source]()

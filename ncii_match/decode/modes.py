@@ -26,6 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageCms
 
+from ncii_match.decode.planes import grey_samples
 from ncii_match.errors import DecodeError
 from ncii_match.outcomes import Status
 
@@ -101,4 +102,4 @@ def to_pixels(image: Image.Image) -> NDArray[np.uint8]:
         return stretch(np.asarray(image), image.mode == "F")
     if image.mode not in ("L", "RGB"):
         raise DecodeError(Status.UNSUPPORTED_INPUT, f"Its pixel mode is {mode}.")
-    return np.ascontiguousarray(np.asarray(image))
+    return grey_samples(image) if image.mode == "L" else np.ascontiguousarray(np.asarray(image))
