@@ -7,7 +7,7 @@ import sys
 import typer
 
 from ncii_match import __version__
-from ncii_match.cli import bank, demo, doctor, hash_pictures, rescan, scan
+from ncii_match.cli import bank, demo, doctor, evaluate, hash_pictures, rescan, scan
 from ncii_match.cli.terminal import Exit, say
 from ncii_match.errors import NciiMatchError
 
@@ -22,6 +22,7 @@ app.command("hash")(hash_pictures.hash_command)
 app.add_typer(bank.app, name="bank")
 app.command("scan")(scan.scan_command)
 app.command("rescan")(rescan.rescan_command)
+app.add_typer(evaluate.app, name="evaluate")
 app.command("demo")(demo.demo_command)
 app.command("doctor")(doctor.doctor_command)
 app.command("warmup")(doctor.warmup_command)

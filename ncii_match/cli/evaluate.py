@@ -1,0 +1,84 @@
+"""``ncii-match evaluate``: how thresholds are chosen."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from ncii_match.cli.fixtures import fixtures
+from ncii_match.cli.terminal import AsJson, emit, out, progress, say
+
+app = typer.Typer(no_args_is_help=True, help="What alterations do to hashes.")
+
+
+@app.callback()
+def _group() -> None:
+    """Keep the name of the command while the group has only one."""
+
+
+@app.command("transforms")
+def transforms_command(
+    picture: Annotated[
+        Path | None, typer.Argument(metavar="PICTURE", help="The picture to alter; by default a photograph of a cat.")
+    ] = None,
+    preset_name: Annotated[str, typer.Option("--preset", help="Which steps: default, all or perception.")] = "default",
+    page: Annotated[Path | None, typer.Option("--out", help="Write a page that shows what they do.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Decides what is left to chance: places, noise, words.")] = 0,
+    as_json: AsJson = False,
+) -> None:
+    """List the alterations by which thresholds are evaluated, and show them.
+
+    Each step is a transformation at one of its strengths. The same picture, step and seed give the same bytes.
+
+    Example: ncii-match evaluate transforms --preset default --out sheet.html holiday.jpg
+    """
+    from ncii_match.errors import InputError
+    from ncii_match.evaluate.transforms import TRANSFORMS, preset
+
+    steps = preset(preset_name)
+    if picture is not None and page is None:
+        raise InputError("a picture is altered for a page only; say where to write it with --out sheet.html")
+    if page is not None:
+        page = page / "sheet.html" if page.is_dir() else page
+        _write(page, picture or fixtures() / "photos" / "chelsea.png", preset_name, seed, len(steps))
+    if as_json:
+        emit(
+            {
+                "preset": preset_name,
+                "seed": seed,
+                "steps": [
+                    {"label": one.label, "transform": one.transform_name, "strength": one.strength} for one in steps
+                ],
+                "transforms": [
+                    {
+                        "name": one.name,
+                        "kind": one.kind,
+                        "unit": one.unit,
+                        "strengths": list(one.strengths),
+                        "about": one.about,
+                    }
+                    for one in TRANSFORMS.values()
+                ],
+                "page": None if page is None else str(page),
+            }
+        )
+        return
+    table = Table("step", "transformation", "strength", "unit", box=None)
+    for one in steps:
+        unit = one.transform.unit
+        table.add_row(one.label, one.transform_name, f"{one.strength:g}" if unit else "", unit)
+    out.print(table)
+    say(f"{len(steps)} steps." if page is None else f"{len(steps)} steps; what they make of it is in {page}.")
+
+
+def _write(page: Path, picture: Path, preset_name: str, seed: int, steps: int) -> None:
+    from ncii_match.evaluate.contact_sheet import contact_sheet, open_picture
+
+    pixels = open_picture(picture)
+    with progress("altering", steps) as bar:
+        text = contact_sheet(
+            pixels, preset_name, seed=seed, title=picture.name, advance=lambda: bar.advance(bar.task_ids[0])
+        )
+    page.parent.mkdir(parents=True, exist_ok=True)
+    page.write_text(text, encoding="utf-8")
