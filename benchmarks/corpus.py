@@ -143,7 +143,8 @@ def strata(pictures: Sequence[Pixels]) -> list[str]:
     """The stratum of each picture, RGB uint8 [h, w, 3], by its pixels alone.
 
     ``flat``: its PDQ quality is below the least at which a hash is matched. ``text-like``: most of it is paper, and it
-    has hard edges (see ``PAPER_SHARE``, ``EDGE_SHARE``). ``photograph``: all else.
+    has hard edges (see ``PAPER_SHARE``, ``EDGE_SHARE``); a roof before an even sky, or trunks in a dark wood, are that
+    too. ``photograph``: all else.
     """
     hashes = nm.hash_images(pictures, algorithm=nm.PDQ, views=nm.Views.UPRIGHT)
     if not np.array_equal(hashes.source_row, np.arange(len(pictures))) or np.any(hashes.status != nm.Status.OK):

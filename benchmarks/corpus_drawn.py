@@ -124,15 +124,15 @@ def _chart(rng: np.random.Generator, width: int, height: int) -> Pixels:
     for _ in range(int(rng.integers(1, 3)) if kind else 1):
         count = int(rng.integers(5, 13))
         x = np.linspace(left + 12, right - 12, count)
-        y = bottom - (bottom - top) * np.clip(rng.uniform(0.1, 0.9, count), 0, 1)
+        tops = bottom - (bottom - top) * np.clip(rng.uniform(0.1, 0.9, count), 0, 1)
         colour = _colour(rng, 20, 200)
         if kind == 0:
-            for one, high in zip(x, y, strict=True):
+            for one, high in zip(x, tops, strict=True):
                 draw.rectangle((one - 8, high, one + 8, bottom), colour, ink)
         elif kind == 1:
-            draw.line([(float(a), float(b)) for a, b in zip(x, y, strict=True)], colour, 4)
+            draw.line([(float(a), float(b)) for a, b in zip(x, tops, strict=True)], colour, 4)
         else:
-            for one, high in zip(x, y, strict=True):
+            for one, high in zip(x, tops, strict=True):
                 draw.ellipse((one - 6, high - 6, one + 6, high + 6), colour, ink)
     for number, one in enumerate(np.linspace(left + 12, right - 30, 6)):
         draw.text((one, bottom + 8), f"{rng.choice(_WORDS)}"[:5] if number % 2 else str(number), ink, _font(13))
@@ -175,9 +175,8 @@ def _meme(template: np.random.Generator, rng: np.random.Generator) -> Pixels:
     draw.ellipse((x - wide, y - wide, x + wide, y + wide), skin, ink, 4)
     for eye in (-wide // 2, wide // 4):
         draw.ellipse((x + eye, y - wide // 3, x + eye + wide // 4, y), ink)
-    draw.arc(
-        (x - wide // 2, y - wide // 4, x + wide // 2, y + wide // 2), *sorted(template.integers(0, 360, 2)), ink, 5
-    )
+    first, last = sorted(int(angle) for angle in template.integers(0, 360, 2))
+    draw.arc((x - wide // 2, y - wide // 4, x + wide // 2, y + wide // 2), first, last, ink, 5)
     for top in (12, height - 60):
         size = int(rng.integers(24, 40))
         _line(draw, rng, (16, top), width - 32, ink, size)
