@@ -113,7 +113,7 @@ def _chart(rng: np.random.Generator, width: int, height: int) -> Pixels:
     paper, ink = _paper(rng)
     image = Image.new("RGB", (width, height), paper)
     draw = ImageDraw.Draw(image)
-    left, right, top, bottom = int(rng.integers(40, 70)), width - 20, int(rng.integers(40, 70)), height - 50
+    left, right, top, bottom = int(rng.integers(40, 70)), width - 20, int(rng.integers(40, 70)), height - 48
     draw.text((left, 10), _words(rng, 4), ink, _font(20))
     for tick in range(6):
         y = bottom - tick * (bottom - top) // 5
