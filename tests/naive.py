@@ -236,6 +236,22 @@ def within(queries, entries, radius):
     ]
 
 
+def count_pairs(left, right, skip, left_pictures, right_pictures, either, bins, kept):
+    """The histogram of least distances, and the closest (distance, picture, picture). ``left``: views of each picture.
+
+    Row k of ``right`` is not counted with picture p where ``skip[p][0] <= k < skip[p][1]``.
+    """
+    histogram, found = [0] * bins, []
+    for p, views in enumerate(left):
+        for k, row in enumerate(right):
+            if not skip[p][0] <= k < skip[p][1]:
+                apart = min(distance(view, row) for view in views)
+                histogram[apart] += 1
+                both = (int(left_pictures[p]), int(right_pictures[k]))
+                found.append((apart, *(sorted(both) if either else both)))
+    return histogram, sorted(found)[:kept]
+
+
 # --- multi-index hashing ------------------------------------------------------------------------------------------
 
 

@@ -10,7 +10,7 @@ from numba.core import config
 
 from ncii_match.hashing import pdq as pdq_door
 from ncii_match.hashing import phash as phash_door
-from ncii_match.kernels import borders, hamming, luma, mih, pdq, phash, rows, tent, vector
+from ncii_match.kernels import borders, hamming, histogram, luma, mih, pdq, phash, rows, tent, vector
 
 # 63, 64, 65: around the sampled size. 128, 129: windows of 1 and 2.
 LENGTHS = (5, 8, 63, 64, 65, 127, 128, 129, 512, 777, 1080)
@@ -258,6 +258,33 @@ def test_within_finds_an_entry_in_every_lane():
         nothing = np.zeros((1, 4), np.uint64)
         hamming.within(nothing, entries, 255, np.empty((4, 24), np.uint64), np.empty(24, np.uint64), counts, *found)
         assert finds_of(counts, found) == naive.within(nothing, entries, 255) == [(0, place, 4)]
+
+
+@pytest.mark.parametrize("block", [8, 16])
+@pytest.mark.parametrize("words", [1, 4, 5])
+@pytest.mark.parametrize("n", [0, 1, 7, 8, 9, 16, 41])
+def test_count_pairs(n, words, block, rng):
+    """Around vectors and blocks; one to three views; rows that are skipped at every border; equal distances."""
+    views = [1, 3, 2, 1, 1, 1, 1]
+    starts = np.concatenate([[2], 2 + np.cumsum(views)])  # views need not begin at row 0
+    left = rng.integers(0, 2**64, (starts[-1], words), np.uint64)
+    right = turned(left[rng.integers(0, len(left), n)], rng, 12)
+    left[starts[3]] = ~left[starts[4]]  # as far apart as hashes can be
+    skip = np.array([(0, 0), (3, 9), (7, 8), (-5, 4), (8, 60), (0, n), (-9, -2)])
+    ids, rows = rng.permutation(7), rng.permutation(n) + 3
+    each = [left[starts[p] : starts[p + 1]] for p in range(7)]
+    for either, kept in ((0, 0), (1, 1), (0, 6), (1, 900)):
+        columns, distances = np.empty((words, block), np.uint64), np.full(block, 999, np.uint64)
+        tables = np.ones((histogram.TABLES, 64 * words + 1), np.int64)
+        closest = np.full((kept, 3), 10**9)
+        pairs = histogram.count_pairs(
+            left, starts, right, skip, ids, rows, either, columns, distances, tables, closest
+        )  # fmt: skip
+        counts, found = naive.count_pairs(each, right, skip, ids, rows, either, 64 * words + 1, kept)
+        assert (tables.sum(0) - histogram.TABLES).tolist() == counts
+        assert pairs == sum(counts)
+        assert [tuple(row) for row in closest[: len(found)].tolist()] == found
+        assert np.all(closest[len(found) :] == 10**9)
 
 
 # Widths that are no multiple of 8 lie across the borders of bytes and words. The kernel itself works with any width.

@@ -1,0 +1,130 @@
+"""How often each distance occurs among pairs of hashes, and the closest pairs. Words as in ``hamming``."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ncii_match.kernels.jit import filled, given, i64, kernel, part, u64
+from ncii_match.kernels.vector import LANES, columns_of, ones
+
+TABLES = 4
+"""Counts are kept in four tables in turn: equal distances one after the other then need not wait for each other."""
+
+
+@part
+def _count(distances, first, last, tables):
+    """Add the distances from ``first`` to before ``last`` to the tables."""
+    k = first
+    while k + TABLES <= last:
+        tables[0, distances[k]] += 1
+        tables[1, distances[k + 1]] += 1
+        tables[2, distances[k + 2]] += 1
+        tables[3, distances[k + 3]] += 1
+        k += TABLES
+    while k < last:
+        tables[0, distances[k]] += 1
+        k += 1
+
+
+@part
+def _comes_before(distance, one, other, closest, row):
+    """Order (distance, first picture, second picture)."""
+    if distance != closest[row, 0]:
+        return distance < closest[row, 0]
+    if one != closest[row, 1]:
+        return one < closest[row, 1]
+    return other < closest[row, 2]
+
+
+@part
+def _keep(distance, one, other, closest):
+    """Put a pair in its place among the closest; the last one falls out."""
+    place = closest.shape[0] - 1
+    while place > 0 and _comes_before(distance, one, other, closest, place - 1):
+        closest[place, 0] = closest[place - 1, 0]
+        closest[place, 1] = closest[place - 1, 1]
+        closest[place, 2] = closest[place - 1, 2]
+        place -= 1
+    closest[place, 0] = distance
+    closest[place, 1] = one
+    closest[place, 2] = other
+
+
+@kernel(
+    i64, given(u64, 2), given(i64, 1), given(u64, 2), given(i64, 2), given(i64, 1), given(i64, 1), i64,
+    filled(u64, 2), filled(u64, 1), filled(i64, 2), filled(i64, 2),
+)  # fmt: skip
+def count_pairs(
+    left: NDArray[np.uint64],
+    starts: NDArray[np.int64],
+    right: NDArray[np.uint64],
+    skip: NDArray[np.int64],
+    left_pictures: NDArray[np.int64],
+    right_pictures: NDArray[np.int64],
+    either: int,
+    columns: NDArray[np.uint64],
+    distances: NDArray[np.uint64],
+    tables: NDArray[np.int64],
+    closest: NDArray[np.int64],
+) -> int:
+    """Count each picture on the left with each hash on the right by distance; the number of pairs counted.
+
+    Picture p on the left has the views ``left[starts[p]:starts[p + 1]]``, at least one; the distance to row k of
+    ``right`` [n, words] is the least over them. Rows ``skip[p, 0]`` to before ``skip[p, 1]`` are not counted with it.
+    Adds to ``tables`` [4, bits + 1], whose sum is the histogram. ``closest`` [k, 3] holds (distance, left picture,
+    right picture) in rising order, the smaller picture first where ``either`` is not 0, and keeps the least; fill it
+    with the largest number at first. Scratch: ``columns`` [words, block], ``distances`` [block], block a multiple of 8.
+    """
+    n, words = right.shape
+    block, kept, pairs = distances.shape[0], closest.shape[0], 0
+    for first in range(0, n, block):
+        size = min(block, n - first)
+        whole = size - size % LANES if words == 4 else 0
+        for k in range(0, whole, LANES):
+            columns_of(right, first + k, columns, k)
+        for k in range(whole, size):
+            for w in range(words):
+                columns[w, k] = right[first + k, w]
+        for p in range(skip.shape[0]):
+            begin = min(max(skip[p, 0] - first, 0), size)
+            end = min(max(skip[p, 1] - first, begin), size)
+            if end - begin == size:
+                continue
+            nearest = np.uint64(0xFFFF)
+            for row in range(starts[p], starts[p + 1]):
+                if words == 4 and row == starts[p]:  # all four words in registers, as in hamming.within
+                    q0, q1, q2, q3 = left[row, 0], left[row, 1], left[row, 2], left[row, 3]
+                    for k in range(size):
+                        total = ones(q0 ^ columns[0, k]) + ones(q1 ^ columns[1, k])
+                        total += ones(q2 ^ columns[2, k]) + ones(q3 ^ columns[3, k])
+                        distances[k] = total
+                        nearest = min(nearest, total)
+                elif words == 4:
+                    q0, q1, q2, q3 = left[row, 0], left[row, 1], left[row, 2], left[row, 3]
+                    for k in range(size):
+                        total = ones(q0 ^ columns[0, k]) + ones(q1 ^ columns[1, k])
+                        total += ones(q2 ^ columns[2, k]) + ones(q3 ^ columns[3, k])
+                        total = min(total, distances[k])
+                        distances[k] = total
+                        nearest = min(nearest, total)
+                else:
+                    for k in range(size):
+                        total = np.uint64(0)
+                        for w in range(words):
+                            total += ones(left[row, w] ^ columns[w, k])
+                        if row > starts[p]:
+                            total = min(total, distances[k])
+                        distances[k] = total
+                        nearest = min(nearest, total)
+            _count(distances, 0, begin, tables)
+            _count(distances, end, size, tables)
+            pairs += size - (end - begin)
+            if kept > 0 and np.int64(nearest) <= closest[kept - 1, 0]:
+                for k in range(size):
+                    distance = np.int64(distances[k])
+                    if (k < begin or k >= end) and distance <= closest[kept - 1, 0]:
+                        one, other = left_pictures[p], right_pictures[first + k]
+                        if either != 0 and other < one:
+                            one, other = other, one
+                        if _comes_before(distance, one, other, closest, kept - 1):
+                            _keep(distance, one, other, closest)
+    return pairs
