@@ -31,6 +31,7 @@ SCRIPTS = {
     "swaps": "bench_swaps.py",
     "killers": "bench_killers.py",
     "rescan": "bench_rescan.py",
+    "pairs": "bench_pairs.py",
 }
 """What makes each kind of run."""
 

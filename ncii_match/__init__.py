@@ -25,6 +25,15 @@ if TYPE_CHECKING:
     from ncii_match.errors import NciiMatchError as NciiMatchError
     from ncii_match.errors import PolicyError as PolicyError
     from ncii_match.errors import SandboxError as SandboxError
+    from ncii_match.evaluate.pairs import PairCounts as PairCounts
+    from ncii_match.evaluate.pairs import distance_histogram as distance_histogram
+    from ncii_match.evaluate.thresholds import Comparison as Comparison
+    from ncii_match.evaluate.thresholds import FalseFlags as FalseFlags
+    from ncii_match.evaluate.thresholds import FalseRate as FalseRate
+    from ncii_match.evaluate.thresholds import Recall as Recall
+    from ncii_match.evaluate.thresholds import SamePairs as SamePairs
+    from ncii_match.evaluate.thresholds import ThresholdTable as ThresholdTable
+    from ncii_match.evaluate.thresholds import sweep_thresholds as sweep_thresholds
     from ncii_match.index import RadiusIndex as RadiusIndex
     from ncii_match.index import build_index as build_index
     from ncii_match.index import open_index as open_index
@@ -76,6 +85,16 @@ _HOMES = {
         "NciiMatchError",
         "PolicyError",
         "SandboxError",
+    ),
+    "ncii_match.evaluate.pairs": ("PairCounts", "distance_histogram"),
+    "ncii_match.evaluate.thresholds": (
+        "Comparison",
+        "FalseFlags",
+        "FalseRate",
+        "Recall",
+        "SamePairs",
+        "ThresholdTable",
+        "sweep_thresholds",
     ),
     "ncii_match.index": ("RadiusIndex", "build_index", "open_index"),
     "ncii_match.index.live": ("LiveIndex",),
