@@ -191,10 +191,19 @@ def _checked(batch: pa.RecordBatch, kind: str) -> pa.RecordBatch:
     return batch
 
 
-def _looked_up(batch: pa.RecordBatch, kind: str, matcher: Matcher, found_only: bool) -> pa.RecordBatch:
+def hashes_in(batch: pa.RecordBatch, kind: str) -> Hashes:
+    """The hashes of rows that have ``hash`` or ``hashes`` (``kind``), a picture for each row.
+
+    Raises InputError for columns that do not fit together, or of a newer version.
+    """
     hashes = _one_view(batch) if kind == "hash" else media.hashes_of(batch)
     if len(hashes) and (hashes.status.max() > max(Status) or hashes.view.max() > max(View)):
         raise InputError("the rows have a status or a view that this version does not know; use a newer one")
+    return hashes
+
+
+def _looked_up(batch: pa.RecordBatch, kind: str, matcher: Matcher, found_only: bool) -> pa.RecordBatch:
+    hashes = hashes_in(batch, kind)
     if found_only:
         near = matcher.near(hashes)
         near[hashes.source_row[~np.isin(hashes.status, (Status.OK, Status.NO_BORDER))]] = True  # nobody has looked

@@ -1,0 +1,340 @@
+"""From the rows of an experiment to figures: recall, false matches, operating points, worst cases. No pictures here.
+
+``findings.json`` has them for people and programs, ``thresholds.parquet`` the tables of every way of looking,
+``different.parquet`` how often each distance occurs between different pictures.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+from pyarrow import parquet as pq
+
+from ncii_match import __version__
+from ncii_match.bank.exchange.files import whole
+from ncii_match.errors import InputError
+from ncii_match.evaluate.experiment import settings_of
+from ncii_match.evaluate.pairs import PairCounts, distance_histogram
+from ncii_match.evaluate.thresholds import Comparison, SamePairs, ThresholdTable, sweep_thresholds
+from ncii_match.evaluate.uploads import LOOKS, Uploads, hashes_of, load
+from ncii_match.evaluate.witness_study import study
+from ncii_match.outcomes import Status
+from ncii_match.values import View, Views
+
+FORMAT = 1
+
+RATES = (1e-4, 1e-5, 1e-6, 1e-7, 1e-8, 1e-9)
+"""False-positive rates, a pair, for which a threshold is named."""
+
+BANK_SIZES = (10_000, 100_000, 1_000_000, 10_000_000)
+
+MOST_UPLOADS = 200_000
+"""Uploads that are compared with every entry, and upright with each other; of more, evenly chosen ones are."""
+
+LISTED = 24
+"""Worst misses and closest innocents that are named."""
+
+CLOSEST = 20_000
+"""Closest pairs that are named: copies of one picture all are near one entry, and a witness is asked about each."""
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What is to be judged. threshold : bits, inclusive. uploads_a_day : for expected false flags."""
+
+    threshold: int
+    min_quality: int
+    uploads_a_day: int = 1_000_000
+    bank_sizes: tuple[int, ...] = BANK_SIZES
+
+
+Told = Callable[[str], object]
+"""Called with what is done next."""
+
+
+def find(
+    out: str | PathLike[str], question: Question, *, workers: int | None = None, told: Told = lambda _: None
+) -> dict[str, Any]:
+    """Work out the figures of a finished experiment and write them beside it.
+
+    Memory: some 5 bytes a view and upload, and 34 a hash of at most ``MOST_UPLOADS`` uploads: 270 MB in all views.
+    """
+    said, uploads = settings_of(out), load(out)
+    if question.threshold > uploads.algorithm.bits:
+        raise InputError(f"threshold {question.threshold} is above the {uploads.algorithm.bits} bits of a hash")
+    copies = np.flatnonzero((uploads.step >= 0) & uploads.readable)
+    entries = _entries(uploads, said["reference"])
+    if not len(copies) or len(np.unique(uploads.group[entries])) < 2:
+        raise InputError("fewer than two different pictures could be altered; give more")
+    looks = {name: views for name, views in LOOKS.items() if set(views) <= set(uploads.views)}
+    widest = [*looks][-1]
+    tables: dict[str, ThresholdTable] = {}
+    counts: dict[str, PairCounts] = {}
+    sets = {}
+    chosen = _chosen(uploads)
+    banked = hashes_of(out, uploads, entries, Views.UPRIGHT)
+    for name, views in looks.items():
+        told(f"comparing different pictures, {name}")
+        counts[name] = distance_histogram(
+            hashes_of(out, uploads, chosen, views), banked,
+            groups=uploads.group[chosen], other_groups=uploads.group[entries],
+            strata=uploads.strata[chosen].tolist(), other_strata=uploads.strata[entries].tolist(),
+            min_quality=question.min_quality, closest=CLOSEST if name == widest else 0, workers=workers,
+        )  # fmt: skip
+        same = uploads.same(views, question.min_quality, copies)
+        tables[name] = sweep_thresholds(same, counts[name])
+        sets[name] = _set(views, same, tables[name], said["steps"], question)
+    told("comparing all uploads with each other")
+    upright = hashes_of(out, uploads, chosen, Views.UPRIGHT)
+    every, poor = (
+        distance_histogram(
+            upright, groups=uploads.group[chosen], strata=uploads.strata[chosen].tolist(), min_quality=quality,
+            workers=workers,
+        )
+        for quality in (question.min_quality, 0)
+    )  # fmt: skip
+    counts["each with each, upright"], counts["each with each, upright, any quality"] = every, poor
+    same = uploads.same(looks[widest], question.min_quality, copies)
+    found = {
+        "format": FORMAT,
+        "version": __version__,
+        "experiment": said,
+        "question": {
+            "threshold": question.threshold, "min_quality": question.min_quality,
+            "uploads_a_day": question.uploads_a_day, "looks": widest, "level": tables[widest].level,
+        },
+        "pictures": _pictures(uploads, copies),
+        "sets": sets,
+        "each_with_each": _each_with_each(every, same, question),
+        "each_with_each_any_quality": _each_with_each(poor, same, question),
+        "false_flags": _flags(tables[widest], question),
+        "quality": _by_quality(uploads, copies, same, question),
+        "misses": _misses(uploads, copies, same, question),
+        "closest": _closest(uploads, chosen, entries, counts[widest]),
+        "witness": study(out, uploads, copies, same, chosen, entries, counts[widest], question.threshold),
+    }  # fmt: skip
+    plain: dict[str, Any] = json.loads(json.dumps(found))
+    place = Path(out)
+    _write(place / "thresholds.parquet", _thresholds(tables))
+    _write(place / "different.parquet", _different(counts))
+    with whole(place / "findings.json") as file:
+        file.write(json.dumps(plain, indent=1).encode() + b"\n")
+    return plain
+
+
+def read(path: str | PathLike[str]) -> dict[str, Any]:
+    """Findings from their file, or the directory that has it. Raises InputError for anything else."""
+    place = Path(path)
+    place = place / "findings.json" if place.is_dir() else place
+    try:
+        found: dict[str, Any] = json.loads(place.read_bytes())
+        known = found["format"] == FORMAT
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise InputError(f"{place} has no findings of an evaluation ({type(error).__name__})") from None
+    if not known:
+        raise InputError(f"{place} was made by another version; evaluate again")
+    return found
+
+
+def _entries(uploads: Uploads, reference: str | None) -> NDArray[np.intp]:
+    """The rows whose upright hashes a bank would hold."""
+    wanted = -1 if reference is None else uploads.steps.index(reference)
+    return np.flatnonzero((uploads.step == wanted) & uploads.readable)
+
+
+def _chosen(uploads: Uploads) -> NDArray[np.intp]:
+    rows = np.flatnonzero(uploads.readable)
+    if len(rows) <= MOST_UPLOADS:
+        return rows
+    return rows[np.linspace(0, len(rows) - 1, MOST_UPLOADS).astype(np.int64)]
+
+
+def _set(
+    views: tuple[View, ...], same: SamePairs, table: ThresholdTable, steps: list[dict[str, Any]], question: Question
+) -> dict[str, Any]:
+    threshold = question.threshold
+    rate = table.rate_at(threshold)
+    compared = same.comparison == Comparison.DONE
+    of = np.array(same.labels["step"])
+    rows = []
+    for step in steps:
+        here = of == step["label"]
+        if not here.any():
+            continue
+        recall = table.recall_at(threshold, f"step: {step['label']}")
+        distances = np.sort(same.distances[here & compared])
+        histogram = np.bincount(distances)
+        rows.append({
+            **step,
+            "pairs": recall.pairs, "not_compared": recall.not_compared, "found": recall.hits,
+            "recall": recall.recall, "low": recall.low, "high": recall.high,
+            "median": int(distances[len(distances) // 2]) if len(distances) else None,
+            "distances": [[int(d), int(histogram[d])] for d in np.flatnonzero(histogram)],
+        })  # fmt: skip
+    overall = table.recall_at(threshold)
+    return {
+        "views": [view.name for view in views],
+        "recall": {"pairs": overall.pairs, "found": overall.hits, "not_compared": overall.not_compared,
+                   "recall": overall.recall, "low": overall.low, "high": overall.high},
+        "false": {"pairs": rate.pairs, "false_pairs": rate.false_pairs, "rate": rate.rate,
+                  "high": rate.high, "high_pictures": rate.high_pictures},
+        "strata": [
+            {"stratum": name, "pairs": one.pairs, "false_pairs": one.false_pairs, "rate": one.rate,
+             "high": one.high, "high_pictures": one.high_pictures}
+            for name in table.different_groups[1:]
+            for one in [table.rate_at(threshold, name)]
+        ],
+        "steps": rows,
+        "sweep": [
+            {"threshold": int(t), "recall": float(table.recall[0, k]), "low": float(table.recall_low[0, k]),
+             "high": float(table.recall_high[0, k]), "false_pairs": int(table.false_pairs[0, k]),
+             "rate": float(table.false_rate[0, k]), "rate_high": float(table.false_high[0, k]),
+             "rate_high_pictures": float(table.false_high_pictures[0, k])}
+            for k, t in enumerate(table.thresholds.tolist()) if t <= max(128, 2 * threshold)
+        ],
+        "operating_points": [
+            {"rate": wanted, "bound": bound, "threshold": at,
+             "recall": None if at is None else table.recall_at(at).recall}
+            for bound in ("pictures", "pairs")
+            for wanted in RATES
+            for at in [table.threshold_for(false_positive_rate=wanted, bound=bound)]
+        ],
+    }  # fmt: skip
+
+
+def _pictures(uploads: Uploads, copies: NDArray[np.intp]) -> dict[str, Any]:
+    originals, readable = uploads.originals, uploads.readable
+    bad = originals[~readable[originals]]
+    kinds = Counter(uploads.strata[originals[readable[originals]]].tolist())
+    return {
+        "asked": len(originals),
+        "readable": int(readable[originals].sum()),
+        "unreadable": {Status(one).name: n for one, n in sorted(Counter(uploads.status[bad, 0].tolist()).items())},
+        "groups": len(np.unique(uploads.group[originals[readable[originals]]])),
+        "strata": dict(sorted(kinds.items())),
+        "copies": len(copies),
+    }
+
+
+def _each_with_each(every: PairCounts, same: SamePairs, question: Question) -> dict[str, Any]:
+    table = sweep_thresholds(same, every, [question.threshold])
+    return {
+        "pictures": every.pictures[0],
+        "left_out": every.left_out[0],
+        "groups": [
+            {"stratum": name, "pairs": one.pairs, "false_pairs": one.false_pairs, "rate": one.rate,
+             "high": one.high, "high_pictures": one.high_pictures}
+            for name in table.different_groups
+            for one in [table.rate_at(question.threshold, name)]
+        ],
+    }  # fmt: skip
+
+
+def _flags(table: ThresholdTable, question: Question) -> dict[str, Any]:
+    """Expected false pairs a day, by threshold and size of the bank."""
+    most = 2 * question.threshold
+    thresholds = sorted({*range(0, most + 1, max(1, most // 12)), question.threshold})
+    sizes = question.bank_sizes
+    flags = [[table.false_flags_a_day(t, question.uploads_a_day, size) for size in sizes] for t in thresholds]
+    return {
+        "uploads_a_day": question.uploads_a_day,
+        "bank_sizes": list(sizes),
+        "thresholds": thresholds,
+        "pairs": [[one.pairs for one in row] for row in flags],
+        "low": [[one.pairs_low for one in row] for row in flags],
+        "high": [[one.pairs_high for one in row] for row in flags],
+        "uploads_high": [[one.uploads_high for one in row] for row in flags],
+    }
+
+
+def _by_quality(
+    uploads: Uploads, copies: NDArray[np.intp], same: SamePairs, question: Question
+) -> list[dict[str, Any]]:
+    """Recall by the quality of the copy's best view, in tens, whether or not the policy would look at it."""
+    best = uploads.best_quality(copies) // 10
+    plain = uploads.same(uploads.views, 0, copies)
+    compared = plain.comparison == Comparison.DONE
+    rows = []
+    for ten in range(11):
+        here = (best == ten) & compared
+        apart = np.sort(plain.distances[here])
+        rows.append({
+            "from": 10 * ten, "copies": int(here.sum()),
+            "within": int((apart <= question.threshold).sum()),
+            "found": int(((same.comparison == Comparison.DONE) & (same.distances <= question.threshold) & here).sum()),
+            "median": int(apart[len(apart) // 2]) if len(apart) else None,
+        })  # fmt: skip
+    return rows
+
+
+def _misses(uploads: Uploads, copies: NDArray[np.intp], same: SamePairs, question: Question) -> list[dict[str, Any]]:
+    """Copies that were missed although most copies of their step are found: the farthest of each step."""
+    done = same.comparison == Comparison.DONE
+    found = done & (same.distances <= question.threshold)
+    far = np.where(done, same.distances.astype(np.int64), 1 << 20)
+    rows = []
+    for k, label in enumerate(uploads.steps):
+        here = np.flatnonzero(uploads.step[copies] == k)
+        if not len(here) or found[here].all():
+            continue
+        worst = here[np.argmax(far[here])]
+        rows.append({
+            "id": uploads.ids[copies[worst]], "step": label, "recall": float(found[here].mean()),
+            "distance": int(same.distances[worst]) if done[worst] else None,
+            "why": "too far" if done[worst] else Comparison(int(same.comparison[worst])).name,
+            "quality": int(uploads.best_quality(copies[[worst]])[0]),
+        })  # fmt: skip
+    rows.sort(key=lambda row: (-row["recall"], row["step"]))
+    return rows[:LISTED]
+
+
+def _closest(
+    uploads: Uploads, chosen: NDArray[np.intp], entries: NDArray[np.intp], counts: PairCounts
+) -> list[dict[str, Any]]:
+    """Different pictures that come nearest, each two things shown once."""
+    rows, seen = [], set()
+    for distance, left, right in counts.closest.tolist():
+        upload, entry = int(chosen[left]), int(entries[right])
+        pair = frozenset((int(uploads.group[upload]), int(uploads.group[entry])))
+        if pair in seen:
+            continue
+        seen.add(pair)
+        step = int(uploads.step[upload])
+        rows.append({
+            "id": uploads.ids[upload], "step": uploads.steps[step] if step >= 0 else "", "entry": uploads.ids[entry],
+            "distance": distance, "strata": [str(uploads.strata[upload]), str(uploads.strata[entry])],
+        })  # fmt: skip
+        if len(rows) == LISTED:
+            break
+    return rows
+
+
+def _thresholds(tables: dict[str, ThresholdTable]) -> pa.Table:
+    parts = []
+    for name, table in tables.items():
+        rows = pa.Table.from_batches([table.to_arrow()])
+        parts.append(rows.add_column(0, "views", pa.array([name] * len(rows))))
+    return pa.concat_tables(parts)
+
+
+def _different(counts: dict[str, PairCounts]) -> pa.Table:
+    rows: dict[str, list[Any]] = {name: [] for name in ("views", "upload", "entry", "distance", "pairs")}
+    for name, one in counts.items():
+        for a, b, distance in np.argwhere(one.counts).tolist():
+            for column, value in zip(
+                rows, (name, one.strata[a], one.strata[b], distance, int(one.counts[a, b, distance])), strict=True
+            ):
+                rows[column].append(value)
+    return pa.table(rows)
+
+
+def _write(path: Path, table: pa.Table) -> None:
+    with whole(path) as file:
+        pq.write_table(table, file, compression="zstd", write_page_checksum=True)

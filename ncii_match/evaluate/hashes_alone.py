@@ -1,0 +1,83 @@
+"""Hashes without their pictures: how often different ones are near each other. Nothing can be said about recall."""
+
+import json
+import re
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from ncii_match.bank.exchange.files import whole
+from ncii_match.errors import InputError
+from ncii_match.evaluate import intervals
+from ncii_match.evaluate.pairs import Progress, distance_histogram
+from ncii_match.rescans import rows
+from ncii_match.rescans.stored import Chunks
+from ncii_match.values import Hashes
+
+LISTED = 100
+
+LEVEL = 0.95
+
+
+def evaluate(
+    chunks: Chunks, out: str | PathLike[str], threshold: int, min_quality: int, *,
+    groups: str | None = None, workers: int | None = None, progress: Progress | None = None,
+) -> dict[str, Any]:  # fmt: skip
+    """Compare each with each, write ``pairs.json`` into ``out``, and return what it says.
+
+    groups : as for ``Experiment``. Memory: 70 bytes a hash, and the ids.
+    """
+    names, hashes = _read(chunks)
+    found = distance_histogram(
+        hashes, groups=_groups(names, groups), min_quality=min_quality, closest=LISTED, workers=workers,
+        progress=progress,
+    )  # fmt: skip
+    if not found.pairs:
+        raise InputError("there are no two different hashes that are good enough; give more, or a lower --min-quality")
+    within = int(found.histogram[: threshold + 1].sum())
+    of = np.array([within]), np.array([found.pairs])
+    said = {
+        "algorithm": str(hashes.algorithm),
+        "threshold": threshold,
+        "min_quality": min_quality,
+        "pictures": found.pictures[0],
+        "left_out": found.left_out[0],
+        "false": {
+            "pairs": found.pairs, "false_pairs": within, "rate": within / found.pairs,
+            "high": float(intervals.upper(*of, LEVEL)[0]),
+            "high_pictures": float(intervals.shared_upper(*of, np.array([found.disjoint_in_all]), LEVEL)[0]),
+        },
+        "distances": [[int(d), int(found.histogram[d])] for d in np.flatnonzero(found.histogram)],
+        "closest": [
+            {"distance": distance, "id": names[a], "entry": names[b]} for distance, a, b in found.closest.tolist()
+        ],
+    }  # fmt: skip
+    place = Path(out)
+    place.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with whole(place / "pairs.json") as file:
+        file.write(json.dumps(said, indent=1).encode() + b"\n")
+    return said
+
+
+def _read(chunks: Chunks) -> tuple[list[str], Hashes]:
+    names: list[str] = []
+    parts = []
+    for number in range(len(chunks)):
+        batch = chunks.read(number)
+        names += batch.column("id").cast(pa.string()).to_pylist()
+        parts.append(rows.hashes_in(batch, chunks.stored.contents))
+    if not parts:
+        raise InputError("there are no hashes; give some")
+    return names, Hashes.concat(parts)
+
+
+def _groups(names: list[str], expression: str | None) -> Any:
+    if expression is None:
+        return None
+    pattern = re.compile(expression)
+    found = [pattern.search(name) for name in names]
+    texts = [name if one is None else one[pattern.groups and 1] for name, one in zip(names, found, strict=True)]
+    return np.unique(texts, return_inverse=True)[1]

@@ -1,0 +1,171 @@
+"""A picture and its altered copies, hashed in every view: the rows from which all figures follow.
+
+A row is one upload: the original itself (``step`` empty) or a copy. ``distances`` are those of its views from the hash
+that a bank would hold: the original's, upright, under the algorithm's own profile.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from ncii_match.decode.image import Source, bytes_of, is_decoded, read_picture
+from ncii_match.decode.limits import DecodeLimits
+from ncii_match.errors import DecodeError
+from ncii_match.evaluate.strata import stratum
+from ncii_match.evaluate.transforms import SMALLEST_SIDE, Altered, Pixels, Step
+from ncii_match.ingest import PictureHasher
+from ncii_match.outcomes import Status
+from ncii_match.rescans import media
+from ncii_match.values import Algorithm, Hashes, View, Views
+
+NO_DISTANCE = 65_535
+"""In ``distances``: this view gave no hash (no border to trim, or it could not be hashed)."""
+
+UNALTERED = ""
+"""``step`` of the original."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What is done to each picture, and how it is hashed.
+
+    steps : the alterations. seed : what is left to chance follows from it and the picture's id. reference : the step
+    whose hash a bank would hold; None for the picture as it is. witness : a second algorithm, hashed too, in
+    ``Views.BORDERS``; None for none.
+    """
+
+    steps: tuple[Step, ...]
+    algorithm: Algorithm
+    views: tuple[View, ...]
+    seed: int = 0
+    reference: Step | None = None
+    witness: Algorithm | None = None
+    limits: DecodeLimits = DecodeLimits()
+
+    def schema(self) -> pa.Schema:
+        """Columns of a row."""
+        said = media.fields(self.algorithm, self.views)
+        fields = [
+            pa.field("id", pa.string(), False),
+            pa.field("group", pa.string(), False),
+            pa.field("stratum", pa.string(), False),
+            pa.field("step", pa.string(), False),
+            pa.field("transform", pa.string(), False),
+            pa.field("strength", pa.float64()),
+            *said,
+            _distances("distances", len(self.views)),
+        ]
+        if self.witness is not None:
+            hashes, *_ = media.fields(self.witness, Views.BORDERS)
+            fields += [hashes.with_name("witness_hashes"), _distances("witness_distances", len(Views.BORDERS))]
+        return pa.schema(fields)
+
+
+def _distances(name: str, views: int) -> pa.Field:
+    return pa.field(name, pa.list_(pa.field("item", pa.uint16(), False), views), False)
+
+
+class Trials:
+    """Carries a plan out, picture by picture. Safe for many threads."""
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan, self._schema = plan, plan.schema()
+        self._hasher = PictureHasher(plan.algorithm, plan.views, plan.limits)
+        self._upright = PictureHasher(plan.algorithm, Views.UPRIGHT, plan.limits)
+        self._witness = None if plan.witness is None else PictureHasher(plan.witness, Views.BORDERS, plan.limits)
+
+    def of(self, name: str, group: str, source: Source) -> pa.RecordBatch:
+        """The rows of one picture: itself, then a copy for each step. Itself only where it cannot be decoded.
+
+        Raises nothing for a bad picture: its row has the status that says why.
+        """
+        plan = self.plan
+        try:
+            data = source if is_decoded(source) else bytes_of(source, plan.limits)
+            pixels = _rgb(read_picture(data, plan.limits, None, "colour").pixels)
+        except DecodeError as error:
+            return self._failed(name, group, error.status)
+        except MemoryError:
+            return self._failed(name, group, Status.OUT_OF_MEMORY)
+        steps = plan.steps if min(pixels.shape[:2]) >= SMALLEST_SIDE else ()
+        seed = seed_of(plan.seed, name)
+        uploads: list[Any] = [data, *(step.apply(pixels, seed) for step in steps)]
+        hashes = self._hasher.hash(uploads)
+        banked = data if plan.reference is None or not steps else self._banked(uploads, steps, pixels, seed)
+        distances = between(hashes, self._upright.hash([banked]), len(plan.views))
+        kind = stratum(pixels, int(hashes.quality[0]))
+        more = []
+        if self._witness is not None:
+            other = self._witness.hash(uploads)
+            more = [
+                media.columns(other, Views.BORDERS)[0],
+                _listed(between(other, self._witness.hash([banked])[:1], len(Views.BORDERS))),
+            ]
+        return self._rows(name, group, kind, steps, [*media.columns(hashes, plan.views), _listed(distances), *more])
+
+    def _banked(self, uploads: Sequence[Any], steps: tuple[Step, ...], pixels: Pixels, seed: int) -> Altered:
+        step = self.plan.reference
+        if step in steps:
+            made: Altered = uploads[1 + steps.index(step)]
+            return made
+        return step.apply(pixels, seed) if step is not None else pixels
+
+    def _failed(self, name: str, group: str, status: Status) -> pa.RecordBatch:
+        plan, v = self.plan, len(self.plan.views)
+        none = Hashes(
+            plan.algorithm, np.zeros((v, plan.algorithm.nbytes), np.uint8), status=np.full(v, status, np.uint8),
+            source_row=np.zeros(v, np.uint32), view=np.array(plan.views, np.uint8),
+        )  # fmt: skip
+        columns = [*media.columns(none, plan.views), _listed(np.full((1, v), NO_DISTANCE, np.uint16))]
+        if plan.witness is not None:
+            w = len(Views.BORDERS)
+            columns += [
+                pa.array([bytes(w * plan.witness.nbytes)], pa.binary(w * plan.witness.nbytes)),
+                _listed(np.full((1, w), NO_DISTANCE, np.uint16)),
+            ]
+        return self._rows(name, group, "", (), columns)
+
+    def _rows(
+        self, name: str, group: str, kind: str, steps: tuple[Step, ...], columns: list[pa.Array]
+    ) -> pa.RecordBatch:
+        n = 1 + len(steps)
+        said = [
+            pa.array([one] * n, pa.string()) for one in (name, group, kind)
+        ] + [
+            pa.array([UNALTERED, *(step.label for step in steps)], pa.string()),
+            pa.array([UNALTERED, *(step.transform_name for step in steps)], pa.string()),
+            pa.array([None, *(step.strength for step in steps)], pa.float64()),
+        ]  # fmt: skip
+        return pa.RecordBatch.from_arrays([*said, *columns], schema=self._schema)
+
+
+def between(uploads: Hashes, banked: Hashes, views: int) -> NDArray[np.uint16]:
+    """Bits between each view of each upload and one hash: uint16 [uploads, views], ``NO_DISTANCE`` where there is none.
+
+    Of a banked picture that could not be hashed there is none at all.
+    """
+    ours, theirs = (hashes.bits.view(np.uint64) for hashes in (uploads, banked))
+    apart: NDArray[np.uint16] = np.bitwise_count(ours ^ theirs).sum(axis=1, dtype=np.uint16)
+    apart[uploads.status != Status.OK] = NO_DISTANCE
+    if banked.status[0] != Status.OK:
+        apart[:] = NO_DISTANCE
+    return apart.reshape(-1, views)
+
+
+def seed_of(seed: int, name: str) -> int:
+    """What chance a picture gets: the same whatever other pictures there are."""
+    return int.from_bytes(hashlib.sha256(f"{seed}\0{name}".encode()).digest()[:6], "big")
+
+
+def _rgb(pixels: NDArray[np.uint8]) -> Pixels:
+    return np.repeat(pixels[:, :, np.newaxis], 3, axis=2) if pixels.ndim == 2 else pixels
+
+
+def _listed(values: NDArray[np.uint16]) -> pa.Array:
+    field = _distances("", values.shape[1])
+    return pa.FixedSizeListArray.from_arrays(pa.array(values.reshape(-1)), type=field.type)

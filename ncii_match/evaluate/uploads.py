@@ -1,0 +1,149 @@
+"""The rows of an experiment in memory, and what a policy would make of them."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from os import PathLike
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from ncii_match.errors import InputError
+from ncii_match.evaluate.experiment import settings_of, trials_of
+from ncii_match.evaluate.thresholds import Comparison, SamePairs
+from ncii_match.evaluate.trials import NO_DISTANCE, UNALTERED
+from ncii_match.outcomes import Status
+from ncii_match.rescans import media
+from ncii_match.values import UNKNOWN_QUALITY, Algorithm, Hashes, View, Views
+
+LOOKS: dict[str, tuple[View, ...]] = {
+    "upright": Views.UPRIGHT,
+    "eight orientations": Views.DIHEDRAL,
+    "without borders": Views.BORDERS,
+    "all": Views.ALL,
+}
+"""Ways of looking that are laid beside each other, by name."""
+
+_LIGHT = ["id", "group", "stratum", "step", "distances", "qualities", "statuses"]
+
+
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class Uploads:
+    """Every upload of an experiment, without its hashes. Some 5 bytes a view, and the ids.
+
+    ids, strata : of the picture, n texts. group : int64 [n], a number for what it shows. step : int16 [n], place in
+    ``steps``, -1 for the original. distances : uint16 [n, v]. quality, status : uint8 [n, v]. readable : bool [n].
+    """
+
+    steps: tuple[str, ...]
+    algorithm: Algorithm
+    views: tuple[View, ...]
+    ids: list[str]
+    strata: NDArray[np.str_]
+    group: NDArray[np.int64]
+    step: NDArray[np.int16]
+    distances: NDArray[np.uint16]
+    quality: NDArray[np.uint8]
+    status: NDArray[np.uint8]
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @property
+    def originals(self) -> NDArray[np.intp]:
+        """Rows of the pictures as they are."""
+        return np.flatnonzero(self.step < 0)
+
+    @property
+    def readable(self) -> NDArray[np.bool_]:
+        """Whether the picture could be decoded, so that there are copies of it: bool [n]."""
+        found: NDArray[np.bool_] = np.isin(self.strata, [""], invert=True)
+        return found
+
+    def columns(self, views: Sequence[View]) -> NDArray[np.int64]:
+        """Where some views stand. Raises InputError when one was not hashed."""
+        missing = [view.name for view in views if view not in self.views]
+        if missing:
+            raise InputError(f"the view {missing[0]} was not hashed in this evaluation")
+        return np.array([self.views.index(view) for view in views], np.int64)
+
+    def same(self, views: Sequence[View], min_quality: int, rows: NDArray[Any]) -> SamePairs:
+        """What a search in some views says of copies: the least distance over the views that are good enough."""
+        columns = self.columns(views)
+        apart, quality = self.distances[np.ix_(rows, columns)], self.quality[np.ix_(rows, columns)]
+        there = apart != NO_DISTANCE
+        good = there & (quality >= min_quality)  # a quality that is not known is 255
+        least = np.where(good, apart, NO_DISTANCE).min(axis=1)
+        comparison = np.full(len(rows), Comparison.DONE, np.uint8)
+        comparison[~good.any(axis=1)] = Comparison.LOW_QUALITY
+        comparison[~there.any(axis=1)] = Comparison.NOT_HASHED
+        labels = {"step": [self.steps[one] if one >= 0 else UNALTERED for one in self.step[rows].tolist()]}
+        return SamePairs(least, comparison, labels)
+
+    def best_quality(self, rows: NDArray[Any]) -> NDArray[np.uint8]:
+        """Of the views that were hashed: uint8 [rows]; 0 where none was, or where none is known."""
+        known = (self.status[rows] == Status.OK) & (self.quality[rows] != UNKNOWN_QUALITY)
+        best: NDArray[np.uint8] = np.where(known, self.quality[rows], 0).max(axis=1, initial=0)
+        return best
+
+
+def load(out: str | PathLike[str]) -> Uploads:
+    """The rows of a finished experiment. Raises InputError when there are none, or they are damaged."""
+    said = settings_of(out)
+    algorithm, views = Algorithm.parse(said["algorithm"]), tuple(View(one) for one in said["views"])
+    steps = tuple(step["label"] for step in said["steps"])
+    place = {label: k for k, label in enumerate((*steps, UNALTERED))}
+    place[UNALTERED] = -1
+    tables = list(trials_of(out, _LIGHT))
+    if not tables:
+        raise InputError(f"{out} has no finished chunk; evaluate some pictures first")
+    table = pa.concat_tables(tables)
+    v, n = len(views), len(table)
+    groups = np.unique(table.column("group").to_numpy(), return_inverse=True)[1].astype(np.int64)
+    return Uploads(
+        steps,
+        algorithm,
+        views,
+        table.column("id").to_pylist(),
+        table.column("stratum").to_numpy().astype(np.str_),
+        groups,
+        np.array([place[one] for one in table.column("step").to_pylist()], np.int16),
+        table.column("distances").combine_chunks().flatten().to_numpy().reshape(n, v),
+        _bytes(table, "qualities", v),
+        _bytes(table, "statuses", v),
+    )
+
+
+def _bytes(table: pa.Table, name: str, v: int) -> NDArray[np.uint8]:
+    return np.frombuffer(b"".join(table.column(name).to_pylist()), np.uint8).reshape(-1, v)
+
+
+def hashes_of(out: str | PathLike[str], uploads: Uploads, rows: NDArray[Any], views: Sequence[View]) -> Hashes:
+    """Hashes of some uploads (``rows`` rising) in some views; ``source_row`` counts them from 0.
+
+    Read chunk by chunk, so that memory is that of what is asked for: 34 bytes a hash.
+    """
+    columns = uploads.columns(views)
+    v, n, nbytes = len(columns), len(rows), uploads.algorithm.nbytes
+    bits = np.concatenate([np.empty((0, v, nbytes), np.uint8), *_chosen(out, rows, columns)])
+    at = np.ix_(rows, columns)
+    return Hashes(
+        uploads.algorithm,
+        bits.reshape(n * v, nbytes),
+        uploads.quality[at].reshape(-1),
+        uploads.status[at].reshape(-1),
+        np.repeat(np.arange(n, dtype=np.uint32), v),
+        np.tile(np.array(views, np.uint8), n),
+    )
+
+
+def _chosen(out: str | PathLike[str], rows: NDArray[Any], columns: NDArray[np.int64]) -> Iterator[NDArray[np.uint8]]:
+    first = 0
+    for table in trials_of(out, list(media.COLUMNS)):
+        here = rows[np.searchsorted(rows, first) : np.searchsorted(rows, first + len(table))] - first
+        first += len(table)
+        if len(here):
+            batch = table.take(pa.array(here)).combine_chunks().to_batches()[0]
+            found = media.hashes_of(batch)
+            yield found.bits.reshape(len(here), -1, found.algorithm.nbytes)[:, columns]

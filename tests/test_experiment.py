@@ -1,0 +1,180 @@
+"""Pictures, altered and hashed: every row follows from the picture and the plan alone, and nothing is done twice."""
+
+import json
+import shutil
+from dataclasses import replace
+from io import BytesIO
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from evaluations import GROUPS, PLAN, STEPS, make, write_pictures
+from PIL import Image
+from pyarrow import parquet as pq
+
+from ncii_match import PDQ, PHASH, InputError, Status, Views, hash_images
+from ncii_match.evaluate.experiment import Experiment, settings_of, trials_of
+from ncii_match.evaluate.transforms import Step
+from ncii_match.evaluate.trials import NO_DISTANCE, UNALTERED, between, seed_of
+from ncii_match.rescans.media import hashes_of
+from ncii_match.rescans.stored import Chunks, find
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return write_pictures(tmp_path_factory.mktemp("pictures") / "in")
+
+
+@pytest.fixture(scope="module")
+def done(folder, tmp_path_factory):
+    return make(folder, tmp_path_factory.mktemp("experiment") / "out")
+
+
+@pytest.fixture(scope="module")
+def rows(done):
+    return pa.concat_tables(trials_of(done.out, PLAN.schema().names))
+
+
+def contents(out):
+    return {file.name: file.read_bytes() for file in sorted((out / "trials").iterdir())}
+
+
+def test_each_picture_has_a_row_and_one_for_each_step(folder, rows):
+    wanted = []
+    for path in sorted(folder.iterdir()):
+        alone = path.name in ("broken@00.png", "tiny@00.png")
+        wanted += [(path.name, label) for label in (UNALTERED, *(() if alone else [one.label for one in STEPS]))]
+    assert list(zip(rows.column("id").to_pylist(), rows.column("step").to_pylist(), strict=True)) == wanted
+    assert set(rows.column("group").to_pylist()) == {name.partition("@")[0] for name, _ in wanted}
+
+
+def test_rows_are_what_hashing_the_copies_gives(folder, rows):
+    name = "coffee@10.png"
+    mine = rows.filter(pa.compute.equal(rows.column("id"), name)).combine_chunks().to_batches()[0]
+    pixels = np.asarray(Image.open(folder / name).convert("RGB"))
+    uploads = [folder / name, *(step.apply(pixels, seed_of(PLAN.seed, name)) for step in STEPS)]
+    wanted, kept = hash_images(uploads, PDQ, views=Views.ALL), hashes_of(mine)
+    np.testing.assert_array_equal(kept.bits, wanted.bits)
+    np.testing.assert_array_equal(kept.quality, wanted.quality)
+    np.testing.assert_array_equal(kept.status, wanted.status)
+    apart = [
+        NO_DISTANCE
+        if wanted.status[row]
+        else sum(int(a ^ b).bit_count() for a, b in zip(one, wanted.bits[0], strict=True))
+        for row, one in enumerate(wanted.bits)
+    ]
+    assert [value for row in mine.column("distances").to_pylist() for value in row] == apart
+    witness = hash_images(uploads, PHASH, views=Views.BORDERS)
+    packed = np.frombuffer(b"".join(mine.column("witness_hashes").to_pylist()), np.uint8)
+    np.testing.assert_array_equal(packed, witness.bits.reshape(-1))
+    first = hash_images([folder / name], PHASH)
+    expected = between(witness, first, len(Views.BORDERS))
+    assert mine.column("witness_distances").to_pylist() == expected.tolist()
+    assert expected[0, 0] == 0
+
+
+def test_what_cannot_be_looked_at_says_so(rows):
+    for name, status in (("broken@00.png", Status.CORRUPT), ("tiny@00.png", Status.OK)):
+        (row,) = rows.filter(pa.compute.equal(rows.column("id"), name)).to_pylist()
+        assert Status(row["statuses"][0]) in (status, Status.TRUNCATED), name
+    (broken,) = rows.filter(pa.compute.equal(rows.column("id"), "broken@00.png")).to_pylist()
+    assert set(broken["distances"]) == {NO_DISTANCE}
+    assert broken["stratum"] == ""
+    assert set(broken["witness_distances"]) == {NO_DISTANCE}
+
+
+def test_a_reference_step_is_what_distances_count_from(folder, tmp_path):
+    plan = replace(PLAN, reference=STEPS[0], witness=None, views=Views.UPRIGHT)
+    make(folder, tmp_path / "out", plan=plan)
+    table = pa.concat_tables(trials_of(tmp_path / "out", ["id", "step", "distances"]))
+    for row in table.to_pylist():
+        if row["step"] == STEPS[0].label:
+            assert row["distances"] == [0]
+    moved = [row["distances"][0] for row in table.to_pylist() if row["step"] == UNALTERED]
+    assert any(0 < one < NO_DISTANCE for one in moved)
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_threads_and_sources_change_nothing(folder, done, tmp_path, workers):
+    names = sorted(path.name for path in folder.iterdir())
+    table = pa.table({"id": names, "bytes": [(folder / name).read_bytes() for name in names]})
+    pq.write_table(table, tmp_path / "pictures.parquet", row_group_size=4)
+    make(tmp_path / "pictures.parquet", tmp_path / "out", workers=workers)
+    assert contents(tmp_path / "out") == contents(done.out)
+    (folder.parent / "list.csv").write_text("id,path\n" + "".join(f"{name},in/{name}\n" for name in names))
+    make(folder.parent / "list.csv", tmp_path / "listed", workers=workers)
+    assert contents(tmp_path / "listed") == contents(done.out)
+
+
+def test_what_is_done_is_not_done_again(folder, done, tmp_path):
+    out = tmp_path / "out"
+    shutil.copytree(done.out, out)
+    before = contents(out)
+    (out / "trials" / "00000002.parquet").unlink()
+    stamps = {file.name: file.stat().st_mtime_ns for file in (out / "trials").iterdir()}
+    told = []
+    experiment = Experiment(out, Chunks(find(folder), 5), PLAN, groups=GROUPS, workers=2)
+    experiment.run(told.append)
+    assert contents(out) == before
+    assert {file.name: file.stat().st_mtime_ns for file in (out / "trials").iterdir() if file.name in stamps} == stamps
+    assert told == [experiment.rows - 5, experiment.rows]
+
+
+def test_another_experiment_is_refused_unless_begun_anew(folder, done, tmp_path):
+    out = tmp_path / "out"
+    shutil.copytree(done.out, out)
+    for changed in (
+        {"plan": replace(PLAN, seed=8)},
+        {"plan": replace(PLAN, steps=STEPS[:2])},
+        {"plan": replace(PLAN, witness=None)},
+        {"groups": None},
+        {"most": 3},
+    ):
+        with pytest.raises(InputError, match="--restart"):
+            make(folder, out, **changed)
+    assert contents(out) == contents(done.out)
+    make(folder, out, most=3, restart=True)
+    assert [len(table) for table in trials_of(out, ["id"])] == [3 * 6]
+    assert settings_of(out)["rows"] == 3
+
+
+def test_hashes_and_nonsense_are_refused(tmp_path):
+    hashes = hash_images([np.zeros((64, 64), np.uint8)])
+    pq.write_table(pa.table({"id": ["a"], "hash": hashes.to_arrow().column("hash")}), tmp_path / "hashes.parquet")
+    with pytest.raises(InputError, match="give pictures"):
+        Experiment(tmp_path / "out", Chunks(find(tmp_path / "hashes.parquet")), PLAN)
+    write_pictures(tmp_path / "in")
+    with pytest.raises(InputError, match="expression"):
+        Experiment(tmp_path / "out", Chunks(find(tmp_path / "in")), PLAN, groups="(")
+
+
+def test_damaged_files_are_named(done, tmp_path):
+    out = tmp_path / "out"
+    shutil.copytree(done.out, out)
+    file = out / "trials" / "00000001.parquet"
+    file.write_bytes(file.read_bytes()[:-9])
+    with pytest.raises(InputError, match="00000001"):
+        list(trials_of(out, ["id"]))
+    (out / "experiment.json").write_text(json.dumps({"format": 99}))
+    with pytest.raises(InputError, match="another version"):
+        settings_of(out)
+
+
+def test_a_picture_gets_the_same_chance_wherever_it_is():
+    assert seed_of(0, "a") != seed_of(0, "b") != seed_of(1, "b")
+    assert seed_of(3, "a") == seed_of(3, "a") < 1 << 48
+
+
+def test_grey_and_odd_pictures_are_altered_too(tmp_path):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    grey = Image.fromarray(np.random.default_rng(1).integers(0, 256, (60, 80), np.uint8)).resize((200, 150))
+    grey.save(folder / "grey.png")
+    grey.convert("RGBA").save(folder / "alpha.webp", lossless=True)
+    stream = BytesIO()
+    grey.convert("CMYK").save(stream, "JPEG")
+    (folder / "cmyk.jpg").write_bytes(stream.getvalue())
+    make(folder, tmp_path / "out", plan=replace(PLAN, steps=(Step("jpeg", 75), Step("sepia", 100))))
+    table = pa.concat_tables(trials_of(tmp_path / "out", ["id", "step", "distances"]))
+    assert len(table) == 9
+    assert all(min(row["distances"]) <= 31 for row in table.to_pylist())

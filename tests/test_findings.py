@@ -1,0 +1,220 @@
+"""Figures of an evaluation against plain loops over its rows."""
+
+import json
+import stat
+from collections import Counter
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from evaluations import PLAN, STEPS, make, write_pictures
+from pyarrow import parquet as pq
+
+from ncii_match import InputError, Status, Views
+from ncii_match.evaluate import findings
+from ncii_match.evaluate.experiment import trials_of
+from ncii_match.evaluate.findings import Question, find, read
+from ncii_match.evaluate.pairs import PairCounts
+from ncii_match.evaluate.trials import NO_DISTANCE, UNALTERED
+from ncii_match.evaluate.uploads import LOOKS, hashes_of, load
+from ncii_match.rescans import media
+
+THRESHOLD, QUALITY = 60, 40
+"""Wide and low enough that some pictures here are missed, some taken for others, some too poor."""
+
+
+@pytest.fixture(scope="module")
+def out(tmp_path_factory):
+    place = tmp_path_factory.mktemp("findings")
+    return make(write_pictures(place / "in"), place / "out").out
+
+
+@pytest.fixture(scope="module")
+def rows(out):
+    """Plain values: hashes by view as whole numbers, None where there is none."""
+    made = []
+    for table in trials_of(out, PLAN.schema().names):
+        hashes = media.hashes_of(table.combine_chunks().to_batches()[0])
+        bits = [int.from_bytes(one.tobytes(), "big") for one in hashes.bits]
+        v = len(PLAN.views)
+        for k, row in enumerate(table.to_pylist()):
+            here = slice(k * v, (k + 1) * v)
+            ok = hashes.status[here] == Status.OK
+            row["bits"] = [one if good else None for one, good in zip(bits[here], ok, strict=True)]
+            row["quality"] = hashes.quality[here].tolist()
+            made.append(row)
+    return made
+
+
+@pytest.fixture(scope="module")
+def found(out):
+    return find(out, Question(THRESHOLD, QUALITY, 1_000, (10, 1_000)), workers=2)
+
+
+def least(upload, entry, views, quality=QUALITY):
+    """Of the views that are good enough; None when none is."""
+    apart = [
+        (upload["bits"][view] ^ entry["bits"][0]).bit_count()
+        for view in views
+        if upload["bits"][view] is not None and upload["quality"][view] >= quality
+    ]
+    return min(apart, default=None)
+
+
+def test_recall_is_that_of_a_loop(rows, found):
+    originals = {row["id"]: row for row in rows if row["step"] == UNALTERED}
+    for name, views in LOOKS.items():
+        hits, pairs, blind = Counter(), Counter(), Counter()
+        for row in rows:
+            if row["step"] == UNALTERED:
+                continue
+            distance = least(row, originals[row["id"]], views)
+            pairs[row["step"]] += 1
+            blind[row["step"]] += distance is None
+            hits[row["step"]] += distance is not None and distance <= THRESHOLD
+        told = found["sets"][name]
+        assert {one["label"]: (one["pairs"], one["found"], one["not_compared"]) for one in told["steps"]} == {
+            step.label: (pairs[step.label], hits[step.label], blind[step.label]) for step in STEPS
+        }
+        assert told["recall"]["found"] == hits.total()
+        assert told["recall"]["recall"] == hits.total() / pairs.total()
+        assert all(sum(n for _, n in one["distances"]) == one["pairs"] - one["not_compared"] for one in told["steps"])
+    assert found["sets"]["upright"]["recall"]["found"] < found["sets"]["all"]["recall"]["found"]
+    assert any(one["not_compared"] for one in found["sets"]["all"]["steps"])
+
+
+def test_false_pairs_are_those_of_a_loop(rows, found, out):
+    uploads = [row for row in rows if row["stratum"]]
+    entries = [row for row in uploads if row["step"] == UNALTERED and row["quality"][0] >= QUALITY]
+    table = pq.read_table(out / "different.parquet")
+    for name, views in LOOKS.items():
+        histogram, strata, closest = Counter(), Counter(), {}
+        for upload in uploads:
+            for entry in entries:
+                distance = None if upload["group"] == entry["group"] else least(upload, entry, views)
+                if distance is not None:
+                    histogram[distance] += 1
+                    strata[upload["stratum"], entry["stratum"]] += 1
+                    things = frozenset((upload["group"], entry["group"]))
+                    closest[things] = min(distance, closest.get(things, 999))
+        told = found["sets"][name]["false"]
+        assert told["pairs"] == histogram.total()
+        assert told["false_pairs"] == sum(n for distance, n in histogram.items() if distance <= THRESHOLD)
+        mine = table.filter(pa.compute.equal(table.column("views"), name)).to_pylist()
+        written = Counter()
+        for row in mine:
+            written[row["distance"]] += row["pairs"]
+        assert written == histogram
+        kinds = Counter()
+        for row in mine:
+            kinds[row["upload"], row["entry"]] += row["pairs"]
+        assert kinds == strata
+    nearest = {}
+    for one in found["closest"]:
+        things = frozenset(name.partition("@")[0] for name in (one["id"], one["entry"]))
+        assert things not in nearest
+        nearest[things] = one["distance"]
+    assert nearest == dict(sorted(closest.items(), key=lambda one: one[1])[: len(nearest)])
+    assert len(nearest) == min(findings.LISTED, len(closest))
+
+
+def test_uploads_are_compared_with_each_other(rows, found):
+    uploads = [row for row in rows if row["stratum"] and row["bits"][0] is not None and row["quality"][0] >= QUALITY]
+    pairs = false = 0
+    for k, one in enumerate(uploads):
+        for two in uploads[:k]:
+            if one["group"] != two["group"]:
+                pairs += 1
+                false += (one["bits"][0] ^ two["bits"][0]).bit_count() <= THRESHOLD
+    told = found["each_with_each"]["groups"][0]
+    assert (told["stratum"], told["pairs"], told["false_pairs"]) == ("all", pairs, false)
+    assert found["each_with_each"]["pictures"] == len(uploads)
+
+
+def test_the_witness_is_asked(rows, found):
+    originals = {row["id"]: row for row in rows if row["step"] == UNALTERED}
+    for row in found["witness"]["rows"]:
+        limit, wanted = row["witness_threshold"], 0
+        for copy in rows:
+            if copy["step"] != UNALTERED:
+                distance = least(copy, originals[copy["id"]], Views.ALL)
+                agrees = limit is None or min(copy["witness_distances"]) <= limit
+                wanted += distance is not None and distance <= row["threshold"] and agrees
+        assert row["found"] == wanted, row
+    plain = {
+        row["threshold"]: row["false_pairs"] for row in found["witness"]["rows"] if row["witness_threshold"] is None
+    }
+    assert plain[THRESHOLD] == found["sets"]["all"]["false"]["false_pairs"]
+    for row in found["witness"]["rows"]:
+        assert row["false_pairs"] <= plain[row["threshold"]]
+
+
+def test_pictures_quality_misses_and_flags_add_up(rows, found):
+    pictures = found["pictures"]
+    assert pictures["asked"] == 27
+    assert pictures["readable"] == 26
+    assert sum(pictures["unreadable"].values()) == 1
+    assert sum(pictures["strata"].values()) == 26
+    assert pictures["copies"] == 25 * len(STEPS)
+    by_quality = found["quality"]
+    assert sum(one["copies"] for one in by_quality) <= pictures["copies"]
+    assert sum(one["found"] for one in by_quality) == found["sets"]["all"]["recall"]["found"]
+    assert all(one["found"] <= one["within"] <= one["copies"] for one in by_quality)
+    assert all(one["found"] == 0 for one in by_quality if one["from"] + 10 <= QUALITY)
+    missed = {one["label"] for one in found["sets"]["all"]["steps"] if one["found"] < one["pairs"]}
+    assert {one["step"] for one in found["misses"]} == missed
+    assert [one["recall"] for one in found["misses"]] == sorted(
+        (one["recall"] for one in found["misses"]), reverse=True
+    )
+    flags, rate = found["false_flags"], found["sets"]["all"]["false"]["rate"]
+    row = flags["thresholds"].index(THRESHOLD)
+    assert flags["pairs"][row] == pytest.approx([1_000 * size * rate for size in (10, 1_000)])
+
+
+def test_files_are_private_and_the_same_each_time(out, found):
+    assert read(out) == read(out / "findings.json") == found
+    names = ("findings.json", "thresholds.parquet", "different.parquet")
+    before = {name: (out / name).read_bytes() for name in names}
+    assert find(out, Question(THRESHOLD, QUALITY, 1_000, (10, 1_000)), workers=1) == found
+    assert {name: (out / name).read_bytes() for name in names} == before
+    assert all(stat.S_IMODE((out / name).stat().st_mode) == 0o600 for name in names)
+
+
+def test_hashes_of_some_uploads_are_theirs(out):
+    uploads = load(out)
+    rows = np.array([0, 3, 4, 17, len(uploads) - 1])
+    some = hashes_of(out, uploads, rows, Views.DIHEDRAL)
+    every = hashes_of(out, uploads, np.arange(len(uploads)), uploads.views)
+    v = len(uploads.views)
+    wanted = every.bits.reshape(-1, v, 32)[rows][:, :8].reshape(-1, 32)
+    np.testing.assert_array_equal(some.bits, wanted)
+    assert len(hashes_of(out, uploads, rows[:0], Views.UPRIGHT)) == 0
+
+
+def test_many_uploads_are_sampled(out, monkeypatch, found):
+    monkeypatch.setattr(findings, "MOST_UPLOADS", 20)
+    chosen = findings._chosen(load(out))
+    assert len(chosen) == 20 == len(set(chosen.tolist()))
+
+
+def test_too_little_is_refused(out, tmp_path):
+    with pytest.raises(InputError, match="bits"):
+        find(out, Question(257, 0))
+    with pytest.raises(InputError, match="not the directory"):
+        find(tmp_path, Question(31, 50))
+    with pytest.raises(InputError, match="no findings"):
+        read(tmp_path)
+    (tmp_path / "findings.json").write_text(json.dumps({"format": 99}))
+    with pytest.raises(InputError, match="another version"):
+        read(tmp_path)
+    (tmp_path / "in").mkdir()
+    for path in (out.parent / "in").iterdir():
+        if path.name.startswith("coffee"):
+            (tmp_path / "in" / path.name).write_bytes(path.read_bytes())
+    make(tmp_path / "in", tmp_path / "out")
+    with pytest.raises(InputError, match="two different"):
+        find(tmp_path / "out", Question(31, 50))
+
+
+def test_no_distance_is_never_near():
+    assert PairCounts.from_distances([1]).algorithm.bits < NO_DISTANCE
