@@ -27,6 +27,7 @@ SCRIPTS = {
     "search": "bench_search.py",
     "costs": "bench_search.py --costs",
     "bank": "bench_bank.py",
+    "thresholds": "bench_thresholds.py",
     "checks": "bench_checks.py",
     "swaps": "bench_swaps.py",
     "killers": "bench_killers.py",

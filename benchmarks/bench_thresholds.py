@@ -1,0 +1,134 @@
+"""What thresholds find of altered copies, and what they take for found, on public photographs; and how long that takes.
+
+python benchmarks/bench_thresholds.py [--quick] [--perception PYTHON] [--keep FOLDER]
+pytest benchmarks --benchmark-disable       does it all on a few small pictures; never asserts a time
+
+The pictures are those of ``corpus.py``: none is a fixture. ``--perception`` names the Python of an environment in which
+``perception_twin.py`` runs (it says how to make one); the same pictures then go through perception's own code as well.
+"""
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import corpus
+import perception_recall
+import record
+
+from ncii_match.evaluate import findings
+from ncii_match.evaluate.experiment import PICTURES_A_CHUNK, Experiment
+from ncii_match.evaluate.transforms import PRESETS, Step, preset
+from ncii_match.evaluate.trials import Plan
+from ncii_match.rescans.stored import Chunks, find
+from ncii_match.values import PDQ, PDQ_MIN_QUALITY, PDQ_THRESHOLD, PHASH, Views
+
+WORKERS = 2
+GROUPS = "^(.*?)--"
+FLAT_CROPS = 300
+"""Of the crops that are sky and the like; as many as there are drawn pictures of a kind."""
+
+Row = dict[str, Any]
+
+
+def pictures(folder: Path, *, quick: bool) -> None:
+    """Write crops of photographs, some flat ones, and drawn pictures."""
+    crops = corpus.corpus()
+    flat = [crop for crop in crops if crop.stratum == "flat"]
+    some = [crop for crop in crops if crop.stratum != "flat"] + flat[:: max(1, len(flat) // FLAT_CROPS)][:FLAT_CROPS]
+    some += corpus.drawn()
+    corpus.write(folder, some[::20] if quick else some)
+
+
+def experiment(folder: Path, out: Path, steps: tuple[Step, ...], *, reference: Step | None = None) -> Row:
+    """Alter and hash everything; the time and memory it took."""
+    plan = Plan(
+        steps, PDQ, Views.UPRIGHT if reference else PDQ.default_views, reference=reference,
+        witness=None if reference else PHASH,
+    )  # fmt: skip
+    made = Experiment(out, Chunks(find(folder), PICTURES_A_CHUNK), plan, workers=WORKERS, groups=GROUPS)
+    begun = perf_counter()
+    made.run()
+    return {
+        "figure": "altering", "pictures": made.rows, "steps": len(steps), "workers": WORKERS,
+        "seconds": perf_counter() - begun,
+    }  # fmt: skip
+
+
+def measure(folder: Path, work: Path, perception: str | None, steps: Sequence[Step] | None = None) -> dict[str, Any]:
+    """Every figure."""
+    took = experiment(folder, work / "default", tuple(steps) if steps else preset("default"))
+    question = findings.Question(PDQ_THRESHOLD, PDQ_MIN_QUALITY)
+    begun = perf_counter()
+    found = findings.find(work / "default", question, workers=WORKERS)
+    seconds = perf_counter() - begun
+    photographs = work / "photographs"
+    photographs.mkdir()
+    for path in sorted(folder.iterdir()):
+        if "_photograph." in path.name:
+            (photographs / path.name).hardlink_to(path)
+    protocol = PRESETS["perception"]
+    experiment(photographs, work / "perception", protocol, reference=protocol[0])
+    ours = perception_recall.recall_of(work / "perception")
+    theirs = None if perception is None else twin(perception, photographs, work / "twin.json")
+    del found["experiment"]["input"]  # times of files: another each time
+    return {
+        "took": took,
+        "finding_seconds": seconds,
+        "memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        "findings": found,
+        "perception": {"ours": ours, "theirs": theirs},
+    }
+
+
+def twin(python: str, folder: Path, out: Path) -> Row:
+    """What perception's own code makes of the same pictures."""
+    script = Path(__file__).parent / "perception_twin.py"
+    subprocess.run([python, script, folder, "--out", out], check=True, stdout=subprocess.DEVNULL)
+    found: Row = json.loads(out.read_text())
+    return {"versions": found["versions"], "recall": found["recall"]}
+
+
+def test_thresholds_are_evaluated(tmp_path: Path) -> None:
+    folder = tmp_path / "pictures"
+    corpus.write(folder, corpus.drawn(2))
+    for k, path in enumerate(sorted(folder.iterdir())[:6]):
+        path.rename(path.with_name(path.name.replace("text-like", "photograph").replace("--", f"{k}--")))
+    found = measure(folder, tmp_path, None, PRESETS["default"][:3])
+    assert found["findings"]["sets"]["all"]["recall"]["pairs"] == found["took"]["pictures"] * 3
+    assert {row["step"] for row in found["perception"]["ours"]} == {
+        "all",
+        *(one.label for one in PRESETS["perception"]),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="a twentieth of the pictures")
+    parser.add_argument("--perception", metavar="PYTHON", help="of an environment in which perception_twin.py runs")
+    parser.add_argument("--keep", metavar="FOLDER", type=Path, help="where pictures and distances stay")
+    chosen = parser.parse_args()
+    around = record.circumstances()
+    with tempfile.TemporaryDirectory(prefix="thresholds-") as made:
+        work = chosen.keep or Path(made)
+        work.mkdir(exist_ok=True)
+        pictures(work / "pictures", quick=chosen.quick)
+        measured = measure(work / "pictures", work, chosen.perception)
+    path = record.write("thresholds", around, chosen.quick, measured)
+    took = measured["took"]
+    print(f"{took['pictures']:,} pictures in {took['steps']} steps: {took['seconds']:.0f} s")
+    print(f"figures: {measured['finding_seconds']:.0f} s")
+    for name, one in measured["findings"]["sets"].items():
+        false = one["false"]
+        print(f"{name}: {one['recall']['recall']:.1%} found, {false['false_pairs']} of {false['pairs']:,} false")
+    print(f"wrote {path}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
