@@ -18,7 +18,7 @@ from ncii_match.cli.main import app
 from ncii_match.decode.image import read_picture
 from ncii_match.decode.limits import DecodeLimits
 from ncii_match.errors import DecodeError, InputError
-from ncii_match.evaluate.contact_sheet import contact_sheet, open_picture
+from ncii_match.evaluate.contact_sheet import Tile, contact_sheet, open_picture
 from ncii_match.evaluate.transforms import PRESETS, REFERENCES, SMALLEST_SIDE, TRANSFORMS, Step, preset, thorn
 from ncii_match.values import PDQ_THRESHOLD
 
@@ -110,6 +110,8 @@ def test_the_seed_decides_what_is_left_to_chance_and_nothing_else(small):
         if len({raw(one.apply(pixels, one.strengths[-1], seed)) for seed in range(5)}) > 1
     }
     assert moved == CHANCE
+    renamed = dataclasses.replace(TRANSFORMS["noise"], name="another noise")  # what is drawn for one is not for another
+    assert raw(renamed.apply(pixels, 5, 0)) != raw(TRANSFORMS["noise"].apply(pixels, 5, 0))
 
 
 def test_each_strength_changes_more_than_the_one_before(photos):
@@ -195,21 +197,28 @@ def test_what_some_of_them_do(photos):
     assert not boxed[:20].any()
     assert np.array_equal(made("meme caption", 20)[20:-20], pixels)
     assert np.array_equal(made("blurred bars", 20)[20:-20], pixels)
-    collage = made("collage", 2)
-    assert any(np.array_equal(collage[top : top + 100, 3:203], pixels) for top in (3, 106))
+    collages = [Step("collage", 2).apply(pixels, seed) for seed in range(8)]
+    tops = [[top for top in (3, 106) if np.array_equal(one[top : top + 100, 3:203], pixels)] for one in collages]
+    assert {tuple(one) for one in tops} == {(3,), (106,)}
     for name, share in (("black bar", 0.4 * 0.4 * 0.5), ("pixelated part", 0.45 * 0.45)):
         strength = {"black bar": 40, "pixelated part": 45}[name]
         assert 0.5 * share < (made(name, strength) != pixels).any(axis=2).mean() <= share * 1.02, name
     grey = made("grey", 1)
     assert np.array_equal(grey[:, :, 0], grey[:, :, 2])
     assert np.array_equal(grey[:, :, 0], cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY))
+    red = np.full((16, 16, 3), (255, 0, 0), np.uint8)
+    for degrees, turned in ((30, (255, 128, 0)), (90, (128, 255, 0)), (180, (0, 255, 255))):
+        assert np.abs(Step("hue", degrees).apply(red, 0).astype(int) - turned).max() <= 4  # the wheel has 256 steps
     assert made("brighter", 30)[50, 50].tolist() == np.minimum(255, np.rint(pixels[50, 50] * 1.3)).tolist()
     noise = made("noise", 5).astype(np.int16) - pixels
     inside = (pixels > 60) & (pixels < 195)
     assert 12 < noise[inside].std() < 13.5  # 5 % of 255 is 12.75
     assert abs(noise[inside].mean()) < 0.5
     spotted = made("salt and pepper", 10)
-    assert 0.07 < (spotted != pixels).any(axis=2).mean() <= 0.1
+    spots = spotted[(spotted != pixels).any(axis=2)]
+    assert 0.07 < len(spots) / (100 * 200) <= 0.1
+    assert 0.4 < (spots == 255).all(axis=1).mean() < 0.6
+    assert ((spots == 255).all(axis=1) | (spots == 0).all(axis=1)).all()
     corners = made("vignette", 100)[[0, 0, -1, -1], [0, -1, 0, -1]]
     assert not corners.any()
 
@@ -340,6 +349,13 @@ def test_the_sheet_says_how_far_each_is(photos):
     # From noop, not from the picture, where the preset says so.
     assert re.search(r'<b>perception: noop</b>\s*<span class="bits near">0 bits<', contact_sheet(pixels, "perception"))
     assert "no hash" not in text
+
+
+@pytest.mark.parametrize(
+    ("distance", "near"), [(0, True), (PDQ_THRESHOLD, True), (PDQ_THRESHOLD + 1, False), (None, False)]
+)
+def test_near_is_up_to_the_threshold(distance, near):
+    assert Tile("", "", 1, 1, None, distance, b"").near is near
 
 
 def test_the_sheet_of_a_flat_picture_says_that_its_distances_say_little(photos):

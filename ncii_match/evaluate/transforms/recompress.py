@@ -28,7 +28,7 @@ def decoded(data: bytes) -> Pixels:
 
 
 def avif(pixels: Pixels, quality: int) -> bytes:
-    """Save as AVIF, in a quick way and with one thread, so that the bytes do not depend on the number of cores."""
+    """Save as AVIF, in a quick way, on this thread: the encoder's own would compete with those that call this."""
     stream = BytesIO()
     Image.fromarray(pixels).save(stream, "AVIF", quality=quality, speed=AVIF_SPEED, max_threads=1)
     return stream.getvalue()
