@@ -42,7 +42,7 @@ class Tile:
 
     @property
     def near(self) -> bool:
-        """Whether it would match by default."""
+        """Whether it is within the threshold that holds by default; quality is another question."""
         return self.distance is not None and self.distance <= PDQ_THRESHOLD
 
 
