@@ -273,18 +273,18 @@ def test_count_pairs(n, words, block, rng):
     skip = np.array([(0, 0), (3, 9), (7, 8), (-5, 4), (8, 60), (0, n), (-9, -2)])
     ids, rows = rng.permutation(7), rng.permutation(n) + 3
     each = [left[starts[p] : starts[p + 1]] for p in range(7)]
-    for either, kept in ((0, 0), (1, 1), (0, 6), (1, 900)):
-        columns, distances = np.empty((words, block), np.uint64), np.full(block, 999, np.uint64)
-        tables = np.ones((histogram.TABLES, 64 * words + 1), np.int64)
-        closest = np.full((kept, 3), 10**9)
-        pairs = histogram.count_pairs(
-            left, starts, right, skip, ids, rows, either, columns, distances, tables, closest
-        )  # fmt: skip
-        counts, found = naive.count_pairs(each, right, skip, ids, rows, either, 64 * words + 1, kept)
-        assert (tables.sum(0) - histogram.TABLES).tolist() == counts
-        assert pairs == sum(counts)
-        assert [tuple(row) for row in closest[: len(found)].tolist()] == found
-        assert np.all(closest[len(found) :] == 10**9)
+    for either in (0, 1):
+        counts, every = naive.count_pairs(each, right, skip, ids, rows, either, 64 * words + 1, 900)
+        for kept in (either, 6, 900):
+            columns, distances = np.empty((words, block), np.uint64), np.full(block, 999, np.uint64)
+            tables, closest = np.ones((histogram.TABLES, 64 * words + 1), np.int64), np.full((kept, 3), 10**9)
+            taken = histogram.count_pairs(
+                left, starts, right, skip, ids, rows, either, columns, distances, tables, closest
+            )  # fmt: skip
+            assert (tables.sum(0) - histogram.TABLES).tolist() == counts
+            assert taken == sum(counts)
+            assert [tuple(row) for row in closest[: len(every)].tolist()] == every[:kept]
+            assert np.all(closest[len(every) :] == 10**9)
 
 
 # Widths that are no multiple of 8 lie across the borders of bytes and words. The kernel itself works with any width.

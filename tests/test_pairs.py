@@ -200,6 +200,9 @@ def test_disjoint_pairs_are_never_more_than_rounds_allow(rng):
         assert 1 <= disjoint_pairs(left, right) <= best
         exact += disjoint_pairs(left, right) == best
     assert exact > 30
+    # 1,486 pairs, at most 490 at a group; but of the 1,000 between the large ones a round holds two: 500 rounds.
+    large = np.array([10] * 5 + [1] * 9)
+    assert disjoint_pairs(large, large) == 2
     assert disjoint_pairs(np.full(101, 10**9), np.full(101, 10**9)) == 50
     assert disjoint_pairs(np.array([7, 0, 0]), np.array([0, 4, 4])) == 1
 
