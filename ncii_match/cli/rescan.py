@@ -1,9 +1,10 @@
 """``ncii-match rescan``: everything already stored against a bank, resumable."""
 
 import signal
+from enum import StrEnum
 from pathlib import Path
 from types import FrameType
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -23,6 +24,18 @@ from ncii_match.cli.terminal import (
     say,
 )
 from ncii_match.errors import InputError
+
+if TYPE_CHECKING:
+    from ncii_match.rescans.elsewhere import Engine
+    from ncii_match.rescans.held import Looking
+
+
+class EngineName(StrEnum):
+    """What shares out the chunks."""
+
+    LOCAL = "local"
+    RAY = "ray"
+    SPARK = "spark"
 
 
 def rescan_command(
@@ -49,6 +62,9 @@ def rescan_command(
     chunk: Annotated[int | None, typer.Option(min=1, help="Rows that are finished together.")] = None,
     restart: Annotated[bool, typer.Option("--restart", help="Forget what was done before.")] = False,
     isolation: Decoded = IsolationName.PROCESS,
+    engine: Annotated[
+        EngineName, typer.Option("--engine", help="Do the work in this process, or have Ray or Spark share it out.")
+    ] = EngineName.LOCAL,
     as_json: AsJson = False,
     workers: Workers = None,
 ) -> None:
@@ -57,14 +73,15 @@ def rescan_command(
     SOURCE is a folder, a Parquet or Arrow dataset with the columns id and one of bytes, path, hash, hashes, or a CSV or
     NDJSON list with the columns path and id. Results are in DIR/decisions, counts in DIR/summary.json, a page to look
     at in DIR/report.html. Ctrl-C finishes what is in hand. Exit code 4 when something matches; 3 when nothing does, but
-    something could not be looked at.
+    something could not be looked at. With --engine ray or spark all machines must see SOURCE, the bank and DIR by the
+    same names, and --workers is how many chunks are done at once.
 
     Example: ncii-match rescan /srv/media --bank /srv/bank --out /srv/rescans/2026-11
     """
-    from ncii_match.matcher import Matcher
     from ncii_match.policy import Policy
     from ncii_match.rescans import report
-    from ncii_match.rescans.files import ADDRESS, shown
+    from ncii_match.rescans.files import ADDRESS, named, shown
+    from ncii_match.rescans.held import Looking
     from ncii_match.rescans.job import Job, Progress
     from ncii_match.rescans.since import Since
     from ncii_match.rescans.stored import Chunks, find
@@ -82,10 +99,10 @@ def rescan_command(
         news.check(previous)
     only = None if news is None else news.new
     banks = [bank] if witness is None else [bank, witness]
+    looking = Looking(bank, policy, ways, isolation.choice, witness)
+    shared = _engine(engine, looking.anywhere(), named(source), workers)
     with (
-        Matcher(
-            bank, policy=policy, views=ways, workers=workers, isolation=isolation.choice, only=only, witness=witness
-        ) as matcher,
+        looking.matcher(only, workers) as matcher,
         Job(
             out_dir, chunks, matcher, workers=workers, keep_hashes=hashes_out, restart=restart, since=news,
             bank=" and ".join(shown(one) if ADDRESS.match(one) else str(Path(one).resolve()) for one in banks),
@@ -106,7 +123,7 @@ def rescan_command(
                     told = ", ".join(f"{n:,} {name.lower()}" for name, n in sorted(done.outcomes.items()))
                     bar.update(bar.task_ids[0], completed=done.rows_done, description=told)
 
-                found = job.run(tell)
+                found = job.run(tell, engine=shared)
         finally:
             signal.signal(signal.SIGINT, before)
         if news is not None and previous is not None:
@@ -120,6 +137,24 @@ def rescan_command(
         out.print(f"{counted(found['rows'], 'row')} rescanned: {told or nothing}.")
         out.print(f"Decisions in {out_dir / 'decisions'}, counts in {out_dir / 'summary.json'}, a page in {page}.")
     raise typer.Exit(_exit(found["outcomes"]))
+
+
+def _engine(name: EngineName, looking: "Looking", source: str, workers: int | None) -> "Engine | None":
+    """What has the chunks done; None for this process. Raises InputError when it is not installed."""
+    if name is EngineName.LOCAL:
+        return None
+    try:
+        if name is EngineName.RAY:
+            from ncii_match.adapters.ray import RayEngine
+
+            return RayEngine(looking, source, workers)
+        from ncii_match.adapters.spark import SparkEngine
+
+        return SparkEngine(looking, source, workers)
+    except ModuleNotFoundError as error:
+        if error.name not in ("ray", "pyspark"):
+            raise
+        raise InputError(f"--engine {name} needs more; pip install 'ncii-match[{name}]'") from None
 
 
 def _exit(outcomes: dict[str, int]) -> Exit:

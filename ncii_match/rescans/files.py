@@ -4,6 +4,7 @@ import os
 import re
 import stat
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NamedTuple, Self
 
 from pyarrow import fs
@@ -28,6 +29,12 @@ class Found(NamedTuple):
 def shown(address: str) -> str:
     """An address without its secrets, for messages."""
     return _SECRETS.sub("", address) if "://" in address else address
+
+
+def named(place: str | os.PathLike[str]) -> str:
+    """An address as it is, and a path such that it does not depend on the process that uses it."""
+    text = os.fspath(place)
+    return text if ADDRESS.match(text) else str(Path(text).absolute())
 
 
 def below(root: str, path: str) -> str:

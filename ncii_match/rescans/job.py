@@ -7,46 +7,38 @@ whole), ``hashes/`` if wished, ``log.ndjson`` (when what was done), and in the e
 
 import contextlib
 import fcntl
-import hashlib
 import json
 import os
 import threading
 import time
-from collections import Counter, deque
-from collections.abc import Callable, Collection, Iterator
-from dataclasses import asdict, dataclass, field
+from collections import Counter
+from collections.abc import Callable, Generator, Iterator
+from dataclasses import dataclass, field
 from os import PathLike
 from pathlib import Path
 from typing import Any, Self
 
-import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
-from numpy.typing import NDArray
-from pyarrow import parquet as pq
 
 from ncii_match.bank.exchange.files import whole
-from ncii_match.errors import BankError, EngineError, IndexFormatError, InputError, JobError, SandboxError
+from ncii_match.errors import InputError, JobError
 from ncii_match.index.saved import sync_directory
 from ncii_match.matcher import Matcher
-from ncii_match.outcomes import Outcome, Status
-from ncii_match.rescans import media
-from ncii_match.rescans.rows import rescan
+from ncii_match.rescans.elsewhere import Assigned, Engine
+from ncii_match.rescans.identity import other_in, said_of, written
 from ncii_match.rescans.since import NEW, Since
 from ncii_match.rescans.stored import Chunks
 from ncii_match.rescans.summary import read_chunk, summarised
-from ncii_match.verdicts import CAUSES
-
-FORMAT = 1
-
-TRIED_AGAIN = frozenset({Status.CANNOT_READ, Status.OUT_OF_MEMORY, Status.TIMED_OUT, Status.CRASHED, Status.NO_WORKER})
-"""What may be the moment's fault and not the picture's."""
+from ncii_match.rescans.work import Done, Files, Work, outcomes_in, refused, write_table
 
 MADE = (
     "report.html", "summary.json", "quarantine.parquet", NEW, "withdrawn.parquet", "reversed.ndjson", "log.ndjson",
     "job.json",
 )  # fmt: skip
 """What a job makes beside its chunks, in the order in which it goes: while job.json is there, it is still that job."""
+
+SEEN_WITHIN = 90.0
+"""Seconds after which a chunk that was done on another machine must be seen here: NFS may keep old listings for 60."""
 
 
 @dataclass(slots=True)
@@ -59,6 +51,12 @@ class Progress:
     chunks_done: int = 0
     rows_before: int = 0
     outcomes: Counter[str] = field(default_factory=Counter)
+
+    def add(self, rows: int, outcomes: dict[str, int]) -> None:
+        """A chunk."""
+        self.rows_done += rows
+        self.chunks_done += 1
+        self.outcomes.update(outcomes)
 
 
 class Job:
@@ -87,11 +85,11 @@ class Job:
     ) -> None:
         self.out, self._chunks, self._matcher, self._workers = Path(out), chunks, matcher, workers
         self._since, self._found_only = since, since is not None and not chunks.is_pictures
-        self._hashes = None if keep_hashes is None else Path(keep_hashes).absolute()
+        self._files = Files(self.out, None if keep_hashes is None else Path(keep_hashes).absolute())
         self._bank = bank
         self._stop = threading.Event()
         try:
-            for place in (self.out, self.out / "decisions", *([self._hashes] if self._hashes else [])):
+            for place in (self.out, *self._files.folders):
                 place.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._lock = os.open(self.out / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
@@ -115,42 +113,25 @@ class Job:
 
     def _said(self) -> dict[str, Any]:
         """What makes it this job and no other."""
-        stored, matcher = self._chunks.stored, self._matcher
-        limits = asdict(matcher.limits) | {"formats": sorted(matcher.limits.formats)}
-        said = {
-            "format": FORMAT,
-            "contents": stored.contents,
-            "input": stored.fingerprint,
-            "rows": stored.rows,
-            "chunk": self._chunks.size,
-            "algorithm": str(matcher.snapshot.algorithm),
-            "views": [int(view) for view in matcher.views] if self._chunks.is_pictures else None,
-            "limits": limits if self._chunks.is_pictures else None,
-            "bank": self._bank,
-            "policy": matcher.policy.to_dict(),
-            "radius": matcher.radius,
-            "hashes": None if self._hashes is None else os.fsencode(self._hashes).decode("utf-8", "backslashreplace"),
-            "since": None if self._since is None else [self._since.number, _digest(self._since.new)],
-        }
-        plain: dict[str, Any] = json.loads(json.dumps(said))  # as it will be read
-        return plain
+        since = None if self._since is None else (self._since.number, self._since.new)
+        return said_of(self._chunks, self._matcher, hashes=self._files.hashes, bank=self._bank, since=since)
 
     def _settle(self) -> None:
         path, said = self.out / "job.json", self._said()
         if not path.exists():
-            for place in (self.out / "decisions", self._hashes):
-                if place is not None and any(place.glob("*.parquet")):
+            for place in self._files.folders:
+                if any(place.glob("*.parquet")):
                     raise InputError(f"{place} has files that are not this job's; choose another directory")
-            with _refused(self.out):
+            with refused(self.out):
                 if self._since is not None:
-                    _write_table(self.out / NEW, pa.table({"entry_id": self._since.new}))
+                    write_table(self.out / NEW, pa.table({"entry_id": self._since.new}))
                 with whole(path) as file:
-                    file.write(json.dumps(said, indent=1).encode() + b"\n")
+                    file.write(written(said))
             return
         before = self._before()
         if before is None:
             raise InputError(f"{path} cannot be read; choose another --out, or --restart")
-        other = [name for name in said if before.get(name) != said[name]]
+        other = other_in(before, said)
         if "input" in other or "rows" in other:
             raise InputError(f"the input is not what {self.out} was begun with; choose another --out, or --restart")
         if other:
@@ -169,9 +150,9 @@ class Job:
     def _clear(self) -> None:
         """Remove what the job before has made, and nothing else."""
         before = self._before() or {}
-        with _refused(self.out):
-            mine = self._hashes is not None and before.get("hashes") == self._said()["hashes"]
-            for place in (self.out / "decisions", *([self._hashes] if self._hashes and mine else [])):
+        with refused(self.out):
+            mine = before.get("hashes") == self._said()["hashes"]
+            for place in self._files.folders if mine else self._files.folders[:1]:
                 for file in place.glob("[0-9]" * 8 + ".parquet"):
                     file.unlink()
             for name in MADE:
@@ -181,98 +162,90 @@ class Job:
         """Have ``run`` end after the chunks in hand. Safe in a signal handler."""
         self._stop.set()
 
-    def run(self, report: Callable[[Progress], None] = lambda _: None) -> dict[str, Any]:
+    def run(
+        self, report: Callable[[Progress], None] = lambda _: None, *, engine: Engine | None = None
+    ) -> dict[str, Any]:
         """Do what is left to do; the summary. ``report`` is called after each chunk.
+
+        engine : what has the chunks done elsewhere; None for here.
 
         Raises JobError when it stops before the end: the bank cannot be looked at, something cannot be read or written,
         ``stop``. What is finished stays finished; run it again to go on.
         """
         progress = self._so_far()
         report(progress)
-        todo = [number for number in range(len(self._chunks)) if not self._is_done(number)]
+        todo = [number for number in range(len(self._chunks)) if not self._files.is_done(number)]
         self._note("begun", todo=len(todo), snapshot=self._matcher.snapshot.number)
-        fed: deque[tuple[int, pa.RecordBatch]] = deque()
+        self._remove_drafts()
 
-        def feed() -> Iterator[pa.RecordBatch]:
+        def left() -> Iterator[int]:
             for number in todo:
                 if self._stop.is_set():
                     return
-                with _refused(self.out):
-                    fed.append((number, self._chunks.read(number)))
-                yield fed[-1][1]
+                yield number
 
-        for decided in self._decided(feed(), self._workers):
-            number, given = fed.popleft()
-            settled = self._settled(given, decided)
-            self._write(number, settled)
-            _count(progress, settled, self._chunks.rows_of(number))
-            self._note("done", chunk=number, rows=settled.num_rows)
-            report(progress)
+        with contextlib.closing(self._here(left()) if engine is None else self._elsewhere(engine, left())) as working:
+            for one in working:
+                progress.add(self._chunks.rows_of(one.number), one.outcomes)
+                self._note("done", chunk=one.number, rows=one.rows)
+                report(progress)
         if self._stop.is_set() and progress.chunks_done < progress.chunks:
             raise JobError(
                 f"stopped with {progress.chunks_done:,} of {progress.chunks:,} chunks done; the same command goes on"
             )
         return self._finish()
 
-    def _decided(self, batches: Iterator[pa.RecordBatch], workers: int | None) -> Iterator[pa.RecordBatch]:
-        try:
-            yield from rescan(
-                batches, self._matcher, workers=workers, opened=self._chunks.stored.opened,
-                keep_hashes=self._hashes is not None, found_only=self._found_only,
-            )  # fmt: skip
-        except (BankError, EngineError, IndexFormatError, SandboxError) as error:
-            raise JobError(f"nothing can be looked at ({error}); when it can, the same command goes on") from error
+    def _here(self, numbers: Iterator[int]) -> Generator[Done, None, None]:
+        work = Work(self._chunks, self._matcher, self._files, workers=self._workers, found_only=self._found_only)
+        return work.done(numbers)
 
-    def _settled(self, given: pa.RecordBatch, decided: pa.RecordBatch) -> pa.RecordBatch:
-        """A chunk whose poor rows were tried again, each alone. Raises JobError when the bank cannot be looked at."""
-        _check_known(decided, CAUSES, late=self._chunks.is_pictures)
-        if not self._chunks.is_pictures:
-            return decided
-        parts, done = [], 0
-        names = pa.array([status.name for status in TRIED_AGAIN])
-        unknown = pc.equal(decided.column("outcome"), Outcome.UNKNOWN.name)
-        for row in pc.indices_nonzero(pc.or_(pc.is_in(decided.column("status"), names), unknown)).to_pylist():
-            again = next(self._decided(iter([given.slice(row, 1)]), 1))
-            parts += [decided.slice(done, row - done), again]
-            done = row + 1
-        settled = _one([*parts, decided.slice(done)])
-        _check_known(settled, [Status.TIMED_OUT], late=True)
-        return settled
+    def _elsewhere(self, engine: Engine, numbers: Iterator[int]) -> Generator[Done, None, None]:
+        """Raises JobError for a chunk that somebody has done and that is not seen here."""
+        snapshot = self._matcher.snapshot
+        out, hashes = self.out.absolute(), self._files.hashes
+        with refused(self.out):
+            said = (out / "job.json").read_bytes()
+        told = Assigned(str(out), None if hashes is None else str(hashes), said, snapshot.number, snapshot.created_at)
+        with contextlib.closing(engine(told, numbers)) as working:
+            for one in working:
+                until = time.monotonic() + SEEN_WITHIN
+                while not self._files.is_done(one.number):
+                    if time.monotonic() > until:
+                        raise JobError(
+                            f"chunk {one.number} was done by a worker that wrote elsewhere; "
+                            "--out and --hashes-out must be folders that all machines share"
+                        )
+                    for folder in self._files.folders:
+                        os.listdir(folder)  # a network file system then asks again
+                    time.sleep(0.1)
+                yield one
 
-    def _file(self, number: int) -> Path:
-        return self.out / "decisions" / f"{number:08}.parquet"
-
-    def _is_done(self, number: int) -> bool:
-        files = [self._file(number), *([self._hashes / f"{number:08}.parquet"] if self._hashes else [])]
-        return all(file.exists() for file in files)
-
-    def _write(self, number: int, batch: pa.RecordBatch) -> None:
-        table = pa.Table.from_batches([batch])
-        with _refused(self.out):
-            if self._hashes is not None:
-                _write_table(self._hashes / f"{number:08}.parquet", table.select(["id", *media.COLUMNS]))
-                table = table.drop_columns(list(media.COLUMNS))
-            _write_table(self._file(number), table)  # the last: with it the chunk is done
+    def _remove_drafts(self) -> None:
+        """What killed workers have begun. Whoever is still at it cannot finish, which is as well."""
+        for draft in self._files.drafts():
+            with contextlib.suppress(OSError):
+                draft.unlink()
 
     def _so_far(self) -> Progress:
         progress = Progress(self._chunks.stored.rows, len(self._chunks))
         for number in range(len(self._chunks)):
-            if self._is_done(number):
+            if self._files.is_done(number):
                 rows = self._chunks.rows_of(number)
-                _count(progress, read_chunk(self._file(number), ["outcome"], None if self._found_only else rows), rows)
+                path = self._files.decisions(number)
+                progress.add(rows, outcomes_in(read_chunk(path, ["outcome"], None if self._found_only else rows)))
         progress.rows_before = progress.rows_done
         return progress
 
     def _finish(self) -> dict[str, Any]:
         """Write what the chunks say together."""
-        with _refused(self.out):
-            for place in (self.out / "decisions", self._hashes):
-                if place is not None:
-                    sync_directory(place)
-            found, quarantine = summarised([self._file(number) for number in range(len(self._chunks))])
-            _write_table(self.out / "quarantine.parquet", quarantine)
+        self._remove_drafts()
+        with refused(self.out):
+            for place in self._files.folders:
+                sync_directory(place)
+            found, quarantine = summarised([self._files.decisions(number) for number in range(len(self._chunks))])
+            write_table(self.out / "quarantine.parquet", quarantine)
             if self._since is not None:
-                _write_table(self.out / "withdrawn.parquet", self._since.table())
+                write_table(self.out / "withdrawn.parquet", self._since.table())
             said = {"rows": self._chunks.stored.rows, **found}
             with whole(self.out / "summary.json") as file:
                 file.write(json.dumps(said, indent=1).encode() + b"\n")
@@ -300,49 +273,5 @@ class Job:
         self.close()
 
 
-def _check_known(decided: pa.RecordBatch, own: Collection[Status], *, late: bool) -> None:
-    """Raises JobError where nothing is known for a reason that is not the row's own: that is no result.
-
-    own : statuses that are a reason. late : whether a policy's deadline that has passed is one.
-    """
-    not_own = pc.invert(pc.is_in(decided.column("status"), pa.array([status.name for status in own], pa.string())))
-    unknown = pc.and_(pc.equal(decided.column("outcome"), Outcome.UNKNOWN.name), not_own)
-    for reasons in decided.filter(unknown).column("reasons").to_pylist():
-        if not (late and "deadline" in reasons):
-            raise JobError(f"nothing can be looked at ({', '.join(reasons)}); when it can, the same command goes on")
-
-
 def _private(path: str, flags: int) -> int:
     return os.open(path, flags, 0o600)
-
-
-def _one(batches: list[pa.RecordBatch]) -> pa.RecordBatch:
-    if len(batches) == 1:
-        return batches[0]
-    columns = [pa.concat_arrays(column) for column in zip(*(batch.columns for batch in batches), strict=True)]
-    return pa.RecordBatch.from_arrays(columns, schema=batches[0].schema)
-
-
-def _digest(entry_ids: NDArray[np.int64]) -> str:
-    return hashlib.sha256(entry_ids.astype("<i8").tobytes()).hexdigest()
-
-
-def _count(progress: Progress, decided: pa.RecordBatch | pa.Table, rows: int) -> None:
-    progress.rows_done += rows
-    progress.chunks_done += 1
-    for one in pc.value_counts(decided.column("outcome")).to_pylist():
-        progress.outcomes[one["values"]] += one["counts"]
-
-
-def _write_table(path: Path, table: pa.Table) -> None:
-    with whole(path) as file:
-        pq.write_table(table, file, compression="zstd", write_page_checksum=True)
-
-
-@contextlib.contextmanager
-def _refused(place: Path) -> Iterator[None]:
-    """Turn what the system refuses into JobError: nothing that was finished is lost."""
-    try:
-        yield
-    except (OSError, pa.ArrowException, InputError) as error:
-        raise JobError(f"{place}: {error}; nothing that was done is lost, and the same command goes on") from error

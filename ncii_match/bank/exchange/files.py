@@ -103,9 +103,12 @@ def opened(path: Path) -> Iterator[tuple[IO[bytes], Any]]:
 
 
 @contextmanager
-def whole(path: Path) -> Iterator[IO[bytes]]:
-    """A new private file that takes its name only when it is written to its end. Raises InputError."""
-    draft = path.with_name(f".{path.name}.draft")
+def whole(path: Path, mark: str = "") -> Iterator[IO[bytes]]:
+    """A new private file that takes its name only when it is written to its end. Raises InputError.
+
+    mark : in the name that it has until then, where several may write the same file at once: the last one stays.
+    """
+    draft = path.with_name(f".{path.name}.{mark}{'.' if mark else ''}draft")
     try:
         descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         os.fchmod(descriptor, 0o600)

@@ -1,0 +1,92 @@
+"""Rescans on Ray: the same rows and the same bytes as in one process, whatever becomes of its workers."""
+
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+pytest.importorskip("ray")
+
+import ray
+from clusters import check_command, check_kill, check_stops, media_in, rows_again, rows_wanted, wanted
+
+from ncii_match.adapters import ray as adapter
+from ncii_match.errors import BankError, InputError
+from ncii_match.values import Views
+
+VIEWS = Views.DIHEDRAL[:2]
+
+
+# Ray Data warns of its own defaults.
+pytestmark = pytest.mark.filterwarnings(r"ignore:`use_\w+` is deprecated:DeprecationWarning:ray\.data\.context")
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    return media_in(tmp_path_factory.mktemp("ray"))
+
+
+@pytest.fixture(scope="module")
+def want(place):
+    return wanted(place)
+
+
+@pytest.fixture(scope="module")
+def _ray():
+    """A Ray of this module's own, three processors of it."""
+    ray.init(
+        address="local", num_cpus=3, include_dashboard=False, object_store_memory=1 << 28, log_to_driver=False,
+        logging_level="ERROR",
+    )  # fmt: skip
+    yield
+    ray.shutdown()
+
+
+def is_working(pid):
+    """Ray gives its workers the name of what they are at."""
+    return Path(f"/proc/{pid}/cmdline").read_bytes().startswith(b"ray::do")
+
+
+def test_the_command_leaves_the_same_bytes(place, want):
+    check_command(place, "ray", want)
+
+
+@pytest.mark.usefixtures("_ray")
+def test_a_worker_that_is_killed_loses_nothing(place, want, monkeypatch):
+    check_kill(place, adapter.RayEngine, adapter, is_working, want, monkeypatch)
+
+
+@pytest.mark.usefixtures("_ray")
+def test_what_stops_a_job_stops_it_in_the_same_words(place, want):
+    check_stops(place, adapter.RayEngine)
+
+
+@pytest.mark.usefixtures("_ray")
+def test_a_dataset_gives_the_rows_that_rescan_gives(place):
+    """Pictures, then the hashes that were kept of them, after a Parquet file that Ray has written."""
+    given = ray.data.read_parquet(str(place / "media.parquet"), override_num_blocks=7)
+    how = {"views": VIEWS, "isolation": "thread", "concurrency": 2}
+    adapter.rescan_dataset(given, place / "bank", keep_hashes=True, **how).write_parquet(str(place / "judged"))
+    judged = ray.data.read_parquet(str(place / "judged"))
+    want = rows_wanted(place, keep_hashes=True, views=VIEWS)
+    assert same(judged, want)
+    hashed = judged.select_columns(["id", "hashes", "qualities", "statuses"])
+    assert same(adapter.rescan_dataset(hashed, place / "bank", **how), rows_again(place, want))
+
+
+@pytest.mark.usefixtures("_ray")
+def test_a_bank_that_is_none_is_refused_before_anything_runs(place):
+    with pytest.raises(BankError, match=f"{place / 'media'} is not a bank"):
+        adapter.rescan_dataset(ray.data.range(3), place / "media")
+
+
+@pytest.mark.usefixtures("_ray")
+@pytest.mark.parametrize("workers", [0, 3, 4])
+def test_workers_that_leave_no_processor_to_read_with_are_refused(place, workers):
+    with pytest.raises(InputError, match=f"concurrency is {workers}, and Ray has 3 processors; leave one to read with"):
+        adapter.rescan_dataset(ray.data.range(3), place / "bank", concurrency=workers)
+
+
+def same(made, want):
+    got = pa.concat_tables(ray.get(made.to_arrow_refs()), promote_options="default").sort_by("id")
+    return got.schema.names == want.schema.names and got.to_pylist() == want.sort_by("id").to_pylist()
