@@ -64,13 +64,14 @@ def test_what_stops_a_job_stops_it_in_the_same_words(place, want):
 @pytest.mark.usefixtures("_ray")
 def test_a_dataset_gives_the_rows_that_rescan_gives(place):
     """Pictures, then the hashes that were kept of them, after a Parquet file that Ray has written."""
-    given = ray.data.read_parquet(str(place / "media.parquet"), override_num_blocks=7)
-    how = {"views": VIEWS, "isolation": "thread", "concurrency": 2}
-    adapter.rescan_dataset(given, place / "bank", keep_hashes=True, **how).write_parquet(str(place / "judged"))
+    given = ray.data.read_parquet(str(place / "media.parquet")).repartition(6)
+    how = {"views": VIEWS, "isolation": "thread"}
+    made = adapter.rescan_dataset(given, place / "bank", keep_hashes=True, concurrency=2, **how)
+    made.write_parquet(str(place / "judged"))
     judged = ray.data.read_parquet(str(place / "judged"))
     want = rows_wanted(place, keep_hashes=True, views=VIEWS)
     assert same(judged, want)
-    hashed = judged.select_columns(["id", "hashes", "qualities", "statuses"])
+    hashed = judged.select_columns(["id", "hashes", "qualities", "statuses"]).repartition(3)
     assert same(adapter.rescan_dataset(hashed, place / "bank", **how), rows_again(place, want))
 
 

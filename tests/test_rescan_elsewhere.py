@@ -1,0 +1,418 @@
+"""Chunks that other processes do: the same files, the same errors, and workers that see something else are refused."""
+
+import multiprocessing
+import os
+import shutil
+import signal
+import sys
+import threading
+from collections import Counter
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from rescans import add, bank_of, picture, pictures_in, results
+from typer.testing import CliRunner
+
+from ncii_match.cli import rescan as command
+from ncii_match.cli.main import app
+from ncii_match.errors import BankCorruptError, DecodeError, InputError, JobError
+from ncii_match.outcomes import Status
+from ncii_match.policy import Policy
+from ncii_match.rescans import elsewhere, held, sharing
+from ncii_match.rescans import job as jobs
+from ncii_match.rescans.elsewhere import Assigned, Failed, Order, do
+from ncii_match.rescans.held import Looking
+from ncii_match.rescans.since import Since
+from ncii_match.rescans.stored import Chunks, find
+from ncii_match.rescans.work import Done, Files
+from ncii_match.values import Views
+
+
+class Processes:
+    """An engine of nothing but two processes. A worker that is told so kills itself instead of a chunk, once."""
+
+    def __init__(self, looking, source, deadly=None):
+        self.looking, self.source, self.deadly, self.begun = looking, source, deadly, Counter()
+
+    def __call__(self, assigned, numbers):
+        order = Order(self.looking, self.source, assigned)
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload([elsewhere.__name__])
+        pools = [ProcessPoolExecutor(2, context)]
+
+        def begin(number):
+            self.begun[number] += 1
+            work = do if number != self.deadly or self.begun[number] > 1 else killed
+            try:
+                return pools[-1].submit(work, order, number)
+            except BrokenProcessPool:
+                pools.append(ProcessPoolExecutor(2, context))
+                return pools[-1].submit(work, order, number)
+
+        try:
+            yield from sharing.shared_out(numbers, begin, lambda: 2, repr)
+        finally:
+            for pool in pools:
+                pool.shutdown(cancel_futures=True)
+
+
+def killed(order, number):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    place = tmp_path_factory.mktemp("elsewhere")
+    bank_of(place / "bank")
+    pictures_in(place / "media", 60, **{"bad.png": b"no picture", "empty.png": b""})
+    return place
+
+
+@pytest.fixture
+def place(made, tmp_path):
+    shutil.copytree(made, tmp_path, dirs_exist_ok=True)
+    return tmp_path
+
+
+@pytest.fixture(autouse=True)
+def _let_go():
+    yield
+    held.let_go()
+
+
+def looking_in(place, **more):
+    return Looking(str(place / "bank"), views=Views.UPRIGHT, isolation="thread", **more)
+
+
+def run(place, engine=None, report=lambda *_: None, source=None, since=None, **options):
+    """A whole job in ``place/out``, with its hashes in ``place/kept`` where it has pictures."""
+    source = place / "media" if source is None else source
+    chunks = Chunks(find(source), 8)
+    kept = place / "kept" if chunks.is_pictures else None
+    with (
+        looking_in(place).matcher(None if since is None else since.new) as matcher,
+        jobs.Job(place / "out", chunks, matcher, keep_hashes=kept, since=since, **options) as job,
+    ):
+        return job.run(lambda progress: report(job, progress), engine=engine)
+
+
+def engine_in(place, source=None, **more):
+    return Processes(looking_in(place), str(place / "media" if source is None else source), **more)
+
+
+def nothing(_job, _progress):
+    """Reports nothing."""
+
+
+def whole(place):
+    """What a job leaves that this process has done; nothing of it stays."""
+    found = run(place, report=nothing)
+    left = found, results(place / "out"), results(place / "kept")
+    for name in ("out", "kept"):
+        shutil.rmtree(place / name)
+    return left
+
+
+# --- the same as here -------------------------------------------------------------------------------------------------
+
+
+def test_processes_leave_the_same_bytes_also_when_one_is_killed(place):
+    want = whole(place)
+    engine = engine_in(place, deadly=3)
+    assert (run(place, engine, nothing), results(place / "out"), results(place / "kept")) == want
+    assert engine.begun[3] >= 2
+    assert set(engine.begun) == set(range(8))
+
+
+def test_hashes_since_a_snapshot_are_looked_up_elsewhere_too(place):
+    run(place, report=nothing)
+    add(place / "bank", (7,), "R-7")
+    left = []
+    for engine in (None, engine_in(place, place / "kept")):
+        shutil.rmtree(place / "out")
+        since = Since(place / "bank", 1)
+        left.append((run(place, engine, nothing, place / "kept", since), results(place / "out")))
+    assert left[0] == left[1]
+    assert left[0][0]["outcomes"]["MATCH"] == 1
+    assert left[0][0]["rows"] == 62
+
+
+def test_a_job_that_is_stopped_finishes_what_is_in_hand_and_goes_on_with_either(place):
+    want = whole(place)
+    with pytest.raises(JobError, match="of 8 chunks done; the same command goes on"):
+        run(place, engine_in(place), lambda job, progress: job.stop() if progress.chunks_done == 2 else None)
+    done = len(list((place / "out" / "decisions").iterdir()))
+    assert 2 <= done <= 4
+    assert (run(place, report=nothing), results(place / "out"), results(place / "kept")) == want
+
+
+def test_drafts_of_workers_that_died_are_removed_and_other_files_are_not(place):
+    want = whole(place)
+    run(place, report=nothing)
+    names = (".00000001.parquet.0f.draft", ".00000001.parquet.draft")
+    for folder in ("out/decisions", "kept"):
+        for name in names:
+            (place / folder / name).write_bytes(b"begun")
+    (place / "kept" / ".mine.parquet.draft").write_bytes(b"")
+    run(place, report=nothing)
+    assert (place / "kept" / ".mine.parquet.draft").exists()
+    (place / "kept" / ".mine.parquet.draft").unlink()
+    assert (results(place / "out"), results(place / "kept")) == want[1:]
+
+
+# --- what a worker is told, and what it makes sure of -----------------------------------------------------------------
+
+
+class TakenError(Exception):
+    """What was assigned."""
+
+
+def taken(assigned, numbers):
+    """An engine that gets no further."""
+    raise TakenError(assigned)
+    yield
+
+
+def assigned_in(place, **options):
+    with pytest.raises(TakenError) as caught:
+        run(place, taken, nothing, **options)
+    return caught.value.args[0]
+
+
+def said_by(place, assigned, **looking):
+    """What a worker answers, in this process."""
+    held.let_go()
+    found = do(Order(looking_in(place, **looking), str(place / "media"), assigned), 0)
+    assert isinstance(found, Failed)
+    assert found.kind == "JobError"
+    return found.said
+
+
+def test_a_worker_that_sees_what_the_job_was_begun_with_does_a_chunk(place):
+    assigned = assigned_in(place)
+    done = do(Order(looking_in(place), str(place / "media"), assigned), 0)
+    assert done == Done(0, 8, {"MATCH": 2, "NO_MATCH": 6})
+    assert Files(place / "out", place / "kept").is_done(0)
+    assert not Files(place / "out", place / "kept").is_done(1)
+
+
+CHANGES = {
+    "a picture more": lambda place: (place / "media" / "x.png").write_bytes(picture(1)),
+    "another time": lambda place: os.utime(place / "media" / "bad.png", ns=(1, 1)),
+    "another length": lambda place: (place / "media" / "bad.png").write_bytes(b"another one"),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_another_source_is_refused(place, change):
+    assigned = assigned_in(place)
+    CHANGES[change](place)
+    assert "the input that a worker on " in said_by(place, assigned)
+    assert not list((place / "out" / "decisions").iterdir())
+
+
+def test_a_source_that_is_not_there_is_told(place):
+    assigned = assigned_in(place)
+    (place / "media").rename(place / "away")
+    assert f"{place / 'media'} does not exist" in said_by(place, assigned)
+
+
+def test_a_directory_that_is_not_there_is_told(place):
+    assigned = assigned_in(place)
+    said = said_by(place, replace(assigned, out=str(place / "nowhere")))
+    assert f"does not see {place / 'nowhere'} (No such file or directory); it must be on a disk that all share" in said
+
+
+def test_another_job_by_now_is_refused_also_in_the_middle(place):
+    """A worker that was cut off and goes on must not write into the job that was begun in its place."""
+    assigned = assigned_in(place)
+    order = Order(looking_in(place), str(place / "media"), assigned)
+    assert isinstance(do(order, 0), Done)
+    path = place / "out" / "job.json"
+    path.write_bytes(path.read_bytes().replace(b'"chunk": 8', b'"chunk": 9'))
+    found = do(order, 1)
+    assert isinstance(found, Failed)
+    assert f"{place / 'out'} is another job by now" in found.said
+    assert not Files(place / "out").decisions(1).exists()
+    assert "is another job by now" in said_by(place, assigned)
+
+
+def test_another_question_is_refused(place):
+    assigned = assigned_in(place)
+    said = said_by(place, assigned, policy=Policy(threshold=20))
+    assert f"has another policy and radius than {place / 'out'} was begun with; every machine must see the same" in said
+
+
+def test_a_bank_that_is_behind_or_another_one_is_refused(place):
+    assigned = assigned_in(place)
+    ahead = replace(assigned, snapshot=2)
+    assert "sees snapshot 1 of the bank, the job was begun with 2; every machine" in said_by(place, ahead)
+    other = replace(assigned, published=assigned.published + timedelta(microseconds=1))
+    assert "sees another bank than the job was begun with; every machine" in said_by(place, other)
+    add(place / "bank", (7,), "R-7")  # what was published since is no reason
+    assert isinstance(do(Order(looking_in(place), str(place / "media"), assigned), 0), Done)
+
+
+def test_a_bank_that_is_not_there_is_told_as_a_local_job_does(place):
+    assigned = assigned_in(place)
+    (place / "bank").rename(place / "away")
+    said = said_by(place, assigned)
+    assert said.startswith(f"nothing can be looked at ({place / 'bank'} is not a bank")
+    assert said.endswith("; when it can, the same command goes on")
+
+
+def test_what_cannot_be_written_is_told_as_a_local_job_does(place):
+    assigned = assigned_in(place)
+    (place / "out" / "decisions").rmdir()
+    told = []
+    for engine in (None, engine_in(place)):
+        with pytest.raises(
+            JobError, match="cannot be written: No such file or directory; nothing that was done"
+        ) as got:
+            run(place, engine, lambda *_: shutil.rmtree(place / "out" / "decisions"))
+        told.append(str(got.value))
+    assert told[0] == told[1]
+    assert "No such file or directory" in said_by(place, assigned)
+
+
+def test_a_worker_keeps_what_it_has_opened_until_something_fails(place, monkeypatch):
+    opened, begun = [], elsewhere._begun
+    monkeypatch.setattr(elsewhere, "_begun", lambda *given: opened.append(1) or begun(*given))
+    order = Order(looking_in(place), str(place / "media"), assigned_in(place))
+    assert isinstance(do(order, 0), Done)
+    assert isinstance(do(order, 1), Done)
+    assert len(opened) == 1
+    matcher = held.held(order, None).matcher
+    (place / "out" / "decisions").rename(place / "away")
+    assert isinstance(do(order, 2), Failed)
+    (place / "away").rename(place / "out" / "decisions")
+    with pytest.raises(InputError, match="was closed"):
+        _ = matcher.snapshot
+    assert isinstance(do(order, 2), Done)
+    assert len(opened) == 2
+
+
+def test_nothing_that_is_told_shows_a_secret():
+    looking = Looking("s3://key:secret@bucket/bank", witness="s3://key:secret@bucket/other")
+    order = Order(looking, "s3://key:secret@bucket/media", Assigned("/out", None, b"secret", 1, None))
+    assert "secret" not in repr(order)
+    assert "secret" not in repr(looking.anywhere())
+    assert looking.anywhere() == looking
+
+
+def test_errors_travel_as_words():
+    assert isinstance(Failed("BankCorruptError", "told").error(), BankCorruptError)
+    assert str(Failed("InputError", "told").error()) == "told"
+    assert isinstance(Failed("OSError", "told").error(), JobError)
+    assert isinstance(Failed(type(DecodeError(Status.EMPTY)).__name__, "told").error(), JobError)
+
+
+# --- sharing out ------------------------------------------------------------------------------------------------------
+
+
+def finished(value):
+    future = Future()
+    (future.set_exception if isinstance(value, Exception) else future.set_result)(value)
+    return future
+
+
+def test_no_more_is_begun_than_there_is_room_for_and_numbers_are_read_as_they_are_begun():
+    read, running, most = [], set(), []
+
+    def numbers():
+        for number in range(20):
+            read.append(number)
+            yield number
+
+    def begin(number):
+        running.add(number)
+        most.append(len(running))
+        future = Future()
+
+        def end():
+            running.discard(number)
+            future.set_result(Done(number, 1, {}))
+
+        threading.Timer(0.005, end).start()
+        return future
+
+    done = []
+    for one in sharing.shared_out(numbers(), begin, lambda: 3, repr):
+        done.append(one.number)
+        assert len(read) <= len(done) + 3
+    assert sorted(done) == [*range(20)]
+    assert max(most) <= 3
+
+
+def test_what_loses_every_worker_stops_the_job_and_nothing_else_does():
+    begun = Counter()
+
+    def begin(number):
+        begun[number] += 1
+        lost = number == 2 and begun[2] < sharing.ATTEMPTS
+        return finished(RuntimeError("gone") if lost else Done(number, 1, {}))
+
+    done = [one.number for one in sharing.shared_out(iter(range(4)), begin, lambda: 1, str)]
+    assert sorted(done) == [0, 1, 2, 3]
+    assert begun == {0: 1, 1: 1, 2: 4, 3: 1}
+    with pytest.raises(JobError, match=r"chunk 0 failed with 4 workers \(gone\); nothing that was done is lost"):
+        list(sharing.shared_out(iter(range(4)), lambda _: finished(RuntimeError("gone")), lambda: 1, str))
+
+
+def test_what_stops_a_job_is_raised_and_nothing_more_is_begun():
+    begun = []
+    shared = sharing.shared_out(
+        iter(range(9)), lambda number: begun.append(number) or finished(Failed("JobError", "no")), lambda: 2, str
+    )
+    with pytest.raises(JobError, match=r"^no$"):
+        list(shared)
+    assert begun == [0, 1]
+
+
+# --- the job ----------------------------------------------------------------------------------------------------------
+
+
+def test_files_that_are_written_elsewhere_are_told(place, monkeypatch):
+    monkeypatch.setattr(jobs, "SEEN_WITHIN", 0.2)
+
+    def elsewhere_only(assigned, numbers):
+        for number in numbers:
+            yield Done(number, 8, {"NO_MATCH": 8})
+
+    with pytest.raises(JobError, match=r"chunk 0 was done by a worker that wrote elsewhere; --out and --hashes-out"):
+        run(place, elsewhere_only, nothing)
+    assert not (place / "out" / "summary.json").exists()
+
+
+def test_files_that_are_seen_late_are_waited_for(place):
+    want = whole(place)
+
+    def late(assigned, numbers):
+        for number in numbers:
+            done = do(Order(looking_in(place), str(place / "media"), assigned), number)
+            path = Files(Path(assigned.out)).decisions(number)
+            path.rename(path.with_suffix(".late"))
+            threading.Timer(0.15, path.with_suffix(".late").rename, [path]).start()
+            yield done
+
+    assert run(place, late, nothing) == want[0]
+    assert (results(place / "out"), results(place / "kept")) == want[1:]
+
+
+@pytest.mark.parametrize("engine", ["ray", "spark"])
+def test_an_engine_that_is_not_installed_is_told(place, engine, monkeypatch):
+    monkeypatch.setitem(sys.modules, {"ray": "ray", "spark": "pyspark"}[engine], None)
+    monkeypatch.delitem(sys.modules, f"ncii_match.adapters.{engine}", raising=False)
+    arguments = ["rescan", str(place / "media"), "--bank", str(place / "bank"), "--out", str(place / "out")]
+    made = CliRunner().invoke(app, [*arguments, "--engine", engine])
+    assert isinstance(made.exception, InputError)
+    assert str(made.exception) == f"--engine {engine} needs more; pip install 'ncii-match[{engine}]'"
+    assert not (place / "out").exists()
+
+
+def test_the_default_is_this_process():
+    assert command._engine(command.EngineName.LOCAL, Looking("bank"), "media", 1) is None
