@@ -211,7 +211,8 @@ def distance_histogram(
     progress : callable, optional
         Told (pictures done, pictures) times the strata they are compared with.
 
-    Memory: a copy of the hashes of either side, 100 bytes a picture, 8 * s * s * (n_bits + 1) bytes for s strata.
+    Memory: a copy of the hashes of either side, some 250 bytes a picture, 8 * s * s * (n_bits + 1) bytes for s strata;
+    it does not grow with the number of pairs.
 
     Raises
     ------
