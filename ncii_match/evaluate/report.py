@@ -1,0 +1,274 @@
+"""A finished evaluation as one self-contained HTML page: no script, nothing from elsewhere, no hash in it.
+
+Its figures are those of ``findings.json``; the lines that are printed at its end work them out again from the rows.
+"""
+
+import math
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+from numpy.typing import NDArray
+from pyarrow import parquet as pq
+
+from ncii_match.bank.exchange.files import whole
+from ncii_match.errors import InputError
+from ncii_match.evaluate import findings, wording
+from ncii_match.evaluate.charts import EVERY, Bins, Charts
+from ncii_match.evaluate.thumbnails import Pictures, Sheet
+from ncii_match.evaluate.trials import NO_DISTANCE
+from ncii_match.rescans.report import shown
+from ncii_match.values import Algorithm, View
+
+NAME = "report.html"
+
+FILTERS = (
+    "percent", "at_least", "at_most", "upper_end", "rate", "number", "number_at_most", "power", "power_at_most", "name",
+)  # fmt: skip
+"""Of ``wording``, that the page calls."""
+
+COARSE = 16
+"""Bits in which the table under the small charts gathers distances."""
+
+ABOUT_LOOKS = {
+    "upright": "each upload as it is",
+    "eight orientations": "turned and mirrored, too",
+    "without borders": "and with its borders cut off",
+    "all": "and under a second profile",
+}
+"""What each way of looking adds to the one before."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """A step in the map of recall. share : found, 0..1, None where it has no copies."""
+
+    label: str
+    strength: str
+    share: float
+    found: int
+    pairs: int
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A transformation: its steps from mild to strong, all its copies by distance, and the chart of them."""
+
+    name: str
+    unit: str
+    cells: tuple[Cell, ...]
+    found: int
+    pairs: int
+    not_compared: int
+    coarse: tuple[int, ...]
+    chart: Markup
+
+
+def write(
+    out: str | PathLike[str],
+    pictures: Pictures | None = None,
+    *,
+    thumbnails: bool = True,
+    command: Sequence[str] | None = None,
+) -> Path:
+    """Write ``report.html`` beside ``findings.json``, and return where it is.
+
+    Parameters
+    ----------
+    out : the directory of an evaluation whose figures were found (``findings.find``)
+    pictures : where the pictures come from that are shown, ``again.Again``; None for their names only
+    thumbnails : False for names only, whatever pictures there are
+    command : what repeats the evaluation, word by word, to be printed on the page
+
+    Raises
+    ------
+    InputError when something is missing there or is damaged; ImportError without matplotlib.
+    """
+    path = Path(out) / NAME
+    text = render(out, pictures if thumbnails else None, command=command)
+    with whole(path) as file:
+        file.write(text.encode("utf-8"))
+    return path
+
+
+def render(out: str | PathLike[str], pictures: Pictures | None = None, *, command: Sequence[str] | None = None) -> str:
+    """The page's text, from ``findings.json`` and ``different.parquet``. As ``write``."""
+    found = findings.read(out)
+    said, question, charts = found["experiment"], found["question"], Charts()
+    threshold, widest = question["threshold"], question["looks"]
+    look, bits = found["sets"][widest], Algorithm.parse(said["algorithm"]).bits
+    bins, coarse = Bins(max(1, bits // 64), bits), Bins(max(1, bits // COARSE), bits)
+    different = _different(out, widest)
+    same = [pair for step in look["steps"] for pair in step["distances"]]
+    kinds = dict(_kinds(look["steps"], charts, bins, coarse, different, threshold))
+    sheet = Sheet(pictures, said["reference"])
+    environment = Environment(
+        loader=PackageLoader("ncii_match.evaluate"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+    )
+    environment.filters |= {name: getattr(wording, name) for name in FILTERS}
+    environment.filters |= {"counted": "{:,}".format, "code": lambda words: shlex.join(map(shown, words))}
+    return environment.get_template("evaluation.html.j2").render(
+        found=found,
+        said=said,
+        question=question,
+        pictures=found["pictures"],
+        look=look,
+        bits=bits,
+        about_looks=ABOUT_LOOKS,
+        steps=len(said["steps"]),
+        small=_small(found["pictures"], len(said["steps"])),
+        kinds=kinds,
+        flags=[*_flags(found)],
+        day=_day(found),
+        points=_points(look["operating_points"]),
+        listed=[*_listed(found["sets"], threshold)],
+        det=charts.det(found["sets"], threshold, widest),
+        apart=charts.distances(bins.of(same), bins.of(different), bins, threshold, look["recall"]["pairs"]),
+        coarse=_coarse(coarse, same, different),
+        coarse_names=coarse.names(),
+        by_quality=charts.quality(found["quality"], threshold, question["min_quality"]),
+        misses=[sheet.miss(row) for row in found["misses"]],
+        closest=[sheet.innocent(row) for row in found["closest"]],
+        with_pictures=pictures is not None,
+        again=recompute(found),
+        command=command,
+    )
+
+
+def recompute(found: Mapping[str, Any]) -> str:
+    """Lines of Python that work out recall and false-positive rate from the Parquet files, in their directory."""
+    question, views = found["question"], found["experiment"]["views"]
+    places = [views.index(View[name]) for name in found["sets"][question["looks"]]["views"]]
+    columns = f"slice(0, {len(places)})" if places == [*range(len(places))] else str(places)
+    return f"""\
+import numpy as np
+from pyarrow import compute, parquet
+
+threshold, min_quality = {question["threshold"]}, {question["min_quality"]}
+views, columns = {question["looks"]!r}, {columns}
+
+trials = parquet.read_table("trials", columns=["step", "distances", "qualities"])
+copies = trials.filter(compute.not_equal(trials["step"], "")).combine_chunks()
+distances = np.stack(copies["distances"].to_numpy())[:, columns]
+qualities = np.stack([np.frombuffer(one, np.uint8) for one in copies["qualities"].to_pylist()])[:, columns]
+looked_at = (distances < {NO_DISTANCE}) & (qualities >= min_quality)
+near = (looked_at & (distances <= threshold)).any(axis=1)
+print(f"recall: {{near.mean()}} ({{near.sum()}} of {{len(near)}} copies)")
+
+different = parquet.read_table("different.parquet", filters=[("views", "=", views)])
+distance, pairs = different["distance"].to_numpy(), different["pairs"].to_numpy()
+false, every = pairs[distance <= threshold].sum(), pairs.sum()
+print(f"false-positive rate: {{false / every}} ({{false}} of {{every}} pairs)")
+"""
+
+
+def _different(out: str | PathLike[str], look: str) -> list[tuple[int, int]]:
+    """Pairs of different pictures by distance, all kinds together: (distance, how many)."""
+    path = Path(out) / "different.parquet"
+    try:
+        table = pq.read_table(path, filters=[("views", "=", look)], columns=["distance", "pairs"])
+        return [*zip(*(table.column(name).to_pylist() for name in ("distance", "pairs")), strict=True)]
+    except (OSError, ValueError, KeyError, pa.ArrowException) as error:
+        raise InputError(f"{path} cannot be read ({error}); find the figures again") from None
+
+
+def _kinds(
+    steps: Sequence[Mapping[str, Any]], charts: Charts, bins: Bins, coarse: Bins, different: list[tuple[int, int]],
+    threshold: int,
+) -> Iterator[tuple[str, list[Row]]]:  # fmt: skip
+    """Transformations by kind, in the order of the steps."""
+    apart = bins.of(different)
+    for kind in dict.fromkeys(step["kind"] for step in steps):
+        rows = []
+        of_kind = [step for step in steps if step["kind"] == kind]
+        for name in dict.fromkeys(step["transform"] for step in of_kind):
+            here = [step for step in of_kind if step["transform"] == name]
+            pairs = [pair for step in here for pair in step["distances"]]
+            rows.append(
+                Row(
+                    name,
+                    here[0]["unit"],
+                    tuple(
+                        Cell(
+                            step["label"],
+                            f"{step['strength']:g}" if step["unit"] else "",
+                            step["recall"],
+                            step["found"],
+                            step["pairs"],
+                        )
+                        for step in here
+                    ),
+                    sum(step["found"] for step in here),
+                    sum(step["pairs"] for step in here),
+                    sum(step["not_compared"] for step in here),
+                    tuple(coarse.of(pairs).tolist()),
+                    charts.panel(name, bins.of(pairs), apart, bins, threshold),
+                )
+            )
+        yield kind, rows
+
+
+def _coarse(bins: Bins, same: list[Any], different: list[tuple[int, int]]) -> list[tuple[str, int, int]]:
+    """What the large chart of distances shows, in few rows."""
+    columns: tuple[NDArray[np.int64], NDArray[np.int64]] = bins.of(same), bins.of(different)
+    return [*zip(bins.names(), *(one.tolist() for one in columns), strict=True)]
+
+
+def _small(pictures: Mapping[str, Any], steps: int) -> int:
+    """Pictures that could be read and were too small to be altered."""
+    return int(pictures["readable"] - pictures["copies"] // steps) if steps else 0
+
+
+def _day(found: Mapping[str, Any]) -> dict[str, Any]:
+    """What is expected of a day at the threshold, with the largest bank of a million entries at most."""
+    flags = found["false_flags"]
+    sizes = flags["bank_sizes"]
+    column = max((k for k, size in enumerate(sizes) if size <= 1_000_000), default=0)
+    [row] = [one for one in _flags(found) if one["threshold"] == found["question"]["threshold"]]
+    return {"bank": sizes[column], **row["cells"][column]}
+
+
+def _flags(found: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """A row for each threshold: what is expected of a day for each size of the bank, and both bounds of it.
+
+    The bound that takes pairs as independent is that of the table for the same threshold, times uploads and entries.
+    """
+    flags, question = found["false_flags"], found["question"]
+    sweep = {at["threshold"]: at for at in found["sets"][question["looks"]]["sweep"]}
+    uploads = flags["uploads_a_day"]
+    most = math.log1p(max((one for row in flags["pairs"] for one in row), default=0))
+    for k, threshold in enumerate(flags["thresholds"]):
+        cells = []
+        for column, size in enumerate(flags["bank_sizes"]):
+            expected = flags["pairs"][k][column]
+            cells.append({
+                "expected": expected,
+                "high_pairs": uploads * size * min(1.0, sweep[threshold]["rate_high"]),
+                "high": flags["high"][k][column],
+                "shade": math.log1p(expected) / most if most else 0.0,
+            })  # fmt: skip
+        yield {"threshold": threshold, "cells": cells}
+
+
+def _points(points: Sequence[Mapping[str, Any]]) -> dict[float, dict[str, Mapping[str, Any]]]:
+    """Operating points by the rate wanted and by what is taken as independent."""
+    by_rate: dict[float, dict[str, Mapping[str, Any]]] = {}
+    for point in points:
+        by_rate.setdefault(point["rate"], {})[point["bound"]] = point
+    return by_rate
+
+
+def _listed(sets: Mapping[str, Mapping[str, Any]], threshold: int) -> Iterator[tuple[int, list[Mapping[str, Any]]]]:
+    """The thresholds that are marked in the chart, with what each way of looking finds there."""
+    sweeps = [one["sweep"] for one in sets.values()]
+    for row in zip(*sweeps, strict=True):
+        at = row[0]["threshold"]
+        if at % EVERY == 0 or at == threshold:
+            yield at, [*row]
