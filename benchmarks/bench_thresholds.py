@@ -19,12 +19,13 @@ from time import perf_counter
 from typing import Any
 
 import corpus
+import cv2
 import perception_recall
 import record
 
 from ncii_match.evaluate import findings
 from ncii_match.evaluate.experiment import PICTURES_A_CHUNK, Experiment
-from ncii_match.evaluate.transforms import PRESETS, Step, preset
+from ncii_match.evaluate.transforms import PRESETS, REFERENCES, Step, preset
 from ncii_match.evaluate.trials import Plan
 from ncii_match.rescans.stored import Chunks, find
 from ncii_match.values import PDQ, PDQ_MIN_QUALITY, PDQ_THRESHOLD, PHASH, Views
@@ -47,10 +48,11 @@ def pictures(folder: Path, *, quick: bool) -> None:
 
 
 def experiment(folder: Path, out: Path, steps: tuple[Step, ...], *, reference: Step | None = None) -> Row:
-    """Alter and hash everything; the time and memory it took."""
+    """Alter and hash everything; the time it took. With a reference as perception does: upright, in colour."""
+    cv2.setNumThreads(1)  # the threads here are over pictures
     plan = Plan(
         steps, PDQ, Views.UPRIGHT if reference else PDQ.default_views, reference=reference,
-        witness=None if reference else PHASH,
+        witness=None if reference else PHASH, jpeg="colour" if reference else "luma",
     )  # fmt: skip
     made = Experiment(out, Chunks(find(folder), PICTURES_A_CHUNK), plan, workers=WORKERS, groups=GROUPS)
     begun = perf_counter()
@@ -74,7 +76,7 @@ def measure(folder: Path, work: Path, perception: str | None, steps: Sequence[St
         if "_photograph." in path.name:
             (photographs / path.name).hardlink_to(path)
     protocol = PRESETS["perception"]
-    experiment(photographs, work / "perception", protocol, reference=protocol[0])
+    experiment(photographs, work / "perception", protocol, reference=REFERENCES["perception"])
     ours = perception_recall.recall_of(work / "perception")
     theirs = None if perception is None else twin(perception, photographs, work / "twin.json")
     del found["experiment"]["input"]  # times of files: another each time

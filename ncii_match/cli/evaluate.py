@@ -1,20 +1,33 @@
 """``ncii-match evaluate``: how thresholds are chosen."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.table import Table
+from typer.core import TyperGroup
 
+from ncii_match.cli.evaluate_pictures import pictures_command
 from ncii_match.cli.fixtures import fixtures
 from ncii_match.cli.terminal import AsJson, emit, out, progress, say
 
-app = typer.Typer(no_args_is_help=True, help="What alterations do to hashes.")
+
+class _PicturesUnlessNamed(TyperGroup):
+    """``evaluate FOLDER`` means ``evaluate pictures FOLDER``. A folder with the name of a command is ./compare."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Put in the command that is meant."""
+        named = next((one for one in args if not one.startswith("-")), None)
+        if named is not None and named not in self.commands:
+            args = ["pictures", *args]
+        return super().parse_args(ctx, args)
 
 
-@app.callback()
-def _group() -> None:
-    """Keep the name of the command while the group has only one."""
+app = typer.Typer(
+    cls=_PicturesUnlessNamed, no_args_is_help=True,
+    help="Choose thresholds with evidence: what they find of altered copies, and what they take for found.",
+)  # fmt: skip
+app.command("pictures")(pictures_command)
 
 
 @app.command("transforms")

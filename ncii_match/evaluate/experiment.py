@@ -91,6 +91,7 @@ class Experiment:
             "seed": plan.seed,
             "algorithm": str(plan.algorithm),
             "views": [int(view) for view in plan.views],
+            "jpeg": plan.jpeg,
             "witness": None if plan.witness is None else str(plan.witness),
             "versions": {"numpy": np.__version__, "opencv": cv2.__version__, "pillow": PIL.__version__},
         }  # fmt: skip

@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from ncii_match.decode.image import Source, bytes_of, is_decoded, read_picture
+from ncii_match.decode.image import JpegRoute, Source, bytes_of, is_decoded, read_picture
 from ncii_match.decode.limits import DecodeLimits
 from ncii_match.errors import DecodeError
 from ncii_match.evaluate.strata import stratum
@@ -36,7 +36,7 @@ class Plan:
 
     steps : the alterations. seed : what is left to chance follows from it and the picture's id. reference : the step
     whose hash a bank would hold; None for the picture as it is. witness : a second algorithm, hashed too, in
-    ``Views.BORDERS``; None for none.
+    ``Views.BORDERS``; None for none. jpeg : as for ``hash_images``.
     """
 
     steps: tuple[Step, ...]
@@ -45,6 +45,7 @@ class Plan:
     seed: int = 0
     reference: Step | None = None
     witness: Algorithm | None = None
+    jpeg: JpegRoute = "luma"
     limits: DecodeLimits = DecodeLimits()
 
     def schema(self) -> pa.Schema:
@@ -75,9 +76,11 @@ class Trials:
 
     def __init__(self, plan: Plan) -> None:
         self.plan, self._schema = plan, plan.schema()
-        self._hasher = PictureHasher(plan.algorithm, plan.views, plan.limits)
-        self._upright = PictureHasher(plan.algorithm, Views.UPRIGHT, plan.limits)
-        self._witness = None if plan.witness is None else PictureHasher(plan.witness, Views.BORDERS, plan.limits)
+        self._hasher = PictureHasher(plan.algorithm, plan.views, plan.limits, plan.jpeg)
+        self._upright = PictureHasher(plan.algorithm, Views.UPRIGHT, plan.limits, plan.jpeg)
+        self._witness = (
+            None if plan.witness is None else PictureHasher(plan.witness, Views.BORDERS, plan.limits, plan.jpeg)
+        )
 
     def of(self, name: str, group: str, source: Source) -> pa.RecordBatch:
         """The rows of one picture: itself, then a copy for each step. Itself only where it cannot be decoded.

@@ -1,0 +1,157 @@
+"""``ncii-match evaluate FOLDER``: what thresholds find, and what they take for found, on pictures of one's own."""
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+
+from ncii_match.cli.terminal import AlgorithmName, AsJson, Exit, ViewsName, Workers, counted, emit, out, progress, say
+from ncii_match.errors import InputError
+from ncii_match.values import PDQ_MIN_QUALITY, PDQ_THRESHOLD, Algorithm
+
+WITNESSES = {"pdq": AlgorithmName.PHASH, "phash": AlgorithmName.PDQ}
+
+
+def pictures_command(
+    source: Annotated[
+        str, typer.Argument(metavar="SOURCE", help="A folder of pictures, a dataset or list of them; or of hashes.")
+    ],
+    out_dir: Annotated[
+        Path, typer.Option("--out", metavar="DIR", help="Where the evaluation and its report are kept.")
+    ],
+    preset_name: Annotated[str, typer.Option("--preset", help="Alterations: default, all or perception.")] = "default",
+    threshold: Annotated[
+        int | None, typer.Option(min=0, help="Bits, inclusive, to be judged; the default policy's for PDQ.")
+    ] = None,
+    min_quality: Annotated[
+        int | None,
+        typer.Option(min=0, max=100, help="Hashes below it count for nothing; the default policy's for PDQ."),
+    ] = None,
+    groups: Annotated[
+        str | None,
+        typer.Option(metavar="REGEX", help="Pictures whose names agree in what this finds show the same thing."),
+    ] = None,
+    algorithm_name: Annotated[AlgorithmName, typer.Option("--algorithm", help="The hash.")] = AlgorithmName.PDQ,
+    views: Annotated[ViewsName | None, typer.Option("--views", help="Widest way of looking; by default all.")] = None,
+    uploads_a_day: Annotated[int, typer.Option(min=1, help="For the expected number of false flags.")] = 1_000_000,
+    bank_size: Annotated[
+        list[int] | None, typer.Option(min=1, help="Entries of the bank, for the same; may be given more than once.")
+    ] = None,
+    most: Annotated[int | None, typer.Option("--most", min=1, help="So many pictures at most.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Decides what is left to chance in alterations.")] = 0,
+    thumbnails: Annotated[
+        bool, typer.Option("--thumbnails/--no-thumbnails", help="Small pictures of the worst cases in the report.")
+    ] = True,
+    restart: Annotated[bool, typer.Option("--restart", help="Forget what was done before.")] = False,
+    as_json: AsJson = False,
+    workers: Workers = None,
+) -> None:
+    """Evaluate thresholds: alter pictures, hash everything, compare what is the same and what is not.
+
+    Every picture is altered in each step of the preset (``ncii-match evaluate transforms`` lists them); distances of
+    the copies give the recall, distances between different pictures the false matches. Give photographs like those of
+    your platform, as different from each other as can be, or --groups that says which are not. Of hashes only the
+    false matches are evaluated. A page to look at is in DIR/report.html, all figures in DIR/findings.json, every
+    distance in DIR/trials. What is finished is never done again: after a crash, give the same command. Exit code 3 when
+    some pictures could not be read.
+
+    Example: ncii-match evaluate holidays/ --out /tmp/evaluation --uploads-a-day 5000000
+    """
+    from ncii_match.rescans.stored import Chunks, find
+
+    algorithm = algorithm_name.algorithm
+    if algorithm.name != "pdq" and (threshold is None or min_quality is None):
+        raise InputError(f"{algorithm.name} has no default policy; give --threshold and --min-quality")
+    threshold = PDQ_THRESHOLD if threshold is None else threshold
+    min_quality = PDQ_MIN_QUALITY if min_quality is None else min_quality
+    stored = find(source)
+    if stored.contents in ("hash", "hashes"):
+        found = _hashes(Chunks(stored), out_dir, threshold, min_quality, groups, workers)
+        _show_hashes(found, out_dir, as_json=as_json)
+        return
+    import cv2
+
+    from ncii_match.evaluate import findings, report
+    from ncii_match.evaluate.again import Again
+    from ncii_match.evaluate.experiment import PICTURES_A_CHUNK, Experiment
+    from ncii_match.evaluate.transforms import REFERENCES, preset
+    from ncii_match.evaluate.trials import Plan
+
+    cv2.setNumThreads(1)  # the threads here are over pictures
+    steps = preset(preset_name)
+    plan = Plan(
+        steps, algorithm, algorithm.default_views if views is None else views.views, seed=seed,
+        reference=REFERENCES[preset_name],
+        witness=WITNESSES[algorithm.name].algorithm,
+    )  # fmt: skip
+    experiment = Experiment(
+        out_dir, Chunks(stored, PICTURES_A_CHUNK), plan, workers=workers, groups=groups, most=most, restart=restart
+    )
+    with progress("altering and hashing", experiment.rows) as bar:
+        experiment.run(lambda done: bar.update(bar.task_ids[0], completed=done))
+    question = findings.Question(
+        threshold, min_quality, uploads_a_day, tuple(bank_size) if bank_size else findings.BANK_SIZES
+    )
+    with progress("", None) as bar:
+        found = findings.find(
+            out_dir, question, workers=workers, told=lambda what: bar.update(bar.task_ids[0], description=what)
+        )
+    page = report.write(out_dir, Again(experiment), thumbnails=thumbnails, command=["ncii-match", *sys.argv[1:]])
+    unreadable = sum(found["pictures"]["unreadable"].values())
+    if as_json:
+        emit(found)
+    else:
+        _show(found, page)
+    if unreadable:
+        say(f"{counted(unreadable, 'picture')} could not be read and took no part.")
+        raise typer.Exit(Exit.UNREADABLE)
+
+
+def _show(found: dict[str, Any], page: Path) -> None:
+    threshold = found["question"]["threshold"]
+    pictures = found["pictures"]
+    out.print(
+        f"{counted(pictures['readable'], 'picture')} of {pictures['groups']:,} things, "
+        f"{counted(pictures['copies'], 'altered copy', 'altered copies')}. At a threshold of {threshold} bits:"
+    )
+    table = Table("looked at", "copies found", "95 % interval", "false pairs", "of", "at most a pair", box=None)
+    for name, one in found["sets"].items():
+        recall, wrong = one["recall"], one["false"]
+        table.add_row(
+            name, f"{100 * recall['recall']:.1f} %", f"{100 * recall['low']:.1f} to {100 * recall['high']:.1f} %",
+            f"{wrong['false_pairs']:,}", f"{wrong['pairs']:,}", f"{wrong['high_pictures']:.1e}",
+        )  # fmt: skip
+    out.print(table)
+    out.print(f"A page to look at is {page}, the figures are in {page.parent / 'findings.json'}.")
+
+
+def _hashes(
+    chunks: Any, out_dir: Path, threshold: int, min_quality: int, groups: str | None, workers: int | None
+) -> dict[str, Any]:
+    from ncii_match.evaluate.hashes_alone import evaluate
+
+    with progress("comparing", None) as bar:
+
+        def tell(done: int, total: int) -> None:
+            bar.update(bar.task_ids[0], completed=done, total=total)
+
+        return evaluate(chunks, out_dir, threshold, min_quality, groups=groups, workers=workers, progress=tell)
+
+
+def _show_hashes(found: dict[str, Any], out_dir: Path, *, as_json: bool) -> None:
+    if as_json:
+        emit(found)
+        return
+    wrong = found["false"]
+    out.print(
+        f"{counted(found['pictures'], 'hash', 'hashes')} of {Algorithm.parse(found['algorithm']).name}, "
+        f"{wrong['pairs']:,} pairs: {wrong['false_pairs']:,} within {found['threshold']} bits, a share of "
+        f"{wrong['rate']:.2g}; at most {wrong['high_pictures']:.1e} with 95 % confidence."
+    )
+    for one in found["closest"][:10]:
+        out.print(f"  {one['distance']:3d} bits: {one['id']} and {one['entry']}")
+    out.print(
+        f"The closest pairs and all counts are in {out_dir / 'pairs.json'}. No copies were made: recall is unknown."
+    )
