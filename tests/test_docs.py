@@ -64,13 +64,15 @@ def test_bash_blocks_of_the_readme_run(checkout):
     assert ran
 
 
-def test_the_recipes_for_rescans_run_and_print_what_the_page_says(checkout):
-    page = ROOT / "docs" / "rescans.md"
+@pytest.mark.parametrize(("name", "blocks_run"), [("rescans.md", 9 if CLUSTER else 6), ("thresholds.md", 3)])
+def test_recipes_run_in_order_and_print_what_the_page_says(checkout, name, blocks_run):
+    """``shown``: what a block printed once; its figures depend on the versions of what alters pictures."""
+    page = ROOT / "docs" / name
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     blocks = BLOCK.findall(page.read_text(encoding="utf-8"))
     ran = 0
     for (language, code), (following, wanted) in zip(blocks, [*blocks[1:], ("", "")], strict=True):
-        if language == "text" or (language.endswith("cluster") and not CLUSTER):
+        if language in ("text", "shown") or (language.endswith("cluster") and not CLUSTER):
             continue
         program = ["bash", "-euo", "pipefail", "-c"] if language.startswith("bash") else [sys.executable, "-c"]
         result = subprocess.run(
@@ -80,7 +82,7 @@ def test_the_recipes_for_rescans_run_and_print_what_the_page_says(checkout):
         if following == "text":
             assert result.stdout == wanted
         ran += 1
-    assert ran == (9 if CLUSTER else 6)
+    assert ran == blocks_run
 
 
 def test_the_page_on_rescans_names_every_column():

@@ -1,0 +1,120 @@
+"""``ncii-match evaluate``: of pictures and of hashes alone, as it is typed."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from evaluations import GROUPS, write_pictures
+from pyarrow import parquet as pq
+
+from ncii_match import PDQ, Hashes, InputError, hash_images
+from ncii_match.evaluate import hashes_alone
+from ncii_match.rescans.stored import Chunks, find
+
+PROGRAM = Path(sys.executable).parent / "ncii-match"
+
+
+def run(*arguments, cwd=None):
+    return subprocess.run(
+        [PROGRAM, "evaluate", *map(str, arguments)], cwd=cwd, capture_output=True, text=True, check=False, timeout=300
+    )
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    folder = write_pictures(tmp_path_factory.mktemp("evaluate") / "in")
+    for path in folder.iterdir():  # what is left is quick
+        if path.name.partition("@")[0] not in ("coffee", "chelsea", "broken"):
+            path.unlink()
+    return folder
+
+
+def test_a_folder_is_evaluated_and_gone_on_with(pictures, tmp_path):
+    arguments = (pictures, "--out", "out", "--groups", GROUPS, "--threshold", 40, "--bank-size", 5000, "--preset")
+    first = run(*arguments, "perception", "--json", cwd=tmp_path)
+    assert first.returncode == 3, first.stderr
+    found = json.loads(first.stdout)
+    assert found == json.loads((tmp_path / "out" / "findings.json").read_text())
+    assert "1 picture could not be read" in first.stderr
+    assert found["question"]["threshold"] == 40
+    assert found["pictures"]["groups"] == 2
+    assert found["false_flags"]["bank_sizes"] == [5000]
+    assert found["experiment"]["reference"] == "perception: noop"
+    steps = {one["label"]: one for one in found["sets"]["upright"]["steps"]}
+    assert steps["perception: noop"]["recall"] == 1
+    chunks = {path: path.stat().st_mtime_ns for path in (tmp_path / "out" / "trials").iterdir()}
+    again = run(*arguments, "perception", "--threshold", 50, "--no-thumbnails", cwd=tmp_path)
+    assert again.returncode == 3
+    assert "At a threshold of 50 bits" in again.stdout
+    assert {path: path.stat().st_mtime_ns for path in chunks} == chunks
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "ncii-match evaluate" in page
+    assert "data:image/" not in page
+    other = run(*arguments, "all", cwd=tmp_path)
+    assert other.returncode == 1
+    assert "begun with another" in other.stderr
+
+
+def test_a_hash_without_a_policy_must_be_told_what_to_judge(pictures, tmp_path):
+    refused = run(pictures, "--out", tmp_path / "out", "--algorithm", "phash")
+    assert refused.returncode == 1
+    assert "--threshold" in refused.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_words_that_are_commands_are_commands(tmp_path):
+    assert "SOURCE" in run("pictures", "--help").stdout
+    assert json.loads(run("transforms", "--json").stdout)["preset"] == "default"
+    (tmp_path / "transforms").mkdir()
+    assert "no finished chunk" in run("./transforms", "--out", "out", cwd=tmp_path).stderr
+    assert run("nowhere", "--out", "out", cwd=tmp_path).returncode == 1
+
+
+def kept(place, n, seed=3):
+    """Random hashes in a Parquet file, two of them near each other, two of one group nearer, one of low quality."""
+    bits = np.random.default_rng(seed).integers(0, 256, (n, 32), np.uint8)
+    bits[7], bits[9], bits[11] = bits[3], bits[4], bits[5]
+    bits[7, 0] ^= 0b111
+    quality = np.full(n, 100, np.uint8)
+    quality[11] = 10
+    hashes = Hashes(PDQ, bits, quality)
+    names = [f"{row // 2}-{row % 2}" if row not in (4, 9) else f"same-{row}" for row in range(n)]
+    batch = hashes.to_arrow()
+    table = pa.table({"id": names, "hash": batch.column("hash"), "quality": batch.column("quality")})
+    pq.write_table(table.cast(table.schema.set(1, batch.schema.field("hash"))), place)
+    return names, bits, quality
+
+
+def test_hashes_alone(tmp_path):
+    names, bits, quality = kept(tmp_path / "kept.parquet", 200)
+    told = run("kept.parquet", "--out", "out", "--groups", "^same|^[0-9]+", "--json", cwd=tmp_path)
+    assert told.returncode == 0, told.stderr
+    found = json.loads(told.stdout)
+    assert found == json.loads((tmp_path / "out" / "pairs.json").read_text())
+    groups = [name.partition("-")[0] for name in names]
+    apart = [
+        (int(np.bitwise_count(bits[a] ^ bits[b]).sum()), names[b], names[a])
+        for a in range(200)
+        for b in range(a)
+        if groups[a] != groups[b] and min(quality[a], quality[b]) >= 50
+    ]
+    assert found["false"]["pairs"] == len(apart)
+    assert found["false"]["false_pairs"] == sum(distance <= 31 for distance, *_ in apart) == 1
+    assert sum(n for _, n in found["distances"]) == len(apart)
+    assert found["closest"][0] == {"distance": 3, "id": names[3], "entry": names[7]}
+    assert found["left_out"] == 1
+    people = run("kept.parquet", "--out", "out", cwd=tmp_path)
+    assert "2 within 31 bits" in people.stdout
+    assert "recall is unknown" in people.stdout
+
+
+def test_hashes_that_say_nothing_are_refused(tmp_path):
+    one = hash_images([np.random.default_rng(1).integers(0, 256, (64, 64), np.uint8)]).to_arrow()
+    table = pa.table({"id": ["a"], "hash": one.column("hash")})
+    pq.write_table(table.cast(table.schema.set(1, one.schema.field("hash"))), tmp_path / "one.parquet")
+    with pytest.raises(InputError, match="no two different hashes"):
+        hashes_alone.evaluate(Chunks(find(tmp_path / "one.parquet")), tmp_path / "out", 31, 50)
