@@ -5,6 +5,7 @@ from statistics import mean, median
 from typing import Any
 
 import page
+import thresholds_page
 
 Picture = dict[str, Any]
 
@@ -118,7 +119,7 @@ def _profiles(run: dict[str, Any]) -> list[str]:
     ]
 
 
-def text(run: dict[str, Any]) -> str:
+def text(run: dict[str, Any], thresholds: dict[str, Any]) -> str:
     """The whole page."""
     files = run["pictures"]
     photographs, qualities = ({one[name] for one in files} for name in ("photograph", "jpeg_quality"))
@@ -160,6 +161,13 @@ def text(run: dict[str, Any]) -> str:
         *page.prose("In bits out of 64, by the same three ways."),
         *_ways(run, "phash"),
         *_profiles(run),
+        *page.prose(
+            "What views, profiles and a witness change in what is found is measured by `bench_thresholds.py` on other "
+            f"pictures, altered copies of public photographs (commit {thresholds['commit']}); more of it is in "
+            "[threshold-figures.md](threshold-figures.md)."
+        ),
+        *thresholds_page.looks(thresholds["findings"], thresholds["findings"]["question"]["threshold"]),
+        *thresholds_page.witness(thresholds),
         *page.foot("accuracy.py", run),
     ]
     return "\n".join(lines)

@@ -16,15 +16,17 @@ import record
 import rescan_page
 import search_page
 import search_picture
+import thresholds_page
 import uploads_page
 
 PAGES: dict[str, tuple[tuple[str, ...], Callable[..., str]]] = {
     "performance.md": (("hashing",), performance_page.text),
-    "accuracy.md": (("accuracy",), accuracy_page.text),
+    "accuracy.md": (("accuracy", "thresholds"), accuracy_page.text),
     "search.md": (("search",), search_page.text),
     "bank.md": (("bank",), bank_page.text),
     "uploads.md": (("checks", "swaps", "killers"), uploads_page.text),
     "rescan-figures.md": (("rescan",), rescan_page.text),
+    "threshold-figures.md": (("thresholds", "pairs"), thresholds_page.text),
 }
 """By page: the kinds of run that it is made from, and what makes it."""
 

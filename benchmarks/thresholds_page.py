@@ -34,7 +34,7 @@ def text(run: Run, pairs: Run) -> str:
         ),
         *page.section("Goals"),
         *page.goals(_goals(run, pairs)),
-        *_looks(found, t),
+        *looks(found, t),
         *_steps(found, t),
         *_different(found, t),
         *_other_thresholds(found, t),
@@ -84,7 +84,8 @@ def _bound(one: Row) -> tuple[str, ...]:
     )
 
 
-def _looks(found: Run, t: int) -> list[str]:
+def looks(found: Run, t: int) -> list[str]:
+    """What each way of looking finds, and takes for found; for this page and docs/accuracy.md."""
     rows = [
         (name, _percent(one["recall"]["recall"]),
          f"{_percent(one['recall']['low'])} to {_percent(one['recall']['high'])}", *_bound(one["false"]))
@@ -203,18 +204,18 @@ def _flags(found: Run) -> list[str]:
     flags = found["false_flags"]
     rows = [
         (str(threshold), *(f"{page.number(a)} (up to {page.number(b)})" for a, b in zip(means, highs, strict=True)))
-        for threshold, means, highs in zip(flags["thresholds"], flags["pairs"], flags["high"], strict=True)
+        for threshold, means, highs in zip(
+            flags["thresholds"], flags["pairs"], flags["high_if_independent"], strict=True
+        )
     ]  # fmt: skip
     return [
         *page.section("False flags a day"),
         *page.prose(
             f"Expected false pairs in a day of {flags['uploads_a_day']:,} uploads, by threshold and entries of "
             "the bank, "
-            "if uploads and entries are like these pictures; in brackets the bound that needs only independent "
-            "pictures. "
-            "That bound is large because there are few photographs here: it says what these pictures can show, "
-            "not what "
-            "is to be expected."
+            "if uploads and entries are like these pictures; in brackets with 95 % confidence, as if pairs were "
+            "independent. The bound that needs only independent pictures is the whole day's uploads: there are too few "
+            "photographs here to exclude that."
         ),
         *page.table(("bits", *(f"{size:,} entries" for size in flags["bank_sizes"])), rows),
     ]

@@ -48,7 +48,9 @@ def rows(out):
 
 @pytest.fixture(scope="module")
 def found(out):
-    return find(out, Question(THRESHOLD, QUALITY, 1_000, (10, 1_000)), workers=2)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(findings, "CLOSEST", 20_000)  # every pair here
+        yield find(out, Question(THRESHOLD, QUALITY, 1_000, (10, 1_000)), workers=2)
 
 
 def least(upload, entry, views, quality=QUALITY):
@@ -166,6 +168,7 @@ def test_pictures_quality_misses_and_flags_add_up(rows, found):
     assert [one["recall"] for one in found["misses"]] == sorted(
         (one["recall"] for one in found["misses"]), reverse=True
     )
+    assert found["false_flags"]["high_if_independent"][-1] <= found["false_flags"]["high"][-1]
     flags, rate = found["false_flags"], found["sets"]["all"]["false"]["rate"]
     row = flags["thresholds"].index(THRESHOLD)
     assert flags["pairs"][row] == pytest.approx([1_000 * size * rate for size in (10, 1_000)])

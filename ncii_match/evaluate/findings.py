@@ -41,8 +41,9 @@ MOST_UPLOADS = 200_000
 LISTED = 24
 """Worst misses and closest innocents that are named."""
 
-CLOSEST = 20_000
-"""Closest pairs that are named: copies of one picture all are near one entry, and a witness is asked about each."""
+CLOSEST = 2_000
+"""Closest pairs that are named: copies of one picture all are near one entry, and a witness is asked about each. Ten
+times as many would take longer to keep in order than to find."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,6 +252,10 @@ def _flags(table: ThresholdTable, question: Question) -> dict[str, Any]:
         "low": [[one.pairs_low for one in row] for row in flags],
         "high": [[one.pairs_high for one in row] for row in flags],
         "uploads_high": [[one.uploads_high for one in row] for row in flags],
+        "high_if_independent": [
+            [table.false_flags_a_day(t, question.uploads_a_day, size, bound="pairs").pairs_high for size in sizes]
+            for t in thresholds
+        ],
     }
 
 
