@@ -7,7 +7,7 @@ import pytest
 
 pytest.importorskip("pyspark")
 
-from clusters import check_command, check_kill, check_stops, media_in, rows_again, rows_wanted, wanted
+from clusters import check_command, check_kill, check_stops, emptied, media_in, ran, rows_again, rows_wanted, wanted
 from pyspark.sql import SparkSession, functions
 
 from ncii_match.adapters import spark as adapter
@@ -58,6 +58,16 @@ def is_working(pid):
 
 def test_the_command_leaves_the_same_bytes(place, want):
     check_command(place, "spark", want)
+
+
+def test_a_machine_without_java_is_told(place):
+    emptied(place)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("JAVA_HOME", str(place / "nowhere"))
+        code, out, said = ran(place, "--engine", "spark", "--json")
+    assert (code, out) == (1, "")
+    assert "ncii-match: there is no Spark to work with" in said
+    assert "Traceback" not in said
 
 
 @pytest.mark.usefixtures("session")

@@ -20,7 +20,7 @@ from pyspark import SparkContext
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import types as spark
 
-from ncii_match.errors import InputError
+from ncii_match.errors import InputError, JobError
 from ncii_match.isolation import Isolation
 from ncii_match.policy import Policy
 from ncii_match.rescans import media
@@ -185,7 +185,12 @@ class SparkEngine:
     def __call__(self, assigned: Assigned, numbers: Iterator[int]) -> Generator[Done, None, None]:
         """See ``Engine``."""
         mine = SparkContext._active_spark_context is None  # noqa: SLF001 - there is no public way to ask
-        context = _session().sparkContext
+        try:
+            context = _session().sparkContext
+        except Exception as error:  # noqa: BLE001 - Java's are of any kind
+            raise JobError(
+                f"there is no Spark to work with ({_told(error)}); it needs Java 17, and a session that is not remote"
+            ) from None
         work = partial(do, Order(self._looking, self._source, assigned))
         group = f"ncii-match-{id(work):x}"
         pool = ThreadPoolExecutor(MOST_THREADS, "ncii_match-spark")
