@@ -8,7 +8,7 @@ import pytest
 pytest.importorskip("ray")
 
 import ray
-from clusters import check_command, check_kill, check_stops, media_in, rows_again, rows_wanted, wanted
+from clusters import check_command, check_kill, check_stops, emptied, media_in, ran, rows_again, rows_wanted, wanted
 
 from ncii_match.adapters import ray as adapter
 from ncii_match.errors import BankError, InputError
@@ -49,6 +49,17 @@ def is_working(pid):
 
 def test_the_command_leaves_the_same_bytes(place, want):
     check_command(place, "ray", want)
+
+
+def test_a_cluster_that_is_not_there_is_told(place):
+    """And none is started in its place."""
+    emptied(place)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_ADDRESS", "127.0.0.1:1")
+        code, out, said = ran(place, "--engine", "ray", "--json")
+    assert (code, out) == (1, "")
+    assert "ncii-match: there is no Ray to work with" in said
+    assert "Traceback" not in said
 
 
 @pytest.mark.usefixtures("_ray")

@@ -5,6 +5,8 @@ worker takes it from its own environment (``NCII_MATCH_BANK_KEY_FILE``). Needs `
 """
 
 import os
+import re
+import socket
 from collections.abc import Generator, Iterator
 from concurrent.futures import Future
 from typing import Any
@@ -28,6 +30,9 @@ from ncii_match.values import View
 
 STORE = 1 << 27
 """Bytes of the object store of a Ray that is started for a job: what travels are numbers."""
+
+REACHED_WITHIN = 10.0
+"""Seconds in which a cluster that is named must take a connection."""
 
 
 def rescan_dataset(
@@ -144,6 +149,9 @@ def _connect() -> None:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nobody is told that this was run
     address = os.environ.get("RAY_ADDRESS")
     try:
+        if address is not None and (named := re.fullmatch(r"([^/]+):(\d+)", address)):
+            # Ray itself waits longer than six minutes for one that is not there.
+            socket.create_connection((named[1].strip("[]"), int(named[2])), REACHED_WITHIN).close()
         try:
             ray.init(address="auto" if address is None else None, **quiet)
         except ConnectionError:
