@@ -6,10 +6,11 @@ import io
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from base64 import b64decode
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from html.parser import HTMLParser
 
 import numpy as np
@@ -225,7 +226,7 @@ def test_hostile_names_are_shown_as_text(page, text):
     assert not {one for one in page.text if not one.isprintable()} - {"\n", "\u00a0"}
     assert "ncii-match evaluate 'my <pictures>'" in page.text
     assert "<img src=x" not in text
-    assert LONG[:100] not in text
+    assert LONG[:49] not in text
 
 
 def test_the_summary_is_that_of_the_findings(page, found):
@@ -436,13 +437,24 @@ def test_two_pictures_of_one_name_are_not_mixed_up(tmp_path, photos):
 def test_copies_of_a_reference_are_shown_as_the_bank_holds_them(tmp_path, photos):
     wanted = [("cat", "chelsea.png", 0), ("coffee", "coffee.png", 0)]
     reference = Step("smaller", 4)
-    plan = Plan((Step("crop centre", 5),), PDQ, Views.UPRIGHT, reference=reference, seed=7)
+    plan = Plan((reference, Step("crop centre", 5)), PDQ, Views.UPRIGHT, reference=reference, seed=7)
     source = stored(tmp_path / "in", photos, wanted)
     made = Experiment(tmp_path / "out", Chunks(find(source), 3), plan, workers=1)
     made.run()
     again = Again(made)
     pixels = again.original("cat")
     assert np.array_equal(again.copy("cat", reference.label), reference.apply(pixels, seed_of(7, "cat")))
+    findings.find(made.out, QUESTION, workers=1)
+    found, page = findings.read(made.out), Page(report.render(made.out, again))
+    [miss], [near] = found["misses"], found["closest"]
+    assert pictures_of(page) == [
+        data_uri(again.copy(*one))
+        for one in (
+            (miss["id"], reference.label), (miss["id"], miss["step"]),
+            (near["id"], near["step"]), (near["entry"], reference.label),
+        )
+    ]  # fmt: skip
+    assert f"a copy of each picture: {reference.label}" in page.text
 
 
 def test_the_same_findings_give_the_same_bytes(flawless, tmp_path):
@@ -456,9 +468,16 @@ def test_the_same_findings_give_the_same_bytes(flawless, tmp_path):
     assert other.stdout.decode() == report.render(flawless)
 
 
-@pytest.mark.parametrize("which", ["made", "flawless"])
-def test_the_lines_on_the_page_work_out_its_figures(which, made, flawless, monkeypatch):
-    out = made.out if which == "made" else flawless
+@pytest.mark.parametrize("at", ["a copy's distance", "a false pair's distance", "no fault"])
+def test_the_lines_on_the_page_work_out_its_figures(at, made, flawless, found, tmp_path, monkeypatch):
+    """At thresholds that some distance equals: the bound is inclusive on both sides."""
+    out = tmp_path / "out"
+    shutil.copytree(flawless if at == "no fault" else made.out, out)
+    if at != "no fault":
+        sweep = found["sets"]["all"]["sweep"]
+        many = [one["recall" if at.startswith("a copy") else "false_pairs"] for one in sweep]
+        threshold = max(k for k in range(1, len(many)) if many[k] > many[k - 1])
+        findings.find(out, replace(QUESTION, threshold=threshold), workers=2)
     page, look = Page(report.render(out)), findings.read(out)["sets"]["all"]
     monkeypatch.chdir(out)
     printed = io.StringIO()
