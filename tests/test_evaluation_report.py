@@ -330,16 +330,32 @@ def test_the_distances_are_those_of_the_findings(page, found, made):
         ]
 
 
-def test_a_bin_ends_where_the_threshold_is():
+@pytest.mark.parametrize(
+    ("width", "bits", "threshold"), [(4, 256, PDQ_THRESHOLD), (4, 256, 30), (2, 64, 10), (16, 256, 0)]
+)
+def test_a_bin_ends_where_the_threshold_is(width, bits, threshold):
     """What is drawn left of the threshold's line is what matches."""
-    bins = charts.Bins(4, 256)
-    t = PDQ_THRESHOLD
-    near, line = bins.of([(t - 1, 1), (t, 2), (t + 1, 4)]), t + 0.5
-    assert near[bins.edges[1:] <= line].sum() == 3
-    assert near[bins.edges[:-1] >= line].sum() == 4
-    assert bins.of([(0, 1), (256, 1)]).sum() == 2
-    assert len(bins.names()) == len(bins.edges) - 1
-    assert [bins.names()[0], bins.names()[-1]] == ["0 to 3", "256"]
+    bins, line = charts.Bins(width, bits, threshold), threshold + 0.5
+    many = bins.of([(one, 1) for one in range(bits + 1)])
+    assert many[bins.edges[1:] <= line].sum() == threshold + 1
+    assert many[bins.edges[:-1] >= line].sum() == bits - threshold
+    assert (np.diff(bins.edges) == many).all()
+    assert many.max() == width
+    names = [[int(end) for end in one.split(" to ")] for one in bins.names()]
+    assert [one[0] for one in names] == [round(edge + 0.5) for edge in bins.edges[:-1]]
+    assert [one[-1] for one in names] == [round(edge - 0.5) for edge in bins.edges[1:]]
+
+
+@pytest.mark.parametrize(("farthest", "ends"), [(130, 64 * 3), (250, 254)])
+def test_no_distance_lies_beyond_the_charts(made, tmp_path, monkeypatch, farthest, ends):
+    found = findings.read(made.out)
+    found["sets"]["all"]["steps"][0]["distances"] = [[farthest, 6]]
+    (tmp_path / "findings.json").write_text(json.dumps(found))
+    (tmp_path / "different.parquet").write_bytes((made.out / "different.parquet").read_bytes())
+    drawn, across = [], charts.Charts._across
+    monkeypatch.setattr(charts.Charts, "_across", lambda *one: drawn.append(across(*one)) or drawn[-1])
+    report.render(tmp_path)
+    assert drawn == [(-1, ends)] * (1 + len({step.transform_name for step in STEPS}))
 
 
 def test_no_hash_is_in_it(made, text):

@@ -7,6 +7,7 @@ import contextlib
 import io
 import math
 import re
+from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count
@@ -74,28 +75,37 @@ SETTINGS = {
 
 @dataclass(frozen=True, slots=True)
 class Bins:
-    """How distances are gathered: ``width`` bits each, from 0 to the bits of a hash."""
+    """How distances are gathered: ``width`` bits each, from 0 to the ``bits`` of a hash, the first one may have fewer.
+
+    One ends with the ``threshold``, so that none has both what matches and what does not.
+    """
 
     width: int
     bits: int
+    threshold: int
+
+    @property
+    def firsts(self) -> list[int]:
+        """The least distance of each of n."""
+        return sorted({0, *range((self.threshold + 1) % self.width, self.bits + 1, self.width)})
 
     @property
     def edges(self) -> NDArray[np.float64]:
-        """float64 [n + 1]: half a bit below the whole distances, so that a bound lies between two of them."""
-        return np.arange(0, self.bits + self.width + 1, self.width, dtype=np.float64) - 0.5
+        """float64 [n + 1]: half a bit below the whole distances, so that the threshold lies between two of them."""
+        return np.array([*self.firsts, self.bits + 1], np.float64) - 0.5
 
     def of(self, counts: Sequence[Sequence[int]]) -> NDArray[np.int64]:
         """int64 [n], from (distance, how many)."""
-        found = np.zeros(len(self.edges) - 1, np.int64)
+        firsts = self.firsts
+        found = np.zeros(len(firsts), np.int64)
         for distance, many in counts:
-            found[distance // self.width] += many
+            found[bisect_right(firsts, distance) - 1] += many
         return found
 
     def names(self) -> list[str]:
         """``0 to 3``, and so on."""
-        firsts = range(0, self.bits + 1, self.width)
-        lasts = [min(one + self.width - 1, self.bits) for one in firsts]
-        return [str(one) if one == last else f"{one} to {last}" for one, last in zip(firsts, lasts, strict=True)]
+        lasts = [one - 1 for one in (*self.firsts[1:], self.bits + 1)]
+        return [str(one) if one == last else f"{one} to {last}" for one, last in zip(self.firsts, lasts, strict=True)]
 
 
 def _matplotlib() -> ModuleType:
@@ -108,9 +118,13 @@ def _matplotlib() -> ModuleType:
 
 
 class Charts:
-    """Draws the charts of one page; each has a name of its own there, so that nothing in it is called like another."""
+    """Draws the charts of one page; each has a name of its own there, so that nothing in it is called like another.
 
-    def __init__(self) -> None:
+    reach : the largest distance that there is; scales of distances end no earlier, and mostly at 3/4 of all bits.
+    """
+
+    def __init__(self, reach: int) -> None:
+        self._reach = reach
         self._matplotlib = _matplotlib()
         self._numbers = count()
 
@@ -185,7 +199,7 @@ class Charts:
         with self._drawn("How far copies and different pictures are apart", about) as sheet:
             sheet.figure.set_layout_engine("constrained")
             axes = sheet.figure.subplots()
-            axes.set(yscale="log", ylim=(low, 2), xlim=(-1, bins.bits * 0.75))
+            axes.set(yscale="log", ylim=(low, 2), xlim=self._across(bins))
             shares = np.maximum(same / max(copies, 1), low)
             axes.stairs(shares, bins.edges, baseline=low, fill=True, color=BAR, alpha=0.55, label="altered copies")
             if pairs:
@@ -205,7 +219,7 @@ class Charts:
         with self._drawn(f"Distances, {title}", about, (150.0, 84.0)) as sheet:
             axes = sheet.figure.add_axes((0.04, 0.22, 0.92, 0.76))
             axes.set_axis_off()  # drawing three numbers is three times as quick without matplotlib's scales
-            axes.set(xlim=(-1, bins.bits * 0.75), ylim=(0, 1.08))
+            axes.set(xlim=self._across(bins), ylim=(0, 1.08))
             axes.axhline(0, color=SOFT, linewidth=1.2)
             for place in (0, bins.bits // 4, bins.bits // 2):
                 axes.annotate(str(place), (place, 0), (0, -3), textcoords="offset points", ha="center", va="top",
@@ -216,6 +230,9 @@ class Charts:
                 axes.stairs(same / same.max(), bins.edges, fill=True, color=BAR)
             axes.axvline(threshold + 0.5, color=MARK, linestyle="--", linewidth=1.2)
         return sheet.svg
+
+    def _across(self, bins: Bins) -> tuple[float, float]:
+        return -1.0, max(bins.bits * 0.75, self._reach + bins.width)
 
     def quality(self, rows: Sequence[Mapping[str, Any]], threshold: int, min_quality: int) -> Markup:
         """Copies within the threshold by the quality of their hash, and those of them that a policy looks up."""

@@ -35,7 +35,7 @@ FILTERS = (
 """Of ``wording``, that the page calls."""
 
 COARSE = 16
-"""Bits in which the table under the small charts gathers distances."""
+"""Parts of all bits in which the tables under the charts gather distances."""
 
 ABOUT_LOOKS = {
     "upright": "each upload as it is",
@@ -101,12 +101,13 @@ def write(
 def render(out: str | PathLike[str], pictures: Pictures | None = None, *, command: Sequence[str] | None = None) -> str:
     """The page's text, from ``findings.json`` and ``different.parquet``. As ``write``."""
     found = findings.read(out)
-    said, question, charts = found["experiment"], found["question"], Charts()
+    said, question = found["experiment"], found["question"]
     threshold, widest = question["threshold"], question["looks"]
     look, bits = found["sets"][widest], Algorithm.parse(said["algorithm"]).bits
-    bins, coarse = Bins(max(1, bits // 64), bits), Bins(max(1, bits // COARSE), bits)
+    bins, coarse = Bins(max(2, bits // 64), bits, threshold), Bins(bits // COARSE, bits, threshold)
     different = _different(out, widest)
     same = [pair for step in look["steps"] for pair in step["distances"]]
+    charts = Charts(max((distance for distance, many in [*same, *different] if many), default=0))
     kinds = dict(_kinds(look["steps"], charts, bins, coarse, different, threshold))
     sheet = Sheet(pictures, said["reference"])
     environment = Environment(
