@@ -1,0 +1,171 @@
+"""``ncii-match evaluate bank``: how often a bank would have flagged what went by."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+from rich.text import Text
+
+from ncii_match.cli.terminal import AsJson, Exit, PolicyFile, Workers, counted, emit, out, progress, say
+from ncii_match.errors import InputError
+
+
+def bank_command(
+    bank: Annotated[str, typer.Argument(metavar="DIR", help="The bank's directory, or an address like s3://b/bank.")],
+    against: Annotated[
+        str,
+        typer.Option(
+            "--against", metavar="HASHES", help="Hashes of what went by, as 'rescan --hashes-out' leaves them."
+        ),
+    ],
+    out_dir: Annotated[
+        Path | None, typer.Option("--out", metavar="DIR", help="Also write traffic.json and entries.parquet there.")
+    ] = None,
+    policy_file: PolicyFile = None,
+    threshold: Annotated[
+        int | None,
+        typer.Option(min=0, help="Largest distance in bits that counts as a match, in place of the policy's."),
+    ] = None,
+    radius: Annotated[
+        int | None, typer.Option(min=0, help="Widest threshold to give figures for; the bank's search radius.")
+    ] = None,
+    entries: Annotated[int, typer.Option(min=0, help="Entries to name; entries.parquet has all.")] = 20,
+    cases: Annotated[bool, typer.Option("--cases", help="Also name the entries' cases: they are sensitive.")] = False,
+    allow_lists: Annotated[
+        bool, typer.Option("--allow-lists", help="With --out: also write lists for 'bank allow'; they have hashes.")
+    ] = False,
+    as_json: AsJson = False,
+    workers: Workers = None,
+) -> None:
+    """Say how often a bank would have flagged this traffic, at each threshold, and which entries to look at first.
+
+    Nothing is hashed and nothing is changed. HASHES is a dataset with the columns id and hash or hashes. Whether a
+    flagged picture really is a false flag is not known here; intervals take uploads as independent, which copies of one
+    picture are not. Pictures that nobody could look at are counted apart. A policy's witness, maximal age and deadline
+    are left out. Exit code 3 when something could not be looked at.
+
+    Example: ncii-match evaluate bank /srv/bank --against /srv/media-hashes --out /srv/tuning
+    """
+    from dataclasses import replace
+
+    from ncii_match.bank.snapshot import Snapshot
+    from ncii_match.evaluate.traffic import ROWS_AT_ONCE, at, figures, measure
+    from ncii_match.matcher import Matcher
+    from ncii_match.policy import Policy
+    from ncii_match.rescans.stored import Chunks, find
+    from ncii_match.values import Views
+
+    if allow_lists and out_dir is None:
+        raise InputError("--allow-lists are files; say where to write them with --out DIR")
+    if out_dir is not None and out_dir.resolve().is_relative_to(Path(against).resolve()):
+        raise InputError(f"{out_dir} is inside {against}, and would be read with it next time; choose another place")
+    chunks = Chunks(find(against), ROWS_AT_ONCE)
+    if chunks.is_pictures:
+        raise InputError(
+            f"{against} has pictures; give their hashes, which 'ncii-match rescan … --hashes-out DIR' leaves in DIR"
+        )
+    snapshot = Snapshot.open(bank)
+    policy = None if policy_file is None else Policy.from_toml(policy_file)
+    if threshold is not None:
+        policy = replace(
+            policy or Policy(), threshold=threshold, threshold_seed=None, threshold_confirmed=None,
+            threshold_disputed=None,
+        )  # fmt: skip
+    policy = Policy.default_for(snapshot.algorithm) if policy is None else policy
+    widest = snapshot.index.max_radius if radius is None else min(radius, snapshot.index.max_radius)
+    if policy.widest > widest:
+        raise InputError(f"the policy's threshold {policy.widest} is above the radius {widest}; give a wider --radius")
+    del snapshot
+    with Matcher(bank, policy=at(policy, widest), workers=workers, isolation="thread", views=Views.UPRIGHT) as matcher:
+        with progress("looking up", chunks.stored.rows) as bar:
+            traffic = measure(
+                chunks, matcher, policy, workers=workers,
+                report=lambda done: bar.update(bar.task_ids[0], completed=done),
+            )  # fmt: skip
+        found = figures(traffic, matcher, bank, listed=entries, cases=cases, out=out_dir, allow_lists=allow_lists)
+    if as_json:
+        emit(found)
+    else:
+        _show(found, out_dir)
+    unknown = found["as_it_is"]["outcomes"]
+    if unknown["UNREADABLE"] or unknown["UNKNOWN"]:
+        raise typer.Exit(Exit.UNREADABLE)
+
+
+def _show(found: dict[str, Any], out_dir: Path | None) -> None:
+    told = found["as_it_is"]
+    out.print(
+        f"{counted(found['rows'], 'picture')} against {counted(found['bank_entries'], 'entry', 'entries')}, "
+        f"snapshot {' and '.join(map(str, found['snapshots'])) or 'none'}. Under the policy as it is, {_flagged(told)}."
+    )
+    outcomes = told["outcomes"]
+    out.print(", ".join(f"{n:,} {name.lower().replace('_', ' ')}" for name, n in outcomes.items() if n) + ".")
+    table = Table("threshold", "flagged", "per million", "95 % interval", "by state", "by source", box=None)
+    for row in _some(found["thresholds"], found["policy"]["threshold"]):
+        low, high = row["per_million_low"], row["per_million_high"]
+        table.add_row(
+            str(row["threshold"]), f"{row['flagged']:,}", _millionth(row["per_million"]),
+            "" if low is None else f"{_millionth(low)} to {_millionth(high)}", _by(row["states"]), _by(row["sources"]),
+        )  # fmt: skip
+    out.print(table)
+    if found["low_quality_near"]:
+        near = sum(count for _, count in found["low_quality_near"])
+        out.print(f"{counted(near, 'picture')} of low quality are near an entry, and not flagged for it.")
+    if found["on_allow_list"]:
+        out.print(f"{counted(found['on_allow_list'], 'picture')} on the allow list.")
+    _show_entries(found)
+    if out_dir is not None:
+        say(f"Figures are in {out_dir / 'traffic.json'}, all entries in {out_dir / 'entries.parquet'}.")
+    if outcomes["UNREADABLE"] or outcomes["UNKNOWN"]:
+        why = ", ".join([*found["statuses"], *found["causes"]])
+        say(f"Of {counted(outcomes['UNREADABLE'] + outcomes['UNKNOWN'], 'picture')} nothing is known ({why}).")
+
+
+def _show_entries(found: dict[str, Any]) -> None:
+    if not found["entries_fired"]:
+        out.print("No entry flagged anything.")
+        return
+    advice = ", ".join(f"{what}: {count:,}" for what, count in found["advice"].items())
+    out.print(f"{counted(found['entries_fired'], 'entry', 'entries')} flagged something ({advice}). What to look at:")
+    table = Table("entry", "pictures", "different", "commonest", "bits", "state", "source", "quality", "", box=None)
+    for one in found["entries"]:
+        quality = "" if one["quality"] is None else str(one["quality"])
+        quality += ", low quality" * one["low_quality"] + ", no content" * one["degenerate"]
+        row = (
+            one["entry_id"], f"{one['pictures']:,}", one["different"], f"{one['largest']:,}",
+            f"{one['nearest']}, {one['median']}, {one['farthest']}", one["state"], ", ".join(one["sources"]),
+            quality.removeprefix(", "), one["advice"],
+        )  # fmt: skip
+        table.add_row(*(Text(str(cell)) for cell in row))
+    out.print(table)
+    for one in found["entries"]:
+        cases = f"  (cases {', '.join(one['cases'])})" if "cases" in one else ""
+        out.print(f"{one['entry_id']}: {one['command']}{cases}")
+    say(
+        "Bits: nearest, median, farthest. Whether a flagged picture is innocent is not known here: look at the "
+        "pictures before you type anything that allows them."
+    )
+
+
+def _flagged(told: dict[str, Any]) -> str:
+    if told["share"] is None:
+        return "nothing is known"
+    return (
+        f"{told['flagged']:,} of {told['looked_at']:,} that could be looked at are flagged, "
+        f"{_millionth(told['per_million'])} a million"
+    )
+
+
+def _millionth(rate: float | None) -> str:
+    return "" if rate is None else f"{rate:,.0f}" if rate >= 10 else f"{rate:.2g}"
+
+
+def _by(counts: dict[str, int]) -> str:
+    return ", ".join(f"{name.lower() or 'none'} {count:,}" for name, count in counts.items() if count)
+
+
+def _some(rows: list[dict[str, Any]], own: int) -> list[dict[str, Any]]:
+    """Few enough thresholds to look at, the policy's own among them."""
+    step = max(1, (len(rows) - 1) // 8)
+    return [row for row in rows if row["threshold"] in (own, rows[-1]["threshold"]) or row["threshold"] % step == 0]
