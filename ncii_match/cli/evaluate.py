@@ -7,6 +7,7 @@ import typer
 from rich.table import Table
 from typer.core import TyperGroup
 
+from ncii_match.cli.evaluate_bank import bank_command
 from ncii_match.cli.evaluate_pictures import pictures_command
 from ncii_match.cli.fixtures import fixtures
 from ncii_match.cli.terminal import AsJson, emit, out, progress, say
@@ -28,6 +29,7 @@ app = typer.Typer(
     help="Choose thresholds with evidence: what they find of altered copies, and what they take for found.",
 )  # fmt: skip
 app.command("pictures")(pictures_command)
+app.command("bank")(bank_command)
 
 
 @app.command("transforms")
