@@ -33,6 +33,7 @@ or one a line where there is one for each input.
 | 2 | the command line makes no sense |
 | 3 | done, but some inputs could not be read |
 | 4 | `scan`, `rescan`: done, and a picture is within the threshold of an entry; it wins over 3, so read the outcomes |
+| 5 | `evaluate compare --fail-if-worse`: done, and something is worse than before |
 """
 
 

@@ -32,6 +32,7 @@ class Exit(IntEnum):
     USAGE = 2  # the command line makes no sense
     UNREADABLE = 3  # done, but some inputs could not be read
     MATCHED = 4  # scan and rescan: done, and at least one picture matches
+    WORSE = 5  # evaluate compare --fail-if-worse: done, and something is worse than before
 
 
 class AlgorithmName(StrEnum):

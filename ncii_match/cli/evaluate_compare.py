@@ -1,0 +1,102 @@
+"""``ncii-match evaluate compare``: two evaluations beside each other."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+
+from ncii_match.cli.terminal import AsJson, Exit, emit, out, say
+from ncii_match.errors import InputError
+
+
+def compare_command(
+    a: Annotated[Path, typer.Argument(metavar="A", help="An evaluation's directory, or its findings.json.")],
+    b: Annotated[Path, typer.Argument(metavar="B", help="The one that is laid beside it.")],
+    fail_if_worse: Annotated[
+        bool, typer.Option("--fail-if-worse", help="Exit with 5 where B is worse, with 1 where that cannot be said.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Say what B finds more or less than A, and where that is more than chance.
+
+    Better and worse are marked only where the interval of the difference does not hold 0. Of the same pictures each
+    copy is compared with itself, as long as both directories still have their rows. --fail-if-worse looks at recall, at
+    each alteration and at false matches in the widest way of looking.
+
+    Example: ncii-match evaluate compare /srv/evaluation-1 /srv/evaluation-2
+    """
+    from ncii_match.evaluate.comparison import compare
+
+    found = compare(a, b)
+    if as_json:
+        emit(found)
+    else:
+        _show(found)
+    if fail_if_worse:
+        if found["obstacles"]:
+            why = "; ".join(one["why"] for one in found["obstacles"])
+            raise InputError(f"whether B is worse cannot be said: {why}. Evaluate both alike")
+        if found["worse"]:
+            raise typer.Exit(Exit.WORSE)
+
+
+def _show(found: dict[str, Any]) -> None:
+    for row in found["settings"]:
+        if row["name"] in ("steps", "input", "views"):
+            continue
+        out.print(f"{row['name'].replace('_', ' ')}: {row['a']} in A, {row['b']} in B")
+    if not found["settings"]:
+        out.print("A and B were asked the same.")
+    for one in found["obstacles"]:
+        say(f"Careful: {one['why']}.")
+    if not found["paired"]:
+        say(f"A and B are taken as independent: {found['why_not_paired']}.")
+    level = f"{100 * found['level']:g} %"
+    table = Table("looked at", "what", "A", "B", "B - A", f"{level} interval", "", box=None)
+    for name, one in found["sets"].items():
+        for what, row in (("recall", one["recall"]), ("false matches", one["false"])):
+            if row is not None:
+                table.add_row(name, what, *_cells(row, percent=what == "recall"))
+    out.print(table)
+    widest = found["sets"][found["looks"]]
+    table = Table(f"recall, {found['looks']}", "A", "B", "B - A", f"interval, {level} all together", "", box=None)
+    for row in widest["steps"]:
+        table.add_row(row["step"], *_cells(row, percent=True))
+    out.print(table)
+    for name, labels in (("A", widest["only_in_a"]), ("B", widest["only_in_b"])):
+        if labels:
+            out.print(f"Only in {name}: {', '.join(labels)}.")
+    _show_rates(found)
+    counts = {mark: len(rows) for mark, rows in found["marked"].items()}
+    out.print(f"In B {counts['better']} figures are better and {counts['worse']} worse, beyond chance.")
+
+
+def _show_rates(found: dict[str, Any]) -> None:
+    points = [row for row in found["operating_points"] if row["looks"] == found["looks"] and row["bound"] == "pictures"]
+    if points:
+        table = Table("false pairs at most", "threshold in A", "recall", "threshold in B", "recall", box=None)
+        for row in points:
+            told = [("none" if row[one] is None else str(row[one]), _percent(row[f"{one}_recall"])) for one in "ab"]
+            table.add_row(f"{row['rate']:g}", *told[0], *told[1])
+        out.print(table)
+    if found["expected_flags"]:
+        table = Table("bank's size", "false pairs a day in A", "at most", "in B", "at most", box=None)
+        for row in found["expected_flags"]:
+            cells = (f"{row[name]:,.3g}" for name in ("a", "a_high", "b", "b_high"))
+            table.add_row(f"{row['bank_size']:,}", *cells)
+        out.print(table)
+
+
+def _cells(row: dict[str, Any], *, percent: bool) -> list[str]:
+    told = _percent if percent else _small
+    between = "" if row["low"] is None else f"{told(row['low'], sign=True)} to {told(row['high'], sign=True)}"
+    return [told(row["a"]), told(row["b"]), told(row["difference"], sign=True), between, row["mark"]]
+
+
+def _percent(share: float | None, *, sign: bool = False) -> str:
+    return "" if share is None else f"{100 * share:{'+' if sign else ''}.1f} %"
+
+
+def _small(share: float, *, sign: bool = False) -> str:
+    return f"{share:{'+' if sign else ''}.2g}"
