@@ -8,6 +8,7 @@ from rich.table import Table
 from typer.core import TyperGroup
 
 from ncii_match.cli.evaluate_bank import bank_command
+from ncii_match.cli.evaluate_compare import compare_command
 from ncii_match.cli.evaluate_pictures import pictures_command
 from ncii_match.cli.fixtures import fixtures
 from ncii_match.cli.terminal import AsJson, emit, out, progress, say
@@ -30,6 +31,7 @@ app = typer.Typer(
 )  # fmt: skip
 app.command("pictures")(pictures_command)
 app.command("bank")(bank_command)
+app.command("compare")(compare_command)
 
 
 @app.command("transforms")
