@@ -221,6 +221,8 @@ def test_each_state_has_its_own_threshold_as_the_policy_says(made):
     found = measured(made, policy)
     own = dict.fromkeys(made.entries, 20) | {"confirmed": 5, "disputed": RADIUS}
     assert found["as_it_is"]["outcomes"] == brute(made, policy, own)  # "twice" counts as the seed that it is, too
+    for row in found["thresholds"]:  # one for all states
+        assert row["outcomes"] == brute(made, Policy(threshold=row["threshold"]))
     pictures = {one["entry_id"]: one["pictures"] for one in found["entries"]}
     assert pictures[made.ids["confirmed"]] == 1
     assert pictures[made.ids["disputed"]] == 3
@@ -238,6 +240,25 @@ def test_a_picture_counts_once_for_each_state_and_source(made):
     assert at[8]["sources"] == {"own": 9 + 1, "i4c": 2, "stopncii": 1}
     assert at[RADIUS]["states"] == {"SEED": RADIUS + 1 + 3, "CONFIRMED": 6, "DISPUTED": 3}
     assert at[RADIUS]["flagged"] == RADIUS + 1 + 9
+
+
+def test_a_hold_in_another_region_is_nobodys(tmp_path, rng):
+    """Neither its state nor its source is counted, nor speaks it for the entry."""
+    bits = some(1, seed=21)
+    with Bank.create(tmp_path / "bank") as bank:
+        bank.add(bits, case="R-1", source="own", region="GB")
+        bank.add(bits, case="R-2", source="far", state="confirmed", region="IN")
+        bank.publish()
+    made = Made.__new__(Made)
+    made.rows, made.bank, made.rng = [], tmp_path / "bank", rng
+    made.put("a.png", flipped(bits.bits[0], 3, rng))
+    write(tmp_path / "hashes", made.rows, first=1)
+    found = measured(made, Policy(regions={"GB"}), source=tmp_path / "hashes", cases=True)
+    assert found["thresholds"][3]["states"] == {"SEED": 1}
+    assert found["thresholds"][3]["sources"] == {"own": 1}
+    (entry,) = found["entries"]
+    assert (entry["state"], entry["sources"], entry["cases"]) == ("seed", ["own"], ["R-1"])
+    assert measured(made, source=tmp_path / "hashes")["entries"][0]["state"] == "confirmed"
 
 
 def test_what_nobody_looked_at_is_in_no_share(made):
@@ -411,6 +432,11 @@ def test_what_counts_as_one_picture(rng):
     assert tally.spread[2] == 40
     tally.add("d", half + 1, first)  # as "a" is, but farther from the entry
     assert tally.members == [3, 1, 3]
+    tally = Tally((), RADIUS, half)
+    tally.add("near", half, first)
+    tally.add("far", half + 1, first)  # not taken for a copy of the entry's picture, whatever it is like
+    tally.add("far again", half + 1, first)
+    assert (tally.names, tally.members) == (["near", "far"], [1, 2])
 
 
 def test_of_too_many_different_pictures_the_number_is_known():
@@ -427,6 +453,31 @@ def test_of_too_many_different_pictures_the_number_is_known():
     tally.add("near", 4, different[-2])
     assert (tally.names[-1], tally.members[-1], tally.further) == ("near", 2, 6)
     assert tally.by_distance.sum() == 2 * len(different) + 2
+    (one,) = firing.firings({7: held(tally)}, Policy(), KNOWN, {})
+    assert one.different == MOST_DIFFERENT + 2
+
+
+def test_quantiles_are_distances_that_were_met():
+    tally = held(Tally((), RADIUS, 15))
+    for k in (1, 3, 5, 9):
+        tally.add(k, k, some(1).bits[0])
+    (one,) = firing.firings({7: tally}, Policy(), KNOWN, {})
+    assert [one.quantile(share) for share in (0.25, 0.26, 0.5, 0.75, 0.76, 1)] == [1, 3, 3, 5, 9, 9]
+
+
+def held(tally):
+    tally.holds = (Hold("R-1", "own", State.SEED),)
+    return tally
+
+
+class KNOWN:
+    """A snapshot that has entry 7."""
+
+    algorithm = PDQ
+
+    @staticmethod
+    def hash_of(entry_id):
+        return {7: some(1, seed=5).bits[0]}.get(entry_id)
 
 
 def test_a_page_without_content_is_named(tmp_path, rng):
@@ -501,6 +552,9 @@ def test_a_table_of_nothing(made, tmp_path):
     write(tmp_path / "failed", [row for row in made.rows if row[0].startswith("failed-")])
     result = run("evaluate", "bank", made.bank, "--against", tmp_path / "failed", code=Exit.UNREADABLE)
     assert "nothing is known" in result.stdout
+    for status in (Status.CORRUPT, Status.TIMED_OUT):
+        write(tmp_path / status.name, [row for row in made.rows if row[0] == f"failed-{status}"])
+        run("evaluate", "bank", made.bank, "--against", tmp_path / status.name, code=Exit.UNREADABLE)
 
 
 def test_options_change_what_is_asked(made, tmp_path):
@@ -584,19 +638,14 @@ def test_the_command_that_it_says_can_be_typed(made, tmp_path):
 def test_what_is_allowed_never_hides_the_entrys_own_copies(rng):
     """Whatever is within half the threshold of the entry stays outside of what is allowed, however far pages spread."""
     entry = some(1, seed=5).bits[0]
-    ids, policy = {7: entry}, Policy()
     half = PDQ_THRESHOLD // 2
-    tally = Tally((Hold("R-1", "own", State.SEED),), RADIUS, half)
+    tally = held(Tally((), RADIUS, half))
     for _ in range(MANY):
         page = flipped(entry, half + 4, rng)
         tally.add("page", half + 4, page)
         tally.add("again", RADIUS, flipped(page, half, rng))
     tally.add("copy", half, flipped(entry, half, rng))
-
-    class Snapshot:
-        algorithm, hash_of = PDQ, staticmethod(ids.get)
-
-    (one,) = firing.firings({7: tally}, policy, Snapshot, {})
+    (one,) = firing.firings({7: tally}, Policy(), KNOWN, {})
     assert one.advice is Advice.ALLOW_LIST
     assert one.allow_radius == 3
     assert len(one.allowable) == MANY

@@ -161,6 +161,20 @@ def test_what_pairing_does(table):
     assert wider < narrower if cross > n / 2 else wider > narrower if cross < 0 else wider == pytest.approx(narrower)
 
 
+def test_pairing_is_corrected_where_pairs_are_alike():
+    """By the formula: phi of the table, its numerator less half of n, never below 0."""
+    for (e, f, g, h), numerator in (((20, 3, 9, 18), 20 * 18 - 3 * 9 - 25), ((13, 12, 12, 13), 0)):
+        root = np.sqrt(float((e + f) * (g + h) * (e + g) * (f + h)))
+        phi = numerator / root
+        shares = [(e + f) / 50, (e + g) / 50]
+        (low_a, high_a), (low_b, high_b) = (intervals.wilson(round(50 * share), 50, 0.95) for share in shares)
+        down, up = (shares[1] - low_b, high_a - shares[0]), (high_b - shares[1], shares[0] - low_a)
+        wanted = [np.sqrt(x * x - 2 * phi * x * y + y * y) for x, y in (down, up)]
+        found = differences.paired(e, f, g, h, 0.95, worth=50)
+        assert found.difference - found.low == pytest.approx(wanted[0])
+        assert found.high - found.difference == pytest.approx(wanted[1])
+
+
 def test_fewer_independent_trials_are_wider():
     for made in (
         lambda worth: differences.paired(200, 30, 60, 110, 0.95, worth=worth),
