@@ -46,9 +46,9 @@ GROUPS = "^[^@]*"
 PLAN = Plan(STEPS, PDQ, Views.ALL, seed=7, witness=PHASH)
 
 
-def make(folder: Path, out: Path, **changed) -> Experiment:
+def make(folder: Path, out: Path, chunk: int = 5, **changed) -> Experiment:
     """The experiment, finished."""
     settings = {"plan": PLAN, "groups": GROUPS, "workers": 2, **changed}
-    experiment = Experiment(out, Chunks(find(folder), 5), **settings)
+    experiment = Experiment(out, Chunks(find(folder), chunk), **settings)
     experiment.run()
     return experiment

@@ -16,6 +16,7 @@ from ncii_match import PDQ, PHASH, InputError, Status, Views, hash_images
 from ncii_match.evaluate.experiment import Experiment, settings_of, trials_of
 from ncii_match.evaluate.transforms import Step
 from ncii_match.evaluate.trials import NO_DISTANCE, UNALTERED, between, seed_of
+from ncii_match.evaluate.uploads import load
 from ncii_match.rescans.media import hashes_of
 from ncii_match.rescans.stored import Chunks, find
 
@@ -129,6 +130,7 @@ def test_another_experiment_is_refused_unless_begun_anew(folder, done, tmp_path)
         {"plan": replace(PLAN, witness=None)},
         {"groups": None},
         {"most": 3},
+        {"chunk": 2},
     ):
         with pytest.raises(InputError, match="--restart"):
             make(folder, out, **changed)
@@ -136,6 +138,20 @@ def test_another_experiment_is_refused_unless_begun_anew(folder, done, tmp_path)
     make(folder, out, most=3, restart=True)
     assert [len(table) for table in trials_of(out, ["id"])] == [3 * 6]
     assert settings_of(out)["rows"] == 3
+
+
+def test_two_pictures_of_one_name_are_told_apart_or_refused(folder, tmp_path):
+    names = ("coffee@00.png", "rocket@00.png")
+    table = pa.table({"id": ["same", "same"], "bytes": [(folder / name).read_bytes() for name in names]})
+    pq.write_table(table, tmp_path / "twice.parquet")
+    make(tmp_path / "twice.parquet", tmp_path / "out", groups=None)
+    with pytest.raises(InputError, match="2 pictures have the id 'same'"):
+        load(tmp_path / "out")
+
+
+def test_a_reference_must_be_a_step():
+    with pytest.raises(InputError, match="not among the steps"):
+        replace(PLAN, reference=Step("jpeg", 75))
 
 
 def test_hashes_and_nonsense_are_refused(tmp_path):

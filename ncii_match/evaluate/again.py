@@ -1,14 +1,12 @@
 """The pictures of a finished experiment once more: those that a page shows are read and altered again."""
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ncii_match.decode.image import bytes_of, is_decoded, read_picture
 from ncii_match.errors import InputError
 from ncii_match.evaluate.experiment import Experiment, trials_of
 from ncii_match.evaluate.transforms import Altered, Pixels
-from ncii_match.evaluate.trials import UNALTERED, seed_of
+from ncii_match.evaluate.trials import UNALTERED, read, seed_of
 
 
 class Again:
@@ -63,7 +61,4 @@ class Again:
         [(found, source)] = self._experiment.pictures(row, row + 1)
         if found != name:
             raise InputError("another picture is stored where the one asked for was; evaluate again")
-        limits = self._experiment.plan.limits
-        data = source if is_decoded(source) else bytes_of(source, limits)
-        pixels = read_picture(data, limits, None, "colour").pixels
-        return np.ascontiguousarray(pixels if pixels.ndim == 3 else np.dstack([pixels] * 3))
+        return read(source, self._experiment.plan.limits)[1]

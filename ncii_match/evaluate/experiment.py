@@ -81,6 +81,7 @@ class Experiment:
             "format": FORMAT,
             "input": self.chunks.stored.fingerprint,
             "rows": self.rows,
+            "chunk": self.chunks.size,
             "groups": groups,
             "steps": [
                 {"label": step.label, "transform": step.transform_name, "strength": step.strength,

@@ -41,6 +41,9 @@ MOST_UPLOADS = 200_000
 LISTED = 24
 """Worst misses and closest innocents that are named."""
 
+NAMED = 2
+"""Misses of one picture that are named: a flat one is missed in every step."""
+
 CLOSEST = 2_000
 """Closest pairs that are named: copies of one picture all are near one entry, and a witness is asked about each. Ten
 times as many would take longer to keep in order than to find."""
@@ -240,7 +243,7 @@ def _each_with_each(every: PairCounts, same: SamePairs, question: Question) -> d
 
 def _flags(table: ThresholdTable, question: Question) -> dict[str, Any]:
     """Expected false pairs a day, by threshold and size of the bank."""
-    most = 2 * question.threshold
+    most = min(2 * question.threshold, int(table.thresholds[-1]))
     thresholds = sorted({*range(0, most + 1, max(1, most // 12)), question.threshold})
     sizes = question.bank_sizes
     flags = [[table.false_flags_a_day(t, question.uploads_a_day, size) for size in sizes] for t in thresholds]
@@ -280,24 +283,33 @@ def _by_quality(
 
 
 def _misses(uploads: Uploads, copies: NDArray[np.intp], same: SamePairs, question: Question) -> list[dict[str, Any]]:
-    """Copies that were missed although most copies of their step are found: the farthest of each step."""
+    """Copies that were missed although most of their step are found: of each step the farthest that was compared.
+
+    Where none was, one that could not be. A picture is named twice at most.
+    """
     done = same.comparison == Comparison.DONE
     found = done & (same.distances <= question.threshold)
-    far = np.where(done, same.distances.astype(np.int64), 1 << 20)
-    rows = []
-    for k, label in enumerate(uploads.steps):
-        here = np.flatnonzero(uploads.step[copies] == k)
-        if not len(here) or found[here].all():
-            continue
-        worst = here[np.argmax(far[here])]
-        rows.append({
-            "id": uploads.ids[copies[worst]], "step": label, "recall": float(found[here].mean()),
-            "distance": int(same.distances[worst]) if done[worst] else None,
-            "why": "too far" if done[worst] else Comparison(int(same.comparison[worst])).name,
-            "quality": int(uploads.best_quality(copies[[worst]])[0]),
-        })  # fmt: skip
-    rows.sort(key=lambda row: (-row["recall"], row["step"]))
-    return rows[:LISTED]
+    far = np.where(done, same.distances.astype(np.int64), -1)
+    steps = [(float(found[here].mean()), k, here) for k in range(len(uploads.steps))
+             if len(here := np.flatnonzero(uploads.step[copies] == k)) and not found[here].all()]  # fmt: skip
+    rows: list[dict[str, Any]] = []
+    named: Counter[str] = Counter()
+    for recall, k, here in sorted(steps, key=lambda one: (-one[0], one[1])):
+        missed = here[~found[here]]
+        for worst in missed[np.argsort(-far[missed], kind="stable")].tolist():
+            name = uploads.ids[copies[worst]]
+            if named[name] < NAMED:
+                named[name] += 1
+                rows.append({
+                    "id": name, "step": uploads.steps[k], "recall": recall,
+                    "distance": int(same.distances[worst]) if done[worst] else None,
+                    "why": "too far" if done[worst] else Comparison(int(same.comparison[worst])).name,
+                    "quality": int(uploads.best_quality(copies[[worst]])[0]),
+                })  # fmt: skip
+                break
+        if len(rows) == LISTED:
+            break
+    return rows
 
 
 def _closest(

@@ -5,7 +5,6 @@ that a bank would hold: the original's, upright, under the algorithm's own profi
 """
 
 import hashlib
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,9 +14,9 @@ from numpy.typing import NDArray
 
 from ncii_match.decode.image import JpegRoute, Source, bytes_of, is_decoded, read_picture
 from ncii_match.decode.limits import DecodeLimits
-from ncii_match.errors import DecodeError
+from ncii_match.errors import DecodeError, InputError
 from ncii_match.evaluate.strata import stratum
-from ncii_match.evaluate.transforms import SMALLEST_SIDE, Altered, Pixels, Step
+from ncii_match.evaluate.transforms import SMALLEST_SIDE, Pixels, Step
 from ncii_match.ingest import PictureHasher
 from ncii_match.outcomes import Status
 from ncii_match.rescans import media
@@ -35,7 +34,7 @@ class Plan:
     """What is done to each picture, and how it is hashed.
 
     steps : the alterations. seed : what is left to chance follows from it and the picture's id. reference : the step
-    whose hash a bank would hold; None for the picture as it is. witness : a second algorithm, hashed too, in
+    among them whose hash a bank would hold; None for the picture as it is. witness : a second algorithm, hashed too, in
     ``Views.BORDERS``; None for none. jpeg : as for ``hash_images``.
     """
 
@@ -47,6 +46,10 @@ class Plan:
     witness: Algorithm | None = None
     jpeg: JpegRoute = "luma"
     limits: DecodeLimits = DecodeLimits()
+
+    def __post_init__(self) -> None:
+        if self.reference is not None and self.reference not in self.steps:
+            raise InputError(f"the reference {self.reference.label!r} is not among the steps; put it there")
 
     def schema(self) -> pa.Schema:
         """Columns of a row."""
@@ -89,8 +92,7 @@ class Trials:
         """
         plan = self.plan
         try:
-            data = source if is_decoded(source) else bytes_of(source, plan.limits)
-            pixels = _rgb(read_picture(data, plan.limits, None, "colour").pixels)
+            data, pixels = read(source, plan.limits)
         except DecodeError as error:
             return self._failed(name, group, error.status)
         except MemoryError:
@@ -99,7 +101,7 @@ class Trials:
         seed = seed_of(plan.seed, name)
         uploads: list[Any] = [data, *(step.apply(pixels, seed) for step in steps)]
         hashes = self._hasher.hash(uploads)
-        banked = data if plan.reference is None or not steps else self._banked(uploads, steps, pixels, seed)
+        banked = uploads[1 + steps.index(plan.reference)] if plan.reference is not None and steps else data
         distances = between(hashes, self._upright.hash([banked]), len(plan.views))
         kind = stratum(pixels, int(hashes.quality[0]))
         more = []
@@ -110,13 +112,6 @@ class Trials:
                 _listed(between(other, self._witness.hash([banked])[:1], len(Views.BORDERS))),
             ]
         return self._rows(name, group, kind, steps, [*media.columns(hashes, plan.views), _listed(distances), *more])
-
-    def _banked(self, uploads: Sequence[Any], steps: tuple[Step, ...], pixels: Pixels, seed: int) -> Altered:
-        step = self.plan.reference
-        if step in steps:
-            made: Altered = uploads[1 + steps.index(step)]
-            return made
-        return step.apply(pixels, seed) if step is not None else pixels
 
     def _failed(self, name: str, group: str, status: Status) -> pa.RecordBatch:
         plan, v = self.plan, len(self.plan.views)
@@ -165,8 +160,11 @@ def seed_of(seed: int, name: str) -> int:
     return int.from_bytes(hashlib.sha256(f"{seed}\0{name}".encode()).digest()[:6], "big")
 
 
-def _rgb(pixels: NDArray[np.uint8]) -> Pixels:
-    return np.repeat(pixels[:, :, np.newaxis], 3, axis=2) if pixels.ndim == 2 else pixels
+def read(source: Source, limits: DecodeLimits) -> tuple[Source, Pixels]:
+    """What can be hashed, and the pixels that are altered: uint8 [h, w, 3] RGB. Raises DecodeError, and MemoryError."""
+    data = source if is_decoded(source) else bytes_of(source, limits)
+    pixels = read_picture(data, limits, None, "colour").pixels
+    return data, np.repeat(pixels[:, :, np.newaxis], 3, axis=2) if pixels.ndim == 2 else pixels
 
 
 def _listed(values: NDArray[np.uint16]) -> pa.Array:

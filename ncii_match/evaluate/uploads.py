@@ -1,5 +1,6 @@
 """The rows of an experiment in memory, and what a policy would make of them."""
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from os import PathLike
@@ -101,14 +102,20 @@ def load(out: str | PathLike[str]) -> Uploads:
     table = pa.concat_tables(tables)
     v, n = len(views), len(table)
     groups = np.unique(table.column("group").to_numpy(), return_inverse=True)[1].astype(np.int64)
+    ids = table.column("id").to_pylist()
+    step = np.array([place[one] for one in table.column("step").to_pylist()], np.int16)
+    names = [name for name, one in zip(ids, step.tolist(), strict=True) if one < 0]
+    if len(set(names)) < len(names):
+        twice = next(name for name, n in Counter(names).items() if n > 1)
+        raise InputError(f"{Counter(names)[twice]} pictures have the id {twice!r}; give each its own")
     return Uploads(
         steps,
         algorithm,
         views,
-        table.column("id").to_pylist(),
+        ids,
         table.column("stratum").to_numpy().astype(np.str_),
         groups,
-        np.array([place[one] for one in table.column("step").to_pylist()], np.int16),
+        step,
         table.column("distances").combine_chunks().flatten().to_numpy().reshape(n, v),
         _bytes(table, "qualities", v),
         _bytes(table, "statuses", v),
