@@ -139,9 +139,10 @@ def main() -> None:
     parser.add_argument("folder", nargs="?", help="of pictures that are all different")
     parser.add_argument("--out", default="twin.json")
     parser.add_argument("--precision", type=float, default=99.99)
+    parser.add_argument("--seed", type=int, default=SEED, help="decides the noise")
     parser.add_argument("--vectors", help="write the golden vectors there instead")
     chosen = parser.parse_args()
-    imgaug.seed(SEED)
+    imgaug.seed(chosen.seed)
     if chosen.vectors:
         made = {"made_by": "python benchmarks/perception_twin.py --vectors FILE", "photo": PHOTO.name, **versions()}
         Path(chosen.vectors).write_text(json.dumps({**made, "altered": vectors()}) + "\n")

@@ -10,13 +10,13 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from pyarrow import parquet as pq
-from rescans import some
+from rescans import bank_of, mirrored, pictures_in, some
 from scipy.stats import binomtest
 from test_cli import run
 
 from ncii_match.bank.store import Bank
 from ncii_match.cli.terminal import Exit
-from ncii_match.errors import AlgorithmMismatchError, BankCorruptError, InputError
+from ncii_match.errors import AlgorithmMismatchError, BankCorruptError, InputError, PolicyError
 from ncii_match.evaluate import firing, traffic
 from ncii_match.evaluate.firing import MANY, MOST_DIFFERENT, Advice, Tally, advise
 from ncii_match.matcher import Matcher
@@ -569,6 +569,36 @@ def test_options_change_what_is_asked(made, tmp_path):
     assert both["as_it_is"]["outcomes"] == brute(made, Policy(threshold=9, regions={"GB"}))
     write(tmp_path / "good", [row for row in made.rows if row[0].startswith("page-")])
     run("evaluate", "bank", made.bank, "--against", tmp_path / "good", code=Exit.OK)
+
+
+def test_from_pictures_to_figures(tmp_path):
+    """What a rescan leaves is what is looked up; a picture from the other side is found, and counts once."""
+    bank = bank_of(tmp_path / "bank", seeds=(1, 2))
+    media_in = pictures_in(tmp_path / "media", 4, **{"turned.png": mirrored(1), "broken.png": b"no picture"})
+    kept = ("--out", tmp_path / "rescan", "--hashes-out", tmp_path / "hashes", "--isolation", "thread")
+    run("rescan", media_in, "--bank", bank, *kept, code=Exit.MATCHED)
+    decided = json.loads((tmp_path / "rescan" / "summary.json").read_bytes())["outcomes"]
+    found = json.loads(
+        run("evaluate", "bank", bank, "--against", tmp_path / "hashes", "--json", code=Exit.UNREADABLE).stdout
+    )
+    outcomes = {name: count for name, count in found["as_it_is"]["outcomes"].items() if count}
+    assert outcomes == decided == {"MATCH": 3, "NO_MATCH": 2, "UNREADABLE": 1}
+    assert [(one["entry_id"], one["pictures"], one["different"]) for one in found["entries"]] == [(1, 2, 1), (2, 1, 1)]
+    assert found["entries"][0]["examples"] == ["00001.png"]
+
+
+def test_a_bank_of_another_hash_needs_a_threshold(tmp_path):
+    bits = np.random.default_rng(3).integers(0, 256, (5, 8), np.uint8)
+    with Bank.create(tmp_path / "bank", PHASH) as bank:
+        bank.add(Hashes(PHASH, bits[:2]), case="R-1", source="own")
+        bank.publish()
+    table = pa.Table.from_batches([Hashes(PHASH, bits[1:]).to_arrow().select(["hash"])])
+    pq.write_table(table.append_column("id", pa.array(range(4))), tmp_path / "hashes.parquet")
+    arguments = ("evaluate", "bank", tmp_path / "bank", "--against", tmp_path / "hashes.parquet")
+    with pytest.raises(PolicyError, match="no default threshold"):
+        run(*arguments)
+    found = json.loads(run(*arguments, "--threshold", "3", "--json").stdout)
+    assert (found["algorithm"], found["as_it_is"]["flagged"]) == (str(PHASH), 1)
 
 
 @pytest.mark.parametrize(

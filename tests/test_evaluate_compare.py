@@ -14,7 +14,7 @@ from test_cli import run
 from ncii_match.cli.terminal import Exit
 from ncii_match.errors import InputError
 from ncii_match.evaluate import differences, intervals
-from ncii_match.evaluate.comparison import _disjoint, compare
+from ncii_match.evaluate.comparison import compare
 from ncii_match.evaluate.experiment import Experiment
 from ncii_match.evaluate.findings import Question, find
 from ncii_match.evaluate.transforms import preset
@@ -351,15 +351,6 @@ def test_what_is_no_evaluation(place, a):
 # false matches
 
 
-def test_independent_pairs_are_read_back_from_the_bound():
-    for disjoint in (1, 17, 5000):
-        bound = float(intervals.shared_upper(0, 10_000, disjoint, 0.95))
-        side = {"false": {}, "sweep": [{"false_pairs": 0, "rate_high_pictures": bound}]}
-        assert _disjoint(side, 0.95) == pytest.approx(disjoint)
-    assert _disjoint({"false": {"disjoint": 12}, "sweep": []}, 0.95) == 12
-    assert _disjoint({"false": {}, "sweep": [{"false_pairs": 3, "rate_high_pictures": 0.1}]}, 0.95) is None
-
-
 def with_false(pairs, false_pairs, **more):
     def change(said):
         for one in said["sets"].values():
@@ -393,8 +384,7 @@ def test_without_an_interval_nothing_is_marked(place, a):
     def change(said):
         with_false(10_000, 9000)(said)
         for one in said["sets"].values():
-            for row in one["sweep"]:
-                row["false_pairs"] = 9000
+            one["false"]["disjoint"] = 0
 
     row = compare(a, place.changed(a, "no-bound", change))["sets"]["upright"]["false"]
     assert (row["low"], row["high"], row["mark"]) == (None, None, "")

@@ -11,7 +11,7 @@ from evaluations import PLAN, STEPS, make, write_pictures
 from pyarrow import parquet as pq
 
 from ncii_match import InputError, Status, Views
-from ncii_match.evaluate import findings
+from ncii_match.evaluate import findings, worst
 from ncii_match.evaluate.experiment import trials_of
 from ncii_match.evaluate.findings import Question, find, read
 from ncii_match.evaluate.pairs import PairCounts
@@ -117,7 +117,7 @@ def test_false_pairs_are_those_of_a_loop(rows, found, out):
         assert things not in nearest
         nearest[things] = one["distance"]
     assert nearest == dict(sorted(closest.items(), key=lambda one: one[1])[: len(nearest)])
-    assert len(nearest) == min(findings.LISTED, len(closest))
+    assert len(nearest) == min(worst.LISTED, len(closest))
 
 
 def test_uploads_are_compared_with_each_other(rows, found):
@@ -131,6 +131,35 @@ def test_uploads_are_compared_with_each_other(rows, found):
     told = found["each_with_each"]["groups"][0]
     assert (told["stratum"], told["pairs"], told["false_pairs"]) == ("all", pairs, false)
     assert found["each_with_each"]["pictures"] == len(uploads)
+
+
+def test_other_least_qualities_are_tried(rows, found):
+    originals = {row["id"]: row for row in rows if row["step"] == UNALTERED}
+    uploads = [row for row in rows if row["stratum"]]
+    for told in found["qualities"]:
+        quality, found_, pairs, false = told["min_quality"], 0, 0, 0
+        for row in uploads:
+            mine = None if row["step"] == UNALTERED else least(row, originals[row["id"]], Views.ALL, quality)
+            found_ += mine is not None and mine <= THRESHOLD
+            for entry in originals.values():
+                if entry["stratum"] and entry["quality"][0] >= quality and entry["group"] != row["group"]:
+                    distance = least(row, entry, Views.ALL, quality)
+                    pairs += distance is not None
+                    false += distance is not None and distance <= THRESHOLD
+        assert (told["found"], told["pairs"], told["false_pairs"]) == (found_, pairs, false), quality
+    by_quality = {one["min_quality"]: one for one in found["qualities"]}
+    assert by_quality[QUALITY]["found"] == found["sets"]["all"]["recall"]["found"]
+    assert by_quality[QUALITY]["false_pairs"] == found["sets"]["all"]["false"]["false_pairs"]
+    near = [row for row in uploads if row["step"] == UNALTERED and row["quality"][0] >= QUALITY]
+    firing = {
+        entry["id"]
+        for row in uploads
+        for entry in near
+        if entry["group"] != row["group"] and (least(row, entry, Views.ALL) or 0) <= THRESHOLD
+        and least(row, entry, Views.ALL) is not None
+    }  # fmt: skip
+    assert found["false_entries"]["entries"] == len(firing)
+    assert found["false_entries"]["things"] == len({name.partition("@")[0] for name in firing})
 
 
 def test_the_witness_is_asked(rows, found):
@@ -167,7 +196,7 @@ def test_pictures_quality_misses_and_flags_add_up(rows, found):
     told = [one["step"] for one in found["misses"]]
     assert set(told) <= missed
     assert len(told) == len(set(told)) >= min(len(missed), 3)
-    assert max(Counter(one["id"] for one in found["misses"]).values()) <= findings.NAMED
+    assert max(Counter(one["id"] for one in found["misses"]).values()) <= worst.NAMED
     assert all(one["distance"] is None or one["distance"] > THRESHOLD for one in found["misses"])
     assert [one["recall"] for one in found["misses"]] == sorted(
         (one["recall"] for one in found["misses"]), reverse=True

@@ -10,7 +10,6 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from math import log
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -156,7 +155,7 @@ def _set(
         "only_in_a": [label for label in by_label[0] if label not in by_label[1]],
         "only_in_b": [label for label in by_label[1] if label not in by_label[0]],
         "steps_level": together,
-        "false": _false(left, right, level, float(one["question"]["level"]), float(other["question"]["level"])),
+        "false": _false(left, right, level),
     }
 
 
@@ -177,9 +176,7 @@ def _recall(
     }  # fmt: skip
 
 
-def _false(
-    left: dict[str, Any], right: dict[str, Any], level: float, left_level: float, right_level: float
-) -> dict[str, Any]:
+def _false(left: dict[str, Any], right: dict[str, Any], level: float) -> dict[str, Any]:
     """Rates of false pairs. Pairs share pictures: the interval is that of the independent ones (``shared_upper``)."""
     a, b = left["false"], right["false"]
     row = {
@@ -188,25 +185,15 @@ def _false(
         "difference": b["rate"] - a["rate"], "low": None, "high": None, "mark": "",
     }  # fmt: skip
     bounds: list[float] = []
-    for side, of in ((left, left_level), (right, right_level)):
-        false, disjoint = side["false"], _disjoint(side, of)
-        if disjoint is None:
+    for side in (left, right):
+        false, disjoint = side["false"], side["false"]["disjoint"]
+        if not disjoint:  # not known of how many independent pairs they say as much
             return row
         counts = false["false_pairs"], false["pairs"], disjoint, (1 + level) / 2
         bounds += [float(intervals.shared_lower(*counts)), float(intervals.shared_upper(*counts))]
     d, low, high = of_bounds(a["rate"], bounds[0], bounds[1], b["rate"], bounds[2], bounds[3])
     found = Difference(d, low, high, paired=False)
     return {**row, "low": low, "high": high, "mark": MARKS[-found.sign]}
-
-
-def _disjoint(side: dict[str, Any], level: float) -> float | None:
-    """Of how many independent pairs a rate is worth; from a bound where no pair was false, which says nothing else."""
-    said = side["false"].get("disjoint")
-    if said is not None:
-        return float(said)
-    none = [row["rate_high_pictures"] for row in side["sweep"] if not row["false_pairs"]]
-    known = [bound for bound in none if 0 < bound < 1]
-    return log(1 - level) / log(1 - known[0]) if known else None
 
 
 def _points(one: dict[str, Any], other: dict[str, Any], looks: list[str]) -> list[dict[str, Any]]:

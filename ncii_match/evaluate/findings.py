@@ -25,8 +25,9 @@ from ncii_match.evaluate.pairs import PairCounts, distance_histogram
 from ncii_match.evaluate.thresholds import Comparison, SamePairs, ThresholdTable, sweep_thresholds
 from ncii_match.evaluate.uploads import LOOKS, Uploads, hashes_of, load
 from ncii_match.evaluate.witness_study import study
+from ncii_match.evaluate.worst import closest, false_entries, misses
 from ncii_match.outcomes import Status
-from ncii_match.values import View, Views
+from ncii_match.values import Hashes, View, Views
 
 FORMAT = 1
 
@@ -38,11 +39,8 @@ BANK_SIZES = (10_000, 100_000, 1_000_000, 10_000_000)
 MOST_UPLOADS = 200_000
 """Uploads that are compared with every entry, and upright with each other; of more, evenly chosen ones are."""
 
-LISTED = 24
-"""Worst misses and closest innocents that are named."""
-
-NAMED = 2
-"""Misses of one picture that are named: a flat one is missed in every step."""
+QUALITIES = (0, 20, 40, 60, 70, 80, 90, 100)
+"""Least qualities that are tried beside the policy's."""
 
 CLOSEST = 2_000
 """Closest pairs that are named: copies of one picture all are near one entry, and a witness is asked about each. Ten
@@ -120,8 +118,12 @@ def find(
         "each_with_each_any_quality": _each_with_each(poor, same, question),
         "false_flags": _flags(tables[widest], question),
         "quality": _by_quality(uploads, copies, same, question),
-        "misses": _misses(uploads, copies, same, question),
-        "closest": _closest(uploads, chosen, entries, counts[widest]),
+        "misses": misses(uploads, copies, same, question.threshold),
+        "closest": closest(uploads, chosen, entries, counts[widest]),
+        "qualities": _qualities(
+            uploads, copies, banked, hashes_of(out, uploads, chosen, looks[widest]), chosen, entries, question, workers
+        ),
+        "false_entries": false_entries(uploads, entries, counts[widest], question.threshold),
         "witness": study(out, uploads, copies, same, chosen, entries, counts[widest], question.threshold),
     }  # fmt: skip
     plain: dict[str, Any] = json.loads(json.dumps(found))
@@ -188,7 +190,8 @@ def _set(
         "recall": {"pairs": overall.pairs, "found": overall.hits, "not_compared": overall.not_compared,
                    "recall": overall.recall, "low": overall.low, "high": overall.high},
         "false": {"pairs": rate.pairs, "false_pairs": rate.false_pairs, "rate": rate.rate,
-                  "high": rate.high, "high_pictures": rate.high_pictures},
+                  "high": rate.high, "high_pictures": rate.high_pictures,
+                  "disjoint": int(table.disjoint_pairs[0])},
         "strata": [
             {"stratum": name, "pairs": one.pairs, "false_pairs": one.false_pairs, "rate": one.rate,
              "high": one.high, "high_pictures": one.high_pictures}
@@ -282,54 +285,24 @@ def _by_quality(
     return rows
 
 
-def _misses(uploads: Uploads, copies: NDArray[np.intp], same: SamePairs, question: Question) -> list[dict[str, Any]]:
-    """Copies that were missed although most of their step are found: of each step the farthest that was compared.
-
-    Where none was, one that could not be. A picture is named twice at most.
-    """
-    done = same.comparison == Comparison.DONE
-    found = done & (same.distances <= question.threshold)
-    far = np.where(done, same.distances.astype(np.int64), -1)
-    steps = [(float(found[here].mean()), k, here) for k in range(len(uploads.steps))
-             if len(here := np.flatnonzero(uploads.step[copies] == k)) and not found[here].all()]  # fmt: skip
-    rows: list[dict[str, Any]] = []
-    named: Counter[str] = Counter()
-    for recall, k, here in sorted(steps, key=lambda one: (-one[0], one[1])):
-        missed = here[~found[here]]
-        for worst in missed[np.argsort(-far[missed], kind="stable")].tolist():
-            name = uploads.ids[copies[worst]]
-            if named[name] < NAMED:
-                named[name] += 1
-                rows.append({
-                    "id": name, "step": uploads.steps[k], "recall": recall,
-                    "distance": int(same.distances[worst]) if done[worst] else None,
-                    "why": "too far" if done[worst] else Comparison(int(same.comparison[worst])).name,
-                    "quality": int(uploads.best_quality(copies[[worst]])[0]),
-                })  # fmt: skip
-                break
-        if len(rows) == LISTED:
-            break
-    return rows
-
-
-def _closest(
-    uploads: Uploads, chosen: NDArray[np.intp], entries: NDArray[np.intp], counts: PairCounts
-) -> list[dict[str, Any]]:
-    """Different pictures that come nearest, each two things shown once."""
-    rows, seen = [], set()
-    for distance, left, right in counts.closest.tolist():
-        upload, entry = int(chosen[left]), int(entries[right])
-        pair = frozenset((int(uploads.group[upload]), int(uploads.group[entry])))
-        if pair in seen:
-            continue
-        seen.add(pair)
-        step = int(uploads.step[upload])
+def _qualities(
+    uploads: Uploads, copies: NDArray[np.intp], banked: Hashes, hashes: Hashes, chosen: NDArray[np.intp],
+    entries: NDArray[np.intp], question: Question, workers: int | None,
+) -> list[dict[str, Any]]:  # fmt: skip
+    """What another least quality would find, and take for found, at the threshold in question."""
+    rows = []
+    views = tuple(View(one) for one in np.unique(hashes.view).tolist())
+    for least in sorted({*QUALITIES, question.min_quality}):
+        same = uploads.same(views, least, copies)
+        found = (same.comparison == Comparison.DONE) & (same.distances <= question.threshold)
+        counts = distance_histogram(
+            hashes, banked, groups=uploads.group[chosen], other_groups=uploads.group[entries], min_quality=least,
+            workers=workers,
+        )  # fmt: skip
         rows.append({
-            "id": uploads.ids[upload], "step": uploads.steps[step] if step >= 0 else "", "entry": uploads.ids[entry],
-            "distance": distance, "strata": [str(uploads.strata[upload]), str(uploads.strata[entry])],
+            "min_quality": least, "copies": len(copies), "found": int(found.sum()), "pairs": counts.pairs,
+            "false_pairs": int(counts.histogram[: question.threshold + 1].sum()),
         })  # fmt: skip
-        if len(rows) == LISTED:
-            break
     return rows
 
 
