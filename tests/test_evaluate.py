@@ -10,8 +10,11 @@ import pyarrow as pa
 import pytest
 from evaluations import GROUPS, write_pictures
 from pyarrow import parquet as pq
+from typer.testing import CliRunner
 
 from ncii_match import PDQ, Hashes, InputError, hash_images
+from ncii_match.cli import terminal
+from ncii_match.cli.main import app
 from ncii_match.evaluate import hashes_alone
 from ncii_match.rescans.stored import Chunks, find
 
@@ -64,6 +67,13 @@ def test_a_hash_without_a_policy_must_be_told_what_to_judge(pictures, tmp_path):
     assert refused.returncode == 1
     assert "--threshold" in refused.stderr
     assert not (tmp_path / "out").exists()
+
+
+def test_what_is_not_installed_is_said_before_the_work(tmp_path, monkeypatch):
+    monkeypatch.setattr(terminal, "find_spec", lambda name: None if name == "scipy" else True)
+    for arguments in (("pictures", "in", "--out", "out"), ("bank", "b", "--against", "h"), ("compare", "a", "b")):
+        with pytest.raises(InputError, match=r"this needs scipy; run: pip install 'ncii-match\[evaluate\]'"):
+            CliRunner().invoke(app, ["evaluate", *arguments], catch_exceptions=False)
 
 
 def test_words_that_are_commands_are_commands(tmp_path):

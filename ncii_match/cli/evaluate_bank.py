@@ -7,7 +7,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from ncii_match.cli.terminal import AsJson, Exit, PolicyFile, Workers, counted, emit, out, progress, say
+from ncii_match.cli.terminal import AsJson, Exit, PolicyFile, Workers, counted, emit, need_evaluate, out, progress, say
 from ncii_match.errors import InputError
 
 
@@ -56,6 +56,7 @@ def bank_command(
     from ncii_match.rescans.stored import Chunks, find
     from ncii_match.values import Views
 
+    need_evaluate()
     if allow_lists and out_dir is None:
         raise InputError("--allow-lists are files; say where to write them with --out DIR")
     if out_dir is not None and out_dir.resolve().is_relative_to(Path(against).resolve()):

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from ncii_match.cli.terminal import AsJson, Exit, emit, out, say
+from ncii_match.cli.terminal import AsJson, Exit, emit, need_evaluate, out, say
 from ncii_match.errors import InputError
 
 
@@ -28,6 +28,7 @@ def compare_command(
     """
     from ncii_match.evaluate.comparison import compare
 
+    need_evaluate()
     found = compare(a, b)
     if as_json:
         emit(found)

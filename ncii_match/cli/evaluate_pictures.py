@@ -7,7 +7,19 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from ncii_match.cli.terminal import AlgorithmName, AsJson, Exit, ViewsName, Workers, counted, emit, out, progress, say
+from ncii_match.cli.terminal import (
+    AlgorithmName,
+    AsJson,
+    Exit,
+    ViewsName,
+    Workers,
+    counted,
+    emit,
+    need_evaluate,
+    out,
+    progress,
+    say,
+)
 from ncii_match.errors import InputError
 from ncii_match.values import PDQ_MIN_QUALITY, PDQ_THRESHOLD, Algorithm
 
@@ -55,12 +67,13 @@ def pictures_command(
     your platform, as different from each other as can be, or --groups that says which are not. Of hashes only the
     false matches are evaluated. A page to look at is in DIR/report.html, all figures in DIR/findings.json, every
     distance in DIR/trials. What is finished is never done again: after a crash, give the same command. Exit code 3 when
-    some pictures could not be read.
+    some pictures could not be read. The word "pictures" may be left out.
 
-    Example: ncii-match evaluate holidays/ --out /tmp/evaluation --uploads-a-day 5000000
+    Example: ncii-match evaluate pictures holidays/ --out /tmp/evaluation --uploads-a-day 5000000
     """
     from ncii_match.rescans.stored import Chunks, find
 
+    need_evaluate()
     algorithm = algorithm_name.algorithm
     if algorithm.name != "pdq" and (threshold is None or min_quality is None):
         raise InputError(f"{algorithm.name} has no default policy; give --threshold and --min-quality")

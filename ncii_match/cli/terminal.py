@@ -10,6 +10,7 @@ import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from enum import IntEnum, StrEnum
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -100,6 +101,13 @@ err = Console(stderr=True, highlight=False, markup=False, emoji=False)
 def say(text: str) -> None:
     """Tell the person something, on standard error."""
     err.print(text, soft_wrap=True)
+
+
+def need_evaluate() -> None:
+    """Raises InputError when what evaluations need is not installed: before the work, not after it."""
+    missing = [name for name in ("scipy", "matplotlib") if find_spec(name) is None]
+    if missing:
+        raise InputError(f"this needs {' and '.join(missing)}; run: pip install 'ncii-match[evaluate]'")
 
 
 def counted(number: int, one: str, many: str | None = None) -> str:

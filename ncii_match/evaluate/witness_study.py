@@ -15,9 +15,9 @@ from ncii_match.evaluate.experiment import settings_of, trials_of
 from ncii_match.evaluate.pairs import PairCounts
 from ncii_match.evaluate.thresholds import Comparison, SamePairs
 from ncii_match.evaluate.uploads import Uploads
-from ncii_match.values import Algorithm, Views
+from ncii_match.values import PDQ_THRESHOLD, Algorithm, Views
 
-WITNESS_THRESHOLDS = {"phash": (6, 10, 14, 18), "pdq": (31, 60, 90)}
+WITNESS_THRESHOLDS = {"phash": (6, 10, 14, 18), "pdq": (PDQ_THRESHOLD, 2 * PDQ_THRESHOLD, 3 * PDQ_THRESHOLD)}
 """Bits of the witness's hash, inclusive, that are tried."""
 
 WIDER = (1.0, 1.3, 1.6, 2.0)
