@@ -9,6 +9,7 @@ from typer.core import TyperGroup
 
 from ncii_match.cli.evaluate_bank import bank_command
 from ncii_match.cli.evaluate_compare import compare_command
+from ncii_match.cli.evaluate_copies import copies_command
 from ncii_match.cli.evaluate_pictures import pictures_command
 from ncii_match.cli.fixtures import fixtures
 from ncii_match.cli.terminal import AsJson, emit, out, progress, say
@@ -30,6 +31,7 @@ app = typer.Typer(
     help="Choose thresholds with evidence: what they find of altered copies, and what they take for found.",
 )  # fmt: skip
 app.command("pictures")(pictures_command)
+app.command("copies")(copies_command)
 app.command("bank")(bank_command)
 app.command("compare")(compare_command)
 

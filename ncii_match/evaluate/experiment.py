@@ -24,7 +24,7 @@ from ncii_match.decode.image import Source
 from ncii_match.errors import InputError
 from ncii_match.evaluate.trials import Plan, Trials
 from ncii_match.ingest import available_cores, in_order
-from ncii_match.rescans.stored import Chunks
+from ncii_match.rescans.stored import Chunks, Stored
 
 FORMAT = 1
 
@@ -54,10 +54,7 @@ class Experiment:
         self.out, self.plan, self.chunks = Path(out), plan, chunks
         self._workers = available_cores() if workers is None else workers
         self.rows = chunks.stored.rows if most is None else min(most, chunks.stored.rows)
-        try:
-            self._groups = None if groups is None else re.compile(groups)
-        except re.error as error:
-            raise InputError(f"the groups' expression {groups!r} is none ({error})") from None
+        self.group_of = grouping(groups)
         for place in (self.out, self.out / "trials"):
             place.mkdir(mode=0o700, parents=True, exist_ok=True)
         path = self.out / "experiment.json"
@@ -99,11 +96,6 @@ class Experiment:
         plain: dict[str, Any] = json.loads(json.dumps(said))
         return plain
 
-    def group_of(self, name: str) -> str:
-        """What a picture shows, as far as its name tells."""
-        found = None if self._groups is None else self._groups.search(name)
-        return name if found is None else found[found.re.groups and 1]
-
     def run(self, report: Callable[[int], object] = lambda _: None) -> None:
         """Do what is left to do. ``report`` is told how many pictures are done, of ``rows``.
 
@@ -142,23 +134,44 @@ class Experiment:
 
     def pictures(self, first: int, last: int) -> Iterator[tuple[str, Source]]:
         """Some of the pictures: id, and what can be read."""
-        stored = self.chunks.stored
-        batch = stored.read(first, last)
-        names = batch.column("id").cast(pa.string()).to_pylist()
-        for name, value in zip(names, batch.column(stored.contents), strict=True):
-            content = value.as_py()
-            if stored.contents == "path" and stored.opened is not None and content is not None:
-                try:
-                    content = stored.opened(content)
-                except OSError:
-                    content = None
-            yield name, b"" if content is None else content
+        return pictures_in(self.chunks.stored, first, last)
 
     def _last(self, number: int) -> int:
         return min((number + 1) * self.chunks.size, self.rows)
 
     def _file(self, number: int) -> Path:
         return self.out / "trials" / f"{number:08}.parquet"
+
+
+def grouping(expression: str | None) -> Callable[[str], str]:
+    """What a picture shows, as far as its name tells: what an expression finds in it, the whole name by default.
+
+    Raises InputError for what is no regular expression.
+    """
+    try:
+        pattern = None if expression is None else re.compile(expression)
+    except re.error as error:
+        raise InputError(f"the groups' expression {expression!r} is none ({error})") from None
+
+    def group_of(name: str) -> str:
+        found = None if pattern is None else pattern.search(name)
+        return name if found is None else found[found.re.groups and 1]
+
+    return group_of
+
+
+def pictures_in(stored: Stored, first: int, last: int) -> Iterator[tuple[str, Source]]:
+    """Some stored pictures: id, and what can be read."""
+    batch = stored.read(first, last)
+    names = batch.column("id").cast(pa.string()).to_pylist()
+    for name, value in zip(names, batch.column(stored.contents), strict=True):
+        content = value.as_py()
+        if stored.contents == "path" and stored.opened is not None and content is not None:
+            try:
+                content = stored.opened(content)
+            except OSError:
+                content = None
+        yield name, b"" if content is None else content
 
 
 def settings_of(out: str | PathLike[str]) -> dict[str, Any]:

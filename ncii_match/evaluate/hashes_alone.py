@@ -1,7 +1,6 @@
 """Hashes without their pictures: how often different ones are near each other. Nothing can be said about recall."""
 
 import json
-import re
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ import pyarrow as pa
 from ncii_match.bank.exchange.files import whole
 from ncii_match.errors import InputError
 from ncii_match.evaluate import intervals
+from ncii_match.evaluate.experiment import grouping
 from ncii_match.evaluate.pairs import Progress, distance_histogram
 from ncii_match.rescans import rows
 from ncii_match.rescans.stored import Chunks
@@ -77,7 +77,5 @@ def _read(chunks: Chunks) -> tuple[list[str], Hashes]:
 def _groups(names: list[str], expression: str | None) -> Any:
     if expression is None:
         return None
-    pattern = re.compile(expression)
-    found = [pattern.search(name) for name in names]
-    texts = [name if one is None else one[pattern.groups and 1] for name, one in zip(names, found, strict=True)]
-    return np.unique(texts, return_inverse=True)[1]
+    group_of = grouping(expression)
+    return np.unique([group_of(name) for name in names], return_inverse=True)[1]

@@ -11,6 +11,7 @@ however many are compared. Where no pair is close, no smaller bound is right: se
 """
 
 from collections.abc import Callable
+from importlib import import_module
 from types import ModuleType
 
 import numpy as np
@@ -26,10 +27,9 @@ HALVINGS = 200
 
 def _special() -> ModuleType:
     try:
-        import scipy.special
+        return import_module("scipy.special")
     except ImportError as error:
         raise ImportError(f"intervals need scipy ({error}); run: pip install 'ncii-match[evaluate]'") from error
-    return scipy.special
 
 
 def _given(hits: ArrayLike, trials: ArrayLike, level: float) -> tuple[Share, Share]:

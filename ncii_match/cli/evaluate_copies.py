@@ -1,0 +1,68 @@
+"""``ncii-match evaluate copies``: copies that somebody has made already, such as a published set of them."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from ncii_match.cli.terminal import AlgorithmName, AsJson, Exit, Workers, emit, need_evaluate, out, progress
+from ncii_match.errors import InputError
+from ncii_match.values import PDQ_MIN_QUALITY, PDQ_THRESHOLD
+
+
+def copies_command(
+    source: Annotated[str, typer.Argument(metavar="SOURCE", help="A folder of pictures, a dataset or list of them.")],
+    groups: Annotated[
+        str, typer.Option(metavar="REGEX", help="Pictures whose names agree in what this finds show the same thing.")
+    ],
+    out_dir: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where copies.json is written.")],
+    threshold: Annotated[int | None, typer.Option(min=0, help="Bits, inclusive; the default policy's for PDQ.")] = None,
+    min_quality: Annotated[
+        int | None,
+        typer.Option(min=0, max=100, help="Hashes below it count for nothing; the default's for PDQ."),
+    ] = None,
+    algorithm_name: Annotated[AlgorithmName, typer.Option("--algorithm", help="The hash.")] = AlgorithmName.PDQ,
+    as_json: AsJson = False,
+    workers: Workers = None,
+) -> None:
+    """Say how far copies are from their originals, and which are found: the first of each group is its original.
+
+    For sets of copies that exist, such as Meta's altered pictures of a bridge (pdq/data/bridge-mods in its repository
+    ThreatExchange), which all show one thing: --groups '^'. Exit code 3 when some originals could not be read.
+
+    Example: ncii-match evaluate copies bridge-mods/ --groups '^' --out /tmp/bridge
+    """
+    from ncii_match.evaluate.labelled import evaluate
+    from ncii_match.rescans.stored import Chunks, find
+
+    need_evaluate()
+    algorithm = algorithm_name.algorithm
+    if algorithm.name != "pdq" and (threshold is None or min_quality is None):
+        raise InputError(f"{algorithm.name} has no default policy; give --threshold and --min-quality")
+    chunks = Chunks(find(source))
+    if not chunks.is_pictures:
+        raise InputError(f"{source} has hashes; give pictures")
+    with progress("hashing", chunks.stored.rows) as bar:
+        found = evaluate(
+            chunks, out_dir, groups, algorithm=algorithm,
+            threshold=PDQ_THRESHOLD if threshold is None else threshold,
+            min_quality=PDQ_MIN_QUALITY if min_quality is None else min_quality, workers=workers,
+            report=lambda done: bar.update(bar.task_ids[0], completed=done),
+        )  # fmt: skip
+    if as_json:
+        emit(found)
+    else:
+        looks = [*found["recall"]]
+        table = Table("copy", "of", *looks, "quality", box=None)
+        for one in found["copies"]:
+            bits = ["none" if one["distances"][look] is None else str(one["distances"][look]) for look in looks]
+            table.add_row(one["id"], one["original"], *bits, str(one["quality"]))
+        shares = [f"{row['found']} of {row['copies']}" for row in found["recall"].values()]
+        table.add_row(f"within {found['threshold']} bits", "", *shares, "")
+        out.print(table)
+        if found["false"] is not None:
+            wrong = found["false"]
+            out.print(f"{wrong['false_pairs']:,} of {wrong['pairs']:,} pairs of different things are as near.")
+    if found["left_out"]:
+        raise typer.Exit(Exit.UNREADABLE)

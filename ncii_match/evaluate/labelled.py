@@ -1,0 +1,129 @@
+"""Copies that somebody has made already: pictures whose names say which show the same thing."""
+
+import json
+from collections import defaultdict
+from collections.abc import Callable
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ncii_match.bank.exchange.files import whole
+from ncii_match.errors import InputError
+from ncii_match.evaluate import intervals
+from ncii_match.evaluate.experiment import grouping, pictures_in
+from ncii_match.evaluate.pairs import distance_histogram
+from ncii_match.evaluate.trials import NO_DISTANCE, between
+from ncii_match.evaluate.uploads import LOOKS
+from ncii_match.ingest import hash_batches
+from ncii_match.outcomes import Status
+from ncii_match.rescans.stored import Chunks
+from ncii_match.values import Algorithm, Hashes, View
+
+LEVEL = 0.95
+
+
+def evaluate(
+    chunks: Chunks, out: str | PathLike[str], groups: str, *, algorithm: Algorithm, threshold: int, min_quality: int,
+    workers: int | None = None, report: Callable[[int], object] = lambda _: None,
+) -> dict[str, Any]:  # fmt: skip
+    """Compare the first picture of each group, by name, with the others; write ``copies.json`` into ``out``.
+
+    groups : as for ``Experiment``. report : told how many pictures are hashed. A picture that cannot be hashed is a
+    missed copy; where it is the first of its group, the group has nothing to be compared with and is left out. Memory:
+    1.1 kB a picture in 32 views.
+
+    Raises InputError where no group has two pictures.
+    """
+    names, hashes = _hashed(chunks, algorithm, workers, report)
+    group_of = grouping(groups)
+    members: dict[str, list[int]] = defaultdict(list)
+    for row in sorted(range(len(names)), key=names.__getitem__):
+        members[group_of(names[row])].append(row)
+    views = algorithm.default_views
+    v = len(views)
+    looks = {name: [views.index(one) for one in of] for name, of in LOOKS.items() if set(of) <= set(views)}
+    good = hashes.status.reshape(-1, v) == Status.OK
+    readable = [rows for rows in members.values() if good[rows[0], views.index(View.UPRIGHT)]]
+    if not any(len(rows) > 1 for rows in readable):
+        raise InputError("no two pictures show the same thing; --groups must find the same in their names")
+    quality = hashes.quality.reshape(-1, v)
+    copies = []
+    for first, *others in readable:
+        if others:
+            rows = np.array(others)
+            one, many = (_some(hashes, np.atleast_1d(chosen), v) for chosen in (first, rows))
+            apart = between(many, one[:1], v)
+            apart[quality[rows] < min_quality] = NO_DISTANCE  # a quality that is not known is 255
+            copies += [
+                {
+                    "id": names[row], "original": names[first], "quality": int(quality[row][good[row]].max(initial=0)),
+                    "distances": {name: _least(apart[k, columns]) for name, columns in looks.items()},
+                }
+                for k, row in enumerate(others)
+            ]  # fmt: skip
+    said = {
+        "algorithm": str(algorithm), "threshold": threshold, "min_quality": min_quality,
+        "pictures": len(names), "groups": len(members), "left_out": len(members) - len(readable),
+        "copies": sorted(copies, key=lambda one: (str(one["original"]), str(one["id"]))),
+        "recall": {name: _recall([one["distances"][name] for one in copies], threshold) for name in looks},  # type: ignore[index]
+        "false": _false(hashes, names, group_of, threshold, min_quality, workers) if len(readable) > 1 else None,
+    }  # fmt: skip
+    place = Path(out)
+    place.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with whole(place / "copies.json") as file:
+        file.write(json.dumps(said, indent=1).encode() + b"\n")
+    return said
+
+
+def _hashed(
+    chunks: Chunks, algorithm: Algorithm, workers: int | None, report: Callable[[int], object]
+) -> tuple[list[str], Hashes]:
+    names: list[str] = []
+
+    def sources() -> Any:
+        for name, source in pictures_in(chunks.stored, 0, chunks.stored.rows):
+            names.append(name)
+            yield source
+
+    parts, done = [], 0
+    for part in hash_batches(sources(), algorithm, views=algorithm.default_views, workers=workers):
+        parts.append(part)
+        done += part.pictures
+        report(done)
+    return names, Hashes.concat(parts, algorithm)
+
+
+def _some(hashes: Hashes, pictures: Any, v: int) -> Hashes:
+    return hashes[(pictures[:, None] * v + np.arange(v)).reshape(-1)]
+
+
+def _least(apart: Any) -> int | None:
+    least = int(apart.min())
+    return None if least == NO_DISTANCE else least
+
+
+def _recall(distances: list[int | None], threshold: int) -> dict[str, Any]:
+    hits = sum(one is not None and one <= threshold for one in distances)
+    low, high = intervals.wilson(hits, len(distances), LEVEL)
+    return {
+        "copies": len(distances), "found": hits, "not_compared": distances.count(None),
+        "recall": hits / len(distances), "low": float(low), "high": float(high),
+    }  # fmt: skip
+
+
+def _false(
+    hashes: Hashes, names: list[str], group_of: Callable[[str], str], threshold: int, min_quality: int,
+    workers: int | None,
+) -> dict[str, Any]:  # fmt: skip
+    """Pictures of different groups, each in all views against each upright."""
+    numbers = np.unique([group_of(name) for name in names], return_inverse=True)[1]
+    counts = distance_histogram(hashes, groups=numbers, min_quality=min_quality, workers=workers)
+    within = int(counts.histogram[: threshold + 1].sum())
+    if not counts.pairs:
+        return {"pairs": 0, "false_pairs": 0, "high": 1.0, "high_pictures": 1.0}
+    return {
+        "pairs": counts.pairs, "false_pairs": within, "high": float(intervals.upper(within, counts.pairs, LEVEL)),
+        "high_pictures": float(intervals.shared_upper(within, counts.pairs, counts.disjoint_in_all, LEVEL)),
+    }  # fmt: skip
