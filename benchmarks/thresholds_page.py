@@ -29,7 +29,8 @@ def text(run: Run, pairs: Run) -> str:
             f"copies of public photographs, and what they take for found. {counted['readable']:,} pictures of "
             f"{counted['groups']:,} things, {kinds}, were altered in {len(found['experiment']['steps'])} ways: "
             f"{counted['copies']:,} copies. The photographs are disjoint crops of a few dozen large ones "
-            "(`benchmarks/corpus.toml` names each with its licence); two crops of one photograph are never taken for "
+            "and 192 to 320 pixels long (`benchmarks/corpus.toml` names each with its licence); two crops of "
+            "one photograph are never taken for "
             "different pictures. The pages, charts, screens and gradients were drawn. None is among the pictures that "
             "the library was made with. [thresholds.md](thresholds.md) says how to use the figures."
         ),
@@ -131,11 +132,18 @@ def _steps(found: Run, t: int) -> list[str]:
         of = [_percent(by_look[name][row["label"]]["recall"]) for name in sets]
         middle = "none" if row["median"] is None else str(row["median"])
         rows.append((row["label"], *of, f"{_percent(row['low'])} to {_percent(row['high'])}", middle))
+    strata = found["pictures"]["strata"]
+    poor, everything = strata.get("flat", 0) + strata.get("low quality", 0), sum(strata.values())
     return [
         *page.section("What is found of each alteration"),
         *page.prose(
             f"Share of the copies within {t} bits, by way of looking; interval and median distance are those of "
-            f"“{widest}”. What a flat picture's copies lack in quality counts as missed."
+            f"“{widest}”. {poor:,} of the {everything:,} pictures are flat or of low quality: a bank would "
+            "hardly take them, "
+            "and their copies mostly count as missed, so that few rows are above "
+            f"{100 - 100 * poor / everything:.0f} %. The photographs are small: chat apps leave them their "
+            "size, and half "
+            "of it is a thumbnail. Intervals are those of independent pictures, which crops of one photograph are not."
         ),
         *page.table(("alteration", *sets, f"95 % interval ({widest})", "median bits"), rows),
     ]
@@ -223,6 +231,7 @@ def _default(found: Run, t: int) -> list[str]:
     least, one = question["min_quality"], found["sets"][[*found["sets"]][-1]]
     plain = next(row for row in found["qualities"] if row["min_quality"] == 0)
     photographs = next(row for row in one["strata"] if row["stratum"] == "photograph")
+    each = next(row for row in found["each_with_each"]["groups"] if row["stratum"] == "photograph")
     wider = next(row for row in one["sweep"] if row["threshold"] == 2 * t - 2)
     rows = found["witness"]["rows"]
     alone, asked = (
@@ -234,14 +243,13 @@ def _default(found: Run, t: int) -> list[str]:
         *page.section("What the default policy rests on"),
         *page.prose(
             f"**The threshold, {t}.** Looked at in “{widest}”, photographs against entries that are photographs give "
-            f"{photographs['false_pairs']:,} false of {photographs['pairs']:,} pairs (at most "
-            f"{photographs['high']:.1e}, were "
-            f"pairs independent). Of all kinds {one['false']['false_pairs']:,} pairs{of} are false: smooth "
-            "pictures, near "
-            f"which altered gradients come to lie. At {wider['threshold']} bits it is "
-            f"{wider['false_pairs']:,}, for {_percent(wider['recall'])} of the copies instead of "
-            f"{_percent(one['recall']['recall'])}: a wider threshold finds more text, stickers and bars, and "
-            "needs a second look."
+            f"{photographs['false_pairs']:,} false of {photographs['pairs']:,} pairs; altered photographs against each "
+            f"other, upright, {each['false_pairs']:,} of {each['pairs']:,}: the same alteration of two skies brings "
+            f"them near. Of all kinds {one['false']['false_pairs']:,} pairs{of} are false: smooth pictures, near which "
+            f"altered gradients come to lie. At {wider['threshold']} bits it is {wider['false_pairs']:,}, for "
+            f"{_percent(wider['recall'])} of the copies instead of {_percent(one['recall']['recall'])}: a wider "
+            "threshold "
+            "finds more text, stickers and bars, and needs a second look."
         ),
         *page.prose(
             f"**The least quality, {least}.** Without it {plain['false_pairs']:,} pairs would be false instead of "
@@ -280,8 +288,9 @@ def _flags(found: Run) -> list[str]:
             f"Expected false pairs in a day of {flags['uploads_a_day']:,} uploads, by threshold and entries of "
             "the bank, "
             "if uploads and entries are like these pictures; in brackets with 95 % confidence, as if pairs were "
-            "independent. The bound that needs only independent pictures is the whole day's uploads: there are too few "
-            "photographs here to exclude that."
+            "independent, which they are not here: false pairs of one entry come and go with it. The bound "
+            "that needs only "
+            "independent pictures is the whole day's uploads: there are too few photographs here to exclude that."
         ),
         *page.table(("bits", *(f"{size:,} entries" for size in flags["bank_sizes"])), rows),
     ]

@@ -12,7 +12,7 @@ from evaluations import GROUPS, write_pictures
 from pyarrow import parquet as pq
 from typer.testing import CliRunner
 
-from ncii_match import PDQ, Hashes, InputError, hash_images
+from ncii_match import PDQ, PHASH, Hashes, InputError, hash_images
 from ncii_match.cli import terminal
 from ncii_match.cli.main import app
 from ncii_match.evaluate import hashes_alone
@@ -120,6 +120,32 @@ def test_hashes_alone(tmp_path):
     people = run("kept.parquet", "--out", "out", cwd=tmp_path)
     assert "2 within 31 bits" in people.stdout
     assert "recall is unknown" in people.stdout
+
+
+def test_hashes_are_judged_as_what_they_are(tmp_path):
+    pixels = [np.random.default_rng(k).integers(0, 256, (64, 64), np.uint8) for k in range(9)]
+    batch = hash_images(pixels, PHASH).to_arrow()
+    table = pa.table({"id": [str(k) for k in range(9)], "hash": batch.column("hash")})
+    pq.write_table(table.cast(table.schema.set(1, batch.schema.field("hash"))), tmp_path / "kept.parquet")
+    for arguments, why in (
+        ((), "no default policy"),
+        (("--threshold", 65, "--min-quality", 0), "above the 64 bits"),
+        (("--most", 3), "--most is for pictures"),
+        (("--restart",), "--restart is for pictures"),
+    ):
+        told = run("kept.parquet", "--out", "out", *arguments, cwd=tmp_path)
+        assert told.returncode == 1
+        assert why in told.stderr
+    told = run("kept.parquet", "--out", "out", "--threshold", 10, "--min-quality", 0, cwd=tmp_path)
+    assert told.returncode == 0, told.stderr
+    assert "of phash, 36 pairs" in told.stdout
+
+
+def test_results_are_not_put_among_what_is_read(pictures):
+    told = run(pictures, "--out", pictures / "out")
+    assert told.returncode == 1
+    assert "is inside" in told.stderr
+    assert not (pictures / "out").exists()
 
 
 def test_hashes_that_say_nothing_are_refused(tmp_path):

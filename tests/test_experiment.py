@@ -13,9 +13,10 @@ from PIL import Image
 from pyarrow import parquet as pq
 
 from ncii_match import PDQ, PHASH, InputError, Status, Views, hash_images
-from ncii_match.evaluate.experiment import Experiment, settings_of, trials_of
+from ncii_match.errors import JobError
+from ncii_match.evaluate.experiment import Experiment, alone, settings_of, trials_of
 from ncii_match.evaluate.transforms import Step
-from ncii_match.evaluate.trials import NO_DISTANCE, UNALTERED, between, seed_of
+from ncii_match.evaluate.trials import NO_DISTANCE, UNALTERED, Trials, between, seed_of
 from ncii_match.evaluate.uploads import load
 from ncii_match.rescans.media import hashes_of
 from ncii_match.rescans.stored import Chunks, find
@@ -152,6 +153,77 @@ def test_two_pictures_of_one_name_are_told_apart_or_refused(folder, tmp_path):
 def test_a_reference_must_be_a_step():
     with pytest.raises(InputError, match="not among the steps"):
         replace(PLAN, reference=Step("jpeg", 75))
+
+
+def test_files_of_others_are_not_touched(folder, tmp_path):
+    out = tmp_path / "out"
+    (out / "trials").mkdir(parents=True)
+    theirs = out / "trials" / "mine.parquet"
+    theirs.write_bytes(b"precious")
+    for restart in (False, True):
+        with pytest.raises(InputError, match="not this evaluation's"):
+            make(folder, out, most=1, restart=restart)
+    assert theirs.read_bytes() == b"precious"
+
+
+def test_results_go_when_there_will_be_others(folder, tmp_path):
+    out = tmp_path / "out"
+    make(folder, out, most=1)
+    (out / "findings.json").write_text("{}")
+    make(folder, out, most=1)
+    assert (out / "findings.json").exists()
+    make(folder, out, most=1, restart=True)
+    assert not (out / "findings.json").exists()
+
+
+def test_one_works_at_a_time(folder, tmp_path):
+    experiment = make(folder, tmp_path / "out", most=1)
+    with alone(tmp_path / "out"):
+        with pytest.raises(JobError, match="another process"):
+            experiment.run()
+        with pytest.raises(JobError, match="another process"):
+            make(folder, tmp_path / "out", most=1, restart=True)
+    make(folder, tmp_path / "out", most=2, restart=True)
+    with pytest.raises(JobError, match="another evaluation by now"):
+        experiment.run()
+
+
+def test_what_cannot_be_read_is_tried_again(folder, tmp_path):
+    class Shaky:
+        """Fails the first time that each picture is read."""
+
+        contents, fingerprint, rows = "path", "0", 2
+
+        def __init__(self):
+            self.seen = []
+
+        def read(self, first, last):
+            names = ["coffee@00.png", "gone.png"][first:last]
+            return pa.RecordBatch.from_pydict({"id": names, "path": names})
+
+        def opened(self, name):
+            self.seen.append(name)
+            if self.seen.count(name) == 1 or name == "gone.png":
+                raise OSError("away")
+            return str(folder / name)
+
+    stored = Shaky()
+    Experiment(tmp_path / "out", Chunks(stored, 5), PLAN, workers=1).run()
+    table = pa.concat_tables(trials_of(tmp_path / "out", ["id", "statuses"]))
+    assert table.column("id").to_pylist() == ["coffee@00.png"] * 6 + ["gone.png"]
+    assert table.column("statuses")[0].as_py()[0] == Status.OK
+    assert table.column("statuses")[6].as_py()[0] == Status.CANNOT_READ
+
+
+def test_a_step_that_a_picture_is_too_long_for_is_left_out():
+    long = np.random.default_rng(2).integers(0, 256, (20, 17_000, 3), np.uint8)
+    steps = (Step("mirror", 1), Step("webp", 70), Step("grey", 1))
+    batch = Trials(replace(PLAN, steps=steps, views=Views.UPRIGHT, witness=None)).of("long", "long", long)
+    assert batch.column("step").to_pylist() == [UNALTERED, steps[0].label, steps[2].label]
+    assert batch.column("distances").to_pylist()[0] == [0]
+    reference = replace(PLAN, steps=steps, views=Views.UPRIGHT, witness=None, reference=steps[1])
+    (row,) = Trials(reference).of("long", "long", long).to_pylist()
+    assert Status(row["statuses"][0]) is Status.UNSUPPORTED_INPUT
 
 
 def test_hashes_and_nonsense_are_refused(tmp_path):

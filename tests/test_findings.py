@@ -79,6 +79,11 @@ def test_recall_is_that_of_a_loop(rows, found):
             step.label: (pairs[step.label], hits[step.label], blind[step.label]) for step in STEPS
         }
         assert told["recall"]["found"] == hits.total()
+        taken = [row for row in rows if row["step"] != UNALTERED and originals[row["id"]]["quality"][0] >= QUALITY]
+        near = [least(row, originals[row["id"]], views) for row in taken]
+        assert told["recall"]["taken"] == len(taken) < pairs.total()
+        assert told["recall"]["taken_found"] == sum(one is not None and one <= THRESHOLD for one in near)
+        assert sum(one["taken_found"] for one in told["steps"]) == told["recall"]["taken_found"]
         assert told["recall"]["recall"] == hits.total() / pairs.total()
         assert all(sum(n for _, n in one["distances"]) == one["pairs"] - one["not_compared"] for one in told["steps"])
     assert found["sets"]["upright"]["recall"]["found"] < found["sets"]["all"]["recall"]["found"]
@@ -187,6 +192,7 @@ def test_pictures_quality_misses_and_flags_add_up(rows, found):
     assert sum(pictures["unreadable"].values()) == 1
     assert sum(pictures["strata"].values()) == 26
     assert pictures["copies"] == 25 * len(STEPS)
+    assert pictures["not_altered"] == len(STEPS)  # the tiny one
     by_quality = found["quality"]
     assert sum(one["copies"] for one in by_quality) <= pictures["copies"]
     assert sum(one["found"] for one in by_quality) == found["sets"]["all"]["recall"]["found"]

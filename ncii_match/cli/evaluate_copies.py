@@ -6,7 +6,18 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from ncii_match.cli.terminal import AlgorithmName, AsJson, Exit, Workers, emit, need_evaluate, out, progress
+from ncii_match.cli.terminal import (
+    AlgorithmName,
+    AsJson,
+    Exit,
+    Workers,
+    emit,
+    need_evaluate,
+    out,
+    outside,
+    progress,
+    say,
+)
 from ncii_match.errors import InputError
 from ncii_match.values import PDQ_MIN_QUALITY, PDQ_THRESHOLD
 
@@ -40,6 +51,7 @@ def copies_command(
     algorithm = algorithm_name.algorithm
     if algorithm.name != "pdq" and (threshold is None or min_quality is None):
         raise InputError(f"{algorithm.name} has no default policy; give --threshold and --min-quality")
+    outside(out_dir, source)
     chunks = Chunks(find(source))
     if not chunks.is_pictures:
         raise InputError(f"{source} has hashes; give pictures")
@@ -65,4 +77,5 @@ def copies_command(
             wrong = found["false"]
             out.print(f"{wrong['false_pairs']:,} of {wrong['pairs']:,} pairs of different things are as near.")
     if found["left_out"]:
+        say(f"{found['left_out']:,} groups were left out: their first picture could not be hashed.")
         raise typer.Exit(Exit.UNREADABLE)

@@ -17,6 +17,7 @@ from ncii_match.cli.terminal import (
     emit,
     need_evaluate,
     out,
+    outside,
     progress,
     say,
 )
@@ -74,16 +75,21 @@ def pictures_command(
     from ncii_match.rescans.stored import Chunks, find
 
     need_evaluate()
+    outside(out_dir, source)
+    stored = find(source)
+    if stored.contents in ("hash", "hashes"):
+        given = {"--most": most, "--views": views, "--bank-size": bank_size, "--restart": restart or None}
+        useless = [name for name, value in given.items() if value is not None]
+        if useless:
+            raise InputError(f"{', '.join(useless)} is for pictures, and {source} has hashes; leave it out")
+        found = _hashes(Chunks(stored), out_dir, threshold, min_quality, groups, workers)
+        _show_hashes(found, out_dir, as_json=as_json)
+        return
     algorithm = algorithm_name.algorithm
     if algorithm.name != "pdq" and (threshold is None or min_quality is None):
         raise InputError(f"{algorithm.name} has no default policy; give --threshold and --min-quality")
     threshold = PDQ_THRESHOLD if threshold is None else threshold
     min_quality = PDQ_MIN_QUALITY if min_quality is None else min_quality
-    stored = find(source)
-    if stored.contents in ("hash", "hashes"):
-        found = _hashes(Chunks(stored), out_dir, threshold, min_quality, groups, workers)
-        _show_hashes(found, out_dir, as_json=as_json)
-        return
     import cv2
 
     from ncii_match.evaluate import findings, report
@@ -141,7 +147,7 @@ def _show(found: dict[str, Any], page: Path) -> None:
 
 
 def _hashes(
-    chunks: Any, out_dir: Path, threshold: int, min_quality: int, groups: str | None, workers: int | None
+    chunks: Any, out_dir: Path, threshold: int | None, min_quality: int | None, groups: str | None, workers: int | None
 ) -> dict[str, Any]:
     from ncii_match.evaluate.hashes_alone import evaluate
 

@@ -103,6 +103,12 @@ def say(text: str) -> None:
     err.print(text, soft_wrap=True)
 
 
+def outside(out_dir: Path, source: str) -> None:
+    """Raises InputError for a place inside of what is read, where it would be read itself the next time."""
+    if out_dir.resolve().is_relative_to(Path(source).resolve()):
+        raise InputError(f"{out_dir} is inside {source}, and would be read with it next time; choose another place")
+
+
 def need_evaluate() -> None:
     """Raises InputError when what evaluations need is not installed: before the work, not after it."""
     missing = [name for name in ("scipy", "matplotlib") if find_spec(name) is None]

@@ -5,10 +5,12 @@ when it is whole); what follows from these is in ``findings.json`` and ``report.
 """
 
 import contextlib
+import fcntl
 import json
 import os
 import re
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -19,11 +21,14 @@ import PIL
 import pyarrow as pa
 from pyarrow import parquet as pq
 
+from ncii_match import __version__
 from ncii_match.bank.exchange.files import whole
 from ncii_match.decode.image import Source
-from ncii_match.errors import InputError
+from ncii_match.errors import InputError, JobError
 from ncii_match.evaluate.trials import Plan, Trials
 from ncii_match.ingest import available_cores, in_order
+from ncii_match.outcomes import Status
+from ncii_match.rescans.rows import source_of
 from ncii_match.rescans.stored import Chunks, Stored
 
 FORMAT = 1
@@ -34,6 +39,11 @@ PICTURES_A_CHUNK = 16
 AHEAD = 2
 """Pictures in hand for each thread."""
 
+RESULTS = ("report.html", "findings.json", "thresholds.parquet", "different.parquet")
+"""What follows from the rows, and goes when there will be others."""
+
+_TRIED_AGAIN = (Status.CANNOT_READ, Status.OUT_OF_MEMORY)
+
 
 class Experiment:
     """One plan over stored pictures, in a directory of its own.
@@ -42,7 +52,8 @@ class Experiment:
     its first group (or all that it finds) reads the same show the same thing, and are never taken for different ones.
     None: each picture is its own group. most : so many pictures at most.
 
-    Raises InputError when the directory holds another experiment, unless ``restart``.
+    Raises InputError when the directory holds another experiment, unless ``restart``, or files that are none's;
+    JobError while another process works in it.
     """
 
     def __init__(
@@ -55,22 +66,35 @@ class Experiment:
         self._workers = available_cores() if workers is None else workers
         self.rows = chunks.stored.rows if most is None else min(most, chunks.stored.rows)
         self.group_of = grouping(groups)
+        self.said = self._said(groups)
         for place in (self.out, self.out / "trials"):
             place.mkdir(mode=0o700, parents=True, exist_ok=True)
-        path = self.out / "experiment.json"
-        said = self.said = self._said(groups)
-        if restart or not path.exists():
-            for old in (self.out / "trials").glob("*.parquet"):
-                old.unlink()
-            with whole(path) as file:
-                file.write(json.dumps(said, indent=1).encode() + b"\n")
-        else:
+        with alone(self.out):
+            self._settle(restart=restart)
+
+    def _settle(self, *, restart: bool) -> None:
+        path, chunks = self.out / "experiment.json", [*(self.out / "trials").glob("*.parquet")]
+        if path.exists() and not restart:
             before = settings_of(self.out)
-            other = [name for name in said if before.get(name) != said[name]]
+            other = [name for name in self.said if before.get(name) != self.said[name]]
             if other:
                 raise InputError(
-                    f"{out} was begun with another {' and '.join(other)}; choose another --out, or --restart"
+                    f"{self.out} was begun with another {' and '.join(other)}; choose another --out, or --restart"
                 )
+            return
+        if chunks and not path.exists():
+            raise InputError(f"{self.out / 'trials'} has files that are not this evaluation's; choose another --out")
+        self._forget()
+        for old in chunks:
+            if re.fullmatch(r"\d{8}\.parquet", old.name):
+                old.unlink()
+        with whole(path) as file:
+            file.write(json.dumps(self.said, indent=1).encode() + b"\n")
+
+    def _forget(self) -> None:
+        """What followed from other rows than those that will be there."""
+        for name in RESULTS:
+            (self.out / name).unlink(missing_ok=True)
 
     def _said(self, groups: str | None) -> dict[str, Any]:
         plan = self.plan
@@ -91,7 +115,9 @@ class Experiment:
             "views": [int(view) for view in plan.views],
             "jpeg": plan.jpeg,
             "witness": None if plan.witness is None else str(plan.witness),
-            "versions": {"numpy": np.__version__, "opencv": cv2.__version__, "pillow": PIL.__version__},
+            "limits": asdict(plan.limits) | {"formats": sorted(plan.limits.formats)},
+            "versions": {"ncii_match": __version__, "numpy": np.__version__, "opencv": cv2.__version__,
+                         "pillow": PIL.__version__},
         }  # fmt: skip
         plain: dict[str, Any] = json.loads(json.dumps(said))
         return plain
@@ -101,6 +127,12 @@ class Experiment:
 
         Memory: a chunk's rows, and two pictures with their copies for each thread.
         """
+        with alone(self.out):
+            if settings_of(self.out) != self.said:
+                raise JobError(f"{self.out} is another evaluation by now; the same command goes on with either")
+            self._run(report)
+
+    def _run(self, report: Callable[[int], object]) -> None:
         trials = Trials(self.plan)
         todo = []
         done = 0
@@ -110,7 +142,13 @@ class Experiment:
             else:
                 todo.append(number)
         report(done)
+        if todo:
+            self._forget()
         for number, batches in self._made(trials, todo):
+            for k, batch in enumerate(batches):
+                if batch.column("statuses")[0].as_py()[0] in _TRIED_AGAIN:  # it may have been the moment's fault
+                    [(name, source)] = self.pictures(row := number * self.chunks.size + k, row + 1)
+                    batches[k] = trials.of(name, self.group_of(name), source)
             table = pa.Table.from_batches(batches)
             with whole(self._file(number)) as file:
                 pq.write_table(table, file, compression="zstd", write_page_checksum=True)
@@ -165,13 +203,25 @@ def pictures_in(stored: Stored, first: int, last: int) -> Iterator[tuple[str, So
     batch = stored.read(first, last)
     names = batch.column("id").cast(pa.string()).to_pylist()
     for name, value in zip(names, batch.column(stored.contents), strict=True):
-        content = value.as_py()
-        if stored.contents == "path" and stored.opened is not None and content is not None:
-            try:
-                content = stored.opened(content)
-            except OSError:
-                content = None
-        yield name, b"" if content is None else content
+        yield name, source_of(value.as_py(), stored.contents, stored.opened)
+
+
+@contextlib.contextmanager
+def alone(out: Path) -> Iterator[None]:
+    """Raises JobError while another process works in a directory, or where nobody can."""
+    try:
+        lock = os.open(out / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise JobError(f"{out} cannot be worked in ({error.strerror}); choose another place, or make room") from None
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(lock)
+        raise JobError(f"another process works on {out}; wait for it, or choose another --out") from None
+    try:
+        yield
+    finally:
+        os.close(lock)
 
 
 def settings_of(out: str | PathLike[str]) -> dict[str, Any]:

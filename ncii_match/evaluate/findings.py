@@ -77,6 +77,9 @@ def find(
         raise InputError("fewer than two different pictures could be altered; give more")
     looks = {name: views for name, views in LOOKS.items() if set(views) <= set(uploads.views)}
     widest = [*looks][-1]
+    upright = uploads.views.index(View.UPRIGHT)
+    banks = {uploads.ids[row] for row in entries if uploads.quality[row, upright] >= question.min_quality}
+    taken = np.array([uploads.ids[row] in banks for row in copies], bool)
     tables: dict[str, ThresholdTable] = {}
     counts: dict[str, PairCounts] = {}
     sets = {}
@@ -92,12 +95,12 @@ def find(
         )  # fmt: skip
         same = uploads.same(views, question.min_quality, copies)
         tables[name] = sweep_thresholds(same, counts[name])
-        sets[name] = _set(views, same, tables[name], said["steps"], question)
+        sets[name] = _set(views, same, taken, tables[name], said["steps"], question)
     told("comparing all uploads with each other")
-    upright = hashes_of(out, uploads, chosen, Views.UPRIGHT)
+    once = hashes_of(out, uploads, chosen, Views.UPRIGHT)
     every, poor = (
         distance_histogram(
-            upright, groups=uploads.group[chosen], strata=uploads.strata[chosen].tolist(), min_quality=quality,
+            once, groups=uploads.group[chosen], strata=uploads.strata[chosen].tolist(), min_quality=quality,
             workers=workers,
         )
         for quality in (question.min_quality, 0)
@@ -112,7 +115,8 @@ def find(
             "threshold": question.threshold, "min_quality": question.min_quality,
             "uploads_a_day": question.uploads_a_day, "looks": widest, "level": tables[widest].level,
         },
-        "pictures": _pictures(uploads, copies),
+        "pictures": {**_pictures(uploads, copies),
+                     "not_altered": int(uploads.readable[uploads.originals].sum()) * len(said["steps"]) - len(copies)},
         "sets": sets,
         "each_with_each": _each_with_each(every, same, question),
         "each_with_each_any_quality": _each_with_each(poor, same, question),
@@ -163,11 +167,18 @@ def _chosen(uploads: Uploads) -> NDArray[np.intp]:
 
 
 def _set(
-    views: tuple[View, ...], same: SamePairs, table: ThresholdTable, steps: list[dict[str, Any]], question: Question
+    views: tuple[View, ...],
+    same: SamePairs,
+    taken: NDArray[np.bool_],
+    table: ThresholdTable,
+    steps: list[dict[str, Any]],
+    question: Question,
 ) -> dict[str, Any]:
+    """Figures of one way of looking. taken : bool [copies], those of originals that a bank takes (``min_quality``)."""
     threshold = question.threshold
     rate = table.rate_at(threshold)
     compared = same.comparison == Comparison.DONE
+    within = compared & (same.distances <= threshold)
     of = np.array(same.labels["step"])
     rows = []
     for step in steps:
@@ -180,6 +191,7 @@ def _set(
         rows.append({
             **step,
             "pairs": recall.pairs, "not_compared": recall.not_compared, "found": recall.hits,
+            "taken": int((taken & here).sum()), "taken_found": int((taken & here & within).sum()),
             "recall": recall.recall, "low": recall.low, "high": recall.high,
             "median": int(distances[len(distances) // 2]) if len(distances) else None,
             "distances": [[int(d), int(histogram[d])] for d in np.flatnonzero(histogram)],
@@ -188,7 +200,8 @@ def _set(
     return {
         "views": [view.name for view in views],
         "recall": {"pairs": overall.pairs, "found": overall.hits, "not_compared": overall.not_compared,
-                   "recall": overall.recall, "low": overall.low, "high": overall.high},
+                   "recall": overall.recall, "low": overall.low, "high": overall.high,
+                   "taken": int(taken.sum()), "taken_found": int((taken & within).sum())},
         "false": {"pairs": rate.pairs, "false_pairs": rate.false_pairs, "rate": rate.rate,
                   "high": rate.high, "high_pictures": rate.high_pictures,
                   "disjoint": int(table.disjoint_pairs[0])},

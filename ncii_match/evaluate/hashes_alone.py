@@ -15,7 +15,7 @@ from ncii_match.evaluate.experiment import grouping
 from ncii_match.evaluate.pairs import Progress, distance_histogram
 from ncii_match.rescans import rows
 from ncii_match.rescans.stored import Chunks
-from ncii_match.values import Hashes
+from ncii_match.values import PDQ, PDQ_MIN_QUALITY, PDQ_THRESHOLD, Hashes
 
 LISTED = 100
 
@@ -23,14 +23,24 @@ LEVEL = 0.95
 
 
 def evaluate(
-    chunks: Chunks, out: str | PathLike[str], threshold: int, min_quality: int, *,
+    chunks: Chunks, out: str | PathLike[str], threshold: int | None, min_quality: int | None, *,
     groups: str | None = None, workers: int | None = None, progress: Progress | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """Compare each with each, write ``pairs.json`` into ``out``, and return what it says.
 
-    groups : as for ``Experiment``. Memory: 70 bytes a hash, and the ids.
+    threshold, min_quality : None for the default policy's, which only PDQ has. groups : as for ``Experiment``.
+    Memory: 70 bytes a hash, and the ids.
     """
+    place = Path(out)
+    place.mkdir(mode=0o700, parents=True, exist_ok=True)  # before the work
     names, hashes = _read(chunks)
+    if threshold is None or min_quality is None:
+        if not hashes.algorithm.comparable_with(PDQ):
+            raise InputError(f"{hashes.algorithm.name} has no default policy; give --threshold and --min-quality")
+        threshold = PDQ_THRESHOLD if threshold is None else threshold
+        min_quality = PDQ_MIN_QUALITY if min_quality is None else min_quality
+    if threshold > hashes.algorithm.bits:
+        raise InputError(f"threshold {threshold} is above the {hashes.algorithm.bits} bits of a hash")
     found = distance_histogram(
         hashes, groups=_groups(names, groups), min_quality=min_quality, closest=LISTED, workers=workers,
         progress=progress,
@@ -55,8 +65,6 @@ def evaluate(
             {"distance": distance, "id": names[a], "entry": names[b]} for distance, a, b in found.closest.tolist()
         ],
     }  # fmt: skip
-    place = Path(out)
-    place.mkdir(mode=0o700, parents=True, exist_ok=True)
     with whole(place / "pairs.json") as file:
         file.write(json.dumps(said, indent=1).encode() + b"\n")
     return said

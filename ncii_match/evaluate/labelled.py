@@ -36,6 +36,8 @@ def evaluate(
 
     Raises InputError where no group has two pictures.
     """
+    place = Path(out)
+    place.mkdir(mode=0o700, parents=True, exist_ok=True)  # before the work
     names, hashes = _hashed(chunks, algorithm, workers, report)
     group_of = grouping(groups)
     members: dict[str, list[int]] = defaultdict(list)
@@ -70,8 +72,6 @@ def evaluate(
         "recall": {name: _recall([one["distances"][name] for one in copies], threshold) for name in looks},  # type: ignore[index]
         "false": _false(hashes, names, group_of, threshold, min_quality, workers) if len(readable) > 1 else None,
     }  # fmt: skip
-    place = Path(out)
-    place.mkdir(mode=0o700, parents=True, exist_ok=True)
     with whole(place / "copies.json") as file:
         file.write(json.dumps(said, indent=1).encode() + b"\n")
     return said
@@ -83,9 +83,11 @@ def _hashed(
     names: list[str] = []
 
     def sources() -> Any:
-        for name, source in pictures_in(chunks.stored, 0, chunks.stored.rows):
-            names.append(name)
-            yield source
+        for number in range(len(chunks)):
+            first = number * chunks.size
+            for name, source in pictures_in(chunks.stored, first, first + chunks.rows_of(number)):
+                names.append(name)
+                yield source
 
     parts, done = [], 0
     for part in hash_batches(sources(), algorithm, views=algorithm.default_views, workers=workers):

@@ -6,8 +6,8 @@ that a bank would hold: the original's, upright, under the algorithm's own profi
 
 import hashlib
 from dataclasses import dataclass
-from typing import Any
 
+import cv2
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
@@ -86,9 +86,9 @@ class Trials:
         )
 
     def of(self, name: str, group: str, source: Source) -> pa.RecordBatch:
-        """The rows of one picture: itself, then a copy for each step. Itself only where it cannot be decoded.
+        """The rows of one picture: itself, then a copy for each step that can be done with it.
 
-        Raises nothing for a bad picture: its row has the status that says why.
+        Raises nothing for a bad picture: its row has the status that says why, and is the only one.
         """
         plan = self.plan
         try:
@@ -99,19 +99,35 @@ class Trials:
             return self._failed(name, group, Status.OUT_OF_MEMORY)
         steps = plan.steps if min(pixels.shape[:2]) >= SMALLEST_SIDE else ()
         seed = seed_of(plan.seed, name)
-        uploads: list[Any] = [data, *(step.apply(pixels, seed) for step in steps)]
-        hashes = self._hasher.hash(uploads)
-        banked = uploads[1 + steps.index(plan.reference)] if plan.reference is not None and steps else data
+        done: list[Step] = []
+        hashed, others = [self._hasher.hash([data])], [] if self._witness is None else [self._witness.hash([data])]
+        banked = data
+        for step in steps:  # one after the other: a copy of a large picture takes more than its file
+            try:
+                copy = step.apply(pixels, seed)
+            except (ValueError, OSError, ArithmeticError, MemoryError, cv2.error):  # too long for WebP, say
+                continue
+            done.append(step)
+            hashed.append(self._hasher.hash([copy]))
+            if self._witness is not None:
+                others.append(self._witness.hash([copy]))
+            if step == plan.reference:
+                banked = copy
+        if steps and plan.reference is not None and plan.reference not in done:
+            return self._failed(name, group, Status.UNSUPPORTED_INPUT)
+        hashes = Hashes.concat(hashed)
         distances = between(hashes, self._upright.hash([banked]), len(plan.views))
         kind = stratum(pixels, int(hashes.quality[0]))
         more = []
         if self._witness is not None:
-            other = self._witness.hash(uploads)
+            other = Hashes.concat(others)
             more = [
                 media.columns(other, Views.BORDERS)[0],
                 _listed(between(other, self._witness.hash([banked])[:1], len(Views.BORDERS))),
             ]
-        return self._rows(name, group, kind, steps, [*media.columns(hashes, plan.views), _listed(distances), *more])
+        return self._rows(
+            name, group, kind, tuple(done), [*media.columns(hashes, plan.views), _listed(distances), *more]
+        )
 
     def _failed(self, name: str, group: str, status: Status) -> pa.RecordBatch:
         plan, v = self.plan, len(self.plan.views)

@@ -126,7 +126,7 @@ def rescan(
         for batch in chain([first], iterator):
             waiting.append(_checked(batch, kind))
             for value in batch.column(kind):
-                yield _source(value.as_py(), kind, opened)
+                yield source_of(value.as_py(), kind, opened)
 
     kept = media.fields(matcher.snapshot.algorithm, matcher.views) if keep_hashes else []
     made = _Made(kept)
@@ -171,7 +171,8 @@ class _Opened:
         return b"".join(parts)
 
 
-def _source(value: Any, kind: str, opened: Callable[[str], Any] | None) -> Any:
+def source_of(value: Any, kind: str, opened: Callable[[str], Any] | None) -> Any:
+    """What a row of pictures has, to be read by the thread that decodes it. A null is an empty picture."""
     if value is None:
         return b""
     return value if kind == "bytes" or opened is None else _Opened(value, opened)
