@@ -30,6 +30,11 @@ def test_images_that_pillow_cuts_into_pieces_are_copied(size):
     np.testing.assert_array_equal(grey_samples(Image.fromarray(pixels)), pixels)
 
 
+@pytest.mark.parametrize("size", [(0, 0), (0, 5), (5, 0)])
+def test_no_samples_are_none(size):
+    assert grey_samples(Image.new("L", size)).size == 0
+
+
 def test_they_are_not_copied():
     image = Image.fromarray(noise(300, 200)).copy()
     samples = grey_samples(image)

@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import re
 import shutil
 import signal
 import sys
@@ -274,7 +275,7 @@ def test_what_cannot_be_written_is_told_as_a_local_job_does(place):
             JobError, match="cannot be written: No such file or directory; nothing that was done"
         ) as got:
             run(place, engine, lambda *_: shutil.rmtree(place / "out" / "decisions"))
-        told.append(str(got.value))
+        told.append(re.sub(r"\d{8}", "a chunk", str(got.value)))  # which one it is, is chance
     assert told[0] == told[1]
     assert "No such file or directory" in said_by(place, assigned)
 

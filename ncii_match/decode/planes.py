@@ -6,6 +6,7 @@ fixed for good (https://arrow.apache.org/docs/format/CDataInterface.html), Pillo
 """
 
 import ctypes
+from contextlib import suppress
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,7 +50,7 @@ def grey_samples(image: Image.Image) -> NDArray[np.uint8]:
     """
     if image.mode != "L":
         raise ValueError(f"the mode is {image.mode}; it must be L")
-    try:
-        return np.asarray(_Lent(image))
-    except ValueError:  # Pillow cuts images of more than 16 MiB
-        return np.asarray(image)
+    if image.width and image.height:
+        with suppress(ValueError):  # Pillow cuts images of more than 16 MiB
+            return np.asarray(_Lent(image))
+    return np.asarray(image)
