@@ -87,7 +87,8 @@ def command(place, *more):
     arguments = (place / "media", "--bank", place / "bank", "--out", place / "out", "--hashes-out", place / "kept",
                  "--chunk", CHUNK, "--views", "upright", "--isolation", "thread", "--workers", 2)  # fmt: skip
     asked = [sys.executable, "-c", program, "rescan", *(str(one) for one in (*arguments, *more))]
-    return asked, {"text": True, "env": os.environ | {"PYTHONPATH": paths}, "cwd": place}
+    own = {"RAY_ADDRESS": "local"}  # another test's Ray may run on this machine, and be stopped at any time
+    return asked, {"text": True, "env": own | os.environ | {"PYTHONPATH": paths}, "cwd": place}
 
 
 def ran(place, *more):
@@ -177,11 +178,11 @@ def begun_in(monkeypatch, module):
 
 
 def killed_at_work(is_working):
-    """End a process, of those that ``is_working`` says so of, that cannot have finished meanwhile. Its number, or 0."""
+    """End a process below this one that ``is_working`` says so of, in the middle of it. Its number, or 0."""
     for path in Path("/proc").glob("[0-9]*"):
         pid = int(path.name)
         try:
-            if not is_working(pid):
+            if not (is_working(pid) and _is_below(pid)):
                 continue
             os.kill(pid, signal.SIGSTOP)
             if is_working(pid):
@@ -211,11 +212,25 @@ def check_kill(place, engine_of, module, is_working, want, monkeypatch):
     check_left(place, want)
 
 
+def _is_below(pid):
+    """Whether this process has begun it, or one that has: another test's workers are left alone."""
+    while pid > 1:
+        pid = int(_stat(pid)[1])
+        if pid == os.getpid():
+            return True
+    return False
+
+
 def _lives(pid):
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in ("Z", "X")
+        return _stat(pid)[0] not in ("Z", "X")
     except OSError:
         return False
+
+
+def _stat(pid):
+    """State, parent, and so on."""
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
 
 
 def check_stops(place, engine_of):

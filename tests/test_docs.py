@@ -75,10 +75,12 @@ def test_recipes_run_in_order_and_print_what_the_page_says(checkout, name, block
         if language in ("text", "shown") or (language.endswith("cluster") and not CLUSTER):
             continue
         program = ["bash", "-euo", "pipefail", "-c"] if language.startswith("bash") else [sys.executable, "-c"]
+        # Not the Ray of another test, which may be stopped at any time.
+        environment = {"RAY_ADDRESS": "local", **os.environ, "PATH": path}
         result = subprocess.run(
-            [*program, code], env={**os.environ, "PATH": path}, capture_output=True, text=True, check=False, timeout=300
+            [*program, code], env=environment, capture_output=True, text=True, check=False, timeout=300
         )
-        assert result.returncode == 0, result.stderr
+        assert result.returncode == 0, f"{code}\n{result.stdout}\n{result.stderr}"
         if following == "text":
             assert result.stdout == wanted
         ran += 1

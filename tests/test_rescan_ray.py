@@ -1,5 +1,8 @@
 """Rescans on Ray: the same rows and the same bytes as in one process, whatever becomes of its workers."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pyarrow as pa
@@ -8,7 +11,18 @@ import pytest
 pytest.importorskip("ray")
 
 import ray
-from clusters import check_command, check_kill, check_stops, emptied, media_in, ran, rows_again, rows_wanted, wanted
+from clusters import (
+    PATIENCE,
+    check_command,
+    check_kill,
+    check_stops,
+    emptied,
+    media_in,
+    ran,
+    rows_again,
+    rows_wanted,
+    wanted,
+)
 
 from ncii_match.adapters import ray as adapter
 from ncii_match.errors import BankError, InputError
@@ -60,6 +74,22 @@ def test_a_cluster_that_is_not_there_is_told(place):
     assert (code, out) == (1, "")
     assert "ncii-match: there is no Ray to work with" in said
     assert "Traceback" not in said
+
+
+@pytest.mark.usefixtures("_ray")
+@pytest.mark.parametrize(("asked", "joins"), [(None, True), ("local", False)])
+def test_which_ray_a_job_works_with(asked, joins):
+    """The one on this machine, or one of its own where that is asked for."""
+    program = """import ray
+from ncii_match.adapters.ray import _connect
+_connect()
+print(ray.get_runtime_context().gcs_address)"""
+    environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+    environment |= {"RAY_ADDRESS": asked} if asked else {}
+    made = subprocess.run(
+        [sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True, timeout=PATIENCE
+    )
+    assert (made.stdout.strip() == ray.get_runtime_context().gcs_address) is joins
 
 
 @pytest.mark.usefixtures("_ray")

@@ -4,6 +4,7 @@ Every machine must have this package, and see the bank under the same name. The 
 worker takes it from its own environment (``NCII_MATCH_BANK_KEY_FILE``). Needs ``pip install ncii-match[ray]``.
 """
 
+import contextlib
 import os
 import re
 import socket
@@ -105,7 +106,7 @@ class RayEngine:
 
     source : absolute path, or address. workers : chunks at once; None for as many as there are processors. Where
     ``ray.init`` was not called, the cluster that ``RAY_ADDRESS`` names is used, or the one on this machine, or one is
-    started here.
+    started here; ``RAY_ADDRESS=local`` starts one in any case.
     """
 
     def __init__(self, looking: Looking, source: str, workers: int | None = None) -> None:
@@ -152,12 +153,14 @@ def _connect() -> None:
         if address is not None and (named := re.fullmatch(r"([^/]+):(\d+)", address)):
             # Ray itself waits longer than six minutes for one that is not there.
             socket.create_connection((named[1].strip("[]"), int(named[2])), REACHED_WITHIN).close()
-        try:
-            ray.init(address="auto" if address is None else None, **quiet)
-        except ConnectionError:
-            if address is not None:
-                raise
+        if address is None:
+            with contextlib.suppress(ConnectionError):
+                ray.init(address="auto", **quiet)
+                return
+        if address is None or address == "local":
             ray.init(address="local", include_dashboard=False, object_store_memory=STORE, **quiet)
+        else:
+            ray.init(address=address, **quiet)
     except (ConnectionError, RuntimeError, ValueError, OSError) as error:
         raise JobError(f"there is no Ray to work with ({_first(error)}); see RAY_ADDRESS, or start it") from None
 
