@@ -434,24 +434,12 @@ def test_one_picture_is_read_for_one_that_is_asked_for(made, monkeypatch):
     again.copy(LONG, STEPS[0].label)
     again.original(LONG)
     assert asked == [(4, 5)]
-    for name, step, said in (("nobody", "", "0 pictures"), ("cat.png", "sepia 100 %", "was not evaluated")):
+    for name, step, said in (("nobody", "", "no picture"), ("cat.png", "sepia 100 %", "was not evaluated")):
         with pytest.raises(InputError, match=said):
             again.copy(name, step)
     monkeypatch.setattr(made.chunks.stored, "read", lambda *_: read(0, 1))
     with pytest.raises(InputError, match="another picture"):
         again.original("weak.png")
-
-
-def test_two_pictures_of_one_name_are_not_mixed_up(tmp_path, photos):
-    wanted = [("same", "chelsea.png", 0), ("same", "coffee.png", 0), ("camera", "camera.png", 0)]
-    source = stored(tmp_path / "in", photos, wanted)
-    made = Experiment(tmp_path / "out", Chunks(find(source), 3), Plan(STEPS[:1], PDQ, Views.UPRIGHT), workers=1)
-    made.run()
-    with pytest.raises(InputError, match="2 pictures"):
-        Again(made).original("same")
-    assert Again(made).original("camera").shape == (160, 160, 3)
-    with pytest.raises(InputError, match="2 pictures have the id 'same'"):
-        findings.find(made.out, QUESTION, workers=1)
 
 
 def test_copies_of_a_reference_are_shown_as_the_bank_holds_them(tmp_path, photos):

@@ -14,10 +14,13 @@ from pyarrow import parquet as pq
 
 from ncii_match import PDQ, PHASH, InputError, Status, Views, hash_images
 from ncii_match.errors import JobError
-from ncii_match.evaluate.experiment import Experiment, alone, settings_of, trials_of
+from ncii_match.evaluate.experiment import Experiment, grouping, settings_of, trials_of
+from ncii_match.evaluate.strata import STRATA
 from ncii_match.evaluate.transforms import Step
 from ncii_match.evaluate.trials import NO_DISTANCE, UNALTERED, Trials, between, seed_of
 from ncii_match.evaluate.uploads import load
+from ncii_match.ingest import PictureHasher
+from ncii_match.rescans.locked import locked
 from ncii_match.rescans.media import hashes_of
 from ncii_match.rescans.stored import Chunks, find
 
@@ -141,13 +144,13 @@ def test_another_experiment_is_refused_unless_begun_anew(folder, done, tmp_path)
     assert settings_of(out)["rows"] == 3
 
 
-def test_two_pictures_of_one_name_are_told_apart_or_refused(folder, tmp_path):
+def test_two_pictures_of_one_name_are_refused_before_the_work(folder, tmp_path):
     names = ("coffee@00.png", "rocket@00.png")
     table = pa.table({"id": ["same", "same"], "bytes": [(folder / name).read_bytes() for name in names]})
     pq.write_table(table, tmp_path / "twice.parquet")
-    make(tmp_path / "twice.parquet", tmp_path / "out", groups=None)
     with pytest.raises(InputError, match="2 pictures have the id 'same'"):
-        load(tmp_path / "out")
+        make(tmp_path / "twice.parquet", tmp_path / "out", groups=None)
+    make(tmp_path / "twice.parquet", tmp_path / "out", groups=None, most=1)
 
 
 def test_a_reference_must_be_a_step():
@@ -178,7 +181,7 @@ def test_results_go_when_there_will_be_others(folder, tmp_path):
 
 def test_one_works_at_a_time(folder, tmp_path):
     experiment = make(folder, tmp_path / "out", most=1)
-    with alone(tmp_path / "out"):
+    with locked(tmp_path / "out"):
         with pytest.raises(JobError, match="another process"):
             experiment.run()
         with pytest.raises(JobError, match="another process"):
@@ -197,6 +200,9 @@ def test_what_cannot_be_read_is_tried_again(folder, tmp_path):
         def __init__(self):
             self.seen = []
 
+        def ids(self):
+            return pa.array(["coffee@00.png", "gone.png"])
+
         def read(self, first, last):
             names = ["coffee@00.png", "gone.png"][first:last]
             return pa.RecordBatch.from_pydict({"id": names, "path": names})
@@ -213,6 +219,84 @@ def test_what_cannot_be_read_is_tried_again(folder, tmp_path):
     assert table.column("id").to_pylist() == ["coffee@00.png"] * 6 + ["gone.png"]
     assert table.column("statuses")[0].as_py()[0] == Status.OK
     assert table.column("statuses")[6].as_py()[0] == Status.CANNOT_READ
+
+
+@pytest.mark.parametrize("fails", ["altering", "hashing"])
+def test_a_copy_for_which_memory_did_not_suffice_is_made_again(folder, tmp_path, done, monkeypatch, fails):
+    """Of a picture in the middle of a chunk; the rows are those of an undisturbed run."""
+    failed = []
+    apply, hashed = Step.apply, PictureHasher.hash
+
+    def altering(step, *args, **kwargs):
+        if step == STEPS[2] and len(failed) < 2:
+            failed.append(step)
+            raise MemoryError
+        return apply(step, *args, **kwargs)
+
+    def hashing(hasher, sources):
+        found = hashed(hasher, sources)
+        if isinstance(sources[0], np.ndarray) and len(failed) < 2:
+            failed.append(sources)
+            none = np.full_like(found.status, Status.OUT_OF_MEMORY)
+            found = replace(found, bits=np.zeros_like(found.bits), status=none)
+        return found
+
+    if fails == "altering":
+        monkeypatch.setattr(Step, "apply", altering)
+    else:
+        monkeypatch.setattr(PictureHasher, "hash", hashing)
+    make(folder, tmp_path / "out")
+    assert len(failed) == 2
+    assert contents(tmp_path / "out") == contents(done.out)
+
+
+def test_a_step_for_which_memory_never_suffices_is_left_out(folder, tmp_path, monkeypatch):
+    apply = Step.apply
+
+    def altering(step, *args, **kwargs):
+        if step == STEPS[2]:
+            raise MemoryError
+        return apply(step, *args, **kwargs)
+
+    monkeypatch.setattr(Step, "apply", altering)
+    made = make(folder, tmp_path / "out", most=2)
+    (table,) = trials_of(made.out, ["id", "step"])
+    assert table.column("step").to_pylist() == ["", *(one.label for one in STEPS if one != STEPS[2])] * 2
+
+
+def test_a_line_of_pixels_is_a_picture_too():
+    for shape in [(1, 50, 3), (50, 1, 3), (1, 1, 3)]:
+        line = np.full(shape, 240, np.uint8)
+        line[:, ::3] = 0
+        (row,) = Trials(PLAN).of("rule", "rule", line).to_pylist()
+        assert row["step"] == UNALTERED
+        assert row["stratum"] in STRATA
+
+
+def test_a_chunk_that_is_not_there_is_missed(done, tmp_path):
+    """And made again by the same command; files that are none of its chunks are not read."""
+    out = tmp_path / "out"
+    shutil.copytree(done.out, out)
+    (out / "trials" / "00000002.parquet").unlink()
+    (out / "trials" / "zz.parquet").write_bytes(b"not a chunk")
+    with pytest.raises(InputError, match=r"00000002.parquet is not there; the same evaluation again makes what"):
+        load(out)
+    (out / "trials" / ".00000002.parquet.draft").write_bytes(b"of a run that was killed")
+
+
+def test_ids_that_are_not_text(folder, tmp_path):
+    contents = [(folder / name).read_bytes() for name in ("coffee@00.png", "rocket@00.png")]
+    pq.write_table(pa.table({"id": [b"\xff", b"b"], "bytes": contents}), tmp_path / "bytes.parquet")
+    Experiment(tmp_path / "out", Chunks(find(tmp_path / "bytes.parquet")), PLAN, workers=1).run()
+    assert set(load(tmp_path / "out").ids) == {"\\xff", "b"}
+    pq.write_table(pa.table({"id": ["a", None], "bytes": contents}), tmp_path / "none.parquet")
+    with pytest.raises(InputError, match="a row has no id; give each one of its own"):
+        Experiment(tmp_path / "other", Chunks(find(tmp_path / "none.parquet")), PLAN)
+
+
+def test_groups_that_take_no_part():
+    group_of = grouping("^(p0)?.*$")
+    assert [group_of(name) for name in ("p0-a", "p0-b", "other", "third")] == ["p0", "p0", "other", "third"]
 
 
 def test_a_step_that_a_picture_is_too_long_for_is_left_out():

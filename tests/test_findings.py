@@ -11,6 +11,7 @@ from evaluations import PLAN, STEPS, make, write_pictures
 from pyarrow import parquet as pq
 
 from ncii_match import InputError, Status, Views
+from ncii_match.errors import JobError
 from ncii_match.evaluate import findings, worst
 from ncii_match.evaluate.experiment import trials_of
 from ncii_match.evaluate.findings import Question, find, read
@@ -18,6 +19,7 @@ from ncii_match.evaluate.pairs import PairCounts
 from ncii_match.evaluate.trials import NO_DISTANCE, UNALTERED
 from ncii_match.evaluate.uploads import LOOKS, hashes_of, load
 from ncii_match.rescans import media
+from ncii_match.rescans.locked import locked
 
 THRESHOLD, QUALITY = 60, 40
 """Wide and low enough that some pictures here are missed, some taken for others, some too poor."""
@@ -193,6 +195,7 @@ def test_pictures_quality_misses_and_flags_add_up(rows, found):
     assert sum(pictures["strata"].values()) == 26
     assert pictures["copies"] == 25 * len(STEPS)
     assert pictures["not_altered"] == len(STEPS)  # the tiny one
+    assert pictures["without_copies"] == 1
     by_quality = found["quality"]
     assert sum(one["copies"] for one in by_quality) <= pictures["copies"]
     assert sum(one["found"] for one in by_quality) == found["sets"]["all"]["recall"]["found"]
@@ -254,9 +257,16 @@ def test_too_little_is_refused(out, tmp_path):
     for path in (out.parent / "in").iterdir():
         if path.name.startswith("coffee"):
             (tmp_path / "in" / path.name).write_bytes(path.read_bytes())
+    with pytest.raises(InputError, match="no picture has a quality of 101; give better ones, or a lower"):
+        find(out, Question(THRESHOLD, 101))
     make(tmp_path / "in", tmp_path / "out")
     with pytest.raises(InputError, match="two different"):
         find(tmp_path / "out", Question(31, 50))
+
+
+def test_nobody_works_on_rows_while_figures_are_made_of_them(out):
+    with locked(out), pytest.raises(JobError, match="another process works on"):
+        find(out, Question(THRESHOLD, QUALITY))
 
 
 def test_no_distance_is_never_near():

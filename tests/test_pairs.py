@@ -10,15 +10,13 @@ from hypothesis import strategies as st
 import ncii_match as nm
 from ncii_match.evaluate import pairs
 from ncii_match.evaluate.intervals import disjoint_pairs
+from ncii_match.outcomes import Status
 
 
 def plainly(hashes, other=None, *, groups=None, other_groups=None, strata=None, other_strata=None, min_quality=0):
     """Every counted pair as (left stratum, right stratum, distance, left picture, right picture), one by one."""
     right = hashes if other is None else other
-    ordered = other is not None or any(
-        view and status == 0 and quality >= min_quality
-        for view, status, quality in zip(hashes.view, hashes.status, hashes.quality, strict=True)
-    )
+    ordered = other is not None or any(hashes.view)
     number = groups if groups is not None else range(hashes.pictures)
     other_number = number if other is None else other_groups
     if other is not None and groups is None:
@@ -160,6 +158,20 @@ def test_the_result_depends_neither_on_the_order_nor_on_the_workers(rng):
     assert [done for done, _ in told] == sorted({done for done, _ in told})
     again = nm.distance_histogram(hashes, groups=groups, strata=strata, closest=50, workers=3)
     assert np.array_equal(again.closest, first.closest)
+
+
+def test_views_in_which_nothing_could_be_hashed_were_looked_at_all_the_same(rng):
+    """No picture has a border: a day of uploads looked at in all views is what was measured."""
+    n = 6
+    status = np.tile([Status.OK, Status.NO_BORDER], n).astype(np.uint8)
+    packed = rng.integers(0, 256, (2 * n, 32), np.uint8) * (status == Status.OK)[:, None]
+    view = np.tile([nm.View.UPRIGHT, nm.Views.BORDERS[-1]], n)
+    counts = nm.distance_histogram(
+        nm.Hashes(nm.PDQ, packed.astype(np.uint8), None, status, np.repeat(range(n), 2), view)
+    )
+    assert counts.views == (nm.View.UPRIGHT, nm.Views.BORDERS[-1])
+    flags = nm.sweep_thresholds([3], counts).false_flags_a_day(31, 1_000, 10, views=counts.views)
+    assert flags.pairs == 0
 
 
 def test_looking_in_several_views_counts_the_least_distance_in_both_directions(rng):

@@ -266,7 +266,7 @@ def test_a_dataset_that_is_changed_while_it_is_read_is_refused(tmp_path):
     stored = find(tmp_path)
     stored.read(0, 2)
     write(tmp_path / "a.parquet", table(n=3))
-    with pytest.raises(InputError, match="was changed after the rescan began"):
+    with pytest.raises(InputError, match="was changed after it was listed; give the command again"):
         stored.read(2, 4)
 
 

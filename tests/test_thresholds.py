@@ -1,6 +1,7 @@
 """Thresholds and what they cost: intervals against an oracle and by simulation, the table against plain counting."""
 
 import json
+import math
 import sys
 
 import numpy as np
@@ -283,7 +284,10 @@ def test_a_table_in_words_and_in_other_forms():
     table = small_table(thresholds=[31, 32], level=0.9)
     said = table.explain(31)
     low, high = intervals.wilson(2, 5, 0.9)
-    assert f"2 of 5 altered copies are found, 40.0 % (90 % interval: {100 * low:.1f} % to {100 * high:.1f} %)" in said
+    wanted = f"{math.floor(1000 * low) / 10} % to {math.ceil(1000 * high) / 10} %"
+    assert f"2 of 5 altered copies are found, 40.0 % (90 % interval: {wanted})" in said
+    nearly = nm.sweep_thresholds([3] * 9_999 + [40], counted([31]), [31]).explain(31)
+    assert "9,999 of 10,000 altered copies are found, 99.99 % (" in nearly
     assert "2 that could not be compared among the missed. Of 10 pairs of different pictures 1 " in said
     assert said.endswith(".")
     assert "could not be compared" not in nm.sweep_thresholds([3], counted([31])).explain(31)

@@ -18,9 +18,7 @@ class Again:
 
     def __init__(self, experiment: Experiment) -> None:
         self._experiment = experiment
-        plan = experiment.plan
-        steps = plan.steps if plan.reference is None else (*plan.steps, plan.reference)
-        self._steps = {step.label: step for step in steps}
+        self._steps = {step.label: step for step in experiment.plan.steps}
         originals = [
             table.column("id").filter(pc.equal(table.column("step"), UNALTERED))
             for table in trials_of(experiment.out, ["id", "step"])
@@ -34,7 +32,7 @@ class Again:
         Raises
         ------
         InputError
-            When no picture has this id, or several have, or another one stands in its place by now.
+            When no picture has this id, or another one stands in its place by now.
         DecodeError
             When it cannot be read.
         """
@@ -55,8 +53,8 @@ class Again:
 
     def _read(self, name: str) -> Pixels:
         places = pc.indices_nonzero(pc.equal(self._ids, name))
-        if len(places) != 1:
-            raise InputError(f"{len(places)} pictures of this evaluation have the id asked for; it takes one")
+        if not len(places):
+            raise InputError("no picture of this evaluation has the id asked for")
         row = int(places[0].as_py())
         [(found, source)] = self._experiment.pictures(row, row + 1)
         if found != name:

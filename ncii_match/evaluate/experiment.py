@@ -5,10 +5,9 @@ when it is whole); what follows from these is in ``findings.json`` and ``report.
 """
 
 import contextlib
-import fcntl
 import json
-import os
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from os import PathLike
@@ -27,9 +26,10 @@ from ncii_match.decode.image import Source
 from ncii_match.errors import InputError, JobError
 from ncii_match.evaluate.trials import Plan, Trials
 from ncii_match.ingest import available_cores, in_order
-from ncii_match.outcomes import Status
+from ncii_match.rescans.locked import locked
 from ncii_match.rescans.rows import source_of
 from ncii_match.rescans.stored import Chunks, Stored
+from ncii_match.rescans.work import TRIED_AGAIN, write_table
 
 FORMAT = 1
 
@@ -42,8 +42,6 @@ AHEAD = 2
 RESULTS = ("report.html", "findings.json", "thresholds.parquet", "different.parquet")
 """What follows from the rows, and goes when there will be others."""
 
-_TRIED_AGAIN = (Status.CANNOT_READ, Status.OUT_OF_MEMORY)
-
 
 class Experiment:
     """One plan over stored pictures, in a directory of its own.
@@ -52,8 +50,8 @@ class Experiment:
     its first group (or all that it finds) reads the same show the same thing, and are never taken for different ones.
     None: each picture is its own group. most : so many pictures at most.
 
-    Raises InputError when the directory holds another experiment, unless ``restart``, or files that are none's;
-    JobError while another process works in it.
+    Raises InputError when the directory holds another experiment, unless ``restart``, or files that are none's, and for
+    pictures without an id of their own; JobError while another process works in it.
     """
 
     def __init__(
@@ -67,9 +65,10 @@ class Experiment:
         self.rows = chunks.stored.rows if most is None else min(most, chunks.stored.rows)
         self.group_of = grouping(groups)
         self.said = self._said(groups)
+        _check_different(names_of(chunks.stored.ids()[: self.rows]))
         for place in (self.out, self.out / "trials"):
             place.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with alone(self.out):
+        with locked(self.out):
             self._settle(restart=restart)
 
     def _settle(self, *, restart: bool) -> None:
@@ -85,8 +84,8 @@ class Experiment:
         if chunks and not path.exists():
             raise InputError(f"{self.out / 'trials'} has files that are not this evaluation's; choose another --out")
         self._forget()
-        for old in chunks:
-            if re.fullmatch(r"\d{8}\.parquet", old.name):
+        for old in (self.out / "trials").iterdir():
+            if re.fullmatch(r"\d{8}\.parquet|\.\d{8}\.parquet\.draft", old.name):
                 old.unlink()
         with whole(path) as file:
             file.write(json.dumps(self.said, indent=1).encode() + b"\n")
@@ -127,7 +126,7 @@ class Experiment:
 
         Memory: a chunk's rows, and two pictures with their copies for each thread.
         """
-        with alone(self.out):
+        with locked(self.out):
             if settings_of(self.out) != self.said:
                 raise JobError(f"{self.out} is another evaluation by now; the same command goes on with either")
             self._run(report)
@@ -146,12 +145,10 @@ class Experiment:
             self._forget()
         for number, batches in self._made(trials, todo):
             for k, batch in enumerate(batches):
-                if batch.column("statuses")[0].as_py()[0] in _TRIED_AGAIN:  # it may have been the moment's fault
+                if batch.column("statuses")[0].as_py()[0] in TRIED_AGAIN:  # it may have been the moment's fault
                     [(name, source)] = self.pictures(row := number * self.chunks.size + k, row + 1)
-                    batches[k] = trials.of(name, self.group_of(name), source)
-            table = pa.Table.from_batches(batches)
-            with whole(self._file(number)) as file:
-                pq.write_table(table, file, compression="zstd", write_page_checksum=True)
+                    batches[k] = trials.of(name, self.group_of(name), source, alone=True)
+            write_table(self._file(number), pa.Table.from_batches(batches))
             done += len(batches)
             report(done)
 
@@ -178,7 +175,11 @@ class Experiment:
         return min((number + 1) * self.chunks.size, self.rows)
 
     def _file(self, number: int) -> Path:
-        return self.out / "trials" / f"{number:08}.parquet"
+        return _chunk_file(self.out, number)
+
+
+def _chunk_file(out: Path, number: int) -> Path:
+    return out / "trials" / f"{number:08}.parquet"
 
 
 def grouping(expression: str | None) -> Callable[[str], str]:
@@ -193,7 +194,8 @@ def grouping(expression: str | None) -> Callable[[str], str]:
 
     def group_of(name: str) -> str:
         found = None if pattern is None else pattern.search(name)
-        return name if found is None else found[found.re.groups and 1]
+        shown = None if found is None else found[found.re.groups and 1]
+        return name if shown is None else shown  # a group may have taken no part
 
     return group_of
 
@@ -201,27 +203,23 @@ def grouping(expression: str | None) -> Callable[[str], str]:
 def pictures_in(stored: Stored, first: int, last: int) -> Iterator[tuple[str, Source]]:
     """Some stored pictures: id, and what can be read."""
     batch = stored.read(first, last)
-    names = batch.column("id").cast(pa.string()).to_pylist()
-    for name, value in zip(names, batch.column(stored.contents), strict=True):
+    for name, value in zip(names_of(batch.column("id")), batch.column(stored.contents), strict=True):
         yield name, source_of(value.as_py(), stored.contents, stored.opened)
 
 
-@contextlib.contextmanager
-def alone(out: Path) -> Iterator[None]:
-    """Raises JobError while another process works in a directory, or where nobody can."""
-    try:
-        lock = os.open(out / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        raise JobError(f"{out} cannot be worked in ({error.strerror}); choose another place, or make room") from None
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        os.close(lock)
-        raise JobError(f"another process works on {out}; wait for it, or choose another --out") from None
-    try:
-        yield
-    finally:
-        os.close(lock)
+def names_of(ids: pa.Array) -> list[str]:
+    r"""Ids as texts; of bytes those that are no UTF-8 as \xff. Raises InputError where there is none."""
+    if ids.null_count:
+        raise InputError("a row has no id; give each one of its own")
+    names = ids.to_pylist()
+    return [one.decode("utf-8", "backslashreplace") if isinstance(one, bytes) else str(one) for one in names]
+
+
+def _check_different(names: list[str]) -> None:
+    """Raises InputError: which picture a row is of is known by its id."""
+    if len(set(names)) < len(names):
+        [(twice, times)] = Counter(names).most_common(1)
+        raise InputError(f"{times} pictures have the id {twice!r}; give each its own")
 
 
 def settings_of(out: str | PathLike[str]) -> dict[str, Any]:
@@ -236,10 +234,13 @@ def settings_of(out: str | PathLike[str]) -> dict[str, Any]:
 
 
 def trials_of(out: str | PathLike[str], columns: list[str]) -> Iterator[pa.Table]:
-    """The rows of an experiment, a chunk at a time. Raises InputError for a damaged file."""
-    for file in sorted(os.scandir(Path(out) / "trials"), key=lambda one: one.name):
-        if file.name.endswith(".parquet"):
-            try:
-                yield pq.read_table(file.path, columns=columns, page_checksum_verification=True)
-            except (OSError, ValueError, pa.ArrowException) as error:
-                raise InputError(f"{file.path} is damaged ({error}); delete it and evaluate again") from None
+    """The rows of an experiment, a chunk at a time. Raises InputError for a file that is damaged or not there."""
+    said = settings_of(out)
+    for number in range(-(-said["rows"] // said["chunk"])):
+        file = _chunk_file(Path(out), number)
+        try:
+            yield pq.read_table(file, columns=columns, page_checksum_verification=True)
+        except FileNotFoundError:
+            raise InputError(f"{file} is not there; the same evaluation again makes what is missing") from None
+        except (OSError, ValueError, pa.ArrowException) as error:
+            raise InputError(f"{file} is damaged ({error}); delete it and evaluate again") from None

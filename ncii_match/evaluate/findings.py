@@ -27,6 +27,7 @@ from ncii_match.evaluate.uploads import LOOKS, Uploads, hashes_of, load
 from ncii_match.evaluate.witness_study import study
 from ncii_match.evaluate.worst import closest, false_entries, misses
 from ncii_match.outcomes import Status
+from ncii_match.rescans.locked import locked
 from ncii_match.values import Hashes, View, Views
 
 FORMAT = 1
@@ -64,10 +65,19 @@ Told = Callable[[str], object]
 def find(
     out: str | PathLike[str], question: Question, *, workers: int | None = None, told: Told = lambda _: None
 ) -> dict[str, Any]:
-    """Work out the figures of a finished experiment and write them beside it.
+    """Work out the figures of a finished experiment and write them beside it. Nobody else may work on it meanwhile.
 
-    Memory: some 5 bytes a view and upload, and 34 a hash of at most ``MOST_UPLOADS`` uploads: 270 MB in all views.
+    Memory: some 5 bytes a view and upload; for a second algorithm 4 views of its hashes for each upload; and hashes of
+    at most ``MOST_UPLOADS`` uploads, 70 bytes a view of each: 450 MB in all views.
+
+    Raises InputError for an experiment that is not finished, or too small to say anything; JobError while another
+    process works on it.
     """
+    with locked(Path(out)):
+        return _find(out, question, workers, told)
+
+
+def _find(out: str | PathLike[str], question: Question, workers: int | None, told: Told) -> dict[str, Any]:
     said, uploads = settings_of(out), load(out)
     if question.threshold > uploads.algorithm.bits:
         raise InputError(f"threshold {question.threshold} is above the {uploads.algorithm.bits} bits of a hash")
@@ -79,6 +89,10 @@ def find(
     widest = [*looks][-1]
     upright = uploads.views.index(View.UPRIGHT)
     banks = {uploads.ids[row] for row in entries if uploads.quality[row, upright] >= question.min_quality}
+    if not banks:
+        raise InputError(
+            f"no picture has a quality of {question.min_quality}; give better ones, or a lower --min-quality"
+        )
     taken = np.array([uploads.ids[row] in banks for row in copies], bool)
     tables: dict[str, ThresholdTable] = {}
     counts: dict[str, PairCounts] = {}
@@ -115,8 +129,7 @@ def find(
             "threshold": question.threshold, "min_quality": question.min_quality,
             "uploads_a_day": question.uploads_a_day, "looks": widest, "level": tables[widest].level,
         },
-        "pictures": {**_pictures(uploads, copies),
-                     "not_altered": int(uploads.readable[uploads.originals].sum()) * len(said["steps"]) - len(copies)},
+        "pictures": _pictures(uploads, copies, len(said["steps"])),
         "sets": sets,
         "each_with_each": _each_with_each(every, same, question),
         "each_with_each_any_quality": _each_with_each(poor, same, question),
@@ -125,7 +138,8 @@ def find(
         "misses": misses(uploads, copies, same, question.threshold),
         "closest": closest(uploads, chosen, entries, counts[widest]),
         "qualities": _qualities(
-            uploads, copies, banked, hashes_of(out, uploads, chosen, looks[widest]), chosen, entries, question, workers
+            uploads, copies, banked, hashes_of(out, uploads, chosen, looks[widest]), chosen, entries, question,
+            counts[widest], workers,
         ),
         "false_entries": false_entries(uploads, entries, counts[widest], question.threshold),
         "witness": study(out, uploads, copies, same, chosen, entries, counts[widest], question.threshold),
@@ -229,8 +243,10 @@ def _set(
     }  # fmt: skip
 
 
-def _pictures(uploads: Uploads, copies: NDArray[np.intp]) -> dict[str, Any]:
+def _pictures(uploads: Uploads, copies: NDArray[np.intp], steps: int) -> dict[str, Any]:
+    """``not_altered``: copies that could not be made. ``without_copies``: pictures of which none could."""
     originals, readable = uploads.originals, uploads.readable
+    copied = {uploads.ids[row] for row in copies.tolist()}
     bad = originals[~readable[originals]]
     kinds = Counter(uploads.strata[originals[readable[originals]]].tolist())
     return {
@@ -240,6 +256,8 @@ def _pictures(uploads: Uploads, copies: NDArray[np.intp]) -> dict[str, Any]:
         "groups": len(np.unique(uploads.group[originals[readable[originals]]])),
         "strata": dict(sorted(kinds.items())),
         "copies": len(copies),
+        "not_altered": int(readable[originals].sum()) * steps - len(copies),
+        "without_copies": int(readable[originals].sum()) - len(copied),
     }
 
 
@@ -300,15 +318,18 @@ def _by_quality(
 
 def _qualities(
     uploads: Uploads, copies: NDArray[np.intp], banked: Hashes, hashes: Hashes, chosen: NDArray[np.intp],
-    entries: NDArray[np.intp], question: Question, workers: int | None,
+    entries: NDArray[np.intp], question: Question, counted: PairCounts, workers: int | None,
 ) -> list[dict[str, Any]]:  # fmt: skip
-    """What another least quality would find, and take for found, at the threshold in question."""
+    """What another least quality would find, and take for found, at the threshold in question.
+
+    counted : what was counted at the one in question.
+    """
     rows = []
     views = tuple(View(one) for one in np.unique(hashes.view).tolist())
     for least in sorted({*QUALITIES, question.min_quality}):
         same = uploads.same(views, least, copies)
         found = (same.comparison == Comparison.DONE) & (same.distances <= question.threshold)
-        counts = distance_histogram(
+        counts = counted if least == question.min_quality else distance_histogram(
             hashes, banked, groups=uploads.group[chosen], other_groups=uploads.group[entries], min_quality=least,
             workers=workers,
         )  # fmt: skip

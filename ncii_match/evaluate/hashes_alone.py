@@ -6,14 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 
 from ncii_match.bank.exchange.files import whole
 from ncii_match.errors import InputError
 from ncii_match.evaluate import intervals
-from ncii_match.evaluate.experiment import grouping
+from ncii_match.evaluate.experiment import grouping, names_of
 from ncii_match.evaluate.pairs import Progress, distance_histogram
 from ncii_match.rescans import rows
+from ncii_match.rescans.locked import locked
 from ncii_match.rescans.stored import Chunks
 from ncii_match.values import PDQ, PDQ_MIN_QUALITY, PDQ_THRESHOLD, Hashes
 
@@ -29,10 +29,18 @@ def evaluate(
     """Compare each with each, write ``pairs.json`` into ``out``, and return what it says.
 
     threshold, min_quality : None for the default policy's, which only PDQ has. groups : as for ``Experiment``.
-    Memory: 70 bytes a hash, and the ids.
+    Memory: 35 bytes a hash and what ``distance_histogram`` takes, and the ids.
     """
     place = Path(out)
     place.mkdir(mode=0o700, parents=True, exist_ok=True)  # before the work
+    with locked(place):
+        return _evaluate(chunks, place, threshold, min_quality, groups, workers, progress)
+
+
+def _evaluate(
+    chunks: Chunks, place: Path, threshold: int | None, min_quality: int | None, groups: str | None,
+    workers: int | None, progress: Progress | None,
+) -> dict[str, Any]:  # fmt: skip
     names, hashes = _read(chunks)
     if threshold is None or min_quality is None:
         if not hashes.algorithm.comparable_with(PDQ):
@@ -75,7 +83,7 @@ def _read(chunks: Chunks) -> tuple[list[str], Hashes]:
     parts = []
     for number in range(len(chunks)):
         batch = chunks.read(number)
-        names += batch.column("id").cast(pa.string()).to_pylist()
+        names += names_of(batch.column("id"))
         parts.append(rows.hashes_in(batch, chunks.stored.contents))
     if not parts:
         raise InputError("there are no hashes; give some")

@@ -18,6 +18,7 @@ from ncii_match.evaluate.trials import NO_DISTANCE, between
 from ncii_match.evaluate.uploads import LOOKS
 from ncii_match.ingest import hash_batches
 from ncii_match.outcomes import Status
+from ncii_match.rescans.locked import locked
 from ncii_match.rescans.stored import Chunks
 from ncii_match.values import Algorithm, Hashes, View
 
@@ -38,6 +39,14 @@ def evaluate(
     """
     place = Path(out)
     place.mkdir(mode=0o700, parents=True, exist_ok=True)  # before the work
+    with locked(place):
+        return _evaluate(chunks, place, groups, algorithm, threshold, min_quality, workers, report)
+
+
+def _evaluate(
+    chunks: Chunks, place: Path, groups: str, algorithm: Algorithm, threshold: int, min_quality: int,
+    workers: int | None, report: Callable[[int], object],
+) -> dict[str, Any]:  # fmt: skip
     names, hashes = _hashed(chunks, algorithm, workers, report)
     group_of = grouping(groups)
     members: dict[str, list[int]] = defaultdict(list)

@@ -125,7 +125,7 @@ class PairCounts:
         return cls.from_histogram(counts, algorithm=algorithm, views=views)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class _Side:
     """Pictures in the order of (stratum, group, number): those of a stratum lie together, in them those of a group.
 
@@ -229,7 +229,7 @@ def distance_histogram(
     upright = _usable(entries, min_quality) & (entries.view == View.UPRIGHT)
     if np.any(np.bincount(entries.source_row[upright]) > 1):
         raise InputError("a picture has several upright rows; source_row must number pictures")
-    views = tuple(View(one) for one in np.unique(hashes.view[usable]).tolist())
+    views = tuple(View(one) for one in np.unique(hashes.view).tolist())
     ordered = other is not None or not set(views) <= set(Views.UPRIGHT)
     left = _side(hashes, usable, left_groups, left_strata, s)
     right = left if not ordered else _side(entries, upright, right_groups, right_strata, s)

@@ -24,6 +24,8 @@ def stratum(pixels: Pixels, quality: int) -> str:
 
     pixels : uint8 [h, w, 3] RGB. quality : of the upright hash.
     """
+    if min(pixels.shape[:2]) < 2:
+        return "flat"  # a line has no edges to speak of
     grey = np.asarray(cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY), np.uint8)
     if float(grey.std()) < FLAT:
         return "flat"

@@ -226,15 +226,19 @@ class ThresholdTable:
 
     def explain(self, threshold: int) -> str:
         """Two sentences for a person: what the threshold finds, and what it takes for found."""
+        from ncii_match.evaluate import wording  # it needs pyarrow
+
         found, wrong, level = self.recall_at(threshold), self.rate_at(threshold), f"{100 * self.level:g} %"
         missing = f", {found.not_compared:,} that could not be compared among the missed" if found.not_compared else ""
-        return (
+        said = (
             f"At a threshold of {threshold} bits, {found.hits:,} of {found.pairs:,} altered copies are found, "
-            f"{_percent(found.recall)} ({level} interval: {_percent(found.low)} to {_percent(found.high)}){missing}. "
+            f"{wording.percent(found.recall)} ({level} interval: {wording.at_least(found.low)} to "
+            f"{wording.upper_end(found.high)}){missing}. "
             f"Of {wrong.pairs:,} pairs of different pictures {wrong.false_pairs:,} are taken for the same, a share of "
             f"{wrong.rate:.2g}; with {level} confidence it is at most {_up(wrong.high_pictures)} where pictures are "
             f"drawn independently, or {_up(wrong.high)} if even pairs that share a picture were independent."
         )
+        return said.replace(wording.SPACE, " ")
 
     def to_dict(self) -> dict[str, Any]:
         """All of it as lists and numbers, for JSON."""
@@ -290,13 +294,17 @@ def _index(names: tuple[str, ...], name: str) -> int:
     return names.index(name)
 
 
-def _percent(share: float) -> str:
-    return f"{100 * share:.1f} %"
-
-
 def _up(bound: float) -> str:
     """Two digits, rounded up: less would promise too much."""
     return f"{float(Context(prec=2, rounding=ROUND_UP).create_decimal(bound)):.1e}"
+
+
+def _by_distance(groups: NDArray[np.intp], same: SamePairs, n_bits: int) -> NDArray[np.int64]:
+    """Copies of each group by distance: int64 [g, n_bits + 2], in the last column those that could not be compared."""
+    width = n_bits + 2
+    place = np.where(same.comparison == Comparison.DONE, same.distances.astype(np.int64), n_bits + 1)
+    counts = np.bincount(groups * width + place, minlength=(int(groups.max()) + 1) * width)
+    return np.asarray(counts, np.int64).reshape(-1, width)
 
 
 def sweep_thresholds(
@@ -337,12 +345,13 @@ def sweep_thresholds(
     compared = same.comparison == Comparison.DONE
     if np.any(same.distances[compared] > n_bits):
         raise InputError(f"a distance of copies is above the {n_bits} bits of {different.algorithm}")
-    members = {ALL: np.ones(len(same), bool)}
+    groups, counts = [ALL], [_by_distance(np.zeros(len(same), np.intp), same, n_bits)]
     for name, texts in same.labels.items():
-        members.update({f"{name}: {text}": np.array(texts) == text for text in sorted(set(texts))})
-    pairs = np.array([np.count_nonzero(one) for one in members.values()])
-    counts = [np.bincount(same.distances[one & compared], minlength=n_bits + 1) for one in members.values()]
-    hits = np.cumsum(counts, 1)[:, wanted]  # of at most so many bits: inclusive
+        known, of_each = np.unique(np.array(texts), return_inverse=True)
+        groups += [f"{name}: {text}" for text in known.tolist()]
+        counts.append(_by_distance(of_each, same, n_bits))
+    every = np.concatenate(counts)
+    pairs, hits = every.sum(1), np.cumsum(every[:, :-1], 1)[:, wanted]  # of at most so many bits: inclusive
     places = [(a, b) for a, b in np.ndindex(*different.disjoint.shape) if different.counts[a, b].any()]
     names = tuple(different.strata[a] + (f" / {different.strata[b]}" if a != b else "") for a, b in places)
     if len(different.strata) == 1:
@@ -353,7 +362,7 @@ def sweep_thresholds(
     of = false_pairs, all_pairs[:, None]
     return ThresholdTable(
         wanted.astype(np.uint16), level,
-        tuple(members), pairs, pairs - [np.count_nonzero(one & compared) for one in members.values()],
+        tuple(groups), pairs, every[:, -1],
         hits, hits / pairs[:, None], *intervals.wilson(hits, pairs[:, None], level),
         (ALL, *names), all_pairs, disjoint, false_pairs, false_pairs / all_pairs[:, None],
         intervals.lower(*of, level), intervals.upper(*of, level),

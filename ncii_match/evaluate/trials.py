@@ -20,6 +20,7 @@ from ncii_match.evaluate.transforms import SMALLEST_SIDE, Pixels, Step
 from ncii_match.ingest import PictureHasher
 from ncii_match.outcomes import Status
 from ncii_match.rescans import media
+from ncii_match.rescans.work import TRIED_AGAIN
 from ncii_match.values import Algorithm, Hashes, View, Views
 
 NO_DISTANCE = 65_535
@@ -85,10 +86,12 @@ class Trials:
             None if plan.witness is None else PictureHasher(plan.witness, Views.BORDERS, plan.limits, plan.jpeg)
         )
 
-    def of(self, name: str, group: str, source: Source) -> pa.RecordBatch:
+    def of(self, name: str, group: str, source: Source, *, alone: bool = False) -> pa.RecordBatch:
         """The rows of one picture: itself, then a copy for each step that can be done with it.
 
-        Raises nothing for a bad picture: its row has the status that says why, and is the only one.
+        Raises nothing for a bad picture: its row has the status that says why, and is the only one. alone : whether
+        nothing else is in hand, so that a copy for which memory does not suffice cannot be made or hashed at all; else
+        the whole picture is OUT_OF_MEMORY, to be tried again.
         """
         plan = self.plan
         try:
@@ -105,7 +108,13 @@ class Trials:
         for step in steps:  # one after the other: a copy of a large picture takes more than its file
             try:
                 copy = step.apply(pixels, seed)
-            except (ValueError, OSError, ArithmeticError, MemoryError, cv2.error):  # too long for WebP, say
+            except InputError:
+                raise  # ours: the picture is large enough, and the steps are known
+            except MemoryError:
+                if not alone:
+                    return self._failed(name, group, Status.OUT_OF_MEMORY)
+                continue
+            except (ValueError, OSError, ArithmeticError, cv2.error):  # too long for WebP, say
                 continue
             done.append(step)
             hashed.append(self._hasher.hash([copy]))
@@ -115,6 +124,8 @@ class Trials:
                 banked = copy
         if steps and plan.reference is not None and plan.reference not in done:
             return self._failed(name, group, Status.UNSUPPORTED_INPUT)
+        if not alone and any(TRIED_AGAIN.intersection(one.status.tolist()) for one in (*hashed, *others)):
+            return self._failed(name, group, Status.OUT_OF_MEMORY)
         hashes = Hashes.concat(hashed)
         distances = between(hashes, self._upright.hash([banked]), len(plan.views))
         kind = stratum(pixels, int(hashes.quality[0]))

@@ -1,6 +1,5 @@
 """The rows of an experiment in memory, and what a policy would make of them."""
 
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from os import PathLike
@@ -94,8 +93,7 @@ def load(out: str | PathLike[str]) -> Uploads:
     said = settings_of(out)
     algorithm, views = Algorithm.parse(said["algorithm"]), tuple(View(one) for one in said["views"])
     steps = tuple(step["label"] for step in said["steps"])
-    place = {label: k for k, label in enumerate((*steps, UNALTERED))}
-    place[UNALTERED] = -1
+    place = {label: k for k, label in enumerate(steps)} | {UNALTERED: -1}
     tables = list(trials_of(out, _LIGHT))
     if not tables:
         raise InputError(f"{out} has no finished chunk; evaluate some pictures first")
@@ -104,10 +102,6 @@ def load(out: str | PathLike[str]) -> Uploads:
     groups = np.unique(table.column("group").to_numpy(), return_inverse=True)[1].astype(np.int64)
     ids = table.column("id").to_pylist()
     step = np.array([place[one] for one in table.column("step").to_pylist()], np.int16)
-    names = [name for name, one in zip(ids, step.tolist(), strict=True) if one < 0]
-    if len(set(names)) < len(names):
-        twice = next(name for name, n in Counter(names).items() if n > 1)
-        raise InputError(f"{Counter(names)[twice]} pictures have the id {twice!r}; give each its own")
     return Uploads(
         steps,
         algorithm,

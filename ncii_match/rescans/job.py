@@ -6,7 +6,6 @@ whole), ``hashes/`` if wished, ``log.ndjson`` (when what was done), and in the e
 """
 
 import contextlib
-import fcntl
 import json
 import os
 import threading
@@ -26,6 +25,7 @@ from ncii_match.index.saved import sync_directory
 from ncii_match.matcher import Matcher
 from ncii_match.rescans.elsewhere import Assigned, Engine
 from ncii_match.rescans.identity import other_in, said_of, written
+from ncii_match.rescans.locked import lock
 from ncii_match.rescans.since import NEW, Since
 from ncii_match.rescans.stored import Chunks
 from ncii_match.rescans.summary import read_chunk, summarised
@@ -91,18 +91,11 @@ class Job:
         try:
             for place in (self.out, *self._files.folders):
                 place.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._lock = os.open(self.out / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
             raise JobError(
                 f"{place} cannot be worked in ({error.strerror}); choose another place, or make room"
             ) from None
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            os.close(self._lock)
-            if not isinstance(error, BlockingIOError):
-                raise JobError(f"{self.out} cannot be locked ({error.strerror}); choose another --out") from None
-            raise JobError(f"another process works on {self.out}; wait for it, or choose another --out") from None
+        self._lock = lock(self.out)
         try:
             if restart:
                 self._clear()

@@ -49,6 +49,10 @@ class Stored(Protocol):
         """As above."""
         ...
 
+    def ids(self) -> pa.Array:
+        """All ids, in their order, without what they are of."""
+        ...
+
     def read(self, first: int, last: int) -> pa.RecordBatch:
         """Some of the rows, in their order: ``id`` and the contents."""
         ...
@@ -116,6 +120,10 @@ class Folder:
         """As ``Stored``."""
         return self._opened(f"./{self._odd.get(name, name)}")
 
+    def ids(self) -> pa.Array:
+        """As ``Stored``."""
+        return pa.array(self._names, pa.string())
+
     def read(self, first: int, last: int) -> pa.RecordBatch:
         """As ``Stored``."""
         names = pa.array(self._names[first:last], pa.string())
@@ -133,6 +141,10 @@ class _List:
         self.fingerprint = hashlib.sha256(content).hexdigest()
         self._table = lists.read(path, content)
         self.rows, self.opened = len(self._table), opener(system, root)
+
+    def ids(self) -> pa.Array:
+        """As ``Stored``."""
+        return _together(self._table.column("id"))
 
     def read(self, first: int, last: int) -> pa.RecordBatch:
         """As ``Stored``."""
@@ -186,17 +198,25 @@ class Dataset:
 
     def _part(self, number: int) -> pa.Table:
         if self._held is None or self._held[0] != number:
-            part = self._parts[number]
-            if Found.of(self._system.get_file_info(part.file.path)) != part.file:
-                raise InputError(f"{part.file.path} was changed after the rescan began")
-            with self._system.open_input_file(part.file.path) as file:
-                if part.file.path.lower().endswith(_PARQUET):
-                    table = pq.ParquetFile(file).read_row_group(part.number, columns=self._schema.names)
-                else:
-                    table = pa.Table.from_batches([pa.ipc.open_file(file).get_batch(part.number)])
+            table = self._columns(number, self._schema.names)
             columns = [table.column(field.name).cast(field.type) for field in self._schema]
             self._held = number, pa.Table.from_arrays(columns, schema=self._schema)
         return self._held[1]
+
+    def _columns(self, number: int, names: list[str]) -> pa.Table:
+        part = self._parts[number]
+        if Found.of(self._system.get_file_info(part.file.path)) != part.file:
+            raise InputError(f"{part.file.path} was changed after it was listed; give the command again")
+        with self._system.open_input_file(part.file.path) as file:
+            if part.file.path.lower().endswith(_PARQUET):
+                return pq.ParquetFile(file).read_row_group(part.number, columns=names)
+            return pa.Table.from_batches([pa.ipc.open_file(file).get_batch(part.number)]).select(names)
+
+    def ids(self) -> pa.Array:
+        """As ``Stored``."""
+        field = self._schema.field("id")
+        parts = [self._columns(number, ["id"]).column("id").cast(field.type) for number in range(len(self._parts))]
+        return _together(pa.chunked_array([chunk for part in parts for chunk in part.chunks], field.type))
 
     def read(self, first: int, last: int) -> pa.RecordBatch:
         """As ``Stored``."""
@@ -208,6 +228,11 @@ class Dataset:
             tables.append(self._part(number).slice(first - start, until - first))
             first, number = until, number + 1
         return _one_batch(pa.concat_tables(tables))
+
+
+def _together(column: pa.ChunkedArray) -> pa.Array:
+    found = column.combine_chunks()
+    return pa.concat_arrays(found.chunks) if isinstance(found, pa.ChunkedArray) else found
 
 
 def _wanted(schema: pa.Schema, contents: str) -> pa.Schema:
