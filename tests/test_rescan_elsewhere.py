@@ -1,5 +1,6 @@
 """Chunks that other processes do: the same files, the same errors, and workers that see something else are refused."""
 
+import base64
 import multiprocessing
 import os
 import re
@@ -15,9 +16,13 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from pyarrow import parquet as pq
 from rescans import add, bank_of, picture, pictures_in, results
 from typer.testing import CliRunner
 
+import ncii_match as nm
+from ncii_match.bank import vault
+from ncii_match.bank.store import Bank
 from ncii_match.cli import rescan as command
 from ncii_match.cli.main import app
 from ncii_match.errors import BankCorruptError, DecodeError, InputError, JobError
@@ -36,13 +41,15 @@ from ncii_match.values import Views
 class Processes:
     """An engine of nothing but two processes. A worker that is told so kills itself instead of a chunk, once."""
 
-    def __init__(self, looking, source, deadly=None):
+    def __init__(self, looking, source, deadly=None, method="forkserver"):
         self.looking, self.source, self.deadly, self.begun = looking, source, deadly, Counter()
+        self.method = method
 
     def __call__(self, assigned, numbers):
         order = Order(self.looking, self.source, assigned)
-        context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload([elsewhere.__name__])
+        context = multiprocessing.get_context(self.method)
+        if self.method == "forkserver":
+            context.set_forkserver_preload([elsewhere.__name__])
         pools = [ProcessPoolExecutor(2, context)]
 
         def begin(number):
@@ -140,6 +147,59 @@ def test_hashes_since_a_snapshot_are_looked_up_elsewhere_too(place):
     assert left[0] == left[1]
     assert left[0][0]["outcomes"]["MATCH"] == 1
     assert left[0][0]["rows"] == 62
+
+
+def test_a_witness_is_asked_elsewhere_too(place):
+    """It contradicts what is near, but not very, and does so in a process that has opened it itself."""
+    bits = nm.hash_images([picture(1)]).bits.copy()
+    bits[0, 0] ^= 0xFF
+    for name, algorithm, hashes in (
+        ("near", nm.PDQ, nm.Hashes(nm.PDQ, bits, [100])),
+        ("second", nm.PHASH, nm.hash_images([picture(9)], nm.PHASH)),
+    ):
+        with Bank.create(place / name, algorithm) as bank:
+            bank.add(hashes, case="c", source="s")
+            bank.publish()
+    policy = Policy(witness_above=4, witness_threshold=2)
+    looking = Looking(str(place / "near"), policy, Views.UPRIGHT, "thread", str(place / "second"))
+    left = []
+    for engine in (None, Processes(looking, str(place / "media"))):
+        with (
+            looking.matcher() as matcher,
+            jobs.Job(place / "out", Chunks(find(place / "media"), 8), matcher, restart=True) as job,
+        ):
+            left.append((job.run(engine=engine), results(place / "out")))
+    assert left[0] == left[1]
+    said = pq.read_table(place / "out" / "decisions").select(["id", "reasons"]).to_pylist()
+    assert {row["id"]: row["reasons"] for row in said}["00001.png"] == ["no_match", "witness:contradicts"]
+
+
+def test_workers_take_the_key_of_a_sealed_bank_from_their_own_environment(place, monkeypatch):
+    """It is in no order, and without it nothing is judged."""
+    key = bytes(range(32))
+    with Bank.create(place / "sealed", key=key) as bank:
+        bank.add(nm.hash_images([picture(1)]), case="c", source="s")
+        bank.publish()
+    (place / "key").write_text(base64.b64encode(key).decode())
+    (place / "key").chmod(0o600)
+    monkeypatch.setenv(vault.KEY_FILE, str(place / "key"))
+    looking = Looking(str(place / "sealed"), views=Views.UPRIGHT, isolation="thread")
+    left = []
+    for engine in (None, Processes(looking, str(place / "media"), method="spawn")):
+        with (
+            looking.matcher() as matcher,
+            jobs.Job(place / "out", Chunks(find(place / "media"), 8), matcher, restart=True) as job,
+        ):
+            left.append((job.run(engine=engine), results(place / "out")))
+    assert left[0] == left[1]
+    assert left[0][0]["outcomes"]["MATCH"] == 1
+    with looking.matcher() as matcher, jobs.Job(
+        place / "other", Chunks(find(place / "media"), 8), matcher
+    ) as job:  # fmt: skip
+        monkeypatch.delenv(vault.KEY_FILE)
+        with pytest.raises(JobError, match=f"nothing can be looked at .*{vault.KEY_FILE}"):
+            job.run(engine=Processes(looking, str(place / "media"), method="spawn"))
+        assert not list((place / "other" / "decisions").iterdir())
 
 
 def test_a_job_that_is_stopped_finishes_what_is_in_hand_and_goes_on_with_either(place):
