@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from ncii_match.kernels.jit import filled, given, i64, kernel, u16, u32, u64
+from ncii_match.kernels.jit import filled, given, i64, kernel, part, u16, u32, u64
 from ncii_match.kernels.vector import LANES, columns_of, ones
 
 ROWS_AT_ONCE = 256
@@ -46,6 +46,18 @@ def all_pairs(left: NDArray[np.uint64], right: NDArray[np.uint64], distances: ND
     return left.shape[0]
 
 
+@part
+def columns_from(rows: NDArray[np.uint64], first: int, size: int, columns: NDArray[np.uint64]) -> None:
+    """Turn ``size`` rows [words] from ``first`` on into columns: eight are then compared by one instruction a word."""
+    words = rows.shape[1]
+    whole = size - size % LANES if words == 4 else 0
+    for k in range(0, whole, LANES):
+        columns_of(rows, first + k, columns, k)
+    for k in range(whole, size):
+        for w in range(words):
+            columns[w, k] = rows[first + k, w]
+
+
 DONE, FULL = 0, 1
 
 
@@ -66,22 +78,16 @@ def within(
 ) -> int:
     """Every pair of a query [q, words] and an entry [n, words] within ``radius`` bits, by comparing all of them.
 
-    Entries are taken in blocks and turned into columns once for all queries: eight entries are then compared by one
-    instruction a word. Returns DONE, or FULL when the found arrays are: enlarge them and call again with the same
-    ``counts``, which is [next entry, found so far]. Scratch: ``columns`` [words, block], ``distances`` [block], block a
-    multiple of 8.
+    Entries are taken in blocks and turned into columns once for all queries. Returns DONE, or FULL when the found
+    arrays are: enlarge them and call again with the same ``counts``, which is [next entry, found so far]. Scratch:
+    ``columns`` [words, block], ``distances`` [block], block a multiple of 8.
     """
     n, words = entries.shape
     block = distances.shape[0]
     wanted = np.uint64(radius)
     for first in range(counts[0], n, block):
         size = min(block, n - first)
-        whole = size - size % LANES if words == 4 else 0
-        for k in range(0, whole, LANES):
-            columns_of(entries, first + k, columns, k)
-        for k in range(whole, size):
-            for w in range(words):
-                columns[w, k] = entries[first + k, w]
+        columns_from(entries, first, size, columns)
         found = counts[1]
         for query in range(queries.shape[0]):
             nearest = np.uint64(0xFFFF)

@@ -3,8 +3,9 @@
 import numpy as np
 from numpy.typing import NDArray
 
+from ncii_match.kernels.hamming import columns_from
 from ncii_match.kernels.jit import filled, given, i64, kernel, part, u64
-from ncii_match.kernels.vector import LANES, columns_of, ones
+from ncii_match.kernels.vector import ones
 
 TABLES = 4
 """Counts are kept in four tables in turn: equal distances one after the other then need not wait for each other."""
@@ -78,12 +79,7 @@ def count_pairs(
     block, kept, pairs = distances.shape[0], closest.shape[0], 0
     for first in range(0, n, block):
         size = min(block, n - first)
-        whole = size - size % LANES if words == 4 else 0
-        for k in range(0, whole, LANES):
-            columns_of(right, first + k, columns, k)
-        for k in range(whole, size):
-            for w in range(words):
-                columns[w, k] = right[first + k, w]
+        columns_from(right, first, size, columns)
         for p in range(skip.shape[0]):
             begin = min(max(skip[p, 0] - first, 0), size)
             end = min(max(skip[p, 1] - first, begin), size)
@@ -91,7 +87,8 @@ def count_pairs(
                 continue
             nearest = np.uint64(0xFFFF)
             for row in range(starts[p], starts[p + 1]):
-                if words == 4 and row == starts[p]:  # all four words in registers, as in hamming.within
+                # All four words in registers, as in hamming.within; shared as a function they cost a tenth more.
+                if words == 4 and row == starts[p]:
                     q0, q1, q2, q3 = left[row, 0], left[row, 1], left[row, 2], left[row, 3]
                     for k in range(size):
                         total = ones(q0 ^ columns[0, k]) + ones(q1 ^ columns[1, k])
