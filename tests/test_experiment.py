@@ -14,6 +14,7 @@ from pyarrow import parquet as pq
 
 from ncii_match import PDQ, PHASH, InputError, Status, Views, hash_images
 from ncii_match.errors import JobError
+from ncii_match.evaluate import findings
 from ncii_match.evaluate.experiment import Experiment, grouping, settings_of, trials_of
 from ncii_match.evaluate.strata import STRATA
 from ncii_match.evaluate.transforms import Step
@@ -308,6 +309,19 @@ def test_a_step_that_a_picture_is_too_long_for_is_left_out():
     reference = replace(PLAN, steps=steps, views=Views.UPRIGHT, witness=None, reference=steps[1])
     (row,) = Trials(reference).of("long", "long", long).to_pylist()
     assert Status(row["statuses"][0]) is Status.UNSUPPORTED_INPUT
+
+
+def test_too_few_pictures_are_refused_before_anything_is_begun(folder, tmp_path):
+    (tmp_path / "in").mkdir()
+    for told in ("there is no picture; give at least 2", "there is 1 picture; give at least 2"):
+        with pytest.raises(InputError, match=told):
+            Experiment(tmp_path / "out", Chunks(find(tmp_path / "in")), PLAN)
+        shutil.copy(folder / "coffee@00.png", tmp_path / "in")
+    assert not (tmp_path / "out").exists()
+    (tmp_path / "in" / "text.png").write_text("no picture")
+    Experiment(tmp_path / "out", Chunks(find(tmp_path / "in")), PLAN).run()
+    with pytest.raises(InputError, match=r"\(1 could not be read: text.png, \w+, and so on\); give more, with another"):
+        findings.find(tmp_path / "out", findings.Question(31, 50))
 
 
 def test_hashes_and_nonsense_are_refused(tmp_path):

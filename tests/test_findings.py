@@ -196,6 +196,7 @@ def test_pictures_quality_misses_and_flags_add_up(rows, found):
     assert pictures["copies"] == 25 * len(STEPS)
     assert pictures["not_altered"] == len(STEPS)  # the tiny one
     assert pictures["without_copies"] == 1
+    assert pictures["unreadable_named"] == [{"id": "broken@00.png", "status": next(iter(pictures["unreadable"]))}]
     by_quality = found["quality"]
     assert sum(one["copies"] for one in by_quality) <= pictures["copies"]
     assert sum(one["found"] for one in by_quality) == found["sets"]["all"]["recall"]["found"]
@@ -248,7 +249,10 @@ def test_too_little_is_refused(out, tmp_path):
     assert find(out, Question(200, QUALITY), workers=2)["false_flags"]["thresholds"][-1] <= 256
     with pytest.raises(InputError, match="not the directory"):
         find(tmp_path, Question(31, 50))
-    with pytest.raises(InputError, match="no findings"):
+    with pytest.raises(InputError, match=r"findings.json does not exist; check the path"):
+        read(tmp_path)
+    (tmp_path / "findings.json").write_text("[]")
+    with pytest.raises(InputError, match="has no findings of an evaluation; give its directory"):
         read(tmp_path)
     (tmp_path / "findings.json").write_text(json.dumps({"format": 99}))
     with pytest.raises(InputError, match="another version"):

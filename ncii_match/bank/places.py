@@ -157,7 +157,7 @@ def no_bank(path: Path) -> BankFormatError:
     elif path.exists() and not path.is_dir():
         advice = "it is a file, and a bank is a directory"
     else:
-        advice = f"'ncii-match bank create {path}' makes one"
+        advice = f"check the path; 'ncii-match bank create {path}' would make an empty one"
     return BankFormatError(f"{path} is not a bank; {advice}")
 
 

@@ -135,7 +135,8 @@ def rescan_command(
         told = ", ".join(f"{n:,} {name.lower().replace('_', ' ')}" for name, n in found["outcomes"].items())
         nothing = "nothing to look at" if news is None else "nothing new is near"
         out.print(f"{counted(found['rows'], 'row')} rescanned: {told or nothing}.")
-        out.print(f"Decisions in {out_dir / 'decisions'}, counts in {out_dir / 'summary.json'}, a page in {page}.")
+        decisions = f"Decisions in {out_dir / 'decisions'}, counts" if found["rows"] else "No decisions; counts"
+        out.print(f"{decisions} in {out_dir / 'summary.json'}, a page in {page}.")
     raise typer.Exit(_exit(found["outcomes"]))
 
 

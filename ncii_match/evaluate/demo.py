@@ -115,7 +115,7 @@ def demonstrate(photos: Path, advance: Callable[[], object] = lambda: None) -> D
         hashed = time.perf_counter()
         bank.publish()
         published = time.perf_counter()
-        with Matcher(bank.path) as matcher:
+        with Matcher(bank.path).start() as matcher:  # its processes are there before anything is timed
             rows = []
             for path in paths:
                 uploads = uploads_of(path) if path.name in BANKED else _innocent(path)

@@ -26,7 +26,7 @@ from ncii_match.decode.image import Source
 from ncii_match.errors import InputError, JobError
 from ncii_match.evaluate.trials import Plan, Trials
 from ncii_match.ingest import available_cores, in_order
-from ncii_match.rescans.locked import locked
+from ncii_match.rescans.locked import locked, make
 from ncii_match.rescans.rows import source_of
 from ncii_match.rescans.stored import Chunks, Stored
 from ncii_match.rescans.work import TRIED_AGAIN, write_table
@@ -35,6 +35,9 @@ FORMAT = 1
 
 PICTURES_A_CHUNK = 16
 """With their copies: what is done again after a crash, at most."""
+
+FEWEST = 2
+"""Pictures: one alone is different from nothing."""
 
 AHEAD = 2
 """Pictures in hand for each thread."""
@@ -63,11 +66,12 @@ class Experiment:
         self.out, self.plan, self.chunks = Path(out), plan, chunks
         self._workers = available_cores() if workers is None else workers
         self.rows = chunks.stored.rows if most is None else min(most, chunks.stored.rows)
+        if chunks.stored.rows < FEWEST:
+            raise InputError(f"there is {chunks.stored.rows or 'no'} picture; give at least {FEWEST}")
         self.group_of = grouping(groups)
         self.said = self._said(groups)
         _check_different(names_of(chunks.stored.ids()[: self.rows]))
-        for place in (self.out, self.out / "trials"):
-            place.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make(self.out, self.out / "trials")
         with locked(self.out):
             self._settle(restart=restart)
 

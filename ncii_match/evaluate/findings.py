@@ -25,7 +25,7 @@ from ncii_match.evaluate.pairs import PairCounts, distance_histogram
 from ncii_match.evaluate.thresholds import Comparison, SamePairs, ThresholdTable, sweep_thresholds
 from ncii_match.evaluate.uploads import LOOKS, Uploads, hashes_of, load
 from ncii_match.evaluate.witness_study import study
-from ncii_match.evaluate.worst import closest, false_entries, misses
+from ncii_match.evaluate.worst import LISTED, closest, false_entries, misses
 from ncii_match.outcomes import Status
 from ncii_match.rescans.locked import locked
 from ncii_match.values import Hashes, View, Views
@@ -84,7 +84,11 @@ def _find(out: str | PathLike[str], question: Question, workers: int | None, tol
     copies = np.flatnonzero((uploads.step >= 0) & uploads.readable)
     entries = _entries(uploads, said["reference"])
     if not len(copies) or len(np.unique(uploads.group[entries])) < 2:
-        raise InputError("fewer than two different pictures could be altered; give more")
+        bad = _unreadable(uploads)
+        why = f" ({len(bad):,} could not be read: {bad[0]['id']}, {bad[0]['status']}, and so on)" if bad else ""
+        raise InputError(
+            f"fewer than two different pictures could be altered{why}; give more, with another --out or --restart"
+        )
     looks = {name: views for name, views in LOOKS.items() if set(views) <= set(uploads.views)}
     widest = [*looks][-1]
     upright = uploads.views.index(View.UPRIGHT)
@@ -160,8 +164,12 @@ def read(path: str | PathLike[str]) -> dict[str, Any]:
     try:
         found: dict[str, Any] = json.loads(place.read_bytes())
         known = found["format"] == FORMAT
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        raise InputError(f"{place} has no findings of an evaluation ({type(error).__name__})") from None
+    except FileNotFoundError:
+        raise InputError(f"{place} does not exist; check the path, or let the evaluation come to its end") from None
+    except OSError as error:
+        raise InputError(f"{place} cannot be read: {error.strerror}") from None
+    except (ValueError, TypeError, KeyError):
+        raise InputError(f"{place} has no findings of an evaluation; give its directory, or findings.json") from None
     if not known:
         raise InputError(f"{place} was made by another version; evaluate again")
     return found
@@ -252,6 +260,7 @@ def _pictures(uploads: Uploads, copies: NDArray[np.intp], steps: int) -> dict[st
     return {
         "asked": len(originals),
         "readable": int(readable[originals].sum()),
+        "unreadable_named": _unreadable(uploads)[:LISTED],
         "unreadable": {Status(one).name: n for one, n in sorted(Counter(uploads.status[bad, 0].tolist()).items())},
         "groups": len(np.unique(uploads.group[originals[readable[originals]]])),
         "strata": dict(sorted(kinds.items())),
@@ -259,6 +268,12 @@ def _pictures(uploads: Uploads, copies: NDArray[np.intp], steps: int) -> dict[st
         "not_altered": int(readable[originals].sum()) * steps - len(copies),
         "without_copies": int(readable[originals].sum()) - len(copied),
     }
+
+
+def _unreadable(uploads: Uploads) -> list[dict[str, str]]:
+    """Pictures that took no part, by name, and why."""
+    bad = uploads.originals[~uploads.readable[uploads.originals]].tolist()
+    return [{"id": uploads.ids[row], "status": Status(int(uploads.status[row, 0])).name} for row in bad]
 
 
 def _each_with_each(every: PairCounts, same: SamePairs, question: Question) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from ncii_match.evaluate import intervals
 from ncii_match.evaluate.experiment import grouping, names_of
 from ncii_match.evaluate.pairs import Progress, distance_histogram
 from ncii_match.rescans import rows
-from ncii_match.rescans.locked import locked
+from ncii_match.rescans.locked import locked, make
 from ncii_match.rescans.stored import Chunks
 from ncii_match.values import PDQ, PDQ_MIN_QUALITY, PDQ_THRESHOLD, Hashes
 
@@ -32,7 +32,7 @@ def evaluate(
     Memory: 35 bytes a hash and what ``distance_histogram`` takes, and the ids.
     """
     place = Path(out)
-    place.mkdir(mode=0o700, parents=True, exist_ok=True)  # before the work
+    make(place)  # before the work
     with locked(place):
         return _evaluate(chunks, place, threshold, min_quality, groups, workers, progress)
 

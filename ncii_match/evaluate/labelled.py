@@ -18,7 +18,7 @@ from ncii_match.evaluate.trials import NO_DISTANCE, between
 from ncii_match.evaluate.uploads import LOOKS
 from ncii_match.ingest import hash_batches
 from ncii_match.outcomes import Status
-from ncii_match.rescans.locked import locked
+from ncii_match.rescans.locked import locked, make
 from ncii_match.rescans.stored import Chunks
 from ncii_match.values import Algorithm, Hashes, View
 
@@ -38,7 +38,9 @@ def evaluate(
     Raises InputError where no group has two pictures.
     """
     place = Path(out)
-    place.mkdir(mode=0o700, parents=True, exist_ok=True)  # before the work
+    if not chunks.stored.rows:
+        raise InputError("there are no pictures; give some")
+    make(place)  # before the work
     with locked(place):
         return _evaluate(chunks, place, groups, algorithm, threshold, min_quality, workers, report)
 

@@ -25,7 +25,7 @@ from ncii_match.index.saved import sync_directory
 from ncii_match.matcher import Matcher
 from ncii_match.rescans.elsewhere import Assigned, Engine
 from ncii_match.rescans.identity import other_in, said_of, written
-from ncii_match.rescans.locked import lock
+from ncii_match.rescans.locked import lock, make
 from ncii_match.rescans.since import NEW, Since
 from ncii_match.rescans.stored import Chunks
 from ncii_match.rescans.summary import read_chunk, summarised
@@ -88,13 +88,7 @@ class Job:
         self._files = Files(self.out, None if keep_hashes is None else Path(keep_hashes).absolute())
         self._bank = bank
         self._stop = threading.Event()
-        try:
-            for place in (self.out, *self._files.folders):
-                place.mkdir(mode=0o700, parents=True, exist_ok=True)
-        except OSError as error:
-            raise JobError(
-                f"{place} cannot be worked in ({error.strerror}); choose another place, or make room"
-            ) from None
+        make(self.out, *self._files.folders)
         self._lock = lock(self.out)
         try:
             if restart:
