@@ -80,7 +80,7 @@ def test_words_that_are_commands_are_commands(tmp_path):
     assert "SOURCE" in run("pictures", "--help").stdout
     assert json.loads(run("transforms", "--json").stdout)["preset"] == "default"
     (tmp_path / "transforms").mkdir()
-    assert "no finished chunk" in run("./transforms", "--out", "out", cwd=tmp_path).stderr
+    assert "there is no picture" in run("./transforms", "--out", "out", cwd=tmp_path).stderr
     assert run("nowhere", "--out", "out", cwd=tmp_path).returncode == 1
 
 
