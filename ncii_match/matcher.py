@@ -154,6 +154,11 @@ class Matcher:
         self._check_open()
         return self._follower.snapshot
 
+    @property
+    def banks(self) -> tuple[str | None, ...]:
+        """Which banks are looked into, that of the witness last (``Snapshot.bank``)."""
+        return self.snapshot.bank, *(() if self._witness is None else (self._witness.bank,))
+
     def refresh(self) -> Snapshot:
         """Take up what was published since. A check under way finishes on the snapshot it started with.
 

@@ -38,6 +38,11 @@ class Witness:
                 f"witness_threshold {policy.witness_threshold} is above the witness's search radius; choose 0 to {most}"
             )
 
+    @property
+    def bank(self) -> str | None:
+        """Which bank it is (``Snapshot.bank``)."""
+        return self._follower.snapshot.bank
+
     def hear(
         self, matches: Matches, entries: Entries, snapshot: Snapshot, look_again: LookAgain | None
     ) -> Hearing:  # fmt: skip

@@ -13,6 +13,7 @@ import tempfile
 import time
 from pathlib import Path
 
+from pyarrow import parquet as pq
 from rescans import bank_of, job_of, matcher_of, pictures_in, results
 
 from ncii_match import hash_images
@@ -65,6 +66,18 @@ def killed(place, out, chunk, seconds):
     return False
 
 
+def told_apart(one, other, names):
+    """Of files that differ, the first few rows that do."""
+    said = []
+    for name in names:
+        if not (name.endswith(".parquet") and (one / name).exists() and (other / name).exists()):
+            said.append(name)
+            continue
+        rows = zip(*(pq.read_table(place / name).to_pylist() for place in (one, other)), strict=False)
+        said += [f"{name}: {left} for {right}" for left, right in rows if left != right][:2]
+    return said
+
+
 def trial(kills, pictures, chunk, seed=1):
     """What went wrong: nothing, if all is well; and how often what happened."""
     chance, wrong, told = random.Random(seed), [], {"kills": 0, "jobs": 0, "begun again": 0, "most again": 0}
@@ -96,8 +109,9 @@ def trial(kills, pictures, chunk, seed=1):
                 again = len(set(read) - after)
                 told["begun again"] += again
                 told["most again"] = max(told["most again"], again)
-            if results(out) != whole:
-                wrong.append(f"{out.name} gave other results")
+            if (left := results(out)) != whole:
+                other = sorted(name for name in left.keys() | whole.keys() if left.get(name) != whole.get(name))
+                wrong.append(f"{out.name} gave other results: {told_apart(out, place / 'whole', other)}")
             notes = [json.loads(line) for line in (out / "log.ndjson").read_text().splitlines() if line.endswith("}")]
             done = [one["chunk"] for one in notes if one["event"] == "done"]
             if len(done) != len(set(done)):

@@ -318,6 +318,35 @@ def test_a_bank_that_is_behind_or_another_one_is_refused(place):
     assert isinstance(do(Order(looking_in(place), str(place / "media"), assigned), 0), Done)
 
 
+def test_another_bank_is_refused_whatever_its_number_is(place):
+    """In its place, by its path and with a later snapshot: what the job's own would find would be NO_MATCH."""
+    assigned = assigned_in(place)
+    (place / "bank").rename(place / "away")
+    bank_of(place / "bank", seeds=(70,))
+    add(place / "bank", (71,), "R-7")
+    assert f"has another bank than {place / 'out'} was begun with; every machine" in said_by(place, assigned)
+    with pytest.raises(InputError, match="begun with another bank; choose another --out"):
+        run(place, report=nothing)
+
+
+def test_another_witness_is_refused(place):
+    for name in ("second", "third"):
+        with Bank.create(place / name, nm.PHASH) as bank:
+            bank.add(nm.hash_images([picture(9)], nm.PHASH), case="c", source="s")
+            bank.publish()
+    how = {"policy": Policy(witness_above=4, witness_threshold=2), "witness": str(place / "second")}
+    with (
+        looking_in(place, **how).matcher() as matcher,
+        jobs.Job(place / "out", Chunks(find(place / "media"), 8), matcher) as job,
+        pytest.raises(TakenError) as taken_in,
+    ):
+        job.run(engine=taken)
+    (assigned,) = taken_in.value.args
+    assert isinstance(do(Order(looking_in(place, **how), str(place / "media"), assigned), 0), Done)
+    said = said_by(place, assigned, **(how | {"witness": str(place / "third")}))
+    assert "has another bank than" in said
+
+
 def test_a_bank_that_is_not_there_is_told_as_a_local_job_does(place):
     assigned = assigned_in(place)
     (place / "bank").rename(place / "away")

@@ -32,7 +32,8 @@ class Manifest:
     journal : number and digest (hex) of the last event that is in it. base : directory of the base, seen from the bank.
     base_files, files : of the base, and of the snapshot's own directory; ``{"bytes": …, "sha256": …}`` by name.
     sealed : None for files in the clear, or fingerprint of the key, cipher, and bytes of a chunk. Lengths and digests
-    are of the files as they are stored.
+    are of the files as they are stored. bank : which bank it is of, the same in all its snapshots; None where an older
+    version has published.
     """
 
     number: int
@@ -45,6 +46,7 @@ class Manifest:
     base_files: dict[str, dict[str, Any]]
     files: dict[str, dict[str, Any]]
     sealed: dict[str, Any] | None = None
+    bank: str | None = None
 
     def to_bytes(self) -> bytes:
         """As it is written and signed."""
@@ -58,6 +60,7 @@ class Manifest:
             "base": {"directory": self.base, "journal": self.base_journal, "files": self.base_files},
             "files": self.files,
             "sealed": self.sealed,
+            "bank": self.bank,
         }
         body = json.dumps(content, indent=1).encode().removesuffix(b"\n}")
         return body + _seal(body)
@@ -82,6 +85,7 @@ class Manifest:
                     _files(read["base"]["files"]),
                     _files(read["files"]),
                     _sealed(read["sealed"], where),
+                    _text(read.get("bank")),
                 )
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise BankCorruptError(
@@ -97,6 +101,12 @@ def _seal(body: bytes) -> bytes:
 
 def _whole(value: Any) -> int:
     if type(value) is not int or value < 0:
+        raise ValueError
+    return value
+
+
+def _text(value: Any) -> str | None:
+    if value is not None and type(value) is not str:
         raise ValueError
     return value
 

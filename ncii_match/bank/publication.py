@@ -102,6 +102,12 @@ def changed_since(connection: sa.Connection, event: int) -> NDArray[np.int64]:
     return np.unique(np.concatenate([np.empty(0, np.int64), *parts])).astype(np.int64)
 
 
+def _name(connection: sa.Connection) -> str:
+    """What tells a bank from every other one: when it was created, to the microsecond."""
+    about = tables.about
+    return str(connection.execute(sa.select(about.c.value).where(about.c.key == "created_at")).scalar_one())
+
+
 def among(wanted: NDArray[np.int64], rising: NDArray[np.int64]) -> NDArray[np.bool_]:
     """Which of the wanted ids are among many rising ones: a look for each, not a pass over all of them."""
     places = np.searchsorted(rising, wanted)
@@ -159,7 +165,7 @@ class Draft:
         return replace(
             made, number=self.number, created_at=datetime.now(UTC), algorithm=self.algorithm, count=active,
             journal=(head, digest.hex()), files=files,
-            sealed=None if self._key is None else sealed_files.description(self._key),
+            sealed=None if self._key is None else sealed_files.description(self._key), bank=_name(connection),
         )  # fmt: skip
 
     def show(self, made: Manifest) -> None:

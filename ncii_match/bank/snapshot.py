@@ -37,6 +37,7 @@ class Snapshot:
     """One publication. ``Snapshot.open(bank_dir)`` opens the current one.
 
     number : 1, 2, 3 …; created_at : when it was published (UTC); algorithm : of its hashes.
+    bank : which bank it is of, the same in all its snapshots; None where an older version has published.
     index : a ``RadiusIndex`` over its entries, all of them active when it was published.
     allowed, allowed_radii : hashes on the allow list, and how far (bits, inclusive) each of them reaches.
     """
@@ -48,6 +49,7 @@ class Snapshot:
     index: RadiusIndex
     allowed: Hashes
     allowed_radii: NDArray[np.uint16]
+    bank: str | None
     _base: Segment = field(repr=False)
     _delta: Segment = field(repr=False)
     _removed: NDArray[np.int64] = field(repr=False)
@@ -187,6 +189,7 @@ class Snapshot:
             index,
             Hashes(algorithm, allowed.copy()),  # short, and looked at for every picture: not left to the disk
             radii,
+            said.bank,
             old,
             new,
             removed,

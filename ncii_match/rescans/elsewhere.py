@@ -111,7 +111,7 @@ def _begun(order: Order, stack: contextlib.ExitStack) -> Work:
         matcher = stack.enter_context(order.looking.matcher(None if since is None else since[1]))
         _check_bank(matcher, told, here)
     files = Files(place, None if told.hashes is None else Path(told.hashes))
-    other = other_in(said, said_of(chunks, matcher, hashes=files.hashes, bank=said["bank"], since=since))
+    other = other_in(said, said_of(chunks, matcher, hashes=files.hashes, bank=said["bank"]["name"], since=since))
     if "input" in other or "rows" in other:
         raise JobError(f"the input that {here} sees is not what {place} was begun with{SAME}")
     if other:

@@ -41,7 +41,7 @@ def said_of(
         "algorithm": str(matcher.snapshot.algorithm),
         "views": [int(view) for view in matcher.views] if chunks.is_pictures else None,
         "limits": limits if chunks.is_pictures else None,
-        "bank": bank,
+        "bank": {"name": bank, "is": [*matcher.banks]},
         "policy": matcher.policy.to_dict(),
         "radius": matcher.radius,
         "hashes": None if hashes is None else os.fsencode(hashes).decode("utf-8", "backslashreplace"),
