@@ -37,7 +37,8 @@ def pictures(tmp_path_factory):
 
 
 def test_a_folder_is_evaluated_and_gone_on_with(pictures, tmp_path):
-    arguments = (pictures, "--out", "out", "--groups", GROUPS, "--threshold", 40, "--bank-size", 5000, "--preset")
+    address = f"file://{pictures}?token=hush"
+    arguments = (address, "--out", "out", "--groups", GROUPS, "--threshold", 40, "--bank-size", 5000, "--preset")
     first = run(*arguments, "perception", "--json", cwd=tmp_path)
     assert first.returncode == 3, first.stderr
     found = json.loads(first.stdout)
@@ -57,6 +58,8 @@ def test_a_folder_is_evaluated_and_gone_on_with(pictures, tmp_path):
     page = (tmp_path / "out" / "report.html").read_text()
     assert "ncii-match evaluate" in page
     assert "data:image/" not in page
+    assert f"file://{pictures} --out" in page
+    assert not [path for path in (tmp_path / "out").rglob("*") if path.is_file() and b"hush" in path.read_bytes()]
     other = run(*arguments, "all", cwd=tmp_path)
     assert other.returncode == 1
     assert "begun with another" in other.stderr
@@ -141,11 +144,41 @@ def test_hashes_are_judged_as_what_they_are(tmp_path):
     assert "of phash, 36 pairs" in told.stdout
 
 
-def test_results_are_not_put_among_what_is_read(pictures):
-    told = run(pictures, "--out", pictures / "out")
-    assert told.returncode == 1
-    assert "is inside" in told.stderr
+def invoked(*arguments):
+    CliRunner().invoke(app, [str(one) for one in arguments], catch_exceptions=False)
+
+
+BANK = ("--bank", "b")
+GROUPED = ("--groups", "^")
+
+
+@pytest.mark.parametrize(
+    "command",
+    [("evaluate", "pictures"), ("evaluate", "copies", *GROUPED), ("evaluate", "bank", "b", "--against"),
+     ("rescan", *BANK)],
+    ids=["pictures", "copies", "bank", "rescan"],
+)  # fmt: skip
+@pytest.mark.parametrize("address", ["", "file://"])
+def test_results_are_not_put_among_what_is_read(pictures, tmp_path, command, address):
+    source = f"{address}{pictures}{'?token=hush' * bool(address)}"
+    with pytest.raises(InputError, match="is inside") as caught:
+        invoked(*command, source, "--out", pictures / "out")
     assert not (pictures / "out").exists()
+    assert "hush" not in str(caught.value)
+
+
+def test_no_message_has_the_secrets_of_an_address(pictures, tmp_path):
+    kept(tmp_path / "kept.parquet", 20)
+    hashes, out = f"file://{tmp_path}/kept.parquet?token=hush", ("--out", tmp_path / "out")
+    for arguments, why in (
+        (("pictures", hashes, "--most", 3, *out), "has hashes"),
+        (("copies", hashes, *GROUPED, *out), "has hashes"),
+        (("bank", "b", "--against", f"file://{pictures}?token=hush"), "has pictures"),
+    ):
+        with pytest.raises(InputError, match=why) as caught:
+            invoked("evaluate", *arguments)
+        assert "file://" in str(caught.value)
+        assert "hush" not in str(caught.value)
 
 
 def test_hashes_that_say_nothing_are_refused(tmp_path):

@@ -120,6 +120,7 @@ def test_hostile_names_are_shown_as_text(done):
     page = Page(report.render(done / "out"))
     assert {row[0] for row in page.rows} >= set(HOSTILE.values())
     assert "<b>own" in {row[0] for row in page.rows}
+    assert report.shown("s3://KEY:HUSH@bucket/a.png?x=HUSH") == "s3://bucket/a.png"
     assert not [one for one in page.text if not one.isprintable() and one != "\n"]
 
 

@@ -16,6 +16,7 @@ from rescans import bank_of, folder_of, matcher_of, mirrored, picture, pictures_
 
 import ncii_match as nm
 from ncii_match.errors import InputError
+from ncii_match.rescans.files import without_secrets
 from ncii_match.rescans.stored import Chunks, find
 from ncii_match.values import PDQ_512, Hashes
 
@@ -149,6 +150,26 @@ def test_nothing_there(tmp_path, bank):
         with pytest.raises(InputError) as caught:
             find(address)
         assert "hush" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("s3://KEY:hush@bucket/x", "s3://bucket/x"),
+        ("s3://KEY:hu/sh@bucket/x", "s3://bucket/x"),
+        ("s3://KEY:hu@sh@bucket/x", "s3://bucket/x"),
+        ("s3:/KEY:hush@bucket/x", "s3:/bucket/x"),
+        ("s3://bucket/?secret_key=hush", "s3://bucket/"),
+        ("--out=s3://KEY:hush@bucket/x?y=hush", "--out=s3://bucket/x"),
+        ("'s3://a:hush@b' and 's3://a:hush@c' differ", "'s3://b' and 's3://c' differ"),
+        ("hdfs://node:8020/user/me@corp/x", "hdfs://node:8020/user/me@corp/x"),
+        ("s3://bucket/me@home/x", "s3://bucket/me@home/x"),
+        ("/srv/what?/me@x", "/srv/what?/me@x"),
+        ("^(?:a|b)", "^(?:a|b)"),
+    ],
+)
+def test_secrets_are_taken_out_of_addresses_and_out_of_nothing_else(text, told):
+    assert without_secrets(text) == told
 
 
 @pytest.mark.parametrize("size", [0, -1])

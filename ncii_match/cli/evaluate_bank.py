@@ -7,7 +7,19 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from ncii_match.cli.terminal import AsJson, Exit, PolicyFile, Workers, counted, emit, need_evaluate, out, progress, say
+from ncii_match.cli.terminal import (
+    AsJson,
+    Exit,
+    PolicyFile,
+    Workers,
+    counted,
+    emit,
+    need_evaluate,
+    out,
+    outside,
+    progress,
+    say,
+)
 from ncii_match.errors import InputError
 
 
@@ -53,18 +65,20 @@ def bank_command(
     from ncii_match.evaluate.traffic import ROWS_AT_ONCE, at, figures, measure
     from ncii_match.matcher import Matcher
     from ncii_match.policy import Policy
+    from ncii_match.rescans.files import without_secrets
     from ncii_match.rescans.stored import Chunks, find
     from ncii_match.values import Views
 
     need_evaluate()
     if allow_lists and out_dir is None:
         raise InputError("--allow-lists are files; say where to write them with --out DIR")
-    if out_dir is not None and out_dir.resolve().is_relative_to(Path(against).resolve()):
-        raise InputError(f"{out_dir} is inside {against}, and would be read with it next time; choose another place")
+    if out_dir is not None:
+        outside(out_dir, against)
     chunks = Chunks(find(against), ROWS_AT_ONCE)
     if chunks.is_pictures:
         raise InputError(
-            f"{against} has pictures; give their hashes, which 'ncii-match rescan … --hashes-out DIR' leaves in DIR"
+            f"{without_secrets(against)} has pictures; give their hashes, which 'ncii-match rescan … --hashes-out DIR' "
+            "leaves in DIR"
         )
     snapshot = Snapshot.open(bank)
     policy = None if policy_file is None else Policy.from_toml(policy_file)

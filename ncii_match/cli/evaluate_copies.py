@@ -45,6 +45,7 @@ def copies_command(
     Example: ncii-match evaluate copies bridge-mods/ --groups '^' --out /tmp/bridge
     """
     from ncii_match.evaluate.labelled import evaluate
+    from ncii_match.rescans.files import without_secrets
     from ncii_match.rescans.stored import Chunks, find
 
     need_evaluate()
@@ -54,7 +55,7 @@ def copies_command(
     outside(out_dir, source)
     chunks = Chunks(find(source))
     if not chunks.is_pictures:
-        raise InputError(f"{source} has hashes; give pictures")
+        raise InputError(f"{without_secrets(source)} has hashes; give pictures")
     with progress("hashing", chunks.stored.rows) as bar:
         found = evaluate(
             chunks, out_dir, groups, algorithm=algorithm,

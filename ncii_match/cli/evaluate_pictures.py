@@ -72,6 +72,7 @@ def pictures_command(
 
     Example: ncii-match evaluate pictures holidays/ --out /tmp/evaluation --uploads-a-day 5000000
     """
+    from ncii_match.rescans.files import without_secrets
     from ncii_match.rescans.stored import Chunks, find
 
     need_evaluate()
@@ -81,7 +82,8 @@ def pictures_command(
         given = {"--most": most, "--views": views, "--bank-size": bank_size, "--restart": restart or None}
         useless = [name for name, value in given.items() if value is not None]
         if useless:
-            raise InputError(f"{', '.join(useless)} is for pictures, and {source} has hashes; leave it out")
+            told = without_secrets(source)
+            raise InputError(f"{', '.join(useless)} is for pictures, and {told} has hashes; leave it out")
         found = _hashes(Chunks(stored), out_dir, threshold, min_quality, groups, workers)
         _show_hashes(found, out_dir, as_json=as_json)
         return

@@ -20,6 +20,7 @@ from ncii_match.cli.terminal import (
     counted,
     emit,
     out,
+    outside,
     progress,
     say,
 )
@@ -80,7 +81,7 @@ def rescan_command(
     """
     from ncii_match.policy import Policy
     from ncii_match.rescans import report
-    from ncii_match.rescans.files import ADDRESS, named, shown
+    from ncii_match.rescans.files import ADDRESS, named, without_secrets
     from ncii_match.rescans.held import Looking
     from ncii_match.rescans.job import Job, Progress
     from ncii_match.rescans.since import Since
@@ -89,8 +90,8 @@ def rescan_command(
     if previous is not None and since is None:
         raise InputError("--previous is for --since; say which snapshot that rescan was made with")
     for place in (out_dir, hashes_out):
-        if place is not None and place.resolve().is_relative_to(Path(source).resolve()):
-            raise InputError(f"{place} is inside {source}, and would be rescanned itself; choose another place")
+        if place is not None:
+            outside(place, source)
     policy = None if policy_file is None else Policy.from_toml(policy_file)
     chunks = Chunks(find(source), chunk)
     ways = None if views is None else views.views
@@ -99,13 +100,14 @@ def rescan_command(
         news.check(previous)
     only = None if news is None else news.new
     banks = [bank] if witness is None else [bank, witness]
+    told = [without_secrets(one) if ADDRESS.match(one) else str(Path(one).resolve()) for one in banks]
     looking = Looking(bank, policy, ways, isolation.choice, witness)
     shared = _engine(engine, looking.anywhere(), named(source), workers)
     with (
         looking.matcher(only, workers) as matcher,
         Job(
             out_dir, chunks, matcher, workers=workers, keep_hashes=hashes_out, restart=restart, since=news,
-            bank=" and ".join(shown(one) if ADDRESS.match(one) else str(Path(one).resolve()) for one in banks),
+            bank=" and ".join(told),
         ) as job,
     ):  # fmt: skip
 

@@ -13,6 +13,7 @@ from enum import IntEnum, StrEnum
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
+from urllib.parse import unquote, urlsplit
 
 import typer
 from rich.console import Console
@@ -105,8 +106,13 @@ def say(text: str) -> None:
 
 def outside(out_dir: Path, source: str) -> None:
     """Raises InputError for a place inside of what is read, where it would be read itself the next time."""
-    if out_dir.resolve().is_relative_to(Path(source).resolve()):
-        raise InputError(f"{out_dir} is inside {source}, and would be read with it next time; choose another place")
+    address = source.startswith("file://")
+    place = unquote(urlsplit(source).path) if address else source
+    if out_dir.resolve().is_relative_to(Path(place).resolve()):
+        from ncii_match.rescans.files import without_secrets
+
+        inside = f"{without_secrets(str(out_dir))} is inside {without_secrets(source)}"
+        raise InputError(f"{inside}, and would be read with it next time; choose another place")
 
 
 def need_evaluate() -> None:

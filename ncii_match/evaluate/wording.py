@@ -3,6 +3,7 @@
 from decimal import ROUND_CEILING, ROUND_FLOOR, ROUND_HALF_EVEN, Context, Decimal
 from fractions import Fraction
 
+from ncii_match.rescans.files import without_secrets
 from ncii_match.rescans.report import LONGEST_NAME, shown
 
 SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
@@ -99,7 +100,8 @@ def _written(value: Decimal) -> str:
 
 
 def name(text: str) -> str:
-    """A picture's name as text that cannot pretend to be another, shortened in the middle."""
+    """A picture's name as text that cannot pretend to be another, without secrets, shortened in the middle."""
+    text = without_secrets(text)
     if len(text) > LONGEST_SHOWN:
         half = LONGEST_SHOWN // 2
         return f"{shown(text[:half])} … {shown(text[-half:])}"

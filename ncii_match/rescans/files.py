@@ -10,7 +10,10 @@ from typing import Any, NamedTuple, Self
 from pyarrow import fs
 
 ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
-_SECRETS = re.compile(r"(?<=://)[^/@\s]*@|(?<=\w)\?\S*$")
+_ADDRESSED = re.compile(r"[A-Za-z0-9+.-]:/")
+_SECRETS = re.compile(r"([A-Za-z0-9+.-]:/{1,2})(?:[^/\s]*@|[^/\s:]*:(?!\d*/)[^@\s]*@)|\?\S*")
+"""Name and password, also where a slash in the password was not escaped, and all behind a ``?``. There is one slash
+where an address was taken for a path."""
 
 
 class Found(NamedTuple):
@@ -26,9 +29,9 @@ class Found(NamedTuple):
         return cls(info.path, info.size or 0, info.mtime_ns or 0)
 
 
-def shown(address: str) -> str:
-    """An address without its secrets, for messages."""
-    return _SECRETS.sub("", address) if "://" in address else address
+def without_secrets(text: str) -> str:
+    """An address without its secrets, or a text in which there are addresses: for messages and pages."""
+    return _SECRETS.sub(r"\1", text) if _ADDRESSED.search(text) else text
 
 
 def named(place: str | os.PathLike[str]) -> str:

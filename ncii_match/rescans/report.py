@@ -17,6 +17,7 @@ from ncii_match.bank.exchange.files import whole
 from ncii_match.errors import InputError
 from ncii_match.outcomes import Action, Outcome
 from ncii_match.policy import Policy
+from ncii_match.rescans.files import without_secrets
 
 NAME = "report.html"
 
@@ -132,10 +133,10 @@ def render(out: str | PathLike[str]) -> str:
 
 
 def shown(value: Any) -> str:
-    """An id as text that cannot pretend to be another: what does not print is written as its number."""
-    text = value if isinstance(value, str) else str(value)
-    text = "".join(one if one.isprintable() else f"\\u{{{ord(one):x}}}" for one in text[:LONGEST_NAME])
-    return text + "…" * (len(str(value)) > LONGEST_NAME)
+    """An id without secrets as text that cannot pretend to be another: what does not print is its number."""
+    text = without_secrets(value if isinstance(value, str) else str(value))
+    told = "".join(one if one.isprintable() else f"\\u{{{ord(one):x}}}" for one in text[:LONGEST_NAME])
+    return told + "…" * (len(text) > LONGEST_NAME)
 
 
 def _in_order(counts: Mapping[str, int], names: Sequence[str]) -> list[tuple[str, int]]:

@@ -20,7 +20,7 @@ from ncii_match.decisions import redecide
 from ncii_match.errors import InputError
 from ncii_match.outcomes import Outcome, State
 from ncii_match.policy import Policy
-from ncii_match.rescans.files import ADDRESS, shown
+from ncii_match.rescans.files import ADDRESS, without_secrets
 from ncii_match.rescans.summary import read_chunk
 
 NEW = "new.parquet"
@@ -38,7 +38,8 @@ class Since:
 
     def __init__(self, bank_dir: str | PathLike[str], number: int, *, job: str | PathLike[str] | None = None) -> None:
         if ADDRESS.match(os.fspath(bank_dir)):
-            raise InputError(f"{shown(os.fspath(bank_dir))} has no history; --since needs the bank's own directory")
+            told = without_secrets(os.fspath(bank_dir))
+            raise InputError(f"{told} has no history; --since needs the bank's own directory")
         with Bank.open(bank_dir) as bank:
             changes = list(bank.diff(number))
         self.number = number

@@ -19,7 +19,7 @@ from pyarrow import parquet as pq
 
 from ncii_match.errors import InputError
 from ncii_match.rescans import lists
-from ncii_match.rescans.files import ADDRESS, Found, below, found_in, opener, shown
+from ncii_match.rescans.files import ADDRESS, Found, below, found_in, opener, without_secrets
 from ncii_match.rescans.media import VIEWS_KEY
 from ncii_match.rescans.rows import BESIDE, CONTENTS, contents_of
 from ncii_match.schemas import ALGORITHM_KEY
@@ -67,7 +67,7 @@ def find(source: str | os.PathLike[str], filesystem: fs.FileSystem | None = None
     Links are followed, those to files that are not there are pictures that cannot be read.
     """
     text = os.fspath(source)
-    told = shown(text)
+    told = without_secrets(text)
     try:
         if filesystem is not None:
             system, path = filesystem, text
@@ -90,8 +90,8 @@ def find(source: str | os.PathLike[str], filesystem: fs.FileSystem | None = None
             return Dataset(system, path, tables)
         return Folder(system, path, files)
     except (OSError, pa.ArrowException, UnicodeError) as error:
-        said = str(error).partition("\n")[0].replace(text, told)
-        raise InputError(f"{told} cannot be read ({shown(said)}); check the address, the rights and the file") from None
+        said = without_secrets(str(error).partition("\n")[0].replace(text, told))
+        raise InputError(f"{told} cannot be read ({said}); check the address, the rights and the file") from None
 
 
 def _digest(root: str, files: Iterable[Found]) -> str:
