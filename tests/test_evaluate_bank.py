@@ -457,6 +457,17 @@ def test_of_too_many_different_pictures_the_number_is_known():
     assert one.different == MOST_DIFFERENT + 2
 
 
+def test_what_comes_after_a_late_copy_is_not_remembered():
+    """A copy of the entry's picture that comes after as many others as are remembered, and then ever new ones."""
+    tally = Tally((), RADIUS, 15)
+    for k, bits in enumerate(some(5 * MOST_DIFFERENT, seed=9).bits):
+        tally.add(k, 3 if k == MOST_DIFFERENT else 16, bits)
+    assert tally.names == [str(k) for k in range(MOST_DIFFERENT + 1)]
+    assert tally.apart == [16] * MOST_DIFFERENT + [3]
+    assert tally.further == 4 * MOST_DIFFERENT - 1
+    assert len(tally.hashes) == MOST_DIFFERENT + 1
+
+
 def test_quantiles_are_distances_that_were_met():
     tally = held(Tally((), RADIUS, 15))
     for k in (1, 3, 5, 9):

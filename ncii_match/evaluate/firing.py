@@ -45,12 +45,13 @@ class Advice(StrEnum):
 
 
 class Tally:
-    """What one entry flagged. At most 8 KB with short ids, less than 2 KB while all pictures are one.
+    """What one entry flagged. Some 8 KB with short ids at most, less than 2 KB while all pictures are one.
 
     holds : on the entry, as the snapshot said. half : bits, half the threshold. by_distance : int64 [radius + 1],
     pictures. names, apart, members, spread : of each of the first ``MOST_DIFFERENT`` different pictures: the first
     one's id, its distance from the entry, how many are like it, and how far from it these are (bits). Those within
-    ``half`` bits of the entry are one. further : pictures that are like none of those that are remembered.
+    ``half`` bits of the entry are one, which is remembered even when it comes after so many others. further : pictures
+    that are like none of those that are remembered.
     """
 
     __slots__ = ("_near", "_words", "apart", "by_distance", "further", "half", "holds", "members", "names", "spread")
@@ -79,13 +80,14 @@ class Tally:
             self.spread[place] = max(self.spread[place], bits)
             return
         known = len(self.names)
-        if known == MOST_DIFFERENT and distance > self.half:
+        if known >= MOST_DIFFERENT and distance > self.half:
             self.further += 1
             return
         if self._words is None:
             self._words = np.empty((1, len(words)), np.uint64)
         elif known == len(self._words):
-            self._words = np.concatenate([self._words, np.empty((3 * known, len(words)), np.uint64)])
+            more = min(3 * known, MOST_DIFFERENT + 1 - known)  # one near picture may come when there are that many
+            self._words = np.concatenate([self._words, np.empty((more, len(words)), np.uint64)])
         self._words[known] = words
         if distance <= self.half:
             self._near = known
