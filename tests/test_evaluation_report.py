@@ -512,6 +512,45 @@ def test_findings_without_a_fault(flawless):
     assert "pictures independent" in page.text, "the bounds are drawn"
 
 
+@pytest.mark.parametrize(
+    ("without", "missing", "in_short", "left_out"),
+    [
+        (0, {}, ["6 pictures were altered in 6 ways each, "], []),
+        (2, {}, ["4 pictures were altered in 6 ways each, "], ["2 of which no copy could be made, as of one"]),
+        (
+            1,
+            {1: 2, 4: 5},
+            ["5 pictures were altered in up to 6 ways each, ",
+             "7 copies could not be made, and count neither as found nor as missed: ",
+             f"missed: {STEPS[4].label} of 5 pictures, {STEPS[1].label} of 2 pictures. "],
+            ["1 of which no copy could be made", f"7 copies of others could not be made ({STEPS[4].label} of 5 "],
+        ),
+        (0, {0: 1}, ["in up to 6 ways", "1 copy could not be made, and counts", f"{STEPS[0].label} of 1 picture."], []),
+    ],
+)  # fmt: skip
+def test_copies_that_could_not_be_made_are_said(made, found, tmp_path, without, missing, in_short, left_out):
+    """Six pictures, of which some have no copy at all, and others not all of them; a step without any is not listed."""
+    less = copy.deepcopy(found)
+    for one in less["sets"].values():
+        for k, step in enumerate(one["steps"]):
+            step["pairs"] -= without + missing.get(k, 0)
+        one["steps"] = [step for step in one["steps"] if step["pairs"]]
+    gone = without * len(STEPS) + sum(missing.values())
+    less["pictures"] |= {
+        "without_copies": without, "not_altered": gone, "copies": less["pictures"]["copies"] - gone,
+    }  # fmt: skip
+    (tmp_path / "findings.json").write_text(json.dumps(less))
+    (tmp_path / "different.parquet").write_bytes((made.out / "different.parquet").read_bytes())
+    page = Page(report.render(tmp_path))
+    for said in in_short:
+        assert said in page.text
+    assert ("up to" in page.text, "could not be made, and" in page.text) == (bool(missing), bool(missing))
+    [row] = [row for table in page.tables for row in table.rows if row[0] == "left out"]
+    for said in left_out:
+        assert said in row[1]
+    assert ("of which no copy" in row[1], "of others could not" in row[1]) == (bool(without), bool(missing))
+
+
 def test_two_hundred_steps(made, found, tmp_path):
     many = copy.deepcopy(found)
     steps = [

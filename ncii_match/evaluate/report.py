@@ -38,6 +38,9 @@ FILTERS = (
 COARSE = 16
 """Parts of all bits in which the tables under the charts gather distances."""
 
+MOST_NAMED = 8
+"""Alterations that are named of those that could not be done with every picture."""
+
 ABOUT_LOOKS = {
     "upright": "each upload as it is",
     "eight orientations": "turned and mirrored, too",
@@ -125,7 +128,8 @@ def render(out: str | PathLike[str], pictures: Pictures | None = None, *, comman
         bits=bits,
         about_looks=ABOUT_LOOKS,
         steps=len(said["steps"]),
-        small=_small(found["pictures"], len(said["steps"])),
+        altered=found["pictures"]["readable"] - found["pictures"].get("without_copies", 0),
+        not_made=_not_made(found["pictures"], said["steps"], look["steps"]),
         kinds=kinds,
         flags=[*_flags(found)],
         day=_day(found),
@@ -138,6 +142,7 @@ def render(out: str | PathLike[str], pictures: Pictures | None = None, *, comman
         by_quality=charts.quality(found["quality"], threshold, question["min_quality"]),
         misses=[sheet.miss(row) for row in found["misses"]],
         closest=[sheet.innocent(row) for row in found["closest"]],
+        most_named=MOST_NAMED,
         with_pictures=pictures is not None,
         again=recompute(found),
         command=command,
@@ -228,9 +233,14 @@ def _coarse(bins: Bins, same: list[Any], different: list[tuple[int, int]]) -> li
     return [*zip(bins.names(), *(one.tolist() for one in columns), strict=True)]
 
 
-def _small(pictures: Mapping[str, Any], steps: int) -> int:
-    """Pictures that could be read and were too small to be altered."""
-    return int(pictures["readable"] - pictures["copies"] // steps) if steps else 0
+def _not_made(
+    pictures: Mapping[str, Any], asked: Sequence[Mapping[str, Any]], done: Sequence[Mapping[str, Any]]
+) -> tuple[int, list[tuple[str, int]]]:
+    """Copies that could not be made of pictures of which others could: how many, and of which steps, most first."""
+    without, copies = pictures.get("without_copies", 0), {step["label"]: step["pairs"] for step in done}
+    every = ((step["label"], pictures["readable"] - without - copies.get(step["label"], 0)) for step in asked)
+    missing = sorted((one for one in every if one[1]), key=lambda one: -one[1])
+    return pictures.get("not_altered", 0) - without * len(asked), missing
 
 
 def _day(found: Mapping[str, Any]) -> dict[str, Any]:
