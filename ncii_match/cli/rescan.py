@@ -100,14 +100,14 @@ def rescan_command(
         news.check(previous)
     only = None if news is None else news.new
     banks = [bank] if witness is None else [bank, witness]
-    told = [without_secrets(one) if ADDRESS.match(one) else str(Path(one).resolve()) for one in banks]
+    names = [without_secrets(one) if ADDRESS.match(one) else str(Path(one).resolve()) for one in banks]
     looking = Looking(bank, policy, ways, isolation.choice, witness)
     shared = _engine(engine, looking.anywhere(), named(source), workers)
     with (
         looking.matcher(only, workers) as matcher,
         Job(
             out_dir, chunks, matcher, workers=workers, keep_hashes=hashes_out, restart=restart, since=news,
-            bank=" and ".join(told),
+            bank=" and ".join(names),
         ) as job,
     ):  # fmt: skip
 
