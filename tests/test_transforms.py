@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import re
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
@@ -10,6 +11,7 @@ import cv2
 import numpy as np
 import pytest
 from conftest import PHOTOS, VECTORS
+from PIL import Image
 from test_rescan_report import Page
 from typer.testing import CliRunner
 
@@ -392,6 +394,20 @@ def test_the_command(tmp_path):
     made = json.loads(run("--preset", "perception", "--out", tmp_path, "--json").stdout)
     assert made["page"] == str(tmp_path / "sheet.html")
     assert "chelsea.png" in (tmp_path / "sheet.html").read_text()
+
+
+def test_the_page_of_a_picture_whose_name_is_no_text_is_whole_and_its_owners(tmp_path):
+    r"""Bytes that are no UTF-8 are told as \u{dcff}; where a page is already, no reader sees half of the new one."""
+    picture, page = tmp_path / os.fsdecode(b"\xff\x1b.png"), tmp_path / "sheet.html"
+    Image.open(PHOTOS / "coffee.png").resize((64, 64)).save(picture)
+    page.write_text("an old one")
+    page.chmod(0o644)
+    before = page.open()
+    run("--preset", "perception", "--out", page, picture)
+    assert "alterations of \\u{dcff}\\u{1b}.png</h1>" in page.read_text(encoding="utf-8")
+    assert page.stat().st_mode & 0o777 == 0o600
+    assert before.read() == "an old one"
+    before.close()
 
 
 def test_the_command_refuses(tmp_path):

@@ -92,6 +92,7 @@ def transforms_command(
 
 
 def _write(page: Path, picture: Path, preset_name: str, seed: int, steps: int) -> None:
+    from ncii_match.bank.exchange.files import whole
     from ncii_match.evaluate.contact_sheet import contact_sheet, open_picture
 
     pixels = open_picture(picture)
@@ -100,4 +101,5 @@ def _write(page: Path, picture: Path, preset_name: str, seed: int, steps: int) -
             pixels, preset_name, seed=seed, title=picture.name, advance=lambda: bar.advance(bar.task_ids[0])
         )
     page.parent.mkdir(parents=True, exist_ok=True)
-    page.write_text(text, encoding="utf-8")
+    with whole(page) as file:
+        file.write(text.encode("utf-8"))

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from ncii_match.decode.image import read_picture
 from ncii_match.decode.limits import DecodeLimits
+from ncii_match.evaluate import wording
 from ncii_match.evaluate.transforms import REFERENCES, Altered, Pixels, encode, preset
 from ncii_match.evaluate.transforms.altered import checked
 from ncii_match.evaluate.transforms.recompress import decoded
@@ -67,7 +68,7 @@ def contact_sheet(
     pixels : uint8 [h, w, 3], RGB, both sides at least 16
     name : a preset: ``default``, ``all`` or ``perception``
     seed : decides what is left to chance, see ``Transform.apply``
-    title : what the picture is called in the page
+    title : what the picture is called in the page; what does not print is written as its number
     advance : called after each step, for a progress bar
 
     Raises
@@ -91,7 +92,7 @@ def contact_sheet(
     return environment.get_template("contact_sheet.html.j2").render(
         preset=name,
         seed=seed,
-        title=title,
+        title=wording.name(title),
         families=families,
         picture=_tile("as it is", "", pixels, own.bits[0]),
         reference=None if reference is None else reference.label,
