@@ -50,7 +50,7 @@ STEPS = (
     Step("white border", 5),
 )
 QUESTION = findings.Question(PDQ_THRESHOLD, PDQ_MIN_QUALITY, uploads_a_day=20_000, bank_sizes=(1_000, 3_000_000))
-COMMAND = ["ncii-match", "evaluate", "my <pictures>", "s3://KEY:HUSH@bucket/x?y=HUSH"]
+COMMAND = ["ncii-match", "evaluate", "my <pictures>", "s3://KEY:HUSH@bucket/x?y=HUSH", "z" * 300]
 
 
 @dataclass
@@ -225,7 +225,7 @@ def test_hostile_names_are_shown_as_text(page, text):
         assert shown in page.text
         assert name.isprintable() is (len(name) == 500 or "HUSH" in name or name in page.text)
     assert not {one for one in page.text if not one.isprintable()} - {"\n", "\u00a0"}
-    assert "ncii-match evaluate 'my <pictures>' s3://bucket/x" in page.text
+    assert "ncii-match evaluate 'my <pictures>' s3://bucket/x " + "z" * 300 in page.text
     assert "HUSH" not in text
     assert "<img src=x" not in text
     assert LONG[:49] not in text

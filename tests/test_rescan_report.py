@@ -1,8 +1,11 @@
 """The page of a finished rescan: well-formed, harmless whatever files are called, and saying what the summary says."""
 
 import json
+import os
 import re
+import shutil
 import stat
+import subprocess
 from html.parser import HTMLParser
 
 import pyarrow as pa
@@ -203,6 +206,23 @@ def test_rows_that_were_left_out_are_said(tmp_path):
 def test_the_command_for_the_next_time_is_fit_to_be_copied(tmp_path):
     page = Page(report.render(finished(tmp_path / "out", job={"hashes": "/srv/a b/$(x)"}, snapshots={"5": 1000})))
     assert "ncii-match rescan '/srv/a b/$(x)' --bank BANK --out NEW-DIR --since 5 " in page.text
+    long = "/srv/" + "long/" * 100
+    page = Page(report.render(finished(tmp_path / "again", job={"hashes": long}, snapshots={"5": 1000})))
+    assert f"ncii-match rescan {long} --bank BANK" in page.text
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="the command is typed into bash")
+def test_words_of_a_command_are_what_bash_takes_them_for():
+    words = [
+        "plain", "", "a b", "it's", "$(x)", "x" * 5000, "$'\\x41'", os.fsdecode(b"\xff\xc3(.png"), "two\nlines 'x' \\n",
+        "a\u202egpj.exe", "\u00e4\u00a0\u00e4\x1b[2J1", "\udcffA",
+    ]  # fmt: skip
+    line = " ".join(map(report.typed, words))
+    assert line.isprintable()
+    line.encode()
+    heard = subprocess.run(["bash", "-c", f"printf '%s\\0' {line}"], capture_output=True, check=True).stdout
+    assert [os.fsdecode(one) for one in heard.split(b"\0")[:-1]] == words
+    assert report.typed("s3://KEY:HUSH@bucket/a b?x=HUSH") == "'s3://bucket/a b'"
 
 
 LOG = (

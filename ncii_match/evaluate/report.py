@@ -4,7 +4,6 @@ Its figures are those of ``findings.json``; the lines that are printed at its en
 """
 
 import math
-import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from os import PathLike
@@ -24,8 +23,7 @@ from ncii_match.evaluate import findings, wording
 from ncii_match.evaluate.charts import EVERY, Bins, Charts
 from ncii_match.evaluate.thumbnails import Pictures, Sheet
 from ncii_match.evaluate.trials import NO_DISTANCE
-from ncii_match.rescans.files import without_secrets
-from ncii_match.rescans.report import shown
+from ncii_match.rescans.report import typed
 from ncii_match.values import Algorithm, View
 
 NAME = "report.html"
@@ -89,7 +87,8 @@ def write(
     out : the directory of an evaluation whose figures were found (``findings.find``)
     pictures : where the pictures come from that are shown, ``again.Again``; None for their names only
     thumbnails : False for names only, whatever pictures there are
-    command : what repeats the evaluation, word by word, to be printed on the page without the secrets of addresses
+    command : what repeats the evaluation, word by word, to be printed on the page as bash takes it, without the
+        secrets of addresses
 
     Raises
     ------
@@ -118,7 +117,7 @@ def render(out: str | PathLike[str], pictures: Pictures | None = None, *, comman
         loader=PackageLoader("ncii_match.evaluate"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
     environment.filters |= {name: getattr(wording, name) for name in FILTERS}
-    environment.filters |= {"counted": "{:,}".format, "code": _typed}
+    environment.filters |= {"counted": "{:,}".format, "code": lambda words: " ".join(map(typed, words))}
     return environment.get_template("evaluation.html.j2").render(
         found=found,
         said=said,
@@ -147,11 +146,6 @@ def render(out: str | PathLike[str], pictures: Pictures | None = None, *, comman
         again=recompute(found),
         command=command,
     )
-
-
-def _typed(words: Sequence[str]) -> str:
-    """A command as it was typed, without the secrets of addresses."""
-    return shlex.join(shown(without_secrets(word)) for word in words)
 
 
 def recompute(found: Mapping[str, Any]) -> str:

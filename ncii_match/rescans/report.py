@@ -112,7 +112,7 @@ def render(out: str | PathLike[str]) -> str:
     environment = Environment(
         loader=PackageLoader("ncii_match.rescans"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
-    environment.filters |= {"shown": shown, "counted": "{:,}".format, "quoted": lambda name: shlex.quote(shown(name))}
+    environment.filters |= {"shown": shown, "counted": "{:,}".format, "typed": typed}
     return environment.get_template("rescan.html.j2").render(
         job=job,
         summary=summary,
@@ -137,6 +137,21 @@ def shown(value: Any) -> str:
     text = without_secrets(value if isinstance(value, str) else str(value))
     told = "".join(one if one.isprintable() else f"\\u{{{ord(one):x}}}" for one in text[:LONGEST_NAME])
     return told + "…" * (len(text) > LONGEST_NAME)
+
+
+def typed(word: str) -> str:
+    r"""A word of a command as bash takes it, whole, without secrets; what does not print is written as ``$'\xff'``."""
+    word = without_secrets(word)
+    if word.isprintable():
+        return shlex.quote(word)
+    return "$'" + "".join(_PLAIN.get(one, one) if one.isprintable() else _bytes_of(one) for one in word) + "'"
+
+
+_PLAIN = {"'": r"\'", "\\": r"\\"}
+
+
+def _bytes_of(one: str) -> str:
+    return "".join(f"\\x{byte:02x}" for byte in one.encode("utf-8", "surrogateescape"))
 
 
 def _in_order(counts: Mapping[str, int], names: Sequence[str]) -> list[tuple[str, int]]:
