@@ -11,6 +11,7 @@ from pyarrow import parquet as pq
 from rescans import some
 from test_cli import run
 
+from ncii_match.cli import evaluate_pictures
 from ncii_match.cli.terminal import Exit
 from ncii_match.errors import InputError
 from ncii_match.evaluate import differences, intervals
@@ -390,7 +391,40 @@ def test_without_an_interval_nothing_is_marked(place, a):
     assert (row["low"], row["high"], row["mark"]) == (None, None, "")
 
 
-# the command
+# the commands
+
+
+def nearly_all(said):
+    """Of 10,000 copies, and of as many pairs, all but one; a bound that rounding to the nearest would lower."""
+    said["question"]["level"] = 0.999
+    for one in said["sets"].values():
+        one["recall"].update(pairs=10_000, found=9_999, recall=0.9999, low=0.99943, high=0.99998)
+        one["false"].update(pairs=10_000, false_pairs=1, rate=1e-4, high=5.24e-4, high_pictures=1.24e-3)
+        for point in one["operating_points"]:
+            point.update(threshold=PDQ_THRESHOLD, recall=0.99996)
+    flags = said["false_flags"]
+    flags["high"] = [[12.4 for _ in row] for row in flags["high"]]
+
+
+def test_no_figure_in_a_terminal_promises_more_than_was_measured(place, a, capsys):
+    other = place.changed(a, "nearly-all", nearly_all)
+    evaluate_pictures._show(json.loads(other.read_bytes()), other.parent / "report.html")
+    row = next(line for line in capsys.readouterr().out.splitlines() if line.split()[:1] == ["upright"])
+    assert [cell.strip() for cell in row.split("  ") if cell.strip()][1:] == [
+        "99.99 %", "99.9 % to 100.0 %", "1", "10,000", "1.3 \u00d7 10⁻³",
+    ]  # fmt: skip
+    both = place.changed(a, "nearly-all-too", nearly_all)
+    compared = run("evaluate", "compare", other, both).stdout
+    assert "99.9 % interval" in compared
+    rows = [[cell.strip() for cell in line.split("  ") if cell.strip()] for line in compared.splitlines()]
+    assert ["0.0001", str(PDQ_THRESHOLD), "99.996 %", str(PDQ_THRESHOLD), "99.996 %"] in rows
+    assert ["10,000", "0", "13", "0", "13"] in rows
+    hashes = {
+        "pictures": 10_000, "algorithm": "pdq-256/full/1", "threshold": PDQ_THRESHOLD, "closest": [],
+        "false": {"pairs": 10_000, "false_pairs": 9_999, "rate": 0.99994, "high_pictures": 1.24e-3},
+    }  # fmt: skip
+    evaluate_pictures._show_hashes(hashes, place.path, as_json=False)
+    assert "a share of 99.99 %; at most 1.3 \u00d7 10⁻³ with 95 % confidence" in capsys.readouterr().out
 
 
 def test_the_command(place, a, b):

@@ -11,6 +11,7 @@ import subprocess
 import sys
 from base64 import b64decode
 from dataclasses import dataclass, field, replace
+from decimal import ROUND_CEILING, ROUND_FLOOR
 from html.parser import HTMLParser
 
 import numpy as np
@@ -585,6 +586,30 @@ def test_what_is_missing_or_damaged_is_said(made, found, tmp_path, monkeypatch):
 )
 def test_percent(share, shown):
     assert wording.percent(share).replace("\u00a0", " ") == shown
+
+
+@pytest.mark.parametrize(
+    ("told", "shown"),
+    [
+        (wording.signed(0.0), "0 %"),
+        (wording.signed(0.25), "+25.0 %"),
+        (wording.signed(-0.99996), "-99.996 %"),
+        (wording.signed(-0.12345, rounding=ROUND_FLOOR), "-12.4 %"),
+        (wording.signed(-0.12345, rounding=ROUND_CEILING), "-12.3 %"),
+        (wording.signed(0.12345, rounding=ROUND_CEILING), "+12.4 %"),
+        (wording.signed(-1.23e-7, wording.power, ROUND_FLOOR), "-1.3 \u00d7 10⁻⁷"),
+        (wording.signed(1.23e-7, wording.power, ROUND_FLOOR), "+1.2 \u00d7 10⁻⁷"),
+        (wording.confidence(0.95), "95 %"),
+        (wording.confidence(0.9999), "99.99 %"),
+        (wording.a_million(0.0), "0"),
+        (wording.a_million(9.91, ROUND_CEILING), "10"),
+        (wording.a_million(9.99, ROUND_FLOOR), "9.9"),
+        (wording.a_million(12_345.6, ROUND_FLOOR), "12,345"),
+        (wording.a_million(12_345.6, ROUND_CEILING), "12,346"),
+    ],
+)
+def test_signs_levels_and_rates_a_million(told, shown):
+    assert told.replace("\u00a0", " ") == shown
 
 
 def test_no_bound_is_rounded_to_the_wrong_side(rng):

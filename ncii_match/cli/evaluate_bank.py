@@ -1,5 +1,6 @@
 """``ncii-match evaluate bank``: how often a bank would have flagged what went by."""
 
+from decimal import ROUND_CEILING, ROUND_FLOOR, ROUND_HALF_EVEN
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -17,6 +18,7 @@ from ncii_match.cli.terminal import (
     need_evaluate,
     out,
     outside,
+    plain,
     progress,
     say,
 )
@@ -109,19 +111,26 @@ def bank_command(
 
 
 def _show(found: dict[str, Any], out_dir: Path | None) -> None:
-    told = found["as_it_is"]
+    from ncii_match.evaluate import wording
+
+    told, sure = found["as_it_is"], plain(wording.confidence(found["level"]))
     out.print(
         f"{counted(found['rows'], 'picture')} against {counted(found['bank_entries'], 'entry', 'entries')}, "
         f"snapshot {' and '.join(map(str, found['snapshots'])) or 'none'}. Under the policy as it is, {_flagged(told)}."
     )
     outcomes = told["outcomes"]
     out.print(", ".join(f"{n:,} {name.lower().replace('_', ' ')}" for name, n in outcomes.items() if n) + ".")
-    table = Table("threshold", "flagged", "per million", "95 % interval", "by state", "by source", box=None)
+    table = Table("threshold", "flagged", "per million", f"{sure} interval", "by state", "by source", box=None)
     for row in _some(found["thresholds"], found["policy"]["threshold"]):
-        low, high = row["per_million_low"], row["per_million_high"]
+        rates = [row["per_million"], row["per_million_low"], row["per_million_high"]]
+        roundings = ROUND_HALF_EVEN, ROUND_FLOOR, ROUND_CEILING
+        many, low, high = (
+            "" if rate is None else wording.a_million(rate, rounding)
+            for rate, rounding in zip(rates, roundings, strict=True)
+        )
         table.add_row(
-            str(row["threshold"]), f"{row['flagged']:,}", _millionth(row["per_million"]),
-            "" if low is None else f"{_millionth(low)} to {_millionth(high)}", _by(row["states"]), _by(row["sources"]),
+            str(row["threshold"]), f"{row['flagged']:,}", many, f"{low} to {high}" if low else "", _by(row["states"]),
+            _by(row["sources"]),
         )  # fmt: skip
     out.print(table)
     if found["low_quality_near"]:
@@ -164,16 +173,14 @@ def _show_entries(found: dict[str, Any]) -> None:
 
 
 def _flagged(told: dict[str, Any]) -> str:
+    from ncii_match.evaluate.wording import a_million
+
     if told["share"] is None:
         return "nothing is known"
     return (
         f"{told['flagged']:,} of {told['looked_at']:,} that could be looked at are flagged, "
-        f"{_millionth(told['per_million'])} a million"
+        f"{a_million(told['per_million'])} a million"
     )
-
-
-def _millionth(rate: float | None) -> str:
-    return "" if rate is None else f"{rate:,.0f}" if rate >= 10 else f"{rate:.2g}"
 
 
 def _by(counts: dict[str, int]) -> str:

@@ -1,12 +1,13 @@
 """``ncii-match evaluate compare``: two evaluations beside each other."""
 
+from decimal import ROUND_CEILING, ROUND_FLOOR
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.table import Table
 
-from ncii_match.cli.terminal import AsJson, Exit, emit, need_evaluate, out, say
+from ncii_match.cli.terminal import AsJson, Exit, emit, need_evaluate, out, plain, say
 from ncii_match.errors import InputError
 
 
@@ -53,17 +54,19 @@ def _show(found: dict[str, Any]) -> None:
         say(f"Careful: {one['why']}.")
     if not found["paired"]:
         say(f"A and B are taken as independent: {found['why_not_paired']}.")
-    level = f"{100 * found['level']:g} %"
+    from ncii_match.evaluate import wording
+
+    level = plain(wording.confidence(found["level"]))
     table = Table("looked at", "what", "A", "B", "B - A", f"{level} interval", "", box=None)
     for name, one in found["sets"].items():
         for what, row in (("recall", one["recall"]), ("false matches", one["false"])):
             if row is not None:
-                table.add_row(name, what, *_cells(row, percent=what == "recall"))
+                table.add_row(name, what, *_cells(row, recall=what == "recall"))
     out.print(table)
     widest = found["sets"][found["looks"]]
     table = Table(f"recall, {found['looks']}", "A", "B", "B - A", f"interval, {level} all together", "", box=None)
     for row in widest["steps"]:
-        table.add_row(row["step"], *_cells(row, percent=True))
+        table.add_row(row["step"], *_cells(row, recall=True))
     out.print(table)
     for name, labels in (("A", widest["only_in_a"]), ("B", widest["only_in_b"])):
         if labels:
@@ -74,30 +77,34 @@ def _show(found: dict[str, Any]) -> None:
 
 
 def _show_rates(found: dict[str, Any]) -> None:
+    from ncii_match.evaluate import wording
+
     points = [row for row in found["operating_points"] if row["looks"] == found["looks"] and row["bound"] == "pictures"]
     if points:
         table = Table("false pairs at most", "threshold in A", "recall", "threshold in B", "recall", box=None)
         for row in points:
-            told = [("none" if row[one] is None else str(row[one]), _percent(row[f"{one}_recall"])) for one in "ab"]
-            table.add_row(f"{row['rate']:g}", *told[0], *told[1])
+            cells = []
+            for side in "ab":
+                share = row[f"{side}_recall"]
+                cells += ["none" if row[side] is None else str(row[side])]
+                cells += ["" if share is None else plain(wording.percent(share))]
+            table.add_row(f"{row['rate']:g}", *cells)
         out.print(table)
     if found["expected_flags"]:
         table = Table("bank's size", "false pairs a day in A", "at most", "in B", "at most", box=None)
         for row in found["expected_flags"]:
-            cells = (f"{row[name]:,.3g}" for name in ("a", "a_high", "b", "b_high"))
+            cells = []
+            for side in "ab":
+                cells += [plain(wording.number(row[side])), plain(wording.number_at_most(row[f"{side}_high"]))]
             table.add_row(f"{row['bank_size']:,}", *cells)
         out.print(table)
 
 
-def _cells(row: dict[str, Any], *, percent: bool) -> list[str]:
-    told = _percent if percent else _small
-    between = "" if row["low"] is None else f"{told(row['low'], sign=True)} to {told(row['high'], sign=True)}"
-    return [told(row["a"]), told(row["b"]), told(row["difference"], sign=True), between, row["mark"]]
+def _cells(row: dict[str, Any], *, recall: bool) -> list[str]:
+    from ncii_match.evaluate.wording import percent, power, signed
 
-
-def _percent(share: float | None, *, sign: bool = False) -> str:
-    return "" if share is None else f"{100 * share:{'+' if sign else ''}.1f} %"
-
-
-def _small(share: float, *, sign: bool = False) -> str:
-    return f"{share:{'+' if sign else ''}.2g}"
+    told, between = percent if recall else power, ""
+    if row["low"] is not None:
+        between = f"{signed(row['low'], told, ROUND_FLOOR)} to {signed(row['high'], told, ROUND_CEILING)}"
+    cells = told(row["a"]), told(row["b"]), signed(row["difference"], told), between, row["mark"]
+    return [plain(cell) for cell in cells]

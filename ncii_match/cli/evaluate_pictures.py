@@ -18,6 +18,7 @@ from ncii_match.cli.terminal import (
     need_evaluate,
     out,
     outside,
+    plain,
     progress,
     say,
 )
@@ -131,18 +132,21 @@ def pictures_command(
 
 
 def _show(found: dict[str, Any], page: Path) -> None:
-    threshold = found["question"]["threshold"]
+    from ncii_match.evaluate import wording
+
+    threshold, sure = found["question"]["threshold"], plain(wording.confidence(found["question"]["level"]))
     pictures = found["pictures"]
     out.print(
         f"{counted(pictures['readable'], 'picture')} of {pictures['groups']:,} things, "
         f"{counted(pictures['copies'], 'altered copy', 'altered copies')}. At a threshold of {threshold} bits:"
     )
-    table = Table("looked at", "copies found", "95 % interval", "false pairs", "of", "at most a pair", box=None)
+    table = Table("looked at", "copies found", f"{sure} interval", "false pairs", "of", "at most a pair", box=None)
     for name, one in found["sets"].items():
         recall, wrong = one["recall"], one["false"]
+        between = f"{wording.at_least(recall['low'])} to {wording.upper_end(recall['high'])}"
         table.add_row(
-            name, f"{100 * recall['recall']:.1f} %", f"{100 * recall['low']:.1f} to {100 * recall['high']:.1f} %",
-            f"{wrong['false_pairs']:,}", f"{wrong['pairs']:,}", f"{wrong['high_pictures']:.1e}",
+            name, plain(wording.percent(recall["recall"])), plain(between), f"{wrong['false_pairs']:,}",
+            f"{wrong['pairs']:,}", plain(wording.power_at_most(wrong["high_pictures"])),
         )  # fmt: skip
     out.print(table)
     out.print(f"A page to look at is {page}, the figures are in {page.parent / 'findings.json'}.")
@@ -165,14 +169,18 @@ def _show_hashes(found: dict[str, Any], out_dir: Path, *, as_json: bool) -> None
     if as_json:
         emit(found)
         return
+    from ncii_match.evaluate import wording
+    from ncii_match.evaluate.hashes_alone import LEVEL
+
     wrong = found["false"]
+    rate, most = wording.power(wrong["rate"]), wording.power_at_most(wrong["high_pictures"])
     out.print(
         f"{counted(found['pictures'], 'hash', 'hashes')} of {Algorithm.parse(found['algorithm']).name}, "
         f"{wrong['pairs']:,} pairs: {wrong['false_pairs']:,} within {found['threshold']} bits, a share of "
-        f"{wrong['rate']:.2g}; at most {wrong['high_pictures']:.1e} with 95 % confidence."
+        f"{plain(rate)}; at most {plain(most)} with {plain(wording.confidence(LEVEL))} confidence."
     )
     for one in found["closest"][:10]:
-        out.print(f"  {one['distance']:3d} bits: {one['id']} and {one['entry']}")
+        out.print(f"  {one['distance']:3d} bits: {wording.name(one['id'])} and {wording.name(one['entry'])}")
     out.print(
         f"The closest pairs and all counts are in {out_dir / 'pairs.json'}. No copies were made: recall is unknown."
     )

@@ -122,6 +122,11 @@ def need_evaluate() -> None:
         raise InputError(f"this needs {' and '.join(missing)}; run: pip install 'ncii-match[evaluate]'")
 
 
+def plain(text: str) -> str:
+    """Text with spaces that a terminal may break lines at, and that can be searched for."""
+    return text.replace("\N{NO-BREAK SPACE}", " ")
+
+
 def counted(number: int, one: str, many: str | None = None) -> str:
     """A number with its noun: 1 hold, 2 holds."""
     return f"{number:,} {one if number == 1 else many or one + 's'}"

@@ -30,6 +30,7 @@ NAME = "report.html"
 
 FILTERS = (
     "percent", "at_least", "at_most", "upper_end", "rate", "number", "number_at_most", "power", "power_at_most", "name",
+    "confidence",
 )  # fmt: skip
 """Of ``wording``, that the page calls."""
 

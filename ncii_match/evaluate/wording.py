@@ -1,5 +1,6 @@
 """Figures as a reader sees them: rounded, but never so that they promise more than was measured."""
 
+from collections.abc import Callable
 from decimal import ROUND_CEILING, ROUND_FLOOR, ROUND_HALF_EVEN, Context, Decimal
 from fractions import Fraction
 
@@ -12,6 +13,9 @@ SPACE, TIMES = "\N{NO-BREAK SPACE}", "\N{MULTIPLICATION SIGN}"
 
 WRITTEN_OUT = 1_000_000_000
 """Numbers above it are written as powers of ten."""
+
+Rounded = Callable[[float, str], str]
+"""A share as text, rounded as is said."""
 
 LONGEST_SHOWN = 96
 """Characters of a picture's name; of a longer one the beginning and the end, where the number often is."""
@@ -28,6 +32,11 @@ def percent(share: float, rounding: str = ROUND_HALF_EVEN) -> str:
         if not (rounded == 100 and rounding != ROUND_CEILING) and not (rounded == 0 and rounding != ROUND_FLOOR):
             break
     return text
+
+
+def confidence(level: float) -> str:
+    """A level, as it was asked for."""
+    return f"{100 * level:.10g}{SPACE}%"
 
 
 def at_least(share: float) -> str:
@@ -78,6 +87,25 @@ def power(value: float, rounding: str = ROUND_HALF_EVEN) -> str:
 def power_at_most(value: float) -> str:
     """The same of an upper bound, rounded up."""
     return power(value, ROUND_CEILING)
+
+
+def signed(difference: float, told: Rounded = percent, rounding: str = ROUND_HALF_EVEN) -> str:
+    """A difference with its sign, as ``percent`` or ``power`` tells its size; the ends of its interval are rounded away
+    from it: the lower one by ``ROUND_FLOOR``, the upper one by ``ROUND_CEILING``.
+    """  # noqa: D205
+    if difference == 0:
+        return told(0.0, rounding)
+    if difference > 0:
+        return f"+{told(difference, rounding)}"
+    return f"-{told(-difference, {ROUND_FLOOR: ROUND_CEILING, ROUND_CEILING: ROUND_FLOOR}.get(rounding, rounding))}"
+
+
+def a_million(rate: float, rounding: str = ROUND_HALF_EVEN) -> str:
+    """How many of a million: whole numbers from ten on, two digits below."""
+    exact = Decimal(rate)
+    if exact >= 10:
+        return f"{exact.quantize(Decimal(1), rounding):,f}"
+    return f"{float(Context(prec=2, rounding=rounding).plus(exact)):.2g}"
 
 
 def _scientific(value: float | Decimal, rounding: str) -> str:
