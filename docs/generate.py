@@ -13,6 +13,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, get_type_hints
 
+import typer
 from typer.models import ArgumentInfo
 
 import ncii_match
@@ -114,6 +115,8 @@ def _rows(callback: Any) -> Iterator[str]:
     """Each argument or option of a command as a line of a table."""
     hints = get_type_hints(callback, include_extras=True)
     for name, parameter in inspect.signature(callback).parameters.items():
+        if hints[name] is typer.Context:
+            continue
         kind, about = hints[name].__origin__, hints[name].__metadata__[0]
         argument = isinstance(about, ArgumentInfo)
         names = [one for one in (about.default, *(about.param_decls or ())) if isinstance(one, str) and one[:2] == "--"]

@@ -125,6 +125,10 @@ def test_hashes_alone(tmp_path):
     assert "recall is unknown" in people.stdout
 
 
+def invoked(*arguments):
+    return CliRunner().invoke(app, [str(one) for one in arguments], catch_exceptions=False)
+
+
 def test_hashes_are_judged_as_what_they_are(tmp_path):
     pixels = [np.random.default_rng(k).integers(0, 256, (64, 64), np.uint8) for k in range(9)]
     batch = hash_images(pixels, PHASH).to_arrow()
@@ -135,17 +139,18 @@ def test_hashes_are_judged_as_what_they_are(tmp_path):
         (("--threshold", 65, "--min-quality", 0), "above the 64 bits"),
         (("--most", 3), "--most is for pictures"),
         (("--restart",), "--restart is for pictures"),
+        (("--algorithm", "pdq"), "--algorithm is for pictures"),
+        (("--preset", "default"), "--preset is for pictures"),
+        (("--seed", 0), "--seed is for pictures"),
+        (("--uploads-a-day", 1_000_000), "--uploads-a-day is for pictures"),
+        (("--no-thumbnails",), "--no-thumbnails is for pictures"),
+        (("--views", "all", "--bank-size", 5), "--views, --bank-size are for pictures"),
     ):
-        told = run("kept.parquet", "--out", "out", *arguments, cwd=tmp_path)
-        assert told.returncode == 1
-        assert why in told.stderr
+        with pytest.raises(InputError, match=why):
+            invoked("evaluate", "pictures", tmp_path / "kept.parquet", "--out", tmp_path / "out", *arguments)
     told = run("kept.parquet", "--out", "out", "--threshold", 10, "--min-quality", 0, cwd=tmp_path)
     assert told.returncode == 0, told.stderr
     assert "of phash, 36 pairs" in told.stdout
-
-
-def invoked(*arguments):
-    CliRunner().invoke(app, [str(one) for one in arguments], catch_exceptions=False)
 
 
 BANK = ("--bank", "b")

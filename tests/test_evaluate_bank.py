@@ -618,6 +618,7 @@ def test_a_bank_of_another_hash_needs_a_threshold(tmp_path):
         (("--allow-lists",), "--out DIR"),
         (("--radius", "9"), "is above the radius 9"),
         (("--threshold", "99"), "is above the radius"),
+        (("--radius", str(PDQ_THRESHOLD + 1)), f"is above {PDQ_THRESHOLD}, the bank's search radius; give less"),
     ],
 )
 def test_options_that_do_not_fit(made, arguments, said):

@@ -90,7 +90,9 @@ def bank_command(
             threshold_disputed=None,
         )  # fmt: skip
     policy = Policy.default_for(snapshot.algorithm) if policy is None else policy
-    widest = snapshot.index.max_radius if radius is None else min(radius, snapshot.index.max_radius)
+    widest = snapshot.index.max_radius if radius is None else radius
+    if widest > snapshot.index.max_radius:
+        raise InputError(f"--radius {radius} is above {snapshot.index.max_radius}, the bank's search radius; give less")
     if policy.widest > widest:
         raise InputError(f"the policy's threshold {policy.widest} is above the radius {widest}; give a wider --radius")
     del snapshot

@@ -28,7 +28,14 @@ from ncii_match.values import PDQ_MIN_QUALITY, PDQ_THRESHOLD, Algorithm
 WITNESSES = {"pdq": AlgorithmName.PHASH, "phash": AlgorithmName.PDQ}
 
 
+FOR_PICTURES = frozenset({
+    "preset_name", "algorithm_name", "views", "uploads_a_day", "bank_size", "most", "seed", "thumbnails", "restart",
+})  # fmt: skip
+"""Parameters that hashes alone leave no use for."""
+
+
 def pictures_command(
+    context: typer.Context,
     source: Annotated[
         str, typer.Argument(metavar="SOURCE", help="A folder of pictures, a dataset or list of them; or of hashes.")
     ],
@@ -80,11 +87,11 @@ def pictures_command(
     outside(out_dir, source)
     stored = find(source)
     if stored.contents in ("hash", "hashes"):
-        given = {"--most": most, "--views": views, "--bank-size": bank_size, "--restart": restart or None}
-        useless = [name for name, value in given.items() if value is not None]
+        useless = _typed(context, FOR_PICTURES)
         if useless:
             told = without_secrets(source)
-            raise InputError(f"{', '.join(useless)} is for pictures, and {told} has hashes; leave it out")
+            one, them = ("is", "it") if len(useless) == 1 else ("are", "them")
+            raise InputError(f"{', '.join(useless)} {one} for pictures, and {told} has hashes; leave {them} out")
         found = _hashes(Chunks(stored), out_dir, threshold, min_quality, groups, workers)
         _show_hashes(found, out_dir, as_json=as_json)
         return
@@ -129,6 +136,16 @@ def pictures_command(
     if unreadable:
         say(f"{counted(unreadable, 'picture')} could not be read and took no part.")
         raise typer.Exit(Exit.UNREADABLE)
+
+
+def _typed(context: typer.Context, parameters: frozenset[str]) -> list[str]:
+    """Those of some options that stand on the command line."""
+    typed = []
+    for one in context.command.params:
+        source = context.get_parameter_source(one.name or "")
+        if one.name in parameters and source is not None and source.name == "COMMANDLINE":
+            typed.append((one.secondary_opts if context.params[one.name] is False else one.opts)[0])
+    return typed
 
 
 def _show(found: dict[str, Any], page: Path) -> None:
