@@ -85,6 +85,11 @@ def test_words_that_are_commands_are_commands(tmp_path):
     (tmp_path / "transforms").mkdir()
     assert "there is no picture" in run("./transforms", "--out", "out", cwd=tmp_path).stderr
     assert run("nowhere", "--out", "out", cwd=tmp_path).returncode == 1
+    for first in (("--out", "bank"), ("--out=bank",), ("--no-thumbnails", "--out", "bank")):  # not the command
+        with pytest.raises(InputError, match="nowhere does not exist"):
+            invoked("evaluate", *first, tmp_path / "nowhere")
+    assert "short for 'ncii-match evaluate pictures FOLDER'" in " ".join(invoked("evaluate", "--help").stdout.split())
+    assert "SOURCE" in invoked("evaluate", "--out", "x", "--help").stdout
 
 
 def kept(place, n, seed=3):

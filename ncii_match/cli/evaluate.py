@@ -16,19 +16,22 @@ from ncii_match.cli.terminal import AsJson, emit, out, progress, say
 
 
 class _PicturesUnlessNamed(TyperGroup):
-    """``evaluate FOLDER`` means ``evaluate pictures FOLDER``. A folder with the name of a command is ./compare."""
+    """``evaluate FOLDER`` means ``evaluate pictures FOLDER``: only the first word can be a command.
+
+    A folder with the name of a command is ./compare.
+    """
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Put in the command that is meant."""
-        named = next((one for one in args if not one.startswith("-")), None)
-        if named is not None and named not in self.commands:
+        if args and args[0] not in self.commands and args[0] not in self.get_help_option_names(ctx):
             args = ["pictures", *args]
         return super().parse_args(ctx, args)
 
 
 app = typer.Typer(
     cls=_PicturesUnlessNamed, no_args_is_help=True,
-    help="Choose thresholds with evidence: what they find of altered copies, and what they take for found.",
+    help="Choose thresholds with evidence: what they find of altered copies, and what they take for found. "
+    "'ncii-match evaluate FOLDER' is short for 'ncii-match evaluate pictures FOLDER'.",
 )  # fmt: skip
 app.command("pictures")(pictures_command)
 app.command("copies")(copies_command)
