@@ -677,6 +677,40 @@ def test_the_command_that_it_says_can_be_typed(made, tmp_path):
     assert "CASE-copied" in shown.stdout
 
 
+def test_lists_of_an_earlier_run_do_not_stand_beside_its_figures(made, tmp_path):
+    """And nothing goes that only looks like one of them."""
+    out = tmp_path / "out"
+    command(made, "--out", out, "--allow-lists")
+    lists = {path.name for path in (out / "allow").iterdir()}
+    assert len(lists) > 0
+    others = {"entry-7.txt.bak", "entry-x.txt", "entry-.txt", "notes.txt"}
+    for name in others:
+        (out / "allow" / name).write_text("mine")
+    (out / "allow" / "entry-99.txt").mkdir()
+    (out / "allow" / "entry-98.txt").write_text("of another bank")
+    others.add("entry-99.txt")
+    measured(made, out=out, allow_lists=True)
+    assert {path.name for path in (out / "allow").iterdir()} == lists | others
+    measured(made, out=out)
+    assert {path.name for path in (out / "allow").iterdir()} == others
+
+
+def test_where_nothing_can_be_written_is_said_before_the_work(made, tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("x")
+    monkeypatch.setattr(traffic, "measure", lambda *_, **__: pytest.fail("the work was begun"))
+    for place in (tmp_path / "file", tmp_path / "file" / "deep"):
+        with pytest.raises(InputError, match="cannot be written to"):
+            command(made, "--out", place)
+
+
+def test_no_case_is_in_the_text_of_a_firing(rng):
+    tally = held(Tally((), RADIUS, 15))
+    tally.add("a.png", 3, some(1).bits[0])
+    (one,) = firing.firings({7: tally}, Policy(), KNOWN, {})
+    assert one.cases == ("R-1",)
+    assert "R-1" not in repr(one)
+
+
 def test_what_is_allowed_never_hides_the_entrys_own_copies(rng):
     """Whatever is within half the threshold of the entry stays outside of what is allowed, however far pages spread."""
     entry = some(1, seed=5).bits[0]

@@ -64,7 +64,7 @@ def bank_command(
     from dataclasses import replace
 
     from ncii_match.bank.snapshot import Snapshot
-    from ncii_match.evaluate.traffic import ROWS_AT_ONCE, at, figures, measure
+    from ncii_match.evaluate.traffic import ROWS_AT_ONCE, at, figures, measure, ready
     from ncii_match.matcher import Matcher
     from ncii_match.policy import Policy
     from ncii_match.rescans.files import without_secrets
@@ -96,6 +96,8 @@ def bank_command(
     if policy.widest > widest:
         raise InputError(f"the policy's threshold {policy.widest} is above the radius {widest}; give a wider --radius")
     del snapshot
+    if out_dir is not None:
+        ready(out_dir)
     with Matcher(bank, policy=at(policy, widest), workers=workers, isolation="thread", views=Views.UPRIGHT) as matcher:
         with progress("looking up", chunks.stored.rows) as bar:
             traffic = measure(

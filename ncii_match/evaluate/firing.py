@@ -8,7 +8,7 @@ one picture when the views of them that found the entry are within half the thre
 
 import shlex
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from os import PathLike
 
@@ -127,7 +127,7 @@ class Firing:
     ``allow_radius`` bits without hiding what is within half the threshold of the entry, as its own copies are; all of
     them, as far as they spread, where the entry's hash is that of a page without content (``degenerate``, by
     ``bank.safety``). state : that speaks for it. quality : of its hash; None where that is not known. low_quality :
-    below the policy's. sources : who gave it. cases : references, sensitive.
+    below the policy's. sources : who gave it. cases : references, sensitive, and not in the text of this.
     """
 
     entry_id: int
@@ -144,7 +144,7 @@ class Firing:
     low_quality: bool
     degenerate: bool
     sources: tuple[str, ...]
-    cases: tuple[str, ...]
+    cases: tuple[str, ...] = field(repr=False)
 
     def quantile(self, share: float) -> int:
         """The least distance within which at least this share of the pictures are; bits."""

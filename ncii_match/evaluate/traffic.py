@@ -6,6 +6,8 @@ of any share. Memory: two chunks of hashes a thread, and the ``Tally`` of each e
 """
 
 import json
+import re
+import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, replace
@@ -41,6 +43,8 @@ LEVEL = 0.95
 """Of the intervals, two-sided."""
 
 ROOM = len(Outcome)
+
+_LIST = re.compile(r"entry-[0-9]+\.txt")
 
 
 def settled(policy: Policy) -> Policy:
@@ -218,6 +222,19 @@ def measure(
     return traffic
 
 
+def ready(out: str | PathLike[str]) -> Path:
+    """The directory that figures are written to, private when it is new. Before the work: raises InputError when none
+    can be written there.
+    """  # noqa: D205
+    place = Path(out)
+    try:
+        place.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=place):
+            return place
+    except OSError as error:
+        raise InputError(f"{place} cannot be written to ({error.strerror}); choose another place") from None
+
+
 def figures(
     traffic: Traffic, matcher: Matcher, bank: str, *, listed: int | None = None, cases: bool = False,
     out: str | PathLike[str] | None = None, allow_lists: bool = False,
@@ -226,15 +243,16 @@ def figures(
 
     bank : its directory or address, for the qualities of entries and for the commands. listed : entries that are named;
     None for all. out : also write ``traffic.json`` and ``entries.parquet`` (all entries) there, private. allow_lists :
-    there, too, what ``bank allow`` takes: the hashes of pictures near entries whose advice that is, sensitive.
+    there, too, what ``bank allow`` takes: the hashes of pictures near entries whose advice that is, sensitive. Those
+    of an earlier pass go, whether or not there are new ones.
     """
     snapshot, policy = matcher.snapshot, traffic.policy
     local = ADDRESS.match(bank) is None
     qualities = qualities_of(bank, set(traffic.tallies)) if local else {}
     fired = firings(traffic.tallies, policy, snapshot, qualities)
-    place = None if out is None else Path(out)
+    place = None if out is None else ready(out)
     if place is not None:
-        place.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _forget_lists(place)
     lists: dict[int, str] = {}
     if place is not None and allow_lists:
         lists = {one.entry_id: _allow_list(place, one, traffic) for one in fired if one.advice is Advice.ALLOW_LIST}
@@ -313,6 +331,13 @@ def _table(fired: list[Firing], *, cases: bool) -> pa.Table:
         values["distances"] = [{"distance": d, "pictures": n} for d, n in one.distances]
         rows.append(values)
     return pa.Table.from_pylist(rows, schema=pa.schema(fields))
+
+
+def _forget_lists(place: Path) -> None:
+    """Lists of an earlier pass, which would stand beside figures that are not theirs; nothing else that is there."""
+    for old in (place / "allow").glob("entry-*.txt"):
+        if _LIST.fullmatch(old.name) and old.is_file():
+            old.unlink()
 
 
 def _allow_list(place: Path, firing: Firing, traffic: Traffic) -> str:
