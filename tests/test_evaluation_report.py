@@ -392,7 +392,7 @@ def test_thumbnails_are_the_pictures_and_their_copies(made, page, found):
 
 
 def test_without_thumbnails_there_are_names_only(made, page):
-    path = report.write(made.out, Again(made), thumbnails=False)
+    path = report.write(made.out)
     without = Page(path.read_text(encoding="utf-8"))
     assert path == made.out / "report.html"
     assert path.stat().st_mode & 0o777 == 0o600

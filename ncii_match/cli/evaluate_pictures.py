@@ -127,7 +127,7 @@ def pictures_command(
         found = findings.find(
             out_dir, question, workers=workers, told=lambda what: bar.update(bar.task_ids[0], description=what)
         )
-    page = report.write(out_dir, Again(experiment), thumbnails=thumbnails, command=["ncii-match", *sys.argv[1:]])
+    page = report.write(out_dir, Again(experiment) if thumbnails else None, command=["ncii-match", *sys.argv[1:]])
     unreadable = sum(found["pictures"]["unreadable"].values())
     if as_json:
         emit(found)

@@ -74,20 +74,13 @@ class Row:
     chart: Markup
 
 
-def write(
-    out: str | PathLike[str],
-    pictures: Pictures | None = None,
-    *,
-    thumbnails: bool = True,
-    command: Sequence[str] | None = None,
-) -> Path:
+def write(out: str | PathLike[str], pictures: Pictures | None = None, *, command: Sequence[str] | None = None) -> Path:
     """Write ``report.html`` beside ``findings.json``, and return where it is.
 
     Parameters
     ----------
     out : the directory of an evaluation whose figures were found (``findings.find``)
     pictures : where the pictures come from that are shown, ``again.Again``; None for their names only
-    thumbnails : False for names only, whatever pictures there are
     command : what repeats the evaluation, word by word, to be printed on the page as bash takes it, without the
         secrets of addresses
 
@@ -96,7 +89,7 @@ def write(
     InputError when something is missing there or is damaged; ImportError without matplotlib.
     """
     path = Path(out) / NAME
-    text = render(out, pictures if thumbnails else None, command=command)
+    text = render(out, pictures, command=command)
     with whole(path) as file:
         file.write(text.encode("utf-8"))
     return path
