@@ -9,6 +9,7 @@ import tracemalloc
 import numpy as np
 import pyarrow as pa
 import pytest
+from conftest import ROOT
 from pyarrow import parquet as pq
 from rescans import bank_of, mirrored, pictures_in, some
 from scipy.stats import binomtest
@@ -534,6 +535,9 @@ def test_the_command_says_what_the_library_says(made, tmp_path):
         "traffic.json": 0o600, "entries.parquet": 0o600,
     }  # fmt: skip
     assert out.stat().st_mode & 0o777 == 0o700
+    page = (ROOT / "docs" / "formats.md").read_text(encoding="utf-8")
+    for name in (*found, *found["as_it_is"], *found["thresholds"][0], *pq.read_schema(out / "entries.parquet").names):
+        assert f"`{name}`" in page
     rows = pq.read_table(out / "entries.parquet").to_pylist()
     assert [row["entry_id"] for row in rows] == [one["entry_id"] for one in found["entries"]]
     for row, one in zip(rows, found["entries"], strict=True):

@@ -552,6 +552,20 @@ def test_copies_that_could_not_be_made_are_said(made, found, tmp_path, without, 
     assert ("of which no copy" in row[1], "of others could not" in row[1]) == (bool(without), bool(missing))
 
 
+def test_the_page_on_formats_names_every_file_column_and_key(made, found):
+    text = (ROOT / "docs" / "formats.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"`([^`\n]+)`", text[text.index("## The directory of") :]))
+    files = {str(path.relative_to(made.out)) for path in made.out.rglob("*") if path.is_file()}
+    assert {re.sub(r"[0-9]{8}", "00000007", name) for name in files} <= named
+    columns = {name for path in made.out.rglob("*.parquet") for name in pq.read_schema(path).names}
+    look = found["sets"]["all"]
+    keys = {*made.said, *found, *look, *(key for one in look["steps"] for key in one)}
+    for part in (*found.values(), *look.values()):
+        rows = part if isinstance(part, list) else [part]
+        keys |= {key for row in rows if isinstance(row, dict) for key in row}
+    assert columns | keys <= named | {*found["experiment"]["limits"], *found["experiment"]["versions"]}
+
+
 def test_two_hundred_steps(made, found, tmp_path):
     many = copy.deepcopy(found)
     steps = [
