@@ -267,6 +267,12 @@ def test_another_threshold_is_what_is_asked_about(place, a):
     )
 
 
+def test_other_sizes_of_the_bank_are_named(place, a):
+    other = place.changed(a, "sizes", lambda said: said["false_flags"].update(bank_sizes=[5, 6, 7, 8]))
+    [row] = compare(a, other)["settings"]
+    assert (row["name"], row["b"]) == ("bank_sizes", [5, 6, 7, 8])
+
+
 def test_groups_of_pictures_are_worth_less(place):
     """Two pictures of each thing: as many copies, half the trials."""
     grouped = [place.evaluated(f"grouped-{name}", found, groups=r"-(\d+)") for name, found in (("a", A), ("b", B))]

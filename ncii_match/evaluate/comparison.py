@@ -41,7 +41,8 @@ _SETTINGS = {
         "witness",
         "versions",
     ),
-    "question": ("threshold", "min_quality", "looks", "level", "uploads_a_day", "bank_sizes"),
+    "question": ("threshold", "min_quality", "looks", "level", "uploads_a_day"),
+    "false_flags": ("bank_sizes",),
     "": ("version",),
 }
 
