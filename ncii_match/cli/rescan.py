@@ -4,7 +4,7 @@ import signal
 from enum import StrEnum
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -134,12 +134,15 @@ def rescan_command(
     if as_json:
         emit(found)
     else:
-        told = ", ".join(f"{n:,} {name.lower().replace('_', ' ')}" for name, n in found["outcomes"].items())
-        nothing = "nothing to look at" if news is None else "nothing new is near"
-        out.print(f"{counted(found['rows'], 'row')} rescanned: {told or nothing}.")
-        decisions = f"Decisions in {out_dir / 'decisions'}, counts" if found["rows"] else "No decisions; counts"
-        out.print(f"{decisions} in {out_dir / 'summary.json'}, a page in {page}.")
+        _say(found, out_dir, "nothing to look at" if news is None else "nothing new is near", page)
     raise typer.Exit(_exit(found["outcomes"]))
+
+
+def _say(found: dict[str, Any], out_dir: Path, nothing: str, page: Path) -> None:
+    told = ", ".join(f"{n:,} {name.lower().replace('_', ' ')}" for name, n in found["outcomes"].items())
+    out.print(f"{counted(found['rows'], 'row')} rescanned: {told or nothing}.")
+    decisions = f"Decisions in {out_dir / 'decisions'}, counts" if found["rows"] else "No decisions; counts"
+    out.print(f"{decisions} in {out_dir / 'summary.json'}, a page in {page}.")
 
 
 def _engine(name: EngineName, looking: "Looking", source: str, workers: int | None) -> "Engine | None":
