@@ -18,6 +18,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
+import bench_corpus
 import corpus
 import cv2
 import perception_recall
@@ -35,8 +36,8 @@ GROUPS = "^(.*?)--"
 FLAT_CROPS = 300
 """Of the crops that are sky and the like; as many as there are drawn pictures of a kind."""
 
-SEEDS = (1, 2, 3)
-"""For perception's own code, whose noise they decide: so far it differs from itself."""
+SEEDS = range(1, 21)
+"""Of the noise, for perception's own code and for ours: what one draw of it shows differs from the next by points."""
 
 Row = dict[str, Any]
 
@@ -50,12 +51,14 @@ def pictures(folder: Path, *, quick: bool) -> None:
     corpus.write(folder, some[::20] if quick else some)
 
 
-def experiment(folder: Path, out: Path, steps: tuple[Step, ...], *, reference: Step | None = None) -> Row:
+def experiment(
+    folder: Path, out: Path, steps: tuple[Step, ...], *, reference: Step | None = None, seed: int = 0
+) -> Row:
     """Alter and hash everything; the time it took. With a reference as perception does: upright, in colour."""
     cv2.setNumThreads(1)  # the threads here are over pictures
     plan = Plan(
         steps, PDQ, Views.UPRIGHT if reference else PDQ.default_views, reference=reference,
-        witness=None if reference else PHASH, jpeg="colour" if reference else "luma",
+        witness=None if reference else PHASH, jpeg="colour" if reference else "luma", seed=seed,
     )  # fmt: skip
     made = Experiment(out, Chunks(find(folder), PICTURES_A_CHUNK), plan, workers=WORKERS, groups=GROUPS)
     begun = perf_counter()
@@ -66,7 +69,9 @@ def experiment(folder: Path, out: Path, steps: tuple[Step, ...], *, reference: S
     }  # fmt: skip
 
 
-def measure(folder: Path, work: Path, perception: str | None, steps: Sequence[Step] | None = None) -> dict[str, Any]:
+def measure(
+    folder: Path, work: Path, perception: str | None, steps: Sequence[Step] | None = None, seeds: Sequence[int] = SEEDS
+) -> dict[str, Any]:
     """Every figure."""
     took = experiment(folder, work / "default", tuple(steps) if steps else preset("default"))
     question = findings.Question(PDQ_THRESHOLD, PDQ_MIN_QUALITY)
@@ -81,22 +86,49 @@ def measure(folder: Path, work: Path, perception: str | None, steps: Sequence[St
     protocol = PRESETS["perception"]
     experiment(photographs, work / "perception", protocol, reference=REFERENCES["perception"])
     ours = perception_recall.recall_of(work / "perception")
-    theirs = [] if perception is None else [twin(perception, photographs, work, seed) for seed in SEEDS]
+    theirs = None if perception is None else twin(perception, photographs, work, SEEDS[0])
     del found["experiment"]["input"]  # times of files: another each time
     return {
         "took": took,
         "finding_seconds": seconds,
         "memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
         "findings": found,
-        "perception": {"ours": ours, "theirs": theirs},
+        "perception": {"ours": ours, "theirs": theirs, "noise": noise(photographs, work, perception, seeds)},
     }
 
 
-def twin(python: str, folder: Path, work: Path, seed: int) -> Row:
+def noise(folder: Path, work: Path, perception: str | None, seeds: Sequence[int]) -> list[Row]:
+    """Recall of the one alteration that is left to chance, drawn anew for each seed, by us and by its own code."""
+    steps = tuple(
+        step for step in PRESETS["perception"] if step.label.endswith((": noop", f": {perception_recall.NOISE}"))
+    )
+    rows = []
+    for seed in seeds:
+        out = work / f"noise-{seed}"
+        experiment(folder, out, steps, reference=REFERENCES["perception"], seed=seed)
+        (ours,) = (row for row in perception_recall.recall_of(out) if row["step"].endswith(perception_recall.NOISE))
+        theirs = (
+            {}
+            if perception is None
+            else _of_pdq(
+                twin(perception, folder, work, seed, only=perception_recall.NOISE)["recall"], perception_recall.NOISE
+            )
+        )
+        rows.append({"seed": seed, "ours": ours["recall"], "theirs": theirs.get("recall")})
+    return rows
+
+
+def _of_pdq(recall: list[Row], name: str) -> Row:
+    (row,) = (one for one in recall if (one["hasher_name"], one["transform_name"]) == ("pdq", name))
+    return row
+
+
+def twin(python: str, folder: Path, work: Path, seed: int, *, only: str | None = None) -> Row:
     """What perception's own code makes of the same pictures, with other random noise for another seed."""
     script, out = Path(__file__).parent / "perception_twin.py", work / f"twin-{seed}.json"
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    subprocess.run([python, script, folder, "--out", out, "--seed", str(seed)], check=True, **quiet)
+    some = [] if only is None else ["--only", only]
+    subprocess.run([python, script, folder, "--out", out, "--seed", str(seed), *some], check=True, **quiet)
     found: Row = json.loads(out.read_text())
     return {"versions": found["versions"], "seed": seed, "recall": found["recall"]}
 
@@ -106,12 +138,14 @@ def test_thresholds_are_evaluated(tmp_path: Path) -> None:
     corpus.write(folder, corpus.drawn(2))
     for k, path in enumerate(sorted(folder.iterdir())[:6]):
         path.rename(path.with_name(path.name.replace("text-like", "photograph").replace("--", f"{k}--")))
-    found = measure(folder, tmp_path, None, PRESETS["default"][:3])
+    found = measure(folder, tmp_path, None, PRESETS["default"][:3], SEEDS[:2])
     assert found["findings"]["sets"]["all"]["recall"]["pairs"] == found["took"]["pictures"] * 3
     assert {row["step"] for row in found["perception"]["ours"]} == {
         "all",
         *(one.label for one in PRESETS["perception"]),
     }
+    assert [row["seed"] for row in found["perception"]["noise"]] == [1, 2]
+    assert all(0 <= row["ours"] <= 100 for row in found["perception"]["noise"])
 
 
 def main() -> None:
@@ -124,6 +158,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="thresholds-") as made:
         work = chosen.keep or Path(made)
         work.mkdir(exist_ok=True)
+        bench_corpus.check_whole()  # pictures that are the same would be called false matches
         pictures(work / "pictures", quick=chosen.quick)
         measured = measure(work / "pictures", work, chosen.perception)
     path = record.write("thresholds", around, chosen.quick, measured)

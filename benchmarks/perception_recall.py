@@ -16,6 +16,8 @@ from ncii_match.evaluate.uploads import hashes_of, load
 from ncii_match.values import Views
 
 PRECISION = 99.99
+NOISE = "noise0.2"
+"""The alteration that is left to chance."""
 
 PUBLISHED = {
     "blur2": (99.95, 60), "gamma2": (100, 54), "jpeg95": (99.90, 66), "noise0.2": (99.22, 66), "vignette": (100, 34),

@@ -86,10 +86,10 @@ def versions():
     return {"python": platform.python_version(), **{name: version(name) for name in names}}
 
 
-def measured(folder, precision):
+def measured(folder, precision, transforms):
     files = [(str(path), "pictures") for path in sorted(Path(folder).iterdir())]
     with tempfile.TemporaryDirectory(prefix="perception-") as work:
-        transformed = benchmarking.BenchmarkImageDataset.from_tuples(files).transform(TRANSFORMS, work, errors="raise")
+        transformed = benchmarking.BenchmarkImageDataset.from_tuples(files).transform(transforms, work, errors="raise")
         hashes = transformed.compute_hashes({"pdq": PDQHash(), "phash": hashers.PHash()}, max_workers=1)
         recall = hashes.compute_threshold_recall(precision_threshold=precision, grouping=["transform_name"])
         rows = hashes.compute_metrics()
@@ -139,6 +139,9 @@ def main() -> None:
     parser.add_argument("folder", nargs="?", help="of pictures that are all different")
     parser.add_argument("--out", default="twin.json")
     parser.add_argument("--precision", type=float, default=99.99)
+    parser.add_argument(
+        "--only", action="append", choices=[*TRANSFORMS], help="this alteration, and noop; again for more"
+    )
     parser.add_argument("--seed", type=int, default=SEED, help="decides the noise")
     parser.add_argument("--vectors", help="write the golden vectors there instead")
     chosen = parser.parse_args()
@@ -147,7 +150,8 @@ def main() -> None:
         made = {"made_by": "python benchmarks/perception_twin.py --vectors FILE", "photo": PHOTO.name, **versions()}
         Path(chosen.vectors).write_text(json.dumps({**made, "altered": vectors()}) + "\n")
         return
-    recall, pictures = measured(chosen.folder, chosen.precision)
+    some = {name: one for name, one in TRANSFORMS.items() if name == "noop" or name in (chosen.only or TRANSFORMS)}
+    recall, pictures = measured(chosen.folder, chosen.precision, some)
     found = {"versions": versions(), "precision": chosen.precision, "recall": recall, "pictures": pictures}
     Path(chosen.out).write_text(json.dumps(found, indent=1) + "\n")
     for row in recall:

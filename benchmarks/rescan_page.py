@@ -114,8 +114,8 @@ def text(run: dict[str, Any]) -> str:
         *page.prose(
             f"{next(iter(kept.values()))['pictures']:,} different pictures, chunks of 256; a hash of PDQ is 32 bytes, "
             "its quality and status one each. What is equal is packed: views that a picture does not have, and the two "
-            "profiles of these small ones, which are 320 x 240. Pictures longer than 512 take nearly twice as much for "
-            "both profiles."
+            "profiles of these small ones, which are 320 x 240; those of pictures longer than 512 differ, and are kept "
+            "both."
         ),
         *page.table(
             ("each picture is hashed", "views", "bytes kept", "bytes of a decision", "of a billion"),

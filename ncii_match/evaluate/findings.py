@@ -67,8 +67,8 @@ def find(
 ) -> dict[str, Any]:
     """Work out the figures of a finished experiment and write them beside it. Nobody else may work on it meanwhile.
 
-    Memory: some 5 bytes a view and upload; for a second algorithm 4 views of its hashes for each upload; and hashes of
-    at most ``MOST_UPLOADS`` uploads, 70 bytes a view of each: 450 MB in all views.
+    Memory: some 5 bytes a view and upload; for a second algorithm its hashes of each upload; and some 3 kB in all views
+    for each of at most ``MOST_UPLOADS`` uploads.
 
     Raises InputError for an experiment that is not finished, or too small to say anything; JobError while another
     process works on it.
@@ -348,8 +348,10 @@ def _qualities(
             hashes, banked, groups=uploads.group[chosen], other_groups=uploads.group[entries], min_quality=least,
             workers=workers,
         )  # fmt: skip
+        kinds = Counter(uploads.strata[copies[found]].tolist())
         rows.append({
-            "min_quality": least, "copies": len(copies), "found": int(found.sum()), "pairs": counts.pairs,
+            "min_quality": least, "copies": len(copies), "found": int(found.sum()),
+            "found_by_kind": dict(sorted(kinds.items())), "pairs": counts.pairs,
             "false_pairs": int(counts.histogram[: question.threshold + 1].sum()),
         })  # fmt: skip
     return rows
