@@ -53,10 +53,11 @@ def killed(place, out, chunk, seconds):
     pid, end = child(place, out, chunk), time.monotonic() + seconds
     while True:
         done, status = os.waitpid(pid, os.WNOHANG)
-        if not done and time.monotonic() >= end:
+        if done:
+            break
+        if time.monotonic() >= end:
             os.kill(pid, signal.SIGKILL)
             _, status = os.waitpid(pid, 0)
-        if done or time.monotonic() >= end:
             break
         time.sleep(0.002)
     if os.WIFSIGNALED(status):
