@@ -44,19 +44,23 @@ class Place:
         return folder
 
     def evaluated(
-        self, name, found, *, turned=None, steps=STEPS, threshold=PDQ_THRESHOLD, folder=None, groups=None, seed=1
-    ):
+        self, name, found, *, turned=None, steps=STEPS, threshold=PDQ_THRESHOLD, folder=None, groups=None, seed=1,
+        views=Views.DIHEDRAL, without=None,
+    ):  # fmt: skip
         """An evaluation whose copies are as far from their originals as is said.
 
         found : by step, how many bits each picture's copy is away upright. turned : the same in another orientation.
+        without : by step, of which pictures there is no copy.
         """
         out = self.path / name
         chunks = stored.Chunks(stored.find(folder or self.pictures()), 1000)
-        plan = Plan(steps, PDQ, Views.DIHEDRAL)
+        plan = Plan(steps, PDQ, views)
         experiment = Experiment(out, chunks, plan, groups=groups)
-        rows, v = [], len(Views.DIHEDRAL)
+        rows, v = [], len(views)
         for k, (file, _) in enumerate(experiment.pictures(0, experiment.rows)):
             for step in (None, *steps):
+                if without is not None and step is not None and k in without.get(step.label, ()):
+                    continue
                 apart = np.full(v, MISSED)
                 apart[0] = 0 if step is None else found[step.label][k]
                 if step is not None and turned is not None:
@@ -316,9 +320,57 @@ def test_other_steps_leave_those_in_common(place, a):
     assert found["sets"]["upright"]["only_in_a"] == LABELS[3:]
     assert found["sets"]["upright"]["only_in_b"] == []
     assert found["sets"]["upright"]["steps_level"] == pytest.approx(1 - 0.05 / 3)
+    assert [row["name"] for row in found["settings"]] == ["steps"]
+    assert found["paired"] is True  # those in both are of the same copies
+    wanted = differences.paired(4, 12, 12, 22, 1 - 0.05 / 3, worth=PICTURES)
+    assert step_of(found, LABELS[0])["low"] == wanted.low
+    assert found["worse"] is True
+    shown = run("evaluate", "compare", a, fewer)
+    assert "alterations: 4 steps in A, 3 steps in B" in shown.stdout
+    assert f"Only in A: {LABELS[3]}." in shown.stdout
+    assert "independent" not in shown.stderr
     none = place.evaluated("none", A, steps=STEPS[3:])
     with pytest.raises(InputError, match="in common"):
         compare(fewer, none)
+
+
+@pytest.mark.parametrize("narrow", ["a", "b"])
+def test_fewer_ways_of_looking_are_not_passed_over(place, a, narrow):
+    """Copies that only the other one's wider look finds are missed by who looks upright."""
+    wide = place.evaluated(f"wide-{narrow}", A, turned=ALL)
+    upright = place.evaluated(f"upright-{narrow}", A, views=Views.UPRIGHT)
+    pair = (upright, wide) if narrow == "a" else (wide, upright)
+    found = compare(*pair)
+    assert found["looks"] == "upright"
+    assert found["marked"]["worse"] == []
+    assert [one["name"] for one in found["obstacles"]] == ["views"]
+    assert found["worse"] is None
+    shown = run("evaluate", "compare", *pair)
+    assert "in more ways than the other" in shown.stderr.replace("\n", " ")
+    with pytest.raises(InputError, match="cannot be said"):
+        run("evaluate", "compare", *pair, "--fail-if-worse")
+
+
+@pytest.mark.parametrize("gone", ["a step", "some copies of it"])
+def test_copies_that_one_could_not_make_are_not_passed_over(place, a, gone):
+    """As where a format cannot be written: what is left looks as good as ever."""
+    name = gone.replace(" ", "-")
+    less = place.evaluated(name, A, without={LABELS[2]: range(PICTURES) if gone == "a step" else range(9)})
+    for pair in ((a, less), (less, a)):
+        found = compare(*pair)
+        assert [one["name"] for one in found["obstacles"]] == ["copies"]
+        assert found["worse"] is None
+        assert step_of(found, LABELS[1])["paired"]  # of these all are there
+        if gone == "a step":
+            assert found["sets"]["upright"]["only_in_a" if pair[0] == a else "only_in_b"] == [LABELS[2]]
+        else:
+            assert not step_of(found, LABELS[2])["paired"]
+            assert f"the copies of {LABELS[2]} are not of the same pictures" in found["why_not_paired"]
+            assert not found["sets"]["upright"]["recall"]["paired"]
+            shown = run("evaluate", "compare", *pair).stderr.replace("\n", " ")
+            assert "independent where not the same copies are there: " in shown
+        with pytest.raises(InputError, match="cannot be said"):
+            run("evaluate", "compare", *pair, "--fail-if-worse")
 
 
 @pytest.mark.parametrize(

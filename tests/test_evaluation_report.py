@@ -605,12 +605,12 @@ def test_percent(share, shown):
 @pytest.mark.parametrize(
     ("told", "shown"),
     [
-        (wording.signed(0.0), "0 %"),
-        (wording.signed(0.25), "+25.0 %"),
-        (wording.signed(-0.99996), "-99.996 %"),
-        (wording.signed(-0.12345, rounding=ROUND_FLOOR), "-12.4 %"),
-        (wording.signed(-0.12345, rounding=ROUND_CEILING), "-12.3 %"),
-        (wording.signed(0.12345, rounding=ROUND_CEILING), "+12.4 %"),
+        (wording.signed(0.0), "0 points"),
+        (wording.signed(0.25), "+25.0 points"),
+        (wording.signed(-0.99996), "-99.996 points"),
+        (wording.signed(-0.12345, rounding=ROUND_FLOOR), "-12.4 points"),
+        (wording.signed(-0.12345, rounding=ROUND_CEILING), "-12.3 points"),
+        (wording.signed(0.12345, rounding=ROUND_CEILING), "+12.4 points"),
         (wording.signed(-1.23e-7, wording.power, ROUND_FLOOR), "-1.3 \u00d7 10⁻⁷"),
         (wording.signed(1.23e-7, wording.power, ROUND_FLOOR), "+1.2 \u00d7 10⁻⁷"),
         (wording.confidence(0.95), "95 %"),

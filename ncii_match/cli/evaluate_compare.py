@@ -7,8 +7,11 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from ncii_match.cli.terminal import AsJson, Exit, emit, need_evaluate, out, plain, say
+from ncii_match.cli.terminal import AsJson, Exit, counted, emit, need_evaluate, out, plain, say
 from ncii_match.errors import InputError
+
+_CALLED = {"steps": "alterations", "rows": "pictures"}
+"""Settings that people know by another name."""
 
 
 def compare_command(
@@ -23,7 +26,8 @@ def compare_command(
 
     Better and worse are marked only where the interval of the difference does not hold 0. Of the same pictures each
     copy is compared with itself, as long as both directories still have their rows. --fail-if-worse looks at recall, at
-    each alteration and at false matches in the widest way of looking.
+    each alteration and at false matches in the widest way of looking, and says nothing where one was looked at in more
+    ways than the other, or has copies that the other has not.
 
     Example: ncii-match evaluate compare /srv/evaluation-1 /srv/evaluation-2
     """
@@ -45,18 +49,23 @@ def compare_command(
 
 def _show(found: dict[str, Any]) -> None:
     for row in found["settings"]:
-        if row["name"] in ("steps", "input", "views"):
+        if row["name"] == "input":
             continue
-        out.print(f"{row['name'].replace('_', ' ')}: {row['a']} in A, {row['b']} in B")
+        sides = (_alterations(row[side]) if row["name"] == "steps" else row[side] for side in "ab")
+        if row["name"] == "views":
+            sides = (counted(len(row[side]), "view") for side in "ab")
+        in_a, in_b = sides
+        out.print(f"{_CALLED.get(row['name'], row['name'].replace('_', ' '))}: {in_a} in A, {in_b} in B")
     if not found["settings"]:
         out.print("A and B were asked the same.")
     for one in found["obstacles"]:
         say(f"Careful: {one['why']}.")
     if not found["paired"]:
-        say(f"A and B are taken as independent: {found['why_not_paired']}.")
+        say(f"A and B are taken as independent{_where(found)}: {found['why_not_paired']}.")
     from ncii_match.evaluate import wording
 
     level = plain(wording.confidence(found["level"]))
+    out.print("Differences of shares are in percentage points.")
     table = Table("looked at", "what", "A", "B", "B - A", f"{level} interval", "", box=None)
     for name, one in found["sets"].items():
         for what, row in (("recall", one["recall"]), ("false matches", one["false"])):
@@ -74,6 +83,22 @@ def _show(found: dict[str, Any]) -> None:
     _show_rates(found)
     counts = {mark: len(rows) for mark, rows in found["marked"].items()}
     out.print(f"In B {counts['better']} figures are better and {counts['worse']} worse, beyond chance.")
+
+
+def _where(found: dict[str, Any]) -> str:
+    """Nothing when no copy is compared with itself, else that some are."""
+    paired = any(row["paired"] for one in found["sets"].values() for row in one["steps"])
+    return " where not the same copies are there" if paired else ""
+
+
+def _alterations(labels: list[str]) -> str:
+    """A preset by its name, other alterations by their number."""
+    from ncii_match.evaluate.transforms import PRESETS, preset
+
+    for name in PRESETS:
+        if [step.label for step in preset(name)] == labels:
+            return f"{name} ({len(labels)} steps)"
+    return counted(len(labels), "step")
 
 
 def _show_rates(found: dict[str, Any]) -> None:

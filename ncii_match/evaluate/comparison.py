@@ -53,6 +53,8 @@ _OTHER = {
     "steps": "the alterations are others, so recall over all of them is not compared",
     "algorithm": "the hashes are others, so thresholds in bits are not compared",
     "level": "bounds have another level, so that those are not compared",
+    "views": "one looks at uploads in more ways than the other, and each is compared in those of both alone",
+    "copies": "some copies were made, or could be read, in one only",
 }
 """Settings by which what changed may be what was measured, and not how well it does."""
 
@@ -61,11 +63,12 @@ _OTHER = {
 class Found:
     """Which copies an evaluation found.
 
-    pictures : a digest of the originals' ids and upright hashes. ids, steps : of each copy, texts and int16 [n].
-    looks : by way of looking, bool [n].
+    pictures : a digest of the originals' ids and upright hashes. ids, steps : of each copy, texts and int16 [n], the
+    place in labels. looks : by way of looking, bool [n].
     """
 
     pictures: str
+    labels: tuple[str, ...]
     ids: pa.Array
     steps: NDArray[np.int16]
     looks: Mapping[str, NDArray[np.bool_]]
@@ -82,23 +85,23 @@ def compare(a: str | PathLike[str], b: str | PathLike[str]) -> dict[str, Any]:
     if all(isinstance(side, Found) for side in rows) and rows[0].pictures == rows[1].pictures:  # type: ignore[union-attr]
         settings = [row for row in settings if row["name"] != "input"]  # copied elsewhere, or checked out again
     differ = {row["name"] for row in settings}
-    obstacles = [name for name in _OTHER if name in differ]
     looks = [name for name in one["sets"] if name in other["sets"]]
     if not looks or not _common_steps(one, other, looks[0]):
         raise InputError("the two have no way of looking, or no alteration, in common; there is nothing to compare")
-    why, tables = _pairs(*rows, [step["label"] for step in one["experiment"]["steps"]], differ)
+    if "input" not in differ and _other_copies(one, other, looks):
+        differ.add("copies")
+    obstacles = [name for name in _OTHER if name in differ]
+    why, tables = _pairs(*rows, _common_steps(one, other, looks[0]), differ)
     level = float(one["question"]["level"])
     widest = other["question"]["looks"] if other["question"]["looks"] in looks else looks[-1]
-    sets = {
-        name: _set(one, other, name, level, None if tables is None else tables[name], whole="steps" not in differ)
-        for name in looks
-    }
+    sets = {name: _set(one, other, name, level, tables.get(name, {}), whole="steps" not in differ) for name in looks}
+    worse = bool(_marked(widest, sets[widest], "worse"))
     return {
         "format": FORMAT,
         "level": level,
         "settings": settings,
         "obstacles": [{"name": name, "why": _OTHER[name]} for name in obstacles],
-        "paired": tables is not None,
+        "paired": why is None,
         "why_not_paired": why,
         "looks": widest,
         "sets": sets,
@@ -107,7 +110,7 @@ def compare(a: str | PathLike[str], b: str | PathLike[str]) -> dict[str, Any]:
         "marked": {
             mark: [row for name in looks for row in _marked(name, sets[name], mark)] for mark in ("better", "worse")
         },
-        "worse": bool(_marked(widest, sets[widest], "worse")),
+        "worse": True if worse else None if obstacles else False,
     }
 
 
@@ -124,6 +127,15 @@ def _settings(one: dict[str, Any], other: dict[str, Any]) -> list[dict[str, Any]
     return rows
 
 
+def _other_copies(one: dict[str, Any], other: dict[str, Any], looks: list[str]) -> bool:
+    """Whether an alteration that both asked for has more copies in one of them: it could not be made in the other."""
+    asked = [{step["label"] for step in side["experiment"]["steps"]} for side in (one, other)]
+    made = [
+        {step["label"]: step["pairs"] for step in side["sets"][looks[0]]["steps"]} for side in (one, other)
+    ]  # fmt: skip
+    return any(made[0].get(label) != made[1].get(label) for label in asked[0] & asked[1])
+
+
 def _common_steps(one: dict[str, Any], other: dict[str, Any], look: str) -> list[str]:
     there = {step["label"] for step in other["sets"][look]["steps"]}
     return [step["label"] for step in one["sets"][look]["steps"] if step["label"] in there]
@@ -136,9 +148,12 @@ def _worth(found: dict[str, Any]) -> int:
 
 def _set(
     one: dict[str, Any], other: dict[str, Any], look: str, level: float,
-    tables: dict[str, NDArray[np.int64]] | None, *, whole: bool,
+    tables: dict[str, NDArray[np.int64]], *, whole: bool,
 ) -> dict[str, Any]:  # fmt: skip
-    """One way of looking. ``whole``: the alterations are the same, so that recall over all of them can be compared."""
+    """One way of looking. ``whole``: the alterations are the same, so that recall over all of them can be compared.
+
+    tables : of those steps whose copies are the same in both, see ``_pairs``.
+    """
     left, right = one["sets"][look], other["sets"][look]
     worth = _worth(one), _worth(other)
     labels = _common_steps(one, other, look)
@@ -146,10 +161,10 @@ def _set(
     by_label = [{step["label"]: step for step in side["steps"]} for side in (left, right)]
     steps = []
     for label in labels:
-        table = None if tables is None else tables.get(label)
         sides = by_label[0][label], by_label[1][label]
-        steps.append({"step": label, "kind": sides[0]["kind"], **_recall(*sides, worth, together, table)})
-    table = None if tables is None else sum(tables.values(), np.zeros(4, np.int64))
+        steps.append({"step": label, "kind": sides[0]["kind"], **_recall(*sides, worth, together, tables.get(label))})
+    every = all(label in tables for labels in by_label for label in labels)
+    table = sum(tables.values(), np.zeros(4, np.int64)) if every else None
     return {
         "recall": _recall(left["recall"], right["recall"], worth, level, table) if whole else None,
         "steps": steps,
@@ -242,24 +257,29 @@ def _marked(look: str, found: dict[str, Any], mark: str) -> list[dict[str, Any]]
 
 def _pairs(
     left: Found | str, right: Found | str, labels: list[str], differ: set[str]
-) -> tuple[str | None, dict[str, dict[str, NDArray[np.int64]]] | None]:
-    """Copies found in both, in A only, in B only, in neither: by way of looking and step, int64 [4]. Else why not."""
-    for name in ("input", "rows", "steps"):
+) -> tuple[str | None, dict[str, dict[str, NDArray[np.int64]]]]:
+    """Copies found in both, in A only, in B only, in neither: by way of looking and step, int64 [4].
+
+    Before that, why not, for all steps or for those that are missing.
+    """
+    for name in ("input", "rows"):
         if name in differ:
-            return _OTHER[name], None
+            return _OTHER[name], {}
     if isinstance(left, str):
-        return left, None
+        return left, {}
     if isinstance(right, str):
-        return right, None
-    if not (left.ids.equals(right.ids) and np.array_equal(left.steps, right.steps)):
-        return "the rows of the two are not of the same copies", None
-    tables: dict[str, dict[str, NDArray[np.int64]]] = {}
-    for look in left.looks:
-        if look in right.looks:
-            kind = 2 * ~left.looks[look] + ~right.looks[look]  # both, in A only, in B only, in neither
-            counts = np.bincount(4 * left.steps.astype(np.int64) + kind, minlength=4 * len(labels)).reshape(-1, 4)
-            tables[look] = dict(zip(labels, counts, strict=True))
-    return None, tables
+        return right, {}
+    tables: dict[str, dict[str, NDArray[np.int64]]] = {look: {} for look in left.looks if look in right.looks}
+    others = []
+    for label in labels:
+        rows = [np.flatnonzero(side.steps == side.labels.index(label)) for side in (left, right)]
+        if not left.ids.take(pa.array(rows[0])).equals(right.ids.take(pa.array(rows[1]))):
+            others.append(label)
+            continue
+        for look, table in tables.items():
+            kind = 2 * ~left.looks[look][rows[0]] + ~right.looks[look][rows[1]]
+            table[label] = np.bincount(kind, minlength=4)
+    return f"the copies of {', '.join(others)} are not of the same pictures" if others else None, tables
 
 
 def _found(place: str | PathLike[str], said: dict[str, Any]) -> Found | str:
@@ -282,6 +302,7 @@ def _found(place: str | PathLike[str], said: dict[str, Any]) -> Found | str:
                 return f"the findings of {directory} are not those of its rows; evaluate it again"
     return Found(
         _pictures(directory, rows),
+        rows.steps,
         pa.array([rows.ids[k] for k in copies.tolist()]),
         rows.step[copies],
         looks,

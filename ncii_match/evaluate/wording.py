@@ -90,14 +90,15 @@ def power_at_most(value: float) -> str:
 
 
 def signed(difference: float, told: Rounded = percent, rounding: str = ROUND_HALF_EVEN) -> str:
-    """A difference with its sign, as ``percent`` or ``power`` tells its size; the ends of its interval are rounded away
-    from it: the lower one by ``ROUND_FLOOR``, the upper one by ``ROUND_CEILING``.
+    """A difference of two shares with its sign, as ``percent`` or ``power`` tells its size: what would be percent is
+    percentage points. The ends of its interval are rounded away from it: the lower one by ``ROUND_FLOOR``, the upper
+    one by ``ROUND_CEILING``.
     """  # noqa: D205
-    if difference == 0:
-        return told(0.0, rounding)
-    if difference > 0:
-        return f"+{told(difference, rounding)}"
-    return f"-{told(-difference, {ROUND_FLOOR: ROUND_CEILING, ROUND_CEILING: ROUND_FLOOR}.get(rounding, rounding))}"
+    text, away = told(abs(difference), rounding), {ROUND_FLOOR: ROUND_CEILING, ROUND_CEILING: ROUND_FLOOR}
+    if difference < 0:
+        text = told(-difference, away.get(rounding, rounding))
+    sign = "+" if difference > 0 else "-" if difference < 0 else ""
+    return f"{sign}{text}".replace(f"{SPACE}%", f"{SPACE}points")
 
 
 def a_million(rate: float, rounding: str = ROUND_HALF_EVEN) -> str:
