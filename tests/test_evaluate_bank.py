@@ -519,6 +519,23 @@ def test_qualities_of_many_entries_are_those_of_few(made, monkeypatch):
     assert firing.qualities_of(made.bank.parent, some_ids) == {}
 
 
+def test_of_unknown_quality_nothing_is_a_plausible_reupload(made, monkeypatch):
+    """As in a reader's copy, or where the bank is locked: what may be of low quality is looked at."""
+    number = made.ids["copied"]
+    (known,) = [one for one in measured(made)["entries"] if one["entry_id"] == number]
+    monkeypatch.setattr(traffic, "qualities_of", lambda *_: {})
+    found = {one["entry_id"]: one for one in measured(made)["entries"]}
+    assert (known["advice"], found[number]["advice"]) == ("plausible re-uploads", "look at")
+    assert (found[number]["quality"], found[number]["low_quality"]) == (None, None)
+    assert not [one for one in found.values() if one["advice"] == "plausible re-uploads"]
+    shown = command(made)
+    (row,) = [line for line in shown.stdout.splitlines() if line.split()[:1] == [str(number)] and " seed " in line]
+    assert row.split()[-3:] == ["unknown", "look", "at"]
+    assert "Quality unknown: " in shown.stderr
+    every = {one["entry_id"]: one for one in measured(made, Policy(min_quality=0))["entries"]}
+    assert (every[number]["low_quality"], every[number]["advice"]) == (False, "plausible re-uploads")
+
+
 # the command
 
 

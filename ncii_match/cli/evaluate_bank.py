@@ -158,18 +158,23 @@ def _show_entries(found: dict[str, Any]) -> None:
     out.print(f"{counted(found['entries_fired'], 'entry', 'entries')} flagged something ({advice}). What to look at:")
     table = Table("entry", "pictures", "different", "commonest", "bits", "state", "source", "quality", "", box=None)
     for one in found["entries"]:
-        quality = "" if one["quality"] is None else str(one["quality"])
-        quality += ", low quality" * one["low_quality"] + ", no content" * one["degenerate"]
+        quality = "unknown" if one["quality"] is None else str(one["quality"])
+        quality += ", low quality" * bool(one["low_quality"]) + ", no content" * one["degenerate"]
         row = (
             one["entry_id"], f"{one['pictures']:,}", one["different"], f"{one['largest']:,}",
             f"{one['nearest']}, {one['median']}, {one['farthest']}", one["state"], ", ".join(one["sources"]),
-            quality.removeprefix(", "), one["advice"],
+            quality, one["advice"],
         )  # fmt: skip
         table.add_row(*(Text(str(cell)) for cell in row))
     out.print(table)
     for one in found["entries"]:
         cases = f"  (cases {', '.join(one['cases'])})" if "cases" in one else ""
         out.print(f"{one['entry_id']}: {one['command']}{cases}")
+    if any(one["quality"] is None for one in found["entries"]):
+        say(
+            "Quality unknown: only the bank's own directory tells of which quality its entries are, and it could not "
+            "be opened, or these came without any. They may be re-uploads that say little."
+        )
     say(
         "Bits: nearest, median, farthest. Whether a flagged picture is innocent is not known here: look at the "
         "pictures before you type anything that allows them."

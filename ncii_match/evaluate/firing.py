@@ -127,7 +127,7 @@ class Firing:
     ``allow_radius`` bits without hiding what is within half the threshold of the entry, as its own copies are; all of
     them, as far as they spread, where the entry's hash is that of a page without content (``degenerate``, by
     ``bank.safety``). state : that speaks for it. quality : of its hash; None where that is not known. low_quality :
-    below the policy's. sources : who gave it. cases : references, sensitive, and not in the text of this.
+    below the policy's; None where that depends on a quality that is not known. sources : who gave it. cases : references, sensitive, and not in the text of this.
     """
 
     entry_id: int
@@ -141,7 +141,7 @@ class Firing:
     allow_radius: int
     state: State
     quality: int | None
-    low_quality: bool
+    low_quality: bool | None
     degenerate: bool
     sources: tuple[str, ...]
     cases: tuple[str, ...] = field(repr=False)
@@ -160,7 +160,7 @@ class Firing:
         """See ``advise``."""
         return advise(
             pictures=self.pictures, different=self.different, largest=self.largest, near=self.near,
-            degenerate=self.degenerate, low_quality=self.low_quality, confirmed=self.state is State.CONFIRMED,
+            degenerate=self.degenerate, low_quality=self.low_quality is not False, confirmed=self.state is State.CONFIRMED,
         )  # fmt: skip
 
 
@@ -173,7 +173,8 @@ def advise(
       ``MANY`` pictures, and the entry's hash is that of a page without content. Never of an entry that somebody has
       confirmed: that one is to be looked at.
     - REUPLOADS: at least three quarters are within half the threshold of the entry, as copies are, and fewer than
-      ``MANY`` are different. Never of an entry whose hash says little: low quality, or a page without content.
+      ``MANY`` are different. Never of an entry whose hash says little, or may: of low quality, of one that is not
+      known (``low_quality`` stands for both), or a page without content.
     - LOOK_AT: everything else; also one picture that is far away each time, as a popular innocent one would be.
 
     Pages of one layout can be as near to each other as copies are: no hash tells them apart.
@@ -221,7 +222,7 @@ def firings(
                 min(most, room, max((tally.spread[k] for k in allowable), default=0)),
                 strongest(hold.state for hold in counting),
                 quality,
-                quality is not None and quality < policy.min_quality,
+                _is_low(quality, policy),
                 flat,
                 tuple(sorted({hold.source for hold in counting if hold.source})),
                 tuple(sorted({hold.case for hold in counting if hold.case})),
@@ -229,6 +230,13 @@ def firings(
         )
     found.sort(key=lambda one: (-one.pictures, one.entry_id))
     return found
+
+
+def _is_low(quality: int | None, policy: Policy) -> bool | None:
+    """Whether a quality is below the policy's; None where it may be."""
+    if quality is None:
+        return None if policy.min_quality else False
+    return quality < policy.min_quality
 
 
 def _degenerate(entry_ids: Iterable[int], snapshot: Snapshot) -> set[int]:

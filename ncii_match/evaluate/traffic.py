@@ -321,7 +321,7 @@ def _table(fired: list[Firing], *, cases: bool) -> pa.Table:
     fields = [
         *(pa.field(name, pa.int64(), False) for name in _COUNTS),
         pa.field("state", pa.string(), False), pa.field("quality", pa.uint8()),
-        pa.field("low_quality", pa.bool_(), False), pa.field("degenerate", pa.bool_(), False),
+        pa.field("low_quality", pa.bool_()), pa.field("degenerate", pa.bool_(), False),
         pa.field("sources", texts, False), pa.field("examples", texts, False), pa.field("distances", pairs, False),
         pa.field("advice", pa.string(), False), *([pa.field("cases", texts, False)] if cases else []),
     ]  # fmt: skip
