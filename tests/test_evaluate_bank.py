@@ -576,6 +576,14 @@ def test_a_table_for_people(made):
     assert "is not known here" in result.stderr
 
 
+def test_no_entry_is_named_when_none_is_asked_for(made):
+    result = command(made, "--entries", 0)
+    assert "entries flagged something" in result.stdout
+    assert "What to look at" not in result.stdout
+    assert "commonest" not in result.stdout
+    assert "Bits: " not in result.stderr
+
+
 def test_a_table_of_nothing(made, tmp_path):
     write(tmp_path / "noise", [row for row in made.rows if row[0].startswith("noise-")])
     result = run("evaluate", "bank", made.bank, "--against", tmp_path / "noise")
@@ -638,7 +646,8 @@ def test_a_bank_of_another_hash_needs_a_threshold(tmp_path):
     [
         (("--allow-lists",), "--out DIR"),
         (("--radius", "9"), "is above the radius 9"),
-        (("--threshold", "99"), "is above the radius"),
+        (("--threshold", "99"), f"above {PDQ_THRESHOLD}, beyond which no bank .* give {PDQ_THRESHOLD} or less"),
+        (("--threshold", str(PDQ_THRESHOLD + 1), "--radius", str(PDQ_THRESHOLD)), f"give {PDQ_THRESHOLD} or less"),
         (("--radius", str(PDQ_THRESHOLD + 1)), f"is above {PDQ_THRESHOLD}, the bank's search radius; give less"),
     ],
 )

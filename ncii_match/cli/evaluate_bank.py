@@ -26,7 +26,7 @@ from ncii_match.errors import InputError
 
 
 def bank_command(
-    bank: Annotated[str, typer.Argument(metavar="DIR", help="The bank's directory, or an address like s3://b/bank.")],
+    bank: Annotated[str, typer.Argument(metavar="BANK", help="The bank's directory, or an address like s3://b/bank.")],
     against: Annotated[
         str,
         typer.Option(
@@ -90,9 +90,15 @@ def bank_command(
             threshold_disputed=None,
         )  # fmt: skip
     policy = Policy.default_for(snapshot.algorithm) if policy is None else policy
-    widest = snapshot.index.max_radius if radius is None else radius
-    if widest > snapshot.index.max_radius:
-        raise InputError(f"--radius {radius} is above {snapshot.index.max_radius}, the bank's search radius; give less")
+    most = snapshot.index.max_radius
+    widest = most if radius is None else radius
+    if widest > most:
+        raise InputError(f"--radius {radius} is above {most}, the bank's search radius; give less")
+    if policy.widest > most:
+        raise InputError(
+            f"threshold {policy.widest} is above {most}, beyond which no bank of this version is searched; give {most} "
+            "or less. What a wider one finds and flags 'ncii-match evaluate' says of pictures, or of hashes"
+        )
     if policy.widest > widest:
         raise InputError(f"the policy's threshold {policy.widest} is above the radius {widest}; give a wider --radius")
     del snapshot
@@ -155,7 +161,10 @@ def _show_entries(found: dict[str, Any]) -> None:
         out.print("No entry flagged anything.")
         return
     advice = ", ".join(f"{what}: {count:,}" for what, count in found["advice"].items())
-    out.print(f"{counted(found['entries_fired'], 'entry', 'entries')} flagged something ({advice}). What to look at:")
+    out.print(f"{counted(found['entries_fired'], 'entry', 'entries')} flagged something ({advice}).")
+    if not found["entries"]:
+        return
+    out.print("What to look at:")
     table = Table("entry", "pictures", "different", "commonest", "bits", "state", "source", "quality", "", box=None)
     for one in found["entries"]:
         quality = "unknown" if one["quality"] is None else str(one["quality"])
