@@ -1,6 +1,8 @@
 """``ncii-match evaluate``: of pictures and of hashes alone, as it is typed."""
 
 import json
+import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -8,14 +10,15 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
-from evaluations import GROUPS, write_pictures
+from evaluations import GROUPS, PLAN, make, write_pictures
 from pyarrow import parquet as pq
 from typer.testing import CliRunner
 
-from ncii_match import PDQ, PHASH, Hashes, InputError, hash_images
+from ncii_match import PDQ, PHASH, Hashes, InputError, JobError, hash_images
 from ncii_match.cli import terminal
 from ncii_match.cli.main import app
-from ncii_match.evaluate import hashes_alone
+from ncii_match.evaluate import hashes_alone, labelled
+from ncii_match.evaluate.experiment import Experiment
 from ncii_match.rescans.stored import Chunks, find
 
 PROGRAM = Path(sys.executable).parent / "ncii-match"
@@ -43,7 +46,7 @@ def test_a_folder_is_evaluated_and_gone_on_with(pictures, tmp_path):
     assert first.returncode == 3, first.stderr
     found = json.loads(first.stdout)
     assert found == json.loads((tmp_path / "out" / "findings.json").read_text())
-    assert "1 picture could not be read" in first.stderr
+    assert "1 picture could not be read and took no part: broken@00.png (truncated)." in first.stderr.replace("\n", " ")
     assert found["question"]["threshold"] == 40
     assert found["pictures"]["groups"] == 2
     assert found["false_flags"]["bank_sizes"] == [5000]
@@ -54,6 +57,10 @@ def test_a_folder_is_evaluated_and_gone_on_with(pictures, tmp_path):
     again = run(*arguments, "perception", "--threshold", 50, "--no-thumbnails", cwd=tmp_path)
     assert again.returncode == 3
     assert "At a threshold of 50 bits" in again.stdout
+    assert "as if every copy were of another picture" in again.stdout
+    asked = found["pictures"]["asked"]
+    assert f"All {asked} pictures were done before; only the figures and the page are made anew." in again.stderr
+    assert "done before" not in first.stderr
     assert {path: path.stat().st_mtime_ns for path in chunks} == chunks
     page = (tmp_path / "out" / "report.html").read_text()
     assert "ncii-match evaluate" in page
@@ -63,6 +70,100 @@ def test_a_folder_is_evaluated_and_gone_on_with(pictures, tmp_path):
     other = run(*arguments, "all", cwd=tmp_path)
     assert other.returncode == 1
     assert "begun with another" in other.stderr
+
+
+def test_what_is_asked_for_is_checked_before_the_work(pictures, tmp_path, monkeypatch):
+    def worked(*_args, **_more):
+        raise AssertionError
+
+    monkeypatch.setattr(Experiment, "run", worked)
+    monkeypatch.setattr(labelled, "evaluate", worked)
+    out = ("--out", tmp_path / "out")
+    for arguments, why in (
+        (("pictures", pictures, "--threshold", 257), "above the 256 bits"),
+        (("copies", pictures, *GROUPED, "--threshold", 257), "above the 256 bits"),
+        (("copies", pictures, "--groups", "("), "is none"),
+        (("pictures", pictures, "--groups", "("), "is none"),
+    ):
+        with pytest.raises(InputError, match=why):
+            invoked("evaluate", *arguments, *out)
+    assert not (tmp_path / "out").exists()
+    with pytest.raises(AssertionError):
+        invoked("evaluate", "pictures", pictures, *out, "--threshold", 256)
+    monkeypatch.chdir(tmp_path)
+    for arguments in (("pictures", pictures), ("copies", pictures, *GROUPED), ("bank", "b", "--against", "h")):
+        refused = invoked("evaluate", *arguments, "--out", "")
+        assert refused.exit_code == terminal.Exit.USAGE
+        assert "name a directory" in refused.output
+
+
+def test_a_stopped_experiment_goes_on(pictures, tmp_path):
+    experiment = Experiment(tmp_path / "out", Chunks(find(pictures), 2), PLAN, groups=GROUPS, workers=2)
+
+    def stop(done):
+        if done:
+            experiment.stop()
+
+    with pytest.raises(JobError, match="stopped with 2 of 9 pictures done; the same command goes on"):
+        experiment.run(stop)
+    assert len([*(tmp_path / "out" / "trials").iterdir()]) == 1
+    done = []
+    Experiment(tmp_path / "out", Chunks(find(pictures), 2), PLAN, groups=GROUPS).run(done.append)
+    assert (done[0], done[-1]) == (2, 9)
+    last = make(pictures, tmp_path / "last")
+    last._stop.set()
+    last.run()  # there is nothing left to stop
+
+
+def test_ctrl_c_finishes_what_is_in_hand(pictures, tmp_path, monkeypatch):
+    """And once more ends it, with what is left in a sentence; nobody's handler stays behind."""
+    before, asked = signal.getsignal(signal.SIGINT), []
+
+    def run_twice(_experiment, _report):
+        os.kill(os.getpid(), signal.SIGINT)
+        assert asked == [True]
+        os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(Experiment, "stop", lambda _: asked.append(True))
+    monkeypatch.setattr(Experiment, "run", run_twice)
+    with pytest.raises(JobError, match=r"what was altered is kept in .*, and the same command goes on"):
+        invoked("evaluate", "pictures", pictures, "--out", tmp_path / "out")
+    assert signal.getsignal(signal.SIGINT) is before
+
+    def interrupted(*_args, **_more):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(labelled, "evaluate", interrupted)
+    monkeypatch.setattr(hashes_alone, "evaluate", interrupted)
+    kept(tmp_path / "kept.parquet", 20)
+    for source, more in ((pictures, ("copies", *GROUPED)), (tmp_path / "kept.parquet", ("pictures",))):
+        with pytest.raises(JobError, match="stopped; nothing was written"):
+            invoked("evaluate", *more, source, "--out", tmp_path / "out")
+
+
+def test_every_bar_says_what_is_done():
+    with terminal.progress("", None) as bar:
+        bar.update(bar.task_ids[0], description="drawing [the] page")
+        [column] = [one for one in bar.columns if hasattr(one, "text_format")][:1]
+        assert column.render(bar.tasks[0]).plain == "drawing [the] page"
+
+
+@pytest.mark.parametrize(
+    ("bad", "said"), [(1, "1 picture could not be read: 0.png (corrupt);"), (9, "4.png (corrupt), 4 more;")]
+)
+def test_copies_that_could_not_be_read_are_said(pictures, tmp_path, monkeypatch, bad, said):
+    row = {"copies": 1, "found": 1}
+    found = {
+        "recall": {"upright": row}, "threshold": 31, "copies": [], "false": None, "left_out": 0,
+        "unreadable": [{"id": f"{k}.png", "status": "CORRUPT"} for k in range(bad)],
+    }  # fmt: skip
+    monkeypatch.setattr(labelled, "evaluate", lambda *_, **__: found)
+    shown = invoked("evaluate", "copies", pictures, *GROUPED, "--out", tmp_path / "out")
+    assert shown.exit_code == terminal.Exit.UNREADABLE
+    assert said in shown.stderr.replace("\n", " ")
+    assert str(tmp_path / "out" / "copies.json") in shown.stdout
+    found["unreadable"] = []
+    assert invoked("evaluate", "copies", pictures, *GROUPED, "--out", tmp_path / "out").exit_code == 0
 
 
 def test_a_hash_without_a_policy_must_be_told_what_to_judge(pictures, tmp_path):
@@ -88,7 +189,9 @@ def test_words_that_are_commands_are_commands(tmp_path):
     for first in (("--out", "bank"), ("--out=bank",), ("--no-thumbnails", "--out", "bank")):  # not the command
         with pytest.raises(InputError, match="nowhere does not exist"):
             invoked("evaluate", *first, tmp_path / "nowhere")
-    assert "short for 'ncii-match evaluate pictures FOLDER'" in " ".join(invoked("evaluate", "--help").stdout.split())
+    helped = " ".join(invoked("evaluate", "--help").stdout.split())
+    assert "short for 'ncii-match evaluate pictures FOLDER'; a folder that is called like a command" in helped
+    assert "is ./bank." in helped
     assert "SOURCE" in invoked("evaluate", "--out", "x", "--help").stdout
 
 

@@ -31,7 +31,8 @@ class _PicturesUnlessNamed(TyperGroup):
 app = typer.Typer(
     cls=_PicturesUnlessNamed, no_args_is_help=True,
     help="Choose thresholds with evidence: what they find of altered copies, and what they take for found. "
-    "'ncii-match evaluate FOLDER' is short for 'ncii-match evaluate pictures FOLDER'.",
+    "'ncii-match evaluate FOLDER' is short for 'ncii-match evaluate pictures FOLDER'; "
+    "a folder that is called like a command, such as bank, is ./bank.",
 )  # fmt: skip
 app.command("pictures")(pictures_command)
 app.command("copies")(copies_command)

@@ -14,6 +14,7 @@ from ncii_match.cli.terminal import (
     PolicyFile,
     Workers,
     counted,
+    directory,
     emit,
     need_evaluate,
     out,
@@ -21,6 +22,7 @@ from ncii_match.cli.terminal import (
     plain,
     progress,
     say,
+    stopped,
 )
 from ncii_match.errors import InputError
 
@@ -34,7 +36,10 @@ def bank_command(
         ),
     ],
     out_dir: Annotated[
-        Path | None, typer.Option("--out", metavar="DIR", help="Also write traffic.json and entries.parquet there.")
+        Path | None,
+        typer.Option(
+            "--out", metavar="DIR", parser=directory, help="Also write traffic.json and entries.parquet there."
+        ),
     ] = None,
     policy_file: PolicyFile = None,
     threshold: Annotated[
@@ -104,7 +109,10 @@ def bank_command(
     del snapshot
     if out_dir is not None:
         ready(out_dir)
-    with Matcher(bank, policy=at(policy, widest), workers=workers, isolation="thread", views=Views.UPRIGHT) as matcher:
+    with (
+        stopped("nothing was written, and the same command begins again"),
+        Matcher(bank, policy=at(policy, widest), workers=workers, isolation="thread", views=Views.UPRIGHT) as matcher,
+    ):
         with progress("looking up", chunks.stored.rows) as bar:
             traffic = measure(
                 chunks, matcher, policy, workers=workers,

@@ -11,12 +11,17 @@ from ncii_match.cli.terminal import (
     AsJson,
     Exit,
     Workers,
+    checked,
+    counted,
+    directory,
     emit,
     need_evaluate,
     out,
     outside,
     progress,
     say,
+    stopped,
+    unreadable,
 )
 from ncii_match.errors import InputError
 from ncii_match.values import PDQ_MIN_QUALITY, PDQ_THRESHOLD
@@ -27,7 +32,9 @@ def copies_command(
     groups: Annotated[
         str, typer.Option(metavar="REGEX", help="Pictures whose names agree in what this finds show the same thing.")
     ],
-    out_dir: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where copies.json is written.")],
+    out_dir: Annotated[
+        Path, typer.Option("--out", metavar="DIR", parser=directory, help="Where copies.json is written.")
+    ],
     threshold: Annotated[int | None, typer.Option(min=0, help="Bits, inclusive; the default policy's for PDQ.")] = None,
     min_quality: Annotated[
         int | None,
@@ -40,10 +47,11 @@ def copies_command(
     """Say how far copies are from their originals, and which are found: the first of each group is its original.
 
     For sets of copies that exist, such as Meta's altered pictures of a bridge (pdq/data/bridge-mods in its repository
-    ThreatExchange), which all show one thing: --groups '^'. Exit code 3 when some originals could not be read.
+    ThreatExchange), which all show one thing: --groups '^'. Exit code 3 when some pictures could not be read.
 
     Example: ncii-match evaluate copies bridge-mods/ --groups '^' --out /tmp/bridge
     """
+    from ncii_match.evaluate.experiment import grouping
     from ncii_match.evaluate.labelled import evaluate
     from ncii_match.rescans.files import without_secrets
     from ncii_match.rescans.stored import Chunks, find
@@ -52,14 +60,19 @@ def copies_command(
     algorithm = algorithm_name.algorithm
     if algorithm.name != "pdq" and (threshold is None or min_quality is None):
         raise InputError(f"{algorithm.name} has no default policy; give --threshold and --min-quality")
+    threshold = checked(PDQ_THRESHOLD if threshold is None else threshold, algorithm)
+    grouping(groups)  # before the work
     outside(out_dir, source)
     chunks = Chunks(find(source))
     if not chunks.is_pictures:
         raise InputError(f"{without_secrets(source)} has hashes; give pictures")
-    with progress("hashing", chunks.stored.rows) as bar:
+    with (
+        stopped("nothing was written, and the same command begins again"),
+        progress("hashing", chunks.stored.rows) as bar,
+    ):
         found = evaluate(
             chunks, out_dir, groups, algorithm=algorithm,
-            threshold=PDQ_THRESHOLD if threshold is None else threshold,
+            threshold=threshold,
             min_quality=PDQ_MIN_QUALITY if min_quality is None else min_quality, workers=workers,
             report=lambda done: bar.update(bar.task_ids[0], completed=done),
         )  # fmt: skip
@@ -77,6 +90,13 @@ def copies_command(
         if found["false"] is not None:
             wrong = found["false"]
             out.print(f"{wrong['false_pairs']:,} of {wrong['pairs']:,} pairs of different things are as near.")
+        out.print(f"The figures are in {out_dir / 'copies.json'}.")
+    bad = found.get("unreadable", [])
+    if bad:
+        say(f"{counted(len(bad), 'picture')} could not be read{unreadable(bad, len(bad))}; copies are missed.")
     if found["left_out"]:
-        say(f"{found['left_out']:,} groups were left out: their first picture could not be hashed.")
+        say(
+            f"{counted(found['left_out'], 'group was', 'groups were')} left out: the first picture could not be hashed."
+        )
+    if bad or found["left_out"]:
         raise typer.Exit(Exit.UNREADABLE)

@@ -2,7 +2,7 @@
 
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.table import Table
@@ -13,17 +13,25 @@ from ncii_match.cli.terminal import (
     Exit,
     ViewsName,
     Workers,
+    checked,
     counted,
+    directory,
     emit,
+    finishing,
     need_evaluate,
     out,
     outside,
     plain,
     progress,
     say,
+    stopped,
+    unreadable,
 )
 from ncii_match.errors import InputError
 from ncii_match.values import PDQ_MIN_QUALITY, PDQ_THRESHOLD, Algorithm
+
+if TYPE_CHECKING:
+    from ncii_match.evaluate.experiment import Experiment
 
 WITNESSES = {"pdq": AlgorithmName.PHASH, "phash": AlgorithmName.PDQ}
 
@@ -40,7 +48,8 @@ def pictures_command(
         str, typer.Argument(metavar="SOURCE", help="A folder of pictures, a dataset or list of them; or of hashes.")
     ],
     out_dir: Annotated[
-        Path, typer.Option("--out", metavar="DIR", help="Where the evaluation and its report are kept.")
+        Path,
+        typer.Option("--out", metavar="DIR", parser=directory, help="Where the evaluation and its report are kept."),
     ],
     preset_name: Annotated[str, typer.Option("--preset", help="Alterations: default, all or perception.")] = "default",
     threshold: Annotated[
@@ -75,8 +84,8 @@ def pictures_command(
     the copies give the recall, distances between different pictures the false matches. Give photographs like those of
     your platform, as different from each other as can be, or --groups that says which are not. Of hashes only the
     false matches are evaluated. A page to look at is in DIR/report.html, all figures in DIR/findings.json, every
-    distance in DIR/trials. What is finished is never done again: after a crash, give the same command. Exit code 3 when
-    some pictures could not be read. The word "pictures" may be left out.
+    distance in DIR/trials. What is finished is never done again: after a crash, give the same command. Ctrl-C finishes
+    what is in hand. Exit code 3 when some pictures could not be read. The word "pictures" may be left out.
 
     Example: ncii-match evaluate pictures holidays/ --out /tmp/evaluation --uploads-a-day 5000000
     """
@@ -92,13 +101,14 @@ def pictures_command(
             told = without_secrets(source)
             one, them = ("is", "it") if len(useless) == 1 else ("are", "them")
             raise InputError(f"{', '.join(useless)} {one} for pictures, and {told} has hashes; leave {them} out")
-        found = _hashes(Chunks(stored), out_dir, threshold, min_quality, groups, workers)
+        with stopped("nothing was written, and the same command begins again"):
+            found = _hashes(Chunks(stored), out_dir, threshold, min_quality, groups, workers)
         _show_hashes(found, out_dir, as_json=as_json)
         return
     algorithm = algorithm_name.algorithm
     if algorithm.name != "pdq" and (threshold is None or min_quality is None):
         raise InputError(f"{algorithm.name} has no default policy; give --threshold and --min-quality")
-    threshold = PDQ_THRESHOLD if threshold is None else threshold
+    threshold = checked(PDQ_THRESHOLD if threshold is None else threshold, algorithm)
     min_quality = PDQ_MIN_QUALITY if min_quality is None else min_quality
     import cv2
 
@@ -118,24 +128,47 @@ def pictures_command(
     experiment = Experiment(
         out_dir, Chunks(stored, PICTURES_A_CHUNK), plan, workers=workers, groups=groups, most=most, restart=restart
     )
-    with progress("altering and hashing", experiment.rows) as bar:
-        experiment.run(lambda done: bar.update(bar.task_ids[0], completed=done))
     question = findings.Question(
         threshold, min_quality, uploads_a_day, tuple(bank_size) if bank_size else findings.BANK_SIZES
     )
-    with progress("", None) as bar:
-        found = findings.find(
-            out_dir, question, workers=workers, told=lambda what: bar.update(bar.task_ids[0], description=what)
-        )
-    page = report.write(out_dir, Again(experiment) if thumbnails else None, command=["ncii-match", *sys.argv[1:]])
-    unreadable = sum(found["pictures"]["unreadable"].values())
+    with stopped(f"what was altered is kept in {out_dir}, and the same command goes on"):
+        _alter(experiment)
+        with progress("", None) as bar:
+
+            def next_is(what: str) -> None:
+                bar.update(bar.task_ids[0], description=what)
+
+            found = findings.find(out_dir, question, workers=workers, told=next_is)
+            next_is("drawing the page")
+            page = report.write(
+                out_dir, Again(experiment) if thumbnails else None, command=["ncii-match", *sys.argv[1:]]
+            )
+    pictures = found["pictures"]
+    bad = sum(pictures["unreadable"].values())
     if as_json:
         emit(found)
     else:
         _show(found, page)
-    if unreadable:
-        say(f"{counted(unreadable, 'picture')} could not be read and took no part.")
+    if bad:
+        named = unreadable(pictures.get("unreadable_named", []), bad)
+        say(f"{counted(bad, 'picture')} could not be read and took no part{named}.")
         raise typer.Exit(Exit.UNREADABLE)
+
+
+def _alter(experiment: "Experiment") -> None:
+    """Do what is left, and say what was done before."""
+    before: list[int] = []
+    with finishing(experiment.stop), progress("altering and hashing", experiment.rows) as bar:
+
+        def tell(done: int) -> None:
+            before.append(done)
+            bar.update(bar.task_ids[0], completed=done)
+
+        experiment.run(tell)
+    if before[0] == experiment.rows:
+        say(f"All {counted(experiment.rows, 'picture')} were done before; only the figures and the page are made anew.")
+    elif before[0]:
+        say(f"{counted(before[0], 'picture')} of {experiment.rows:,} were done before, and were not altered again.")
 
 
 def _typed(context: typer.Context, parameters: frozenset[str]) -> list[str]:
@@ -157,7 +190,7 @@ def _show(found: dict[str, Any], page: Path) -> None:
         f"{counted(pictures['readable'], 'picture')} of {pictures['groups']:,} things, "
         f"{counted(pictures['copies'], 'altered copy', 'altered copies')}. At a threshold of {threshold} bits:"
     )
-    table = Table("looked at", "copies found", f"{sure} interval", "false pairs", "of", "at most a pair", box=None)
+    table = Table("looked at", "copies found", f"{sure} interval", "false pairs", "of", "share at most", box=None)
     for name, one in found["sets"].items():
         recall, wrong = one["recall"], one["false"]
         between = f"{wording.at_least(recall['low'])} to {wording.upper_end(recall['high'])}"
@@ -166,6 +199,10 @@ def _show(found: dict[str, Any], page: Path) -> None:
             f"{wrong['pairs']:,}", plain(wording.power_at_most(wrong["high_pictures"])),
         )  # fmt: skip
     out.print(table)
+    out.print(
+        "The interval is that of independent copies, as if every copy were of another picture. Share at most: of false "
+        f"pairs among such pictures, with {sure} confidence, whatever the pictures resemble."
+    )
     out.print(f"A page to look at is {page}, the figures are in {page.parent / 'findings.json'}.")
 
 

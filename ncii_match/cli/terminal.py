@@ -4,14 +4,17 @@ Results go to standard output, everything else to standard error. With ``--json`
 object, or one a line (JSON Lines) where there is one for each input.
 """
 
+import contextlib
 import json
 import os
+import signal
 import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from enum import IntEnum, StrEnum
 from importlib.util import find_spec
 from pathlib import Path
+from types import FrameType
 from typing import Annotated, Any, Literal, TypeVar
 from urllib.parse import unquote, urlsplit
 
@@ -19,11 +22,15 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from ncii_match.errors import InputError
+from ncii_match.errors import InputError, JobError
 from ncii_match.values import PDQ, PDQ_512, PHASH, Algorithm, View, Views
 
 T = TypeVar("T")
 R = TypeVar("R")
+
+
+FEW = 5
+"""Pictures that are named where there may be many."""
 
 
 class Exit(IntEnum):
@@ -115,6 +122,54 @@ def outside(out_dir: Path, source: str) -> None:
         raise InputError(f"{inside}, and would be read with it next time; choose another place")
 
 
+def directory(text: str) -> Path:
+    """An option's directory. Raises typer.BadParameter for an empty one, which would be the current directory."""
+    if not text:
+        raise typer.BadParameter("it is empty; name a directory, the current one with '.'")
+    return Path(text)
+
+
+@contextlib.contextmanager
+def finishing(stop: Callable[[], object]) -> Iterator[None]:
+    """The first Ctrl-C has what is in hand finished, by ``stop``; the second one is a KeyboardInterrupt."""
+
+    def asked(_signal: int, _frame: FrameType | None) -> None:
+        say("Finishing what is in hand; once more stops at once. Nothing that was done is lost either way.")
+        stop()
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    before = signal.signal(signal.SIGINT, asked)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+@contextlib.contextmanager
+def stopped(says: str) -> Iterator[None]:
+    """Ctrl-C ends a command with a sentence about what is left, and with the exit code of an error."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise JobError(f"stopped; {says}") from None
+
+
+def checked(threshold: int, algorithm: Algorithm) -> int:
+    """A threshold that hashes of this algorithm can have. Raises InputError: before the work, not after it."""
+    if threshold > algorithm.bits:
+        raise InputError(f"threshold {threshold} is above the {algorithm.bits} bits of a hash")
+    return threshold
+
+
+def unreadable(named: list[dict[str, str]], every: int) -> str:
+    """Which pictures could not be read, and why: the first few of those that are named."""
+    from ncii_match.evaluate import wording
+
+    shown = [f"{wording.name(one['id'])} ({one['status'].replace('_', ' ').lower()})" for one in named[:FEW]]
+    more = [f"{every - len(shown):,} more"] if shown and every > len(shown) else []
+    return f": {', '.join([*shown, *more])}" if shown else ""
+
+
 def need_evaluate() -> None:
     """Raises InputError when what evaluations need is not installed: before the work, not after it."""
     missing = [name for name in ("scipy", "matplotlib") if find_spec(name) is None]
@@ -145,7 +200,7 @@ def emit(value: dict[str, Any]) -> None:
 def progress(what: str, total: int | None) -> Progress:
     """A progress bar on standard error; silent when that is not a terminal. Use as a context manager."""
     bar = Progress(
-        TextColumn(what),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),

@@ -7,8 +7,9 @@ when it is whole); what follows from these is in ``findings.json`` and ``report.
 import contextlib
 import json
 import re
+import threading
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import asdict
 from os import PathLike
 from pathlib import Path
@@ -64,6 +65,7 @@ class Experiment:
         if not chunks.is_pictures:
             raise InputError("these are hashes, and altered copies are made of pictures; give pictures")
         self.out, self.plan, self.chunks = Path(out), plan, chunks
+        self._stop = threading.Event()
         self._workers = available_cores() if workers is None else workers
         self.rows = chunks.stored.rows if most is None else min(most, chunks.stored.rows)
         if chunks.stored.rows < FEWEST:
@@ -125,10 +127,15 @@ class Experiment:
         plain: dict[str, Any] = json.loads(json.dumps(said))
         return plain
 
+    def stop(self) -> None:
+        """Finish the chunk in hand, then no more: ``run`` raises JobError. From any thread."""
+        self._stop.set()
+
     def run(self, report: Callable[[int], object] = lambda _: None) -> None:
         """Do what is left to do. ``report`` is told how many pictures are done, of ``rows``.
 
-        Memory: a chunk's rows, and two pictures with their copies for each thread.
+        Memory: a chunk's rows, and two pictures with their copies for each thread. Raises JobError when it is stopped
+        before the end: what is finished stays, and the next run goes on.
         """
         with locked(self.out):
             if settings_of(self.out) != self.said:
@@ -147,16 +154,19 @@ class Experiment:
         report(done)
         if todo:
             self._forget()
-        for number, batches in self._made(trials, todo):
-            for k, batch in enumerate(batches):
-                if batch.column("statuses")[0].as_py()[0] in TRIED_AGAIN:  # it may have been the moment's fault
-                    [(name, source)] = self.pictures(row := number * self.chunks.size + k, row + 1)
-                    batches[k] = trials.of(name, self.group_of(name), source, alone=True)
-            write_table(self._file(number), pa.Table.from_batches(batches))
-            done += len(batches)
-            report(done)
+        with contextlib.closing(self._made(trials, todo)) as made:
+            for number, batches in made:
+                for k, batch in enumerate(batches):
+                    if batch.column("statuses")[0].as_py()[0] in TRIED_AGAIN:  # it may have been the moment's fault
+                        [(name, source)] = self.pictures(row := number * self.chunks.size + k, row + 1)
+                        batches[k] = trials.of(name, self.group_of(name), source, alone=True)
+                write_table(self._file(number), pa.Table.from_batches(batches))
+                done += len(batches)
+                report(done)
+                if self._stop.is_set() and done < self.rows:
+                    raise JobError(f"stopped with {done:,} of {self.rows:,} pictures done; the same command goes on")
 
-    def _made(self, trials: Trials, todo: list[int]) -> Iterator[tuple[int, list[pa.RecordBatch]]]:
+    def _made(self, trials: Trials, todo: list[int]) -> Generator[tuple[int, list[pa.RecordBatch]], None, None]:
         """Whole chunks, in order, while the threads work on the next ones."""
 
         def pictures() -> Iterator[tuple[str, Source]]:

@@ -127,7 +127,8 @@ class Firing:
     ``allow_radius`` bits without hiding what is within half the threshold of the entry, as its own copies are; all of
     them, as far as they spread, where the entry's hash is that of a page without content (``degenerate``, by
     ``bank.safety``). state : that speaks for it. quality : of its hash; None where that is not known. low_quality :
-    below the policy's; None where that depends on a quality that is not known. sources : who gave it. cases : references, sensitive, and not in the text of this.
+    below the policy's; None where that depends on a quality that is not known. sources : who gave it. cases :
+    references, sensitive, and not in the text of this.
     """
 
     entry_id: int
@@ -160,7 +161,8 @@ class Firing:
         """See ``advise``."""
         return advise(
             pictures=self.pictures, different=self.different, largest=self.largest, near=self.near,
-            degenerate=self.degenerate, low_quality=self.low_quality is not False, confirmed=self.state is State.CONFIRMED,
+            degenerate=self.degenerate, low_quality=self.low_quality is not False,
+            confirmed=self.state is State.CONFIRMED,
         )  # fmt: skip
 
 
