@@ -13,6 +13,7 @@ from base64 import b64decode
 from dataclasses import dataclass, field, replace
 from decimal import ROUND_CEILING, ROUND_FLOOR
 from html.parser import HTMLParser
+from itertools import pairwise
 
 import numpy as np
 import pyarrow as pa
@@ -242,6 +243,8 @@ def test_the_summary_is_that_of_the_findings(page, found):
     assert page.by_id["false"] == f"{false['false_pairs']:,}"
     assert bounds(page.by_id["high-pictures"], false["high_pictures"])
     assert bounds(page.by_id["high-pairs"], false["high"])
+    assert "1 other picture took no part, for want of anything to read: broken.jpg (" in " ".join(page.text.split())
+    assert page.text.count(f"ncii_match {found['version']}") == 1
     low, high = re.search(r"interval ([\d.]+ %) to ([\d.]+ %)", page.text.replace("\u00a0", " ")).groups()
     assert 0 <= recall["low"] - value_of(low) < 0.0011
     assert 0 <= value_of(high) - recall["high"] < 0.0011
@@ -297,13 +300,20 @@ def test_thresholds_are_those_of_the_findings(page, found):
 
     flags, sweep = found["false_flags"], sets["all"]["sweep"]
     rows = page.table("threshold", "1,000 entries", "3,000,000 entries")
-    for row, threshold, expected, high in zip(rows, flags["thresholds"], flags["pairs"], flags["high"], strict=True):
-        assert row[0] == str(threshold)
+    ends = [[int(one) for one in row[0].split(" to ")] for row in rows]
+    assert len(rows) < len(flags["thresholds"]), "what is the same stands in one row"
+    assert all(one[1:] != other[1:] for one, other in pairwise(rows))
+    assert [[one for one in flags["thresholds"] if end[0] <= one <= end[-1]] != [] for end in ends] == [True] * len(
+        rows
+    )
+    for threshold, expected, high in zip(flags["thresholds"], flags["pairs"], flags["uploads_high"], strict=True):
+        [row] = [row for row, end in zip(rows, ends, strict=True) if end[0] <= threshold <= end[-1]]
         for text, size, many, most in zip(row[1:], flags["bank_sizes"], expected, high, strict=True):
             shown, pairs, pictures = text.split("\n")
             assert close(shown, many)
-            assert bounds(pairs, min(1, sweep[threshold]["rate_high"]) * size * QUESTION.uploads_a_day)
+            assert bounds(pairs, min(1, sweep[threshold]["rate_high"] * size) * QUESTION.uploads_a_day)
             assert bounds(pictures, most)
+            assert max(value_of(pairs), value_of(pictures)) <= QUESTION.uploads_a_day
 
     points = {(one["rate"], one["bound"]): one for one in sets["all"]["operating_points"]}
     for row in page.table("rate wanted"):

@@ -202,7 +202,10 @@ def test_pictures_quality_misses_and_flags_add_up(rows, found):
     assert sum(one["found"] for one in by_quality) == found["sets"]["all"]["recall"]["found"]
     assert all(one["found"] <= one["within"] <= one["copies"] for one in by_quality)
     assert all(one["found"] == 0 for one in by_quality if one["from"] + 10 <= QUALITY)
-    missed = {one["label"] for one in found["sets"]["all"]["steps"] if one["found"] < one["pairs"]}
+    upright = {row["id"]: row["qualities"][0] for row in rows if row["step"] == ""}
+    missed = {one["label"] for one in found["sets"]["all"]["steps"] if one["taken_found"] < one["taken"]}
+    assert all(upright[one["id"]] >= QUALITY for one in found["misses"])  # a bank would not take others
+    assert {"plain@00.png"} < {name for name, quality in upright.items() if quality < QUALITY}
     told = [one["step"] for one in found["misses"]]
     assert set(told) <= missed
     assert len(told) == len(set(told)) >= min(len(missed), 3)

@@ -116,11 +116,11 @@ def _show_rates(found: dict[str, Any]) -> None:
             table.add_row(f"{row['rate']:g}", *cells)
         out.print(table)
     if found["expected_flags"]:
-        table = Table("bank's size", "false pairs a day in A", "at most", "in B", "at most", box=None)
+        table = Table("bank's size", "false pairs a day in A", "uploads flagged at most", "in B", "at most", box=None)
         for row in found["expected_flags"]:
             cells = []
             for side in "ab":
-                cells += [plain(wording.number(row[side])), plain(wording.number_at_most(row[f"{side}_high"]))]
+                cells += [plain(wording.number(row[side])), plain(wording.number_at_most(row[f"{side}_uploads_high"]))]
             table.add_row(f"{row['bank_size']:,}", *cells)
         out.print(table)
 

@@ -158,15 +158,20 @@ class Charts:
             axes = figure.subplots()
             axes.set(xscale="log", yscale="log", xlim=(left, 1.4), ylim=(low, 1.25))
             for place, (name, one) in enumerate(sets.items()):
+                recall = next(at["recall"] for at in one["sweep"] if at["threshold"] == threshold)
                 colour, shape = SERIES[place % len(SERIES)], SHAPES[place % len(SHAPES)]
                 seen = [at for at in one["sweep"] if at["false_pairs"]]
                 marked = [k for k, at in enumerate(seen) if at["threshold"] % EVERY == 0]
                 axes.plot([at["rate"] for at in seen], [max(1 - at["recall"], low) for at in seen], color=colour,
-                          marker=shape, markersize=3.5, markevery=marked, label=name)  # fmt: skip
+                          marker=shape, markersize=3.5, markevery=marked,
+                          label=f"{name}, {percent(1 - recall)} missed")  # fmt: skip
+                size = 7.5 + 2.5 * (
+                    len(sets) - 1 - place
+                )  # marks may be in one place: the last, smallest one is on top
                 here = next(at for at in one["sweep"] if at["threshold"] == threshold)
                 x, y = here["rate"] if here["false_pairs"] else here["rate_high"], max(1 - here["recall"], low)
                 axes.plot(x, y, shape, color=colour, markerfacecolor=colour if here["false_pairs"] else CARD,
-                          markeredgecolor=INK if here["false_pairs"] else colour, markersize=7.5, zorder=5,
+                          markeredgecolor=INK if here["false_pairs"] else colour, markersize=size, zorder=5 + place,
                           markeredgewidth=1.2)  # fmt: skip
                 if name == widest:
                     axes.annotate(f"{threshold} bits", (x, y), (5, -12), textcoords="offset points", fontsize=9)
@@ -176,8 +181,9 @@ class Charts:
                     missed = [max(1 - at["recall"], low) for at in bounded]
                     axes.plot([at[key] for at in bounded], missed, style, color=MARK, label=f"{who} independent")
             axes.axvline(1 / pairs, color=SOFT, linewidth=0.8)
-            axes.annotate(f"the data end at 1 of {pairs:,}", (1 / pairs, low), (3, 5), textcoords="offset points",
-                          rotation=90, va="bottom", fontsize=8.5, color=SOFT)  # fmt: skip
+            axes.annotate(f"the data end at 1 of {pairs:,}", (1 / pairs, 1), (0, 3), textcoords="offset points",
+                          xycoords=("data", "axes fraction"), va="bottom", fontsize=8.5, color=SOFT,
+                          annotation_clip=False)  # fmt: skip
             _powers(axes, left)
             finest = 10 if low < 1e-3 else 2 if low < 0.05 else 1
             ticks = [one for one in SHARES[finest] if one > low]
@@ -186,7 +192,7 @@ class Charts:
             axes.set_yticks([], minor=True)
             axes.set(xlabel="share of different pairs taken for the same", ylabel="share of copies missed")
             axes.grid(visible=True, linewidth=0.5)
-            figure.legend(loc="outside upper left", fontsize=8.5, ncols=3)
+            figure.legend(loc="outside upper left", fontsize=8.5, ncols=2)
         return sheet.svg
 
     def distances(
@@ -244,19 +250,24 @@ class Charts:
             sheet.figure.set_layout_engine("constrained")
             axes = sheet.figure.subplots()
             there = [row for row in rows if row["copies"]]
-            at = [row["from"] / 10 for row in there]
+            at = [row["from"] / 10 + 0.5 for row in there]
             axes.bar(at, [row["found"] / row["copies"] for row in there], 0.8, color=BAR, label="found")
             axes.bar(at, [row["within"] / row["copies"] for row in there], 0.8, fill=False, edgecolor=INK,
                      linewidth=1.2, label=f"within {threshold} bits")  # fmt: skip
             if 0 < min_quality <= 100:
-                axes.axvline(min_quality / 10 - 0.5, color=MARK, linestyle="--")
-            axes.set(xlim=(-0.6, 10.6), ylim=(0, 1.12), xlabel="quality of the hash, from", ylabel="share of copies")
+                axes.axvline(min_quality / 10, color=MARK, linestyle="--", label=f"least quality {min_quality}")
+            axes.set(
+                xlim=(-0.1, 11.1),
+                ylim=(0, 1.12),
+                ylabel="share of copies",
+                xlabel="best quality of a copy's hashes, each bar ten from the number at its left",
+            )
             axes.set_xticks(range(11), [str(10 * one) for one in range(11)])
             axes.set_yticks([0, 0.5, 1], ["0 %", "50 %", "100 %"])
             for row, x in zip(there, at, strict=True):
                 axes.text(x, 1.02, number(row["copies"]) if row["copies"] >= 10_000 else f"{row['copies']:,}",
                           ha="center", va="bottom", fontsize=7.5, color=SOFT)  # fmt: skip
-            sheet.figure.legend(loc="outside upper left", fontsize=8.5, ncols=2)
+            sheet.figure.legend(loc="outside upper left", fontsize=8.5, ncols=3)
         return sheet.svg
 
 

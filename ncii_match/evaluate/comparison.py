@@ -235,11 +235,21 @@ def _flags(one: dict[str, Any], other: dict[str, Any]) -> list[dict[str, Any]]:
         flags = found["false_flags"]
         row = flags["thresholds"].index(found["question"]["threshold"])
         sides.append(
-            dict(zip(flags["bank_sizes"], zip(flags["pairs"][row], flags["high"][row], strict=True), strict=True))
+            {
+                size: [flags[name][row][k] for name in ("pairs", "high", "uploads_high")]
+                for k, size in enumerate(flags["bank_sizes"])
+            }
         )
     return [
-        {"bank_size": size, "a": pairs, "a_high": high, "b": sides[1][size][0], "b_high": sides[1][size][1]}
-        for size, (pairs, high) in sides[0].items()
+        {
+            "bank_size": size,
+            **{
+                f"{side}{name}": value
+                for side, of in zip("ab", sides, strict=True)
+                for name, value in zip(("", "_high", "_uploads_high"), of[size], strict=True)
+            },
+        }
+        for size in sides[0]
         if size in sides[1]
     ]
 

@@ -139,7 +139,7 @@ def _find(out: str | PathLike[str], question: Question, workers: int | None, tol
         "each_with_each_any_quality": _each_with_each(poor, same, question),
         "false_flags": _flags(tables[widest], question),
         "quality": _by_quality(uploads, copies, same, question),
-        "misses": misses(uploads, copies, same, question.threshold),
+        "misses": misses(uploads, copies, same, question.threshold, taken),
         "closest": closest(uploads, chosen, entries, counts[widest]),
         "qualities": _qualities(
             uploads, copies, banked, hashes_of(out, uploads, chosen, looks[widest]), chosen, entries, question,

@@ -124,7 +124,7 @@ def render(out: str | PathLike[str], pictures: Pictures | None = None, *, comman
         altered=found["pictures"]["readable"] - found["pictures"].get("without_copies", 0),
         not_made=_not_made(found["pictures"], said["steps"], look["steps"]),
         kinds=kinds,
-        flags=[*_flags(found)],
+        flags=_same(_flags(found)),
         day=_day(found),
         points=_points(look["operating_points"]),
         listed=[*_listed(found["sets"], threshold)],
@@ -241,9 +241,10 @@ def _day(found: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _flags(found: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """A row for each threshold: what is expected of a day for each size of the bank, and both bounds of it.
+    """A row for each threshold: false pairs expected of a day for each size of the bank, and both bounds of uploads.
 
-    The bound that takes pairs as independent is that of the table for the same threshold, times uploads and entries.
+    The bound that takes pairs as independent is that of the table for the same threshold, times uploads and entries,
+    and all uploads at most.
     """
     flags, question = found["false_flags"], found["question"]
     sweep = {at["threshold"]: at for at in found["sets"][question["looks"]]["sweep"]}
@@ -255,11 +256,22 @@ def _flags(found: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
             expected = flags["pairs"][k][column]
             cells.append({
                 "expected": expected,
-                "high_pairs": uploads * size * min(1.0, sweep[threshold]["rate_high"]),
-                "high": flags["high"][k][column],
+                "high_pairs": min(uploads, uploads * size * sweep[threshold]["rate_high"]),
+                "high": flags["uploads_high"][k][column],
                 "shade": math.log1p(expected) / most if most else 0.0,
             })  # fmt: skip
         yield {"threshold": threshold, "cells": cells}
+
+
+def _same(rows: Iterator[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Thresholds in a row for which all is the same, as one: ``first`` to ``last``."""
+    found: list[dict[str, Any]] = []
+    for row in rows:
+        if found and found[-1]["cells"] == row["cells"]:
+            found[-1]["last"] = row["threshold"]
+        else:
+            found.append({"first": row["threshold"], "last": row["threshold"], "cells": row["cells"]})
+    return found
 
 
 def _points(points: Sequence[Mapping[str, Any]]) -> dict[float, dict[str, Mapping[str, Any]]]:

@@ -28,10 +28,13 @@ def false_entries(
     return {"entries": len(places), "things": len(np.unique(uploads.group[entries[places]]))}
 
 
-def misses(uploads: Uploads, copies: NDArray[np.intp], same: SamePairs, threshold: int) -> list[dict[str, Any]]:
+def misses(
+    uploads: Uploads, copies: NDArray[np.intp], same: SamePairs, threshold: int, taken: NDArray[np.bool_]
+) -> list[dict[str, Any]]:  # fmt: skip
     """Copies that were missed although most of their step are found: of each step the farthest that was compared.
 
-    Where none was, one that could not be. A picture is named twice at most.
+    Where none was, one that could not be. A picture is named twice at most. taken : bool [copies], those of pictures
+    that a bank would take; of others no copy is named, for they are missed whatever is done.
     """
     done = same.comparison == Comparison.DONE
     found = done & (same.distances <= threshold)
@@ -41,7 +44,7 @@ def misses(uploads: Uploads, copies: NDArray[np.intp], same: SamePairs, threshol
     rows: list[dict[str, Any]] = []
     named: Counter[str] = Counter()
     for recall, k, here in sorted(steps, key=lambda one: (-one[0], one[1])):
-        missed = here[~found[here]]
+        missed = here[~found[here] & taken[here]]
         for worst in missed[np.argsort(-far[missed], kind="stable")].tolist():
             name = uploads.ids[copies[worst]]
             if named[name] < NAMED:
