@@ -17,7 +17,7 @@ from test_cli import run
 
 from ncii_match.bank.store import Bank
 from ncii_match.cli.terminal import Exit
-from ncii_match.errors import AlgorithmMismatchError, BankCorruptError, InputError, PolicyError
+from ncii_match.errors import AlgorithmMismatchError, BankCorruptError, InputError, JobError, PolicyError
 from ncii_match.evaluate import firing, traffic
 from ncii_match.evaluate.firing import MANY, MOST_DIFFERENT, Advice, Tally, advise
 from ncii_match.matcher import Matcher
@@ -582,6 +582,15 @@ def test_no_entry_is_named_when_none_is_asked_for(made):
     assert "What to look at" not in result.stdout
     assert "commonest" not in result.stdout
     assert "Bits: " not in result.stderr
+
+
+def test_ctrl_c_ends_it_with_a_sentence(made, monkeypatch):
+    def interrupted(*_args, **_more):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(traffic, "measure", interrupted)
+    with pytest.raises(JobError, match="stopped; nothing was written"):
+        command(made)
 
 
 def test_a_table_of_nothing(made, tmp_path):

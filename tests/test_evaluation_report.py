@@ -15,6 +15,7 @@ from decimal import ROUND_CEILING, ROUND_FLOOR
 from html.parser import HTMLParser
 from itertools import pairwise
 
+import matplotlib.axes
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -369,6 +370,19 @@ def test_no_distance_lies_beyond_the_charts(made, tmp_path, monkeypatch, farthes
     monkeypatch.setattr(charts.Charts, "_across", lambda *one: drawn.append(across(*one)) or drawn[-1])
     report.render(tmp_path)
     assert drawn == [(-1, ends)] * (1 + len({step.transform_name for step in STEPS}))
+
+
+def test_the_least_quality_stands_between_what_is_below_and_what_is_not(monkeypatch):
+    """Where the scale says so, too: its names stand at the edges of the bars."""
+    axes, lines, bars = matplotlib.axes.Axes, [], []
+    line, bar = axes.axvline, axes.bar
+    monkeypatch.setattr(axes, "axvline", lambda self, x, **more: lines.append(x) or line(self, x, **more))
+    monkeypatch.setattr(axes, "bar", lambda self, x, y, w, **more: bars.append((x, w)) or bar(self, x, y, w, **more))
+    rows = [{"from": one, "copies": 4, "within": 2, "found": 1} for one in (40, 50, 100)]
+    charts.Charts(100).quality(rows, PDQ_THRESHOLD, PDQ_MIN_QUALITY)
+    assert lines == [5]
+    for at, width in bars:
+        assert [(10 * one - 5 * width, 10 * one + 5 * width) for one in at] == [(41, 49), (51, 59), (101, 109)]
 
 
 def test_no_hash_is_in_it(made, text):
