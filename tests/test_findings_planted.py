@@ -1,6 +1,5 @@
 """Every figure of an evaluation in which everything occurs, against plain loops, scipy and the formulas in papers."""
 
-import math
 from collections import Counter
 from functools import cache
 from itertools import pairwise
@@ -8,10 +7,10 @@ from itertools import pairwise
 import numpy as np
 import planted
 import pytest
+from bounds import close, disjoint, shared_lower, shared_upper, upper, wilson
 from evaluations import STEPS
 from planted import QUALITY, THRESHOLD, VIEWS, WITNESS_VIEWS
 from pyarrow import parquet as pq
-from scipy import optimize, stats
 
 from ncii_match import Status
 from ncii_match.evaluate import findings, witness_study, worst
@@ -22,8 +21,6 @@ RATES = (0.9, 0.7, 0.6, 0.01, 0.001)
 """Such as so few pictures can show, under either bound."""
 
 UPLOADS, SIZES = 1_000, (10, 5_000)
-
-LEVEL = 0.95
 
 
 @pytest.fixture(scope="module")
@@ -110,64 +107,9 @@ def near(distance):
     return isinstance(distance, int) and distance <= THRESHOLD
 
 
-def close(value):
-    return pytest.approx(value, rel=1e-6, abs=1e-250)
-
-
-def wilson(hits, n):
-    z = stats.norm.ppf(0.5 + LEVEL / 2)
-    centre, half = hits / n + z * z / (2 * n), z * math.sqrt(hits * (n - hits) / n**3 + z * z / (4 * n * n))
-    return {
-        "recall": close(hits / n),
-        "low": close(0 if hits == 0 else (centre - half) / (1 + z * z / n)),
-        "high": close(1 if hits == n else (centre + half) / (1 + z * z / n)),
-    }
-
-
-def upper(hits, n):
-    return 1.0 if hits == n else float(stats.beta.ppf(LEVEL, hits + 1, n - hits))
-
-
-def apart(share, other):
-    """Kullback and Leibler's divergence of two shares."""
-    first = share * math.log(share / other) if share else 0.0
-    return first + ((1 - share) * math.log((1 - share) / (1 - other)) if share < 1 else 0.0)
-
-
-def shared_upper(hits, n, disjoint):
-    share, allowed = hits / n, math.log(20) / disjoint
-    if share == 1:
-        return 1.0
-    return float(optimize.brentq(lambda high: apart(share, high) - allowed, share, 1 - 1e-16, xtol=1e-15, rtol=1e-14))
-
-
-def shared_lower(hits, n, disjoint):
-    share, allowed = hits / n, math.log(20) / disjoint
-    if share == 0:
-        return 0.0
-    if apart(share, share * math.exp(-600)) < allowed:
-        return share * math.exp(-600)
-    return share * math.exp(
-        -float(optimize.brentq(lambda s: apart(share, share * math.exp(-s)) - allowed, 0, 600, xtol=1e-14, rtol=1e-14))
-    )
-
-
-def disjoint(pairs):
-    """Of how many independent pairs these are worth at least, from (group, group) of all that can be made up of them.
-
-    ``pairs``: two lists, the group of each picture on the left and on the right.
-    """
-    left, right = map(Counter, pairs)
-    groups = sorted({*left, *right})
-    if left == right and len(set(left.values())) == 1:
-        return len(groups) // 2
-    between = {(g, h): left[g] * right[h] + left[h] * right[g] for g in groups for h in groups if g != h}
-    every = sum(between.values()) // 2
-    most = max(sum(between[g, h] for h in groups if h != g) for g in groups)
-    if not left.keys() & right.keys():
-        return every // most
-    both = 2 * max(left.values()) * max(right.values())
-    return max(1, int(every // min(most + both, 1.5 * most)))
+def recalled(hits, n):
+    low, high = wilson(hits, n)
+    return {"recall": close(hits / n), "low": close(low), "high": close(high)}
 
 
 def rate(false, n, worth):
@@ -203,7 +145,7 @@ def test_a_whole_way_of_looking(rows, found, look):
         hits = sum(near(one) for _, one in some)
         return {
             "pairs": len(some), "found": hits, "not_compared": sum(isinstance(one, str) for _, one in some),
-            "taken": len(taken), "taken_found": sum(map(near, taken)), **wilson(hits, len(some)),
+            "taken": len(taken), "taken_found": sum(map(near, taken)), **recalled(hits, len(some)),
         }  # fmt: skip
 
     assert told["recall"] == recall(copies)
@@ -220,7 +162,7 @@ def test_a_whole_way_of_looking(rows, found, look):
     assert told["steps"] == steps
 
     pairs, (left, right) = rows.different(look, QUALITY), sides(rows, look)
-    worth = disjoint((groups(left), groups(right)))
+    worth = disjoint(groups(left), groups(right))
     false = Counter(distance for distance, *_ in pairs)
     wrong = sum(n for distance, n in false.items() if distance <= THRESHOLD)
     assert told["false"] == rate(wrong, len(pairs), worth) | {"disjoint": worth}
@@ -233,7 +175,7 @@ def test_a_whole_way_of_looking(rows, found, look):
         of_kind[kind] += distance <= THRESHOLD
     assert told["strata"] == [
         {"stratum": a if a == b else f"{a} / {b}"}
-        | rate(of_kind[a, b], kinds[a, b], disjoint((groups(left, a), groups(right, b))))
+        | rate(of_kind[a, b], kinds[a, b], disjoint(groups(left, a), groups(right, b)))
         for a, b in sorted(kinds)
     ]
     if look == "all":
@@ -247,7 +189,7 @@ def test_a_whole_way_of_looking(rows, found, look):
         )  # fmt: skip
         of = rate(so_far, len(pairs), worth)
         sweep.append(
-            {"threshold": t, **wilson(hits, len(copies)), "false_pairs": so_far, "rate": of["rate"],
+            {"threshold": t, **recalled(hits, len(copies)), "false_pairs": so_far, "rate": of["rate"],
              "rate_high": of["high"], "rate_high_pictures": of["high_pictures"]}
         )  # fmt: skip
     assert told["sweep"] == sweep
@@ -279,13 +221,13 @@ def test_all_uploads_with_each_other(rows, found, key, least):
     names = sorted({row["stratum"] for row in rows.uploads})
     wanted = [
         {"stratum": "all"}
-        | rate(sum(one[0] <= THRESHOLD for one in pairs), len(pairs), disjoint((groups(part), groups(part))))
+        | rate(sum(one[0] <= THRESHOLD for one in pairs), len(pairs), disjoint(groups(part), groups(part)))
     ]
     for k, a in enumerate(names):
         for b in names[k:]:
             mine = [distance for distance, one, two in pairs if {one["stratum"], two["stratum"]} == {a, b}]
             if mine:
-                worth = disjoint((groups(part, a), groups(part, b)))
+                worth = disjoint(groups(part, a), groups(part, b))
                 wanted.append({"stratum": a if a == b else f"{a} / {b}"} | rate(
                     sum(distance <= THRESHOLD for distance in mine), len(mine), worth
                 ))  # fmt: skip
@@ -297,7 +239,7 @@ def test_all_uploads_with_each_other(rows, found, key, least):
 
 def test_false_flags_a_day(rows, found):
     told, pairs, (left, right) = found["false_flags"], rows.different("all", QUALITY), sides(rows, "all")
-    worth, n = disjoint((groups(left), groups(right))), len(pairs)
+    worth, n = disjoint(groups(left), groups(right)), len(pairs)
     thresholds = sorted({*range(0, 2 * THRESHOLD + 1, 2 * THRESHOLD // 12), THRESHOLD})
     wanted = {name: [] for name in ("pairs", "low", "high", "uploads_high", "high_if_independent")}
     for t in thresholds:

@@ -4,6 +4,7 @@ import json
 import math
 import sys
 
+import bounds
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -308,10 +309,67 @@ def test_a_table_in_words_and_in_other_forms():
 
 
 def test_bounds_are_written_rounded_up():
-    table = nm.sweep_thresholds([3], counted([200] * 45, 10), level=0.5)
-    bound = table.rate_at(0).high_pictures  # 1 - 0.5 ** (1 / 5) = 0.12945
-    assert "at most 1.3e-01 where pictures" in table.explain(0)
-    assert 0.12 < bound < 0.13
+    """Though the next shorter number is nearer."""
+    table = nm.sweep_thresholds([3], counted([200] * 45, 10), level=0.4753)
+    rate = table.rate_at(0)
+    assert rate.high_pictures == pytest.approx(1 - (1 - 0.4753) ** (1 / 5)) == pytest.approx(0.121, abs=1e-4)
+    assert rate.high == pytest.approx(1 - (1 - 0.4753) ** (1 / 45)) == pytest.approx(0.0142, abs=1e-4)
+    said = table.explain(0)
+    assert "at most 1.3e-01 where pictures" in said
+    assert "or 1.5e-02 if even pairs" in said
+
+
+def test_all_intervals_are_at_the_level_that_was_asked_for():
+    """Of copies and of different pictures, in the table and in its rows for Arrow; each against scipy."""
+    level, n, thresholds = 0.9, 40, [10, 30, 31, 60, 200]
+    chance = np.random.default_rng(5)
+    distances, kinds = chance.integers(0, 80, 90), chance.choice(["blur", "crop"], 90).tolist()
+    comparison = np.where(chance.random(90) < 0.1, nm.Comparison.LOW_QUALITY, nm.Comparison.DONE)
+    bits = chance.integers(0, 256, (n, 32), np.uint8)
+    for one, apart in zip(range(0, 32, 2), (10, 11, 30, 31, 31, 31, 32, 60) * 2, strict=True):
+        mask = np.zeros(256, np.uint8)
+        mask[chance.choice(256, apart, replace=False)] = 1
+        bits[one + 1] = bits[one] ^ np.packbits(mask)
+    strata = ["text"] * 14 + ["photograph"] * 26
+    counts = nm.distance_histogram(nm.Hashes(nm.PDQ, bits), strata=strata)
+    same = nm.SamePairs(distances, comparison, {"kind": kinds})
+    table = nm.sweep_thresholds(same, counts, thresholds, level=level)
+    wanted = []
+    for group in ("all", "kind: blur", "kind: crop"):
+        of = [k for k in range(90) if group in ("all", f"kind: {kinds[k]}")]
+        for t in thresholds:
+            hits = sum(distances[k] <= t and comparison[k] == nm.Comparison.DONE for k in of)
+            wanted.append(("same", group, t, len(of), hits, *bounds.wilson(hits, len(of), level), None, None))
+    pairs = {
+        (a, b): sum(int(one ^ two).bit_count() for one, two in zip(bits[a], bits[b], strict=True))
+        for a in range(n) for b in range(a)
+    }  # fmt: skip
+    for group in ("all", "photograph", "photograph / text", "text"):
+        of = [apart for (a, b), apart in pairs.items()
+              if group == "all" or {*group.split(" / ")} == {strata[a], strata[b]}]  # fmt: skip
+        worth = {"all": 20, "photograph": 13, "photograph / text": 14, "text": 7}[group]
+        for t in thresholds:
+            false = sum(apart <= t for apart in of)
+            wanted.append((
+                "different", group, t, len(of), false,
+                bounds.lower(false, len(of), level), bounds.upper(false, len(of), level),
+                bounds.shared_lower(false, len(of), worth, level), bounds.shared_upper(false, len(of), worth, level),
+            ))  # fmt: skip
+    names = ("kind", "group", "threshold", "pairs", "within", "low", "high", "low_pictures", "high_pictures")
+    rows = table.to_arrow().to_pylist()
+    assert len(rows) == len(wanted)
+    for row, one in zip(rows, wanted, strict=True):
+        assert row == dict(zip(names[:5], one[:5], strict=True)) | {"share": bounds.close(one[4] / one[3])} | {
+            name: None if value is None else bounds.close(value)
+            for name, value in zip(names[5:], one[5:], strict=True)
+        }, one  # fmt: skip
+        if row["kind"] == "same":
+            found = table.recall_at(one[2], one[1])
+        else:
+            found = table.rate_at(one[2], one[1])
+            assert (found.low_pictures, found.high_pictures) == (row["low_pictures"], row["high_pictures"])
+        assert (found.low, found.high) == (row["low"], row["high"])
+    assert 0 < rows[16]["within"] < rows[17]["within"] < rows[19]["within"]
 
 
 def test_what_is_not_a_sweep():
