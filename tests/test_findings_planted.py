@@ -310,7 +310,7 @@ def test_worst_misses(rows, found):
                 })  # fmt: skip
                 break
     assert found["misses"] == wanted
-    assert len(wanted) == len(STEPS)
+    assert Counter(one["why"] for one in wanted) == {"too far": 3, "NOT_HASHED": 1, "LOW_QUALITY": 1}
 
 
 def test_closest_and_entries_that_fire(rows, found, out):
