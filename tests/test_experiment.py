@@ -11,6 +11,7 @@ import pytest
 from evaluations import GROUPS, PLAN, STEPS, make, write_pictures
 from PIL import Image
 from pyarrow import parquet as pq
+from shaky import Shaky
 
 from ncii_match import PDQ, PHASH, InputError, Status, Views, hash_images
 from ncii_match.errors import JobError
@@ -193,28 +194,7 @@ def test_one_works_at_a_time(folder, tmp_path):
 
 
 def test_what_cannot_be_read_is_tried_again(folder, tmp_path):
-    class Shaky:
-        """Fails the first time that each picture is read."""
-
-        contents, fingerprint, rows = "path", "0", 2
-
-        def __init__(self):
-            self.seen = []
-
-        def ids(self):
-            return pa.array(["coffee@00.png", "gone.png"])
-
-        def read(self, first, last):
-            names = ["coffee@00.png", "gone.png"][first:last]
-            return pa.RecordBatch.from_pydict({"id": names, "path": names})
-
-        def opened(self, name):
-            self.seen.append(name)
-            if self.seen.count(name) == 1 or name == "gone.png":
-                raise OSError("away")
-            return str(folder / name)
-
-    stored = Shaky()
+    stored = Shaky(folder, ["coffee@00.png", "gone.png"])
     Experiment(tmp_path / "out", Chunks(stored, 5), PLAN, workers=1).run()
     table = pa.concat_tables(trials_of(tmp_path / "out", ["id", "statuses"]))
     assert table.column("id").to_pylist() == ["coffee@00.png"] * 6 + ["gone.png"]
@@ -298,6 +278,15 @@ def test_ids_that_are_not_text(folder, tmp_path):
 def test_groups_that_take_no_part():
     group_of = grouping("^(p0)?.*$")
     assert [group_of(name) for name in ("p0-a", "p0-b", "other", "third")] == ["p0", "p0", "other", "third"]
+
+
+def test_an_empty_text_is_no_group():
+    """Else names in which nothing is found would all show the same, and their false pairs would not be counted."""
+    names = ("7-a", "7-b", "other", "third")
+    for expression in (r"\d*", r"^(\d*)", r"^\d*|nothing"):
+        assert [grouping(expression)(name) for name in names] == ["7", "7", "other", "third"]
+    assert len({grouping("^")(name) for name in names}) == 1  # that all show one thing is said on purpose
+    assert len({grouping(None)(name) for name in names}) == 4
 
 
 def test_a_step_that_a_picture_is_too_long_for_is_left_out():

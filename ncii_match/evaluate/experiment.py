@@ -199,6 +199,9 @@ def _chunk_file(out: Path, number: int) -> Path:
 def grouping(expression: str | None) -> Callable[[str], str]:
     """What a picture shows, as far as its name tells: what an expression finds in it, the whole name by default.
 
+    The whole name, too, where it finds nothing, or only an empty text: names that say nothing do not say the same.
+    ``^`` alone, the beginning that every name has, says that all show one thing.
+
     Raises InputError for what is no regular expression.
     """
     try:
@@ -207,9 +210,11 @@ def grouping(expression: str | None) -> Callable[[str], str]:
         raise InputError(f"the groups' expression {expression!r} is none ({error})") from None
 
     def group_of(name: str) -> str:
+        if expression == "^":
+            return ""
         found = None if pattern is None else pattern.search(name)
-        shown = None if found is None else found[found.re.groups and 1]
-        return name if shown is None else shown  # a group may have taken no part
+        shown = None if found is None else found[found.re.groups and 1]  # None for a group that took no part
+        return shown or name
 
     return group_of
 
