@@ -1,17 +1,25 @@
 """Copies that exist already: each against the first of its group, and groups against each other."""
 
 import json
+from dataclasses import replace
+from io import BytesIO
 
+import bounds
 import numpy as np
+import pyarrow as pa
 import pytest
 from conftest import PHOTOS
 from PIL import Image
+from pyarrow import parquet as pq
+from rescans import mirrored, picture
+from shaky import Shaky
 from typer.testing import CliRunner
 
-from ncii_match import PDQ, InputError, Views, hash_images
+from ncii_match import PDQ, InputError, Status, Views, hash_images
 from ncii_match.cli.main import app
 from ncii_match.evaluate.labelled import evaluate
 from ncii_match.evaluate.uploads import LOOKS
+from ncii_match.ingest import PictureHasher
 from ncii_match.rescans.stored import Chunks, find
 
 THRESHOLD, QUALITY = 40, 50
@@ -103,3 +111,166 @@ def test_what_cannot_be_compared_is_refused(folder, tmp_path):
                 Chunks(find(folder / "single-0.png")), tmp_path, groups, algorithm=PDQ, threshold=THRESHOLD,
                 min_quality=QUALITY,
             )  # fmt: skip
+
+
+# --- against loops ----------------------------------------------------------------------------------------------------
+
+
+def mixed(first, second, share):
+    """Small pictures laid over each other, so that they are near, more or less."""
+    one, two = (Image.open(BytesIO(picture(seed))) for seed in (first, second))
+    file = BytesIO()
+    Image.blend(one, two, share).save(file, "PNG")
+    return file.getvalue()
+
+
+def flat():
+    file = BytesIO()
+    Image.new("L", (64, 64), 90).save(file, "PNG")
+    return file.getvalue()
+
+
+PICTURES = {
+    "a-0": picture(1), "a-1": mirrored(1), "a-2": mixed(1, 2, 0.1), "a-3": mixed(1, 2, 0.3), "a-4": picture(3),
+    "a-5": flat(), "a-6": b"", "b-0": mixed(1, 4, 0.15), "b-1": mixed(1, 5, 0.25), "c-0": picture(6),
+    "d-0": picture(7), "d-1": mixed(7, 1, 0.2), "d-2": mixed(1, 7, 0.3), "e-0": picture(8), "f-0": picture(9),
+    "g-0": b"no picture", "g-1": picture(1), "h-0": mixed(9, 1, 0.4),
+    **{f"{letter}-0": picture(seed) for seed, letter in enumerate("ijklmnopqrst", 20)},
+}  # fmt: skip
+"""What shows the same has one letter; some of other letters are near all the same. Two cannot be read."""
+
+
+class Loops:
+    """What is known of these pictures, read one by one."""
+
+    def __init__(self):
+        self.names = sorted(PICTURES)
+        hashes = hash_images([PICTURES[name] for name in self.names], views=Views.ALL)
+        bits = [int.from_bytes(one.tobytes()) for one in hashes.bits]
+        self.rows = {
+            name: [
+                (bits[32 * k + v], int(hashes.quality[32 * k + v])) if hashes.status[32 * k + v] == Status.OK else None
+                for v in range(32)
+            ]
+            for k, name in enumerate(self.names)
+        }
+        self.status = {name: Status(int(hashes.status[32 * k])).name for k, name in enumerate(self.names)}
+
+    def least(self, name, first, views):
+        """Least distance of the views that are good enough."""
+        theirs = self.rows[first][0][0]
+        seen = [self.rows[name][view] for view in views]
+        return min(((one[0] ^ theirs).bit_count() for one in seen if one and one[1] >= QUALITY), default=None)
+
+    def copies(self):
+        firsts = {}
+        for name in self.names:
+            firsts.setdefault(name[0], name)
+        return [
+            (name, firsts[name[0]]) for name in self.names if name != firsts[name[0]] and self.rows[firsts[name[0]]][0]
+        ]
+
+    def false(self):
+        """Distances of different pictures, the upload in all views against the other upright."""
+        entries = [name for name in self.names if self.rows[name][0] and self.rows[name][0][1] >= QUALITY]
+        every = [self.least(one, two, Views.ALL) for one in self.names for two in entries if one[0] != two[0]]
+        uploads = [name for name in self.names if any(one and one[1] >= QUALITY for one in self.rows[name])]
+        return [one for one in every if one is not None], [name[0] for name in uploads], [name[0] for name in entries]
+
+
+@pytest.fixture(scope="module")
+def loops():
+    return Loops()
+
+
+def stored(place, names):
+    pq.write_table(pa.table({"id": names, "bytes": [PICTURES[name] for name in names]}), place / "in.parquet")
+    return find(place / "in.parquet")
+
+
+def evaluated(stored, out, threshold):
+    return evaluate(
+        Chunks(stored, 4), out, "^[a-z]", algorithm=PDQ, threshold=threshold, min_quality=QUALITY, workers=2
+    )
+
+
+def test_every_figure_is_that_of_a_loop(tmp_path, loops):
+    """Of rows in another order than their names', at thresholds that some copies, or false pairs, are just within."""
+    near, left, right = loops.false()
+    worth = bounds.disjoint(left, right)
+    copies = loops.copies()
+    upright = [loops.least(name, first, Views.UPRIGHT) for name, first in copies]
+    everywhere = sorted(one for name, first in copies if (one := loops.least(name, first, Views.ALL)) is not None)
+    thresholds = {everywhere[len(everywhere) // 2], sorted(near)[1], sorted(near)[4]}
+    assert len(thresholds) == 3
+    source = stored(tmp_path, sorted(PICTURES, key=lambda name: name[::-1] + "x", reverse=True))
+    assert source.ids().to_pylist() != loops.names
+    for threshold in thresholds:
+        found = evaluated(source, tmp_path / "out", threshold)
+        recall = {}
+        for look, views in LOOKS.items():
+            distances = [loops.least(name, first, views) for name, first in copies]
+            hits = sum(one is not None and one <= threshold for one in distances)
+            low, high = bounds.wilson(hits, len(copies))
+            recall[look] = {
+                "copies": len(copies), "found": hits, "not_compared": distances.count(None), "unreadable": 1,
+                "recall": hits / len(copies), "low": bounds.close(low), "high": bounds.close(high),
+            }  # fmt: skip
+        false = sum(one <= threshold for one in near)
+        assert found == {
+            "algorithm": "pdq-256/full/1", "threshold": threshold, "min_quality": QUALITY,
+            "pictures": len(PICTURES), "groups": 20, "left_out": 1,
+            "unreadable": [{"id": name, "status": loops.status[name]} for name in ("a-6", "g-0")],
+            "copies": [
+                {"id": name, "original": first,
+                 "quality": max((one[1] for one in loops.rows[name] if one), default=0),
+                 "distances": {look: loops.least(name, first, views) for look, views in LOOKS.items()}}
+                for name, first in copies
+            ],
+            "recall": recall,
+            "false": {
+                "pairs": len(near), "false_pairs": false, "high": bounds.close(bounds.upper(false, len(near))),
+                "high_pictures": bounds.close(bounds.shared_upper(false, len(near), worth)),
+            },
+        }  # fmt: skip
+        assert 0 < false < len(near)
+        assert 0 < recall["all"]["found"] < len(everywhere) < len(copies)
+    assert upright.count(None) == 2
+    assert 1 < worth < len(near)
+
+
+def test_what_may_be_the_moments_fault_is_tried_again_and_then_named(tmp_path, loops):
+    """Not counted as poor: whoever could not look does not know."""
+    folder = tmp_path / "in"
+    folder.mkdir()
+    names = [name for name in loops.names if loops.rows[name][0] and name != "b-1"]
+    for name in names:
+        (folder / name).write_bytes(PICTURES[name])
+    names += ["b-1"]  # is not there
+    quiet, shaky = Shaky(folder, names, 0), Shaky(folder, names)
+    found = evaluated(shaky, tmp_path / "out", 31)
+    assert found == evaluated(quiet, tmp_path / "quiet", 31)
+    assert found["unreadable"] == [{"id": "b-1", "status": "CANNOT_READ"}]
+    assert {look: (row["not_compared"], row["unreadable"]) for look, row in found["recall"].items()} == dict.fromkeys(
+        LOOKS, (2, 1)
+    )
+    assert sorted(shaky.seen[: len(names)]) == sorted(names)
+    assert shaky.seen[len(names) :] == names  # again each alone, when all the others were done
+
+
+def test_memory_that_did_not_suffice_is_tried_again(tmp_path, loops, monkeypatch):
+    source, failed, hashed = stored(tmp_path, loops.names), [], PictureHasher.hash
+
+    def short(hasher, sources):
+        found = hashed(hasher, sources)
+        if len(failed) < 2:
+            failed.append(sources)
+            found = replace(
+                found, bits=np.zeros_like(found.bits), status=np.full_like(found.status, Status.OUT_OF_MEMORY)
+            )
+        return found
+
+    want = evaluated(source, tmp_path / "out", 31)
+    monkeypatch.setattr(PictureHasher, "hash", short)
+    assert evaluated(source, tmp_path / "again", 31) == want
+    assert len(failed) == 2

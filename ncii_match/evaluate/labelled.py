@@ -3,6 +3,7 @@
 import json
 from collections import defaultdict
 from collections.abc import Callable
+from dataclasses import replace
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from ncii_match.ingest import hash_batches
 from ncii_match.outcomes import Status
 from ncii_match.rescans.locked import locked, make
 from ncii_match.rescans.stored import Chunks
+from ncii_match.rescans.work import TRIED_AGAIN
 from ncii_match.values import Algorithm, Hashes, View
 
 LEVEL = 0.95
@@ -31,9 +33,11 @@ def evaluate(
 ) -> dict[str, Any]:  # fmt: skip
     """Compare the first picture of each group, by name, with the others; write ``copies.json`` into ``out``.
 
-    groups : as for ``Experiment``. report : told how many pictures are hashed. A picture that cannot be hashed is a
-    missed copy; where it is the first of its group, the group has nothing to be compared with and is left out. Memory:
-    1.1 kB a picture in 32 views.
+    groups : as for ``Experiment``. report : told how many pictures are hashed. Memory: 1.1 kB a picture in 32 views.
+
+    A picture that cannot be read is named in ``unreadable``; where that may have been the moment's fault, it was tried
+    again. It is a missed copy: ``not_compared`` counts it, and ``unreadable`` apart from those that are too poor. Where
+    it is the first of its group, the group has nothing to be compared with and is left out.
 
     Raises InputError where no group has two pictures.
     """
@@ -57,8 +61,8 @@ def _evaluate(
     views = algorithm.default_views
     v = len(views)
     looks = {name: [views.index(one) for one in of] for name, of in LOOKS.items() if set(of) <= set(views)}
-    good = hashes.status.reshape(-1, v) == Status.OK
-    readable = [rows for rows in members.values() if good[rows[0], views.index(View.UPRIGHT)]]
+    good, upright = hashes.status.reshape(-1, v) == Status.OK, hashes.status[views.index(View.UPRIGHT) :: v]
+    readable = [rows for rows in members.values() if upright[rows[0]] == Status.OK]
     if not any(len(rows) > 1 for rows in readable):
         raise InputError("no two pictures show the same thing; --groups must find the same in their names")
     quality = hashes.quality.reshape(-1, v)
@@ -76,11 +80,13 @@ def _evaluate(
                 }
                 for k, row in enumerate(others)
             ]  # fmt: skip
+    lost = sum(int(np.count_nonzero(upright[others] != Status.OK)) for _, *others in readable)
     said = {
         "algorithm": str(algorithm), "threshold": threshold, "min_quality": min_quality,
         "pictures": len(names), "groups": len(members), "left_out": len(members) - len(readable),
+        "unreadable": [{"id": names[row], "status": status.name} for row, status in _unreadable(names, upright)],
         "copies": sorted(copies, key=lambda one: (str(one["original"]), str(one["id"]))),
-        "recall": {name: _recall([one["distances"][name] for one in copies], threshold) for name in looks},  # type: ignore[index]
+        "recall": {name: _recall([one["distances"][name] for one in copies], lost, threshold) for name in looks},  # type: ignore[index]
         "false": _false(hashes, names, group_of, threshold, min_quality, workers) if len(readable) > 1 else None,
     }  # fmt: skip
     with whole(place / "copies.json") as file:
@@ -105,7 +111,29 @@ def _hashed(
         parts.append(part)
         done += part.pictures
         report(done)
-    return names, Hashes.concat(parts, algorithm)
+    return names, _tried_again(chunks, Hashes.concat(parts, algorithm))
+
+
+def _tried_again(chunks: Chunks, hashes: Hashes) -> Hashes:
+    """With another try, alone, of each picture for which something else may have been at fault."""
+    views = hashes.algorithm.default_views
+    v = len(views)
+    poor = np.isin(hashes.status, list(TRIED_AGAIN)).reshape(-1, v).any(1)
+    if not poor.any():
+        return hashes
+    bits, quality, status = (one.copy() for one in (hashes.bits, hashes.quality, hashes.status))
+    for row in np.flatnonzero(poor).tolist():
+        ((_, source),) = pictures_in(chunks.stored, row, row + 1)
+        (again,) = hash_batches([source], hashes.algorithm, views=views, workers=1)
+        here = slice(row * v, (row + 1) * v)
+        bits[here], quality[here], status[here] = again.bits, again.quality, again.status
+    return replace(hashes, bits=bits, quality=quality, status=status)
+
+
+def _unreadable(names: list[str], upright: Any) -> list[tuple[int, Status]]:
+    """Pictures without a hash, by their names, and why. upright : uint8 [pictures], statuses."""
+    rows = sorted(np.flatnonzero(upright != Status.OK).tolist(), key=names.__getitem__)
+    return [(row, Status(int(upright[row]))) for row in rows]
 
 
 def _some(hashes: Hashes, pictures: Any, v: int) -> Hashes:
@@ -117,11 +145,12 @@ def _least(apart: Any) -> int | None:
     return None if least == NO_DISTANCE else least
 
 
-def _recall(distances: list[int | None], threshold: int) -> dict[str, Any]:
+def _recall(distances: list[int | None], unreadable: int, threshold: int) -> dict[str, Any]:
     hits = sum(one is not None and one <= threshold for one in distances)
     low, high = intervals.wilson(hits, len(distances), LEVEL)
     return {
         "copies": len(distances), "found": hits, "not_compared": distances.count(None),
+        "unreadable": unreadable,
         "recall": hits / len(distances), "low": float(low), "high": float(high),
     }  # fmt: skip
 
