@@ -14,7 +14,9 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from pyarrow import parquet as pq
 from rescans import add, bank_of, picture, pictures_in, results
@@ -25,13 +27,15 @@ from ncii_match.bank import vault
 from ncii_match.bank.store import Bank
 from ncii_match.cli import rescan as command
 from ncii_match.cli.main import app
+from ncii_match.decode.limits import DecodeLimits
 from ncii_match.errors import BankCorruptError, DecodeError, InputError, JobError
 from ncii_match.outcomes import Status
 from ncii_match.policy import Policy
-from ncii_match.rescans import elsewhere, held, sharing
+from ncii_match.rescans import elsewhere, held, sharing, work
 from ncii_match.rescans import job as jobs
 from ncii_match.rescans.elsewhere import Assigned, Failed, Order, do
 from ncii_match.rescans.held import Looking
+from ncii_match.rescans.identity import said_of
 from ncii_match.rescans.since import Since
 from ncii_match.rescans.stored import Chunks, find
 from ncii_match.rescans.work import Done, Files
@@ -136,17 +140,22 @@ def test_processes_leave_the_same_bytes_also_when_one_is_killed(place):
     assert set(engine.begun) == set(range(8))
 
 
-def test_hashes_since_a_snapshot_are_looked_up_elsewhere_too(place):
+@pytest.mark.parametrize("source", ["kept", "media"])
+def test_what_is_new_since_a_snapshot_is_looked_for_elsewhere_too(place, source):
+    """In hashes, of which only what is found stays, and in pictures, of which all do."""
     run(place, report=nothing)
     add(place / "bank", (7,), "R-7")
     left = []
-    for engine in (None, engine_in(place, place / "kept")):
+    for engine in (None, engine_in(place, place / source)):
         shutil.rmtree(place / "out")
+        if source == "media":
+            shutil.rmtree(place / "kept")
         since = Since(place / "bank", 1)
-        left.append((run(place, engine, nothing, place / "kept", since), results(place / "out")))
+        left.append((run(place, engine, nothing, place / source, since), results(place / "out")))
     assert left[0] == left[1]
     assert left[0][0]["outcomes"]["MATCH"] == 1
     assert left[0][0]["rows"] == 62
+    assert left[0][0]["outcomes"].get("NO_MATCH", 0) == (0 if source == "kept" else 59)
 
 
 def test_a_witness_is_asked_elsewhere_too(place):
@@ -223,6 +232,58 @@ def test_drafts_of_workers_that_died_are_removed_and_other_files_are_not(place):
     assert (place / "kept" / ".mine.parquet.draft").exists()
     (place / "kept" / ".mine.parquet.draft").unlink()
     assert (results(place / "out"), results(place / "kept")) == want[1:]
+
+
+# --- what makes it this job and no other ------------------------------------------------------------------------------
+
+
+OTHER = {
+    "policy": {"policy": Policy(threshold=19)},
+    "views": {"views": Views.DIHEDRAL},
+    "limits": {"limits": DecodeLimits(max_side=9_000)},
+    "radius": {"radius": 24},
+    "algorithm": {"algorithm": nm.PDQ_512},
+    "chunk": {"chunk": 9},
+    "hashes": {"keep_hashes": None},
+    "bank": {"bank": "another"},
+    "since": {"new": [1, 3]},
+}
+
+
+@pytest.mark.parametrize("key", [None, *OTHER])
+def test_each_part_of_the_question_is_its_own(place, key):
+    """Another one of each is refused by its name, and by no other."""
+    changed = {} if key is None else dict(OTHER[key])
+    for name, algorithm in (("first", nm.PDQ), ("second", changed.pop("algorithm", nm.PDQ))):
+        with Bank.create(place / name, algorithm) as bank:
+            bank.add(nm.hash_images([picture(seed) for seed in (1, 2, 3)], algorithm), case="c", source="s")
+            bank.publish()
+    job = {"keep_hashes": place / "kept", "bank": "one", "chunk": 8}
+    question = {"policy": Policy(threshold=20), "views": Views.UPRIGHT, "limits": DecodeLimits(), "radius": 25}
+
+    def begun(bank, new):
+        given = SimpleNamespace(number=1, new=np.array(new))
+        of = {name: changed.get(name, value) if bank == "second" else value for name, value in job.items()}
+        asked = {name: changed.get(name, value) if bank == "second" else value for name, value in question.items()}
+        with nm.Matcher(place / bank, isolation="thread", **asked) as matcher:
+            chunks = Chunks(find(place / "media"), of.pop("chunk"))
+            jobs.Job(place / "out", chunks, matcher, since=given, **of).close()
+
+    begun("first", [1, 2])
+    if key is None:
+        begun("second", [1, 2])
+        return
+    with pytest.raises(InputError, match=f"was begun with another {key}; choose another --out, or --restart"):
+        begun("second", changed.get("new", [1, 2]))
+
+
+def test_hashes_are_not_asked_what_only_pictures_are(place):
+    """Which views and limits there are is theirs already."""
+    run(place, report=nothing)
+    for folder, asked in (("media", True), ("kept", False)):
+        with looking_in(place).matcher() as matcher:
+            said = said_of(Chunks(find(place / folder)), matcher, hashes=None, bank=None, since=None)
+        assert (said["views"] is not None, said["limits"] is not None) == (asked, asked)
 
 
 # --- what a worker is told, and what it makes sure of -----------------------------------------------------------------
@@ -386,6 +447,72 @@ def test_a_worker_keeps_what_it_has_opened_until_something_fails(place, monkeypa
     assert len(opened) == 2
 
 
+def test_what_the_system_refuses_is_told_and_lets_go(place, monkeypatch):
+    """An error of the system's own kind is no reason for the engine to give the chunk to another worker."""
+    order = Order(looking_in(place), str(place / "media"), assigned_in(place))
+    assert isinstance(do(order, 0), Done)
+    matcher = held.held(order, None).matcher
+
+    def refused(_work, _numbers):
+        raise PermissionError(13, "Permission denied", "somewhere")
+        yield
+
+    with monkeypatch.context() as patch:
+        patch.setattr(elsewhere.Work, "done", refused)
+        assert do(order, 1) == Failed("JobError", "[Errno 13] Permission denied: 'somewhere'")
+    with pytest.raises(InputError, match="was closed"):
+        _ = matcher.snapshot
+    assert isinstance(do(order, 1), Done)
+
+
+def test_two_workers_at_one_chunk_do_not_write_into_each_others_draft(place, monkeypatch):
+    """One that was cut off goes on while another does its chunk again."""
+    order = Order(looking_in(place), str(place / "media"), assigned_in(place))
+    drafts, write, first = [], work.pq.write_table, []
+
+    def seen(table, file, **options):
+        drafts.append({path.name for path in (place / "out" / "decisions").iterdir()})
+        write(table, file, **options)
+        if len(drafts) == 2:  # hashes come first
+            first.append(held._held.pop())  # the other one opens its own
+            assert isinstance(do(order, 0), Done)
+
+    monkeypatch.setattr(work.pq, "write_table", seen)
+    assert isinstance(do(order, 0), Done)
+    first[0][2].close()
+    one, two = drafts[1], drafts[3]
+    assert len(one) == 1
+    assert len(two) == 2
+    assert one < two
+    assert Files(place / "out", place / "kept").is_done(0)
+    assert not Files(place / "out", place / "kept").drafts()
+
+
+def test_what_was_held_before_is_closed():
+    closed = []
+
+    def opened(name):
+        def made(stack):
+            stack.callback(closed.append, name)
+            return name
+
+        return made
+
+    for name in ("one", "one", "two", "one"):
+        assert held.held(name, opened(name)) == name
+    assert closed == ["one", "two"]
+    held.let_go()
+    assert closed == ["one", "two", "one"]
+
+
+def test_a_bank_has_the_same_name_in_every_directory(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert Looking("bank").anywhere() == Looking(str(tmp_path / "bank"))
+    both = Looking("bank", Policy(), Views.UPRIGHT, "thread", "../witness").anywhere()
+    assert (both.bank, both.witness) == (str(tmp_path / "bank"), str(tmp_path / "../witness"))
+    assert (both.policy, both.views, both.isolation) == (Policy(), Views.UPRIGHT, "thread")
+
+
 def test_nothing_that_is_told_shows_a_secret():
     looking = Looking("s3://key:secret@bucket/bank", witness="s3://key:secret@bucket/other")
     order = Order(looking, "s3://key:secret@bucket/media", Assigned("/out", None, b"secret", 1, None))
@@ -436,6 +563,38 @@ def test_no_more_is_begun_than_there_is_room_for_and_numbers_are_read_as_they_ar
         assert len(read) <= len(done) + 3
     assert sorted(done) == [*range(20)]
     assert max(most) <= 3
+
+
+def test_chunks_are_begun_though_there_is_room_for_none():
+    """Else a job would end, whole by its looks, with nothing done."""
+    done = sharing.shared_out(iter(range(3)), lambda number: finished(Done(number, 1, {})), lambda: 0, str)
+    assert [one.number for one in done] == [0, 1, 2]
+
+
+def test_workers_that_come_later_are_given_work_while_others_are_busy(monkeypatch):
+    """The first chunk ends only when the second is begun."""
+    monkeypatch.setattr(sharing, "LOOK_AGAIN", 0.01)
+    first, begun, waited = Future(), [], []
+
+    def begin(number):
+        begun.append(number)
+        if number == 0:
+            return first
+        first.set_result(Done(0, 1, {}))
+        return finished(Done(number, 1, {}))
+
+    def given_up():
+        if not first.done():
+            waited.append(True)
+            first.set_result(Done(0, 1, {}))
+
+    room = iter([1, 1, 1])
+    timer = threading.Timer(5, given_up)
+    timer.start()
+    done = [one.number for one in sharing.shared_out(iter(range(2)), begin, lambda: next(room, 2), str)]
+    timer.cancel()
+    assert sorted(done) == begun == [0, 1]
+    assert not waited
 
 
 def test_what_loses_every_worker_stops_the_job_and_nothing_else_does():

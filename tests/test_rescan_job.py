@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +26,7 @@ from sandbox_hooks import SIGN
 import ncii_match as nm
 from ncii_match.decode.limits import DecodeLimits
 from ncii_match.errors import InputError, JobError
-from ncii_match.ingest import in_order
+from ncii_match.ingest import PictureHasher, in_order
 from ncii_match.outcomes import Status
 from ncii_match.rescans import job as jobs
 from ncii_match.rescans import locked, media
@@ -421,6 +422,46 @@ def test_what_may_be_the_moments_fault_is_tried_again_alone_and_once(tmp_path, s
     assert {row["status"] for row in rows if row["id"].startswith("flaky")} == {status}
     kept = pa.concat_tables([pq.read_table(path) for path in sorted((tmp_path / "kept").iterdir())])
     assert kept.column("id").to_pylist() == sorted(os.listdir(source))
+
+
+@pytest.mark.parametrize("status", [Status.OUT_OF_MEMORY, Status.TIMED_OUT, Status.CRASHED, Status.CANNOT_READ])
+def test_each_fault_of_the_moment_is_tried_again(tmp_path, source, bank, monkeypatch, status):
+    """The first pictures that are hashed, all at once; the job is that to which nothing happened."""
+    want = run(tmp_path / "want", source, bank)
+    failed, hashed = [], PictureHasher.hash
+
+    def failing(hasher, sources):
+        found = hashed(hasher, sources)
+        if not failed:
+            failed.append(len(sources))
+            none = np.full_like(found.status, status)
+            found = replace(found, bits=np.zeros_like(found.bits), status=none)
+        return found
+
+    with matcher_of(bank) as matcher:
+        monkeypatch.setattr(PictureHasher, "hash", failing)
+        with job_of(tmp_path / "out", source, matcher) as job:
+            assert job.run() == want
+    assert failed[0] > 1
+    assert results(tmp_path / "out") == results(tmp_path / "want")
+
+
+def test_what_was_decided_too_late_is_tried_again_alone(tmp_path, source, bank, monkeypatch):
+    """Its status is fine, and yet nothing is known of it."""
+    asked = {"policy": nm.Policy(deadline=60.0)}
+    want = run(tmp_path / "want", source, bank, matching=asked)
+    late = []
+
+    def once(_matcher, _seconds):
+        late.append(1)
+        return "deadline" if len(late) == 1 else None
+
+    with matcher_of(bank, **asked) as matcher:
+        monkeypatch.setattr(nm.Matcher, "_late", once)
+        with job_of(tmp_path / "out", source, matcher) as job:
+            assert job.run() == want
+    assert len(late) > 3
+    assert results(tmp_path / "out") == results(tmp_path / "want")
 
 
 def test_poison_is_tried_again_alone_and_then_put_aside(tmp_path, bank):

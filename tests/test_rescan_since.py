@@ -136,6 +136,8 @@ def test_a_job_goes_on_with_what_it_was_begun_for_though_the_bank_changes(tmp_pa
         since_run(out, many, bank, 2)
     fresh = Since(bank, 1)
     assert fresh.new.tolist() == [2, 3, 4, 5]
+    with pytest.raises(InputError, match="begun with another since"):  # entries that the rows so far were not asked for
+        run(out, many, bank, matching={"only": fresh.new}, since=fresh)
     run(out, many, bank, matching={"only": fresh.new}, since=fresh, restart=True)
     assert matches(rows_of(out)) == {"00002.png", "00020.png", "00230.png", "00235.png"}
 
