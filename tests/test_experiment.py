@@ -1,6 +1,7 @@
 """Pictures, altered and hashed: every row follows from the picture and the plan alone, and nothing is done twice."""
 
 import json
+import os
 import shutil
 from dataclasses import replace
 from io import BytesIO
@@ -13,10 +14,11 @@ from PIL import Image
 from pyarrow import parquet as pq
 from shaky import Shaky
 
-from ncii_match import PDQ, PHASH, InputError, Status, Views, hash_images
+from ncii_match import PDQ, PDQ_512, PHASH, Hashes, InputError, Status, Views, hash_images
+from ncii_match.decode.limits import DecodeLimits
 from ncii_match.errors import JobError
-from ncii_match.evaluate import findings
-from ncii_match.evaluate.experiment import Experiment, grouping, settings_of, trials_of
+from ncii_match.evaluate import findings, trials
+from ncii_match.evaluate.experiment import RESULTS, Experiment, grouping, settings_of, trials_of
 from ncii_match.evaluate.strata import STRATA
 from ncii_match.evaluate.transforms import Step
 from ncii_match.evaluate.trials import NO_DISTANCE, UNALTERED, Trials, between, seed_of
@@ -101,6 +103,45 @@ def test_a_reference_step_is_what_distances_count_from(folder, tmp_path):
     assert any(0 < one < NO_DISTANCE for one in moved)
 
 
+def test_both_hashes_are_compared_with_the_reference(folder, tmp_path):
+    """By a loop over what is stored: the bank would hold the step's hash, and the witness's of the same pixels."""
+    plan = replace(PLAN, reference=STEPS[3])
+    make(folder, tmp_path / "out", plan=plan, most=6)
+    rows = pa.concat_tables(trials_of(tmp_path / "out", plan.schema().names)).to_pylist()
+    banked = {row["id"]: row for row in rows if row["step"] == STEPS[3].label}
+    (broken,) = (row for row in rows if row["id"] not in banked)
+    assert {*broken["distances"], *broken["witness_distances"]} == {NO_DISTANCE}
+    for row in rows:
+        if row is broken:
+            continue
+        for column, distances, size in (("hashes", "distances", 32), ("witness_hashes", "witness_distances", 8)):
+            first = int.from_bytes(banked[row["id"]][column][:size])
+            for view, apart in enumerate(row[distances]):
+                bits = int.from_bytes(row[column][size * view : size * (view + 1)])
+                assert apart == ((bits ^ first).bit_count() if bits else NO_DISTANCE), (row["id"], row["step"], column)
+    assert all(row["witness_distances"][0] == 0 for row in banked.values())
+    assert any(0 < row["witness_distances"][0] < NO_DISTANCE for row in rows if row["step"] == UNALTERED)
+
+
+def test_what_has_no_hash_has_no_distance():
+    """On either side: a bank that could not take the picture holds nothing to be near to."""
+    bits = np.random.default_rng(3).integers(0, 256, (4, 32), np.uint8)
+    status = np.array([Status.OK, Status.NO_BORDER, Status.OK, Status.OK], np.uint8)
+    uploads = Hashes(PDQ, bits, status=status)
+    first = [sum(int(a ^ b).bit_count() for a, b in zip(row, bits[3], strict=True)) for row in bits]
+    banked = Hashes(PDQ, bits[3:])
+    assert between(uploads, banked, 2).tolist() == [[first[0], NO_DISTANCE], [first[2], 0]]
+    lost = replace(banked, status=np.array([Status.OUT_OF_MEMORY], np.uint8))
+    assert between(uploads, lost, 2).tolist() == [[NO_DISTANCE] * 2] * 2
+
+
+@pytest.mark.parametrize(("height", "width", "copied"), [(16, 40, True), (40, 16, True), (15, 40, False)])
+def test_copies_are_made_of_pictures_from_sixteen_pixels_on(height, width, copied):
+    pixels = np.random.default_rng(4).integers(0, 256, (height, width, 3), np.uint8)
+    rows = Trials(replace(PLAN, views=Views.UPRIGHT, witness=None)).of("small", "small", pixels)
+    assert len(rows) == (1 + len(STEPS) if copied else 1)
+
+
 @pytest.mark.parametrize("workers", [1, 3])
 def test_threads_and_sources_change_nothing(folder, done, tmp_path, workers):
     names = sorted(path.name for path in folder.iterdir())
@@ -181,6 +222,82 @@ def test_results_go_when_there_will_be_others(folder, tmp_path):
     assert not (out / "findings.json").exists()
 
 
+def test_results_go_when_a_chunk_is_made_again(folder, tmp_path):
+    """They said something of the chunk that is not there any more."""
+    out = tmp_path / "out"
+    made = make(folder, out, chunk=1, most=2)
+    for name in RESULTS:
+        (out / name).write_text("{}")
+    made.run()
+    assert all((out / name).exists() for name in RESULTS)
+    (out / "trials" / "00000001.parquet").unlink()
+    made.run()
+    assert not any((out / name).exists() for name in RESULTS)
+
+
+def test_beginning_anew_removes_its_own_files_and_no_others(folder, tmp_path):
+    out = tmp_path / "out"
+    make(folder, out, chunk=1, most=3)
+    theirs = ("notes.txt", "0000001.parquet", "x00000001.parquet", "00000001.parquet.bak", ".mine.draft")
+    for name in theirs:
+        (out / "trials" / name).write_bytes(b"precious")
+    (out / "trials" / ".00000007.parquet.draft").write_bytes(b"of a run that was killed")
+    make(folder, out, chunk=1, most=2, restart=True)
+    assert {path.name for path in (out / "trials").iterdir()} == {"00000000.parquet", "00000001.parquet", *theirs}
+    assert all((out / "trials" / name).read_bytes() == b"precious" for name in theirs)
+
+
+OTHER = {
+    "groups": {"groups": "^."}, "rows": {"most": 3}, "chunk": {"chunk": 2}, "seed": {"plan": replace(PLAN, seed=8)},
+    "steps": {"plan": replace(PLAN, steps=STEPS[:2])}, "reference": {"plan": replace(PLAN, reference=STEPS[1])},
+    "algorithm": {"plan": replace(PLAN, algorithm=PDQ_512)}, "views": {"plan": replace(PLAN, views=Views.DIHEDRAL)},
+    "jpeg": {"plan": replace(PLAN, jpeg="colour")}, "witness": {"plan": replace(PLAN, witness=None)},
+    "limits": {"plan": replace(PLAN, limits=DecodeLimits(max_pixels=10**6))},
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def begun(folder, tmp_path_factory):
+    """Nothing is done yet."""
+    return Experiment(tmp_path_factory.mktemp("begun") / "out", Chunks(find(folder), 5), PLAN, groups=GROUPS)
+
+
+@pytest.mark.parametrize("key", OTHER)
+def test_another_question_is_refused_by_its_name(folder, begun, key):
+    settings = {"plan": PLAN, "groups": GROUPS, "chunk": 5} | OTHER[key]
+    chunks = Chunks(find(folder), settings.pop("chunk"))
+    with pytest.raises(InputError, match=f"was begun with another {key}; choose another --out, or --restart"):
+        Experiment(begun.out, chunks, **settings)
+
+
+@pytest.mark.parametrize("formats", [("PNG",), ("JPEG", "PNG")])
+def test_other_formats_are_other_limits(folder, begun, formats):
+    plan = replace(PLAN, limits=DecodeLimits(formats=frozenset(formats)))
+    with pytest.raises(InputError, match="was begun with another limits;"):
+        Experiment(begun.out, Chunks(find(folder), 5), plan, groups=GROUPS)
+
+
+@pytest.mark.parametrize(
+    "version", ["ncii_match.evaluate.experiment.__version__", "numpy.__version__", "cv2.__version__", "PIL.__version__"]
+)
+def test_another_version_of_what_makes_and_hashes_copies_is_refused(folder, begun, monkeypatch, version):
+    monkeypatch.setattr(version, "0.0.1")
+    with pytest.raises(InputError, match="was begun with another versions;"):
+        Experiment(begun.out, Chunks(find(folder), 5), PLAN, groups=GROUPS)
+
+
+def test_another_input_is_refused(folder, tmp_path):
+    shutil.copytree(folder, tmp_path / "in")
+    Experiment(tmp_path / "out", Chunks(find(tmp_path / "in"), 5), PLAN)
+    os.utime(tmp_path / "in" / "coffee@00.png", ns=(1, 1))
+    with pytest.raises(InputError, match="was begun with another input;"):
+        Experiment(tmp_path / "out", Chunks(find(tmp_path / "in"), 5), PLAN)
+
+
+def test_every_setting_has_a_test_above(begun):
+    assert {*OTHER, "versions", "input"} == {*begun.said} - {"format"}
+
+
 def test_one_works_at_a_time(folder, tmp_path):
     experiment = make(folder, tmp_path / "out", most=1)
     with locked(tmp_path / "out"):
@@ -202,7 +319,7 @@ def test_what_cannot_be_read_is_tried_again(folder, tmp_path):
     assert table.column("statuses")[6].as_py()[0] == Status.CANNOT_READ
 
 
-@pytest.mark.parametrize("fails", ["altering", "hashing"])
+@pytest.mark.parametrize("fails", ["reading", "altering", "hashing"])
 def test_a_copy_for_which_memory_did_not_suffice_is_made_again(folder, tmp_path, done, monkeypatch, fails):
     """Of a picture in the middle of a chunk; the rows are those of an undisturbed run."""
     failed = []
@@ -222,7 +339,16 @@ def test_a_copy_for_which_memory_did_not_suffice_is_made_again(folder, tmp_path,
             found = replace(found, bits=np.zeros_like(found.bits), status=none)
         return found
 
-    if fails == "altering":
+    def reading(source, limits):
+        if len(failed) < 2:
+            failed.append(source)
+            raise MemoryError
+        return read(source, limits)
+
+    read = trials.read
+    if fails == "reading":
+        monkeypatch.setattr(trials, "read", reading)
+    elif fails == "altering":
         monkeypatch.setattr(Step, "apply", altering)
     else:
         monkeypatch.setattr(PictureHasher, "hash", hashing)
@@ -333,6 +459,31 @@ def test_damaged_files_are_named(done, tmp_path):
     (out / "experiment.json").write_text(json.dumps({"format": 99}))
     with pytest.raises(InputError, match="another version"):
         settings_of(out)
+
+
+def test_a_byte_that_is_another_one_is_noticed(done, tmp_path):
+    """In the middle of a page, where Parquet itself reads on and gives another hash."""
+    out = tmp_path / "out"
+    shutil.copytree(done.out, out)
+    file = out / "trials" / "00000001.parquet"
+    whole, plain = file.read_bytes(), pq.read_table(file, columns=["hashes"])
+    (place,) = (
+        column for k in range(len(PLAN.schema()))
+        if (column := pq.ParquetFile(file).metadata.row_group(0).column(k)).path_in_schema == "hashes"
+    )  # fmt: skip
+    first = place.dictionary_page_offset or place.data_page_offset
+    silent = 0
+    for at in range(first + 200, first + place.total_compressed_size - 200, 997):
+        file.write_bytes(whole[:at] + bytes([whole[at] ^ 4]) + whole[at + 1 :])
+        try:
+            if pq.read_table(file, columns=["hashes"]).equals(plain):
+                continue  # of no consequence, in what is said about a page
+        except (OSError, ValueError, pa.ArrowException):
+            continue  # noticed anyway
+        silent += 1
+        with pytest.raises(InputError, match=r"00000001.parquet is damaged \(.*\); delete it and evaluate again"):
+            list(trials_of(out, ["hashes"]))
+    assert silent > 3
 
 
 def test_a_picture_gets_the_same_chance_wherever_it_is():
