@@ -153,7 +153,7 @@ def write(out: Path) -> Path:
 def finished(row, original, steps):
     """As it stands in the file, with the distances from the original."""
     there = row["status"] == Status.OK
-    row["bits"][~there], row["quality"][~there] = 0, 0
+    row["bits"][~there], row["quality"][~there] = 0, UNKNOWN_QUALITY
     apart = np.bitwise_count(row["bits"] ^ original["bits"][0]).sum(1).astype(int)
     apart[~there] = NO_DISTANCE
     if original["status"][0] != Status.OK:

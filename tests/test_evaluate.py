@@ -5,8 +5,10 @@ import os
 import signal
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
+import bounds
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -217,17 +219,29 @@ def test_hashes_alone(tmp_path):
     found = json.loads(told.stdout)
     assert found == json.loads((tmp_path / "out" / "pairs.json").read_text())
     groups = [name.partition("-")[0] for name in names]
-    apart = [
-        (int(np.bitwise_count(bits[a] ^ bits[b]).sum()), names[b], names[a])
+    apart = sorted(
+        (sum(int(x ^ y).bit_count() for x, y in zip(bits[a], bits[b], strict=True)), b, a)
         for a in range(200)
         for b in range(a)
         if groups[a] != groups[b] and min(quality[a], quality[b]) >= 50
-    ]
-    assert found["false"]["pairs"] == len(apart)
-    assert found["false"]["false_pairs"] == sum(distance <= 31 for distance, *_ in apart) == 1
-    assert sum(n for _, n in found["distances"]) == len(apart)
-    assert found["closest"][0] == {"distance": 3, "id": names[3], "entry": names[7]}
-    assert found["left_out"] == 1
+    )
+    part = [group for group, good in zip(groups, quality, strict=True) if good >= 50]
+    worth = bounds.disjoint(part, part)
+    assert found == {
+        "algorithm": "pdq-256/full/1", "threshold": 31, "min_quality": 50, "pictures": 199, "left_out": 1,
+        "false": {
+            "pairs": len(apart), "false_pairs": 1, "rate": 1 / len(apart),
+            "high": bounds.close(bounds.upper(1, len(apart))),
+            "high_pictures": bounds.close(bounds.shared_upper(1, len(apart), worth)),
+        },
+        "distances": sorted([d, n] for d, n in Counter(distance for distance, *_ in apart).items()),
+        "closest": [
+            {"distance": distance, "id": names[a], "entry": names[b]} for distance, a, b in apart[: hashes_alone.LISTED]
+        ],
+    }  # fmt: skip
+    assert [distance <= 31 for distance, *_ in apart[:2]] == [True, False]
+    assert apart[0] == (3, 3, 7)
+    assert 20 < worth < len(part) // 2
     people = run("kept.parquet", "--out", "out", cwd=tmp_path)
     assert "2 within 31 bits" in people.stdout
     assert "recall is unknown" in people.stdout
