@@ -13,7 +13,7 @@ import resource
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -21,8 +21,10 @@ from typing import Any
 import bench_corpus
 import corpus
 import cv2
+import numpy as np
 import perception_recall
 import record
+from numpy.typing import NDArray
 
 from ncii_match.evaluate import findings
 from ncii_match.evaluate.experiment import PICTURES_A_CHUNK, Experiment
@@ -69,9 +71,7 @@ def experiment(
     }  # fmt: skip
 
 
-def measure(
-    folder: Path, work: Path, perception: str | None, steps: Sequence[Step] | None = None, seeds: Sequence[int] = SEEDS
-) -> dict[str, Any]:
+def measure(folder: Path, work: Path, perception: str | None, steps: Sequence[Step] | None = None) -> dict[str, Any]:
     """Every figure."""
     took = experiment(folder, work / "default", tuple(steps) if steps else preset("default"))
     question = findings.Question(PDQ_THRESHOLD, PDQ_MIN_QUALITY)
@@ -87,50 +87,55 @@ def measure(
     experiment(photographs, work / "perception", protocol, reference=REFERENCES["perception"])
     ours = perception_recall.recall_of(work / "perception")
     theirs = None if perception is None else twin(perception, photographs, work, SEEDS[0])
+    if theirs is not None:
+        del theirs["pictures"]  # of which there are many
     del found["experiment"]["input"]  # times of files: another each time
     return {
         "took": took,
         "finding_seconds": seconds,
         "memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
         "findings": found,
-        "perception": {"ours": ours, "theirs": theirs, "noise": noise(photographs, work, perception, seeds)},
+        "perception": {"ours": ours, "theirs": theirs},
     }
 
 
-def noise(folder: Path, work: Path, perception: str | None, seeds: Sequence[int]) -> list[Row]:
-    """Recall of the one alteration that is left to chance, drawn anew for each seed, by us and by its own code."""
-    steps = tuple(
-        step for step in PRESETS["perception"] if step.label.endswith((": noop", f": {perception_recall.NOISE}"))
-    )
-    rows = []
+def noise(folder: Path, work: Path, perception: str | None, seeds: Sequence[int]) -> Iterator[Row]:
+    """The one alteration that is left to chance, drawn anew for each seed, by us and by perception's own code.
+
+    Recall as perception computes it, and percent of the copies within the bits that it publishes for it.
+    """
+    name, bits = perception_recall.NOISE, perception_recall.PUBLISHED[perception_recall.NOISE][1]
+    steps = tuple(step for step in PRESETS["perception"] if step.label.endswith((": noop", f": {name}")))
     for seed in seeds:
         out = work / f"noise-{seed}"
         experiment(folder, out, steps, reference=REFERENCES["perception"], seed=seed)
-        (ours,) = (row for row in perception_recall.recall_of(out) if row["step"].endswith(perception_recall.NOISE))
-        theirs = (
-            {}
-            if perception is None
-            else _of_pdq(
-                twin(perception, folder, work, seed, only=perception_recall.NOISE)["recall"], perception_recall.NOISE
-            )
-        )
-        rows.append({"seed": seed, "ours": ours["recall"], "theirs": theirs.get("recall")})
-    return rows
+        (own,) = (own for label, (own, _) in perception_recall.distances_of(out) if label.endswith(name))
+        (ours,) = (row["recall"] for row in perception_recall.recall_of(out) if row["step"].endswith(name))
+        row = {"seed": seed, "copies": len(own), "bits": bits, "ours": ours, "ours_within": _percent(own <= bits)}
+        if perception is not None:
+            found = twin(perception, folder, work, seed, only=name)
+            theirs = (one for one in found["recall"] if (one["hasher_name"], one["transform_name"]) == ("pdq", name))
+            apart = [one["same"] for one in found["pictures"] if (one["hasher"], one["transform"]) == ("pdq", name)]
+            row |= {"theirs": next(theirs)["recall"], "theirs_within": _percent(np.array(apart) <= bits)}
+        yield row
 
 
-def _of_pdq(recall: list[Row], name: str) -> Row:
-    (row,) = (one for one in recall if (one["hasher_name"], one["transform_name"]) == ("pdq", name))
-    return row
+def _percent(found: NDArray[np.bool_]) -> float:
+    return round(100 * float(found.mean()), 3)
 
 
 def twin(python: str, folder: Path, work: Path, seed: int, *, only: str | None = None) -> Row:
-    """What perception's own code makes of the same pictures, with other random noise for another seed."""
-    script, out = Path(__file__).parent / "perception_twin.py", work / f"twin-{seed}.json"
-    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    some = [] if only is None else ["--only", only]
-    subprocess.run([python, script, folder, "--out", out, "--seed", str(seed), *some], check=True, **quiet)
+    """What perception's own code makes of the same pictures, with other random noise for another seed.
+
+    What was kept of the same is not made again.
+    """
+    script, out = Path(__file__).parent / "perception_twin.py", work / f"twin-{seed}-{only or 'all'}.json"
+    if not out.exists():
+        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        some = [] if only is None else ["--only", only]
+        subprocess.run([python, script, folder, "--out", out, "--seed", str(seed), *some], check=True, **quiet)
     found: Row = json.loads(out.read_text())
-    return {"versions": found["versions"], "seed": seed, "recall": found["recall"]}
+    return {"seed": seed, **{name: found[name] for name in ("versions", "recall", "pictures")}}
 
 
 def test_thresholds_are_evaluated(tmp_path: Path) -> None:
@@ -138,14 +143,15 @@ def test_thresholds_are_evaluated(tmp_path: Path) -> None:
     corpus.write(folder, corpus.drawn(2))
     for k, path in enumerate(sorted(folder.iterdir())[:6]):
         path.rename(path.with_name(path.name.replace("text-like", "photograph").replace("--", f"{k}--")))
-    found = measure(folder, tmp_path, None, PRESETS["default"][:3], SEEDS[:2])
+    found = measure(folder, tmp_path, None, PRESETS["default"][:3])
     assert found["findings"]["sets"]["all"]["recall"]["pairs"] == found["took"]["pictures"] * 3
     assert {row["step"] for row in found["perception"]["ours"]} == {
         "all",
         *(one.label for one in PRESETS["perception"]),
     }
-    assert [row["seed"] for row in found["perception"]["noise"]] == [1, 2]
-    assert all(0 <= row["ours"] <= 100 for row in found["perception"]["noise"])
+    drawn = [*noise(tmp_path / "photographs", tmp_path, None, SEEDS[:2])]
+    assert [row["seed"] for row in drawn] == [1, 2]
+    assert all(0 <= row["ours"] <= 100 and row["copies"] == 6 for row in drawn)
 
 
 def main() -> None:
@@ -153,15 +159,29 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="a twentieth of the pictures")
     parser.add_argument("--perception", metavar="PYTHON", help="of an environment in which perception_twin.py runs")
     parser.add_argument("--keep", metavar="FOLDER", type=Path, help="where pictures and distances stay")
+    parser.add_argument("--noise", action="store_true", help="only the noise, of the pictures that were kept")
     chosen = parser.parse_args()
     around = record.circumstances()
     with tempfile.TemporaryDirectory(prefix="thresholds-") as made:
         work = chosen.keep or Path(made)
-        work.mkdir(exist_ok=True)
-        bench_corpus.check_whole()  # pictures that are the same would be called false matches
-        pictures(work / "pictures", quick=chosen.quick)
-        measured = measure(work / "pictures", work, chosen.perception)
-    path = record.write("thresholds", around, chosen.quick, measured)
+        if chosen.noise != (work / "photographs").exists():
+            parser.error("--noise takes --keep of a run before; without it --keep is a new folder")
+        if not chosen.noise:
+            work.mkdir(exist_ok=True)
+            bench_corpus.check_whole()  # pictures that are the same would be called false matches
+            pictures(work / "pictures", quick=chosen.quick)
+            show(
+                record.write(
+                    "thresholds", around, chosen.quick, measured := measure(work / "pictures", work, chosen.perception)
+                ),
+                measured,
+            )
+        rows = list(noise(work / "photographs", work, chosen.perception, SEEDS[:2] if chosen.quick else SEEDS))
+        print(f"wrote {record.write('noise', around, chosen.quick, {'rows': rows})}")
+
+
+def show(path: Path, measured: dict[str, Any]) -> None:
+    """The main figures."""
     took = measured["took"]
     print(f"{took['pictures']:,} pictures in {took['steps']} steps: {took['seconds']:.0f} s")
     print(f"figures: {measured['finding_seconds']:.0f} s")

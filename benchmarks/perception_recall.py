@@ -6,6 +6,7 @@ copies within it, and the copies of which another picture's file is within it, s
 found of the copies is the recall. (perception 0.9.3, ``benchmarking.common``.)
 """
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -49,11 +50,17 @@ def threshold_and_recall(
 
 def recall_of(out: Path) -> list[dict[str, Any]]:
     """A row for each step, and one for all together."""
+    every = dict(distances_of(out))
+    rows = [_row(label, own, other) for label, (own, other) in every.items()]
+    return [*rows, _row("all", *map(np.concatenate, zip(*every.values(), strict=True)))]
+
+
+def distances_of(out: Path) -> Iterator[tuple[str, tuple[NDArray[np.int64], NDArray[np.int64]]]]:
+    """By step, of each copy: bits from its own file, and from the nearest other one."""
     uploads = load(out)
     bits = hashes_of(out, uploads, np.arange(len(uploads)), Views.UPRIGHT).bits.view(np.uint64)
     files = np.flatnonzero((uploads.step == 0) & (uploads.status[:, 0] == 0))  # the first step is the file itself
     of = {uploads.ids[row]: place for place, row in enumerate(files)}
-    rows, every = [], []
     for step, label in enumerate(uploads.steps):
         copies = np.array([row for row in np.flatnonzero(uploads.step == step) if uploads.ids[row] in of])
         own, other = np.empty(len(copies), np.int64), np.empty(len(copies), np.int64)
@@ -64,10 +71,7 @@ def recall_of(out: Path) -> list[dict[str, Any]]:
             own[first : first + len(some)] = apart[mine]
             apart[mine] = 1 << 20
             other[first : first + len(some)] = apart.min(axis=1)
-        every.append((own, other))
-        rows.append(_row(label, own, other))
-    rows.append(_row("all", *map(np.concatenate, zip(*every, strict=True))))
-    return rows
+        yield label, (own, other)
 
 
 def _row(label: str, own: NDArray[np.int64], other: NDArray[np.int64]) -> dict[str, Any]:

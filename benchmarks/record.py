@@ -33,6 +33,7 @@ SCRIPTS = {
     "killers": "bench_killers.py",
     "rescan": "bench_rescan.py",
     "pairs": "bench_pairs.py",
+    "noise": "bench_thresholds.py",
 }
 """What makes each kind of run."""
 

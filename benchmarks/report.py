@@ -26,7 +26,7 @@ PAGES: dict[str, tuple[tuple[str, ...], Callable[..., str]]] = {
     "bank.md": (("bank",), bank_page.text),
     "uploads.md": (("checks", "swaps", "killers"), uploads_page.text),
     "rescan-figures.md": (("rescan",), rescan_page.text),
-    "threshold-figures.md": (("thresholds", "pairs"), thresholds_page.text),
+    "threshold-figures.md": (("thresholds", "pairs", "noise"), thresholds_page.text),
 }
 """By page: the kinds of run that it is made from, and what makes it."""
 

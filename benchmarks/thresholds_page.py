@@ -1,4 +1,4 @@
-"""``docs/threshold-figures.md`` from one run of ``bench_thresholds.py`` and one of ``bench_pairs.py``."""
+"""``docs/threshold-figures.md`` from the runs of ``bench_thresholds.py`` and ``bench_pairs.py``."""
 
 import math
 from collections import Counter
@@ -22,7 +22,7 @@ Run = dict[str, Any]
 Row = dict[str, Any]
 
 
-def text(run: Run, pairs: Run) -> str:
+def text(run: Run, pairs: Run, noise: Run) -> str:
     """The page."""
     found, question = run["findings"], run["findings"]["question"]
     t, counted = question["threshold"], found["pictures"]
@@ -39,7 +39,7 @@ def text(run: Run, pairs: Run) -> str:
             "the pictures that the library was made with. [thresholds.md](thresholds.md) says how to use the figures."
         ),
         *page.section("Goals"),
-        *page.goals(_goals(run, pairs)),
+        *page.goals(_goals(run, pairs, noise["rows"])),
         *_default(found, t),
         *looks(found, t),
         *_steps(found, t),
@@ -48,14 +48,14 @@ def text(run: Run, pairs: Run) -> str:
         *_quality(found, t),
         *_flags(found),
         *witness(run),
-        *_perception(run),
+        *_perception(run, noise["rows"]),
         *_pace(run, pairs),
         *page.foot("bench_thresholds.py", run),
     ]
     return "\n".join(lines)
 
 
-def _goals(run: Run, pairs: Run) -> list[page.Goal]:
+def _goals(run: Run, pairs: Run, draws: list[Row]) -> list[page.Goal]:
     took, every = run["took"], run["findings"]["each_with_each"]["groups"][0]
     minutes = took["seconds"] / (took["pictures"] * took["steps"]) * PICTURES * STEPS / 60
     goals = [
@@ -71,15 +71,12 @@ def _goals(run: Run, pairs: Run) -> list[page.Goal]:
             if own and name not in ("all", perception_recall.NOISE)
         ]
         goals.append(page.at_most(f"{what}, rows without chance, the widest", POINTS, max(sure), " points"))
-        draws = run["perception"]["noise"]
-        goals.append(
-            page.at_most(
-                f"{what}, {perception_recall.NOISE}, mean of {len(draws)} draws",
-                POINTS,
-                abs(_noise(draws).apart),
-                " points",
-            )
-        )
+        name = perception_recall.NOISE
+        for told, ours, theirs in (
+            (f"within {draws[0]['bits']} bits", "ours_within", "theirs_within"), ("by its own threshold", "ours", "theirs")
+        ):  # fmt: skip
+            apart = abs(_noise(draws, ours, theirs).apart)
+            goals.append(page.at_most(f"{what}, {name} {told}, mean of {len(draws)} draws", POINTS, apart, " points"))
     return goals
 
 
@@ -373,15 +370,15 @@ class _Noise:
     most: tuple[float, float]
 
 
-def _noise(draws: list[Row]) -> _Noise:
-    ours, theirs = ([row[of] for row in draws] for of in ("ours", "theirs"))
+def _noise(draws: list[Row], *of: str) -> _Noise:
+    ours, theirs = ([row[one] for row in draws] for one in of)
     error = math.hypot(stdev(ours), stdev(theirs)) / math.sqrt(len(draws))
     return _Noise(
         mean(ours), mean(theirs), mean(ours) - mean(theirs), error, (min(ours), min(theirs)), (max(ours), max(theirs))
     )
 
 
-def _perception(run: Run) -> list[str]:
+def _perception(run: Run, draws: list[Row]) -> list[str]:
     rows = []
     for name, recall, bits, own in _beside(run):
         published = perception_recall.PUBLISHED.get(name)
@@ -391,14 +388,15 @@ def _perception(run: Run) -> list[str]:
         ))  # fmt: skip
     drawn = []
     if run["perception"]["theirs"] is not None:
-        draws = run["perception"]["noise"]
-        one = _noise(draws)
+        one, fixed = _noise(draws, "ours", "theirs"), _noise(draws, "ours_within", "theirs_within")
         drawn = page.prose(
             f"`{perception_recall.NOISE}` is left to chance, and what one draw recalls says little: over {len(draws)} "
             f"draws ours recalls {one.ours:.1f} % on average ({one.least[0]:.1f} to {one.most[0]:.1f} %) and its own "
             f"code {one.theirs:.1f} % ({one.least[1]:.1f} to {one.most[1]:.1f} %). The averages are "
-            f"{abs(one.apart):.1f} points apart, with a standard error of {one.error:.1f}. The row `all` holds a draw "
-            "of it, too."
+            f"{abs(one.apart):.1f} points apart, with a standard error of {one.error:.1f}: each draw has a threshold of "
+            f"its own. Within {draws[0]['bits']} bits, the threshold that perception publishes for it, are "
+            f"{fixed.ours:.2f} % of our copies and {fixed.theirs:.2f} % of its own, {abs(fixed.apart):.2f} points apart "
+            f"with a standard error of {fixed.error:.2f}. The row `all` holds a draw of it, too."
         )
     copies = run["perception"]["ours"][0]["copies"]
     return [
