@@ -73,7 +73,8 @@ def _goals(run: Run, pairs: Run, draws: list[Row]) -> list[page.Goal]:
         goals.append(page.at_most(f"{what}, rows without chance, the widest", POINTS, max(sure), " points"))
         name = perception_recall.NOISE
         for told, ours, theirs in (
-            (f"within {draws[0]['bits']} bits", "ours_within", "theirs_within"), ("by its own threshold", "ours", "theirs")
+            (f"within {draws[0]['bits']} bits", "ours_within", "theirs_within"),
+            ("by its own threshold", "ours", "theirs"),
         ):  # fmt: skip
             apart = abs(_noise(draws, ours, theirs).apart)
             goals.append(page.at_most(f"{what}, {name} {told}, mean of {len(draws)} draws", POINTS, apart, " points"))
@@ -393,10 +394,10 @@ def _perception(run: Run, draws: list[Row]) -> list[str]:
             f"`{perception_recall.NOISE}` is left to chance, and what one draw recalls says little: over {len(draws)} "
             f"draws ours recalls {one.ours:.1f} % on average ({one.least[0]:.1f} to {one.most[0]:.1f} %) and its own "
             f"code {one.theirs:.1f} % ({one.least[1]:.1f} to {one.most[1]:.1f} %). The averages are "
-            f"{abs(one.apart):.1f} points apart, with a standard error of {one.error:.1f}: each draw has a threshold of "
-            f"its own. Within {draws[0]['bits']} bits, the threshold that perception publishes for it, are "
-            f"{fixed.ours:.2f} % of our copies and {fixed.theirs:.2f} % of its own, {abs(fixed.apart):.2f} points apart "
-            f"with a standard error of {fixed.error:.2f}. The row `all` holds a draw of it, too."
+            f"{abs(one.apart):.1f} points apart, with a standard error of {one.error:.1f}: each draw has a threshold "
+            f"of its own. Within {draws[0]['bits']} bits, the threshold that perception publishes for it, are "
+            f"{fixed.ours:.2f} % of our copies and {fixed.theirs:.2f} % of its own, {abs(fixed.apart):.2f} points "
+            f"apart with a standard error of {fixed.error:.2f}. The row `all` holds a draw of it, too."
         )
     copies = run["perception"]["ours"][0]["copies"]
     return [

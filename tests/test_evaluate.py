@@ -292,6 +292,8 @@ def test_results_are_not_put_among_what_is_read(pictures, tmp_path, command, add
         invoked(*command, source, "--out", pictures / "out")
     assert not (pictures / "out").exists()
     assert "hush" not in str(caught.value)
+    with pytest.raises(InputError, match=r"the place asked for is an address$"):
+        invoked(*command, source, "--out", "s3://key:hush@bucket/out")
 
 
 def test_no_message_has_the_secrets_of_an_address(pictures, tmp_path):

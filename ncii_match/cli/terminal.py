@@ -7,6 +7,7 @@ object, or one a line (JSON Lines) where there is one for each input.
 import contextlib
 import json
 import os
+import re
 import signal
 import sys
 from collections import deque
@@ -112,7 +113,12 @@ def say(text: str) -> None:
 
 
 def outside(out_dir: Path, source: str) -> None:
-    """Raises InputError for a place inside of what is read, where it would be read itself the next time."""
+    """Raises InputError for a place inside of what is read, where it would be read itself the next time.
+
+    And for an address, of which a folder with an odd name would come, perhaps with a secret in it.
+    """
+    if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", str(out_dir)):
+        raise InputError("results are written to a directory of this machine, and the place asked for is an address")
     address = source.startswith("file://")
     place = unquote(urlsplit(source).path) if address else source
     if out_dir.resolve().is_relative_to(Path(place).resolve()):
