@@ -102,8 +102,8 @@ def text(checks: Row, swaps: Row, killers: Row) -> str:
             f"Good pictures a second through {usual['workers']} confined workers with one in {usual['one_in']} that "
             "kills its worker, as a share of the same stream without them. An endless loop holds its worker, and a "
             "core, until the deadline, and as answers come in order the stream then waits for it: with the default "
-            f"deadline of {DECODING_SECONDS:g} s one such picture in some hundreds is most of the time. Who expects "
-            "them chooses a deadline of his own."
+            f"deadline of {DECODING_SECONDS:g} s that is most of the time. Who expects such pictures chooses a deadline "
+            "of his own."
         ),
         *page.table(
             ("killer", *(f"{row['views']}, deadline {row['deadline']:g} s" for row in killed)),
