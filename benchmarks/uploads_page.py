@@ -102,7 +102,7 @@ def text(checks: Row, swaps: Row, killers: Row) -> str:
             f"Good pictures a second through {usual['workers']} confined workers with one in {usual['one_in']} that "
             "kills its worker, as a share of the same stream without them. An endless loop holds its worker, and a "
             "core, until the deadline, and as answers come in order the stream then waits for it: with the default "
-            f"deadline of {DECODING_SECONDS:g} s that is most of the time. Who expects such pictures chooses a deadline "
+            f"deadline of {DECODING_SECONDS:g} s that is most of the time. Who expects such pictures chooses one "
             "of his own."
         ),
         *page.table(

@@ -1,9 +1,7 @@
 """``ncii-match rescan``: everything already stored against a bank, resumable."""
 
-import signal
 from enum import StrEnum
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -19,10 +17,10 @@ from ncii_match.cli.terminal import (
     Workers,
     counted,
     emit,
+    finishing,
     out,
     outside,
     progress,
-    say,
 )
 from ncii_match.errors import InputError
 
@@ -110,24 +108,14 @@ def rescan_command(
             bank=" and ".join(names),
         ) as job,
     ):  # fmt: skip
-
-        def asked(_signal: int, _frame: FrameType | None) -> None:
-            say("Finishing what is in hand; once more stops at once. Nothing that was done is lost either way.")
-            job.stop()
-            signal.signal(signal.SIGINT, signal.default_int_handler)
-
         (out_dir / report.NAME).unlink(missing_ok=True)  # until this is done, no page says what was found
-        before = signal.signal(signal.SIGINT, asked)
-        try:
-            with progress("rescanning", chunks.stored.rows) as bar:
+        with finishing(job.stop), progress("rescanning", chunks.stored.rows) as bar:
 
-                def tell(done: Progress) -> None:
-                    told = ", ".join(f"{n:,} {name.lower()}" for name, n in sorted(done.outcomes.items()))
-                    bar.update(bar.task_ids[0], completed=done.rows_done, description=told)
+            def tell(done: Progress) -> None:
+                told = ", ".join(f"{n:,} {name.lower()}" for name, n in sorted(done.outcomes.items()))
+                bar.update(bar.task_ids[0], completed=done.rows_done, description=told)
 
-                found = job.run(tell, engine=shared)
-        finally:
-            signal.signal(signal.SIGINT, before)
+            found = job.run(tell, engine=shared)
         if news is not None and previous is not None:
             found["reversed"] = news.write_reversed(previous, matcher.policy, out_dir)
         page = report.write(out_dir)
