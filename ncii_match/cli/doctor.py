@@ -1,11 +1,13 @@
 """``ncii-match doctor`` and ``warmup``: is this installation whole, exact and ready."""
 
 import json
+import os
 import platform
+import sys
 import time
 from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 import typer
@@ -15,6 +17,7 @@ from rich.text import Text
 from ncii_match import __version__
 from ncii_match.cli.fixtures import fixtures
 from ncii_match.cli.terminal import AsJson, Exit, emit, out, say
+from ncii_match.errors import InputError
 
 LIBRARIES = ("numpy", "numba", "llvmlite", "faiss-cpu", "pillow", "opencv-python-headless", "pyarrow", "sqlalchemy")
 
@@ -84,7 +87,7 @@ def doctor_command(as_json: AsJson = False) -> None:
 
     Exit code 1 when a check fails. Example: ncii-match doctor
     """
-    from ncii_match.kernels.jit import cache_folder, processor
+    from ncii_match.kernels.jit import cache_folder, compiled_for, processor
     from ncii_match.sandbox.confine import level
 
     name, features = processor()
@@ -98,6 +101,7 @@ def doctor_command(as_json: AsJson = False) -> None:
                 "processor": {"name": name, "features": features},
                 "platform": platform.platform(),
                 "kernel_cache": cache_folder(),
+                "compiled_for": compiled_for(),
                 "sandbox": level(),
                 "checks": [{"name": name, "ok": passed, "seen": seen} for name, passed, seen in checks],
             }
@@ -109,6 +113,7 @@ def doctor_command(as_json: AsJson = False) -> None:
         table.add_row("processor", f"{name} ({', '.join(features) or 'no vector extensions listed'})")
         table.add_row("platform", platform.platform())
         table.add_row("kernel cache", cache_folder())
+        table.add_row("compiled for", ", ".join(compiled_for()) or "nothing")
         table.add_row("sandbox", level())
         out.print(table)
         for check, passed, seen in checks:
@@ -122,12 +127,35 @@ def doctor_command(as_json: AsJson = False) -> None:
         raise typer.Exit(Exit.ERROR)
 
 
-def warmup_command(as_json: AsJson = False) -> None:
+def _compile_for(cpu: str) -> None:
+    """Have kernels compiled for a processor or a baseline, not for this machine; before Numba is loaded."""
+    if "numba" in sys.modules:
+        raise InputError("--cpu must be given to a process of its own, before kernels are loaded")
+    os.environ.update(NUMBA_CPU_NAME=cpu, NUMBA_CPU_FEATURES="")
+    from ncii_match.kernels import cache
+
+    if cpu not in cache.usable_baselines():
+        raise InputError(f"--cpu is {cpu!r}; this machine can compile for {', '.join(cache.usable_baselines())}")
+
+
+def warmup_command(
+    cpu: Annotated[
+        str | None,
+        typer.Option(help="Compile for a baseline, such as x86-64-v3, that every machine of a fleet has."),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
     """Compile every kernel now, so that the first request does not wait for it.
 
-    Run it when building a container image. Example: ncii-match warmup
+    Run it when building a container image. Machine code is for one model of processor; with --cpu it serves every
+    model that has the features of the baseline. Example: ncii-match warmup --cpu x86-64-v3
     """
-    from ncii_match.kernels.jit import cache_folder, compile_all
+    if cpu is not None:
+        _compile_for(cpu)
+    from ncii_match.kernels.cache import KernelCache
+
+    KernelCache.accepts_baselines = False
+    from ncii_match.kernels.jit import cache_folder, compile_all, compiled_for
 
     if not as_json:
         say("Compiling, or loading what was compiled before.")
@@ -135,6 +163,14 @@ def warmup_command(as_json: AsJson = False) -> None:
     names = compile_all()
     took = time.perf_counter() - start
     if as_json:
-        emit({"kernels": names, "seconds": round(took, 3), "kernel_cache": cache_folder()})
+        emit(
+            {
+                "kernels": names,
+                "seconds": round(took, 3),
+                "kernel_cache": cache_folder(),
+                "compiled_for": compiled_for(),
+            }
+        )
     else:
-        say(f"{len(names)} kernels are ready ({took:.1f} s). They are kept in {Path(cache_folder())}.")
+        target = ", ".join(compiled_for()) or "nothing"
+        say(f"{len(names)} kernels are ready for {target} ({took:.1f} s). Kept in: {cache_folder()}.")

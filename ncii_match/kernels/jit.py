@@ -4,10 +4,10 @@ A kernel is compiled for one fixed signature. Inputs are declared read-only, whi
 satisfy but not the other way round, so a memory-mapped bank and a fresh array run the same machine code and
 nothing is compiled a second time in the middle of a request.
 
-The compiled code is cached beside the package, or in a per-user folder when that place cannot be written
-(Numba's own rule; ``NUMBA_CACHE_DIR`` overrides both).
+``cache.py`` says where compiled code is kept.
 """
 
+import os
 import pkgutil
 from collections.abc import Callable
 from importlib import import_module
@@ -16,6 +16,8 @@ from typing import Any, TypeVar
 import llvmlite.binding
 import numba
 from numba import types
+
+from ncii_match.kernels.cache import KernelCache
 
 KernelT = TypeVar("KernelT", bound=Callable[..., Any])
 
@@ -41,7 +43,11 @@ def kernel(result: Any, *arguments: Any) -> Callable[[KernelT], KernelT]:
     """Compile a function for exactly this signature: no GIL, no threads of its own, no reordered arithmetic."""
 
     def compile_for(function: KernelT) -> KernelT:
-        compiled = numba.njit(result(*arguments), nogil=True, cache=True, error_model="numpy")(function)
+        compiled = numba.njit(nogil=True, error_model="numpy")(function)
+        if not numba.config.DISABLE_JIT:
+            compiled._cache = KernelCache(function)  # noqa: SLF001 - njit(cache=True) would refuse a read-only folder
+            compiled.compile(result(*arguments))
+            compiled.disable_compile()
         COMPILED[f"{function.__module__.rpartition('.')[2]}.{function.__name__}"] = compiled
         return compiled
 
@@ -62,10 +68,24 @@ def compile_all() -> list[str]:
 
 
 def cache_folder() -> str:
-    """Where compiled kernels are kept: beside the package, or in a per-user folder when that cannot be written."""
+    """Where compiled kernels are kept, for a person to read."""
     compile_all()
-    folders = {getattr(getattr(one, "stats", None), "cache_path", None) for one in COMPILED.values()}
-    return ", ".join(sorted(folder for folder in folders if folder)) or "none: the compiler is switched off"
+    if numba.config.DISABLE_JIT:
+        return "none: the compiler is switched off"
+    folders = sorted({_cache_of(compiled).folder for compiled in COMPILED.values()} - {""})
+    roots = sorted({folder if folder.endswith("__pycache__") else os.path.dirname(folder) for folder in folders})
+    return ", ".join(roots) or "none: no folder can be written, so each process compiles in memory"
+
+
+def compiled_for() -> list[str]:
+    """Processors or baselines that the kernels were compiled for; one, unless some were compiled later than others."""
+    compile_all()
+    return [] if numba.config.DISABLE_JIT else sorted({_cache_of(compiled).target for compiled in COMPILED.values()})
+
+
+def _cache_of(compiled: Any) -> KernelCache:
+    kernel_cache: KernelCache = compiled._cache  # noqa: SLF001
+    return kernel_cache
 
 
 def processor() -> tuple[str, list[str]]:
