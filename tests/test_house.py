@@ -23,7 +23,7 @@ def nodes(path):
 
 
 def test_layers():
-    """Imports go downwards only, and each heavy dependency has one owner."""
+    """Imports go downwards only."""
     result = subprocess.run(
         [Path(sys.executable).parent / "lint-imports"],
         cwd=ROOT,

@@ -110,15 +110,12 @@ def pictures_command(
         raise InputError(f"{algorithm.name} has no default policy; give --threshold and --min-quality")
     threshold = checked(PDQ_THRESHOLD if threshold is None else threshold, algorithm)
     min_quality = PDQ_MIN_QUALITY if min_quality is None else min_quality
-    import cv2
-
     from ncii_match.evaluate import findings, report
     from ncii_match.evaluate.again import Again
     from ncii_match.evaluate.experiment import PICTURES_A_CHUNK, Experiment
     from ncii_match.evaluate.transforms import REFERENCES, preset
     from ncii_match.evaluate.trials import Plan
 
-    cv2.setNumThreads(1)  # the threads here are over pictures
     steps = preset(preset_name)
     plan = Plan(
         steps, algorithm, algorithm.default_views if views is None else views.views, seed=seed,

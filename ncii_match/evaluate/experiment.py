@@ -143,6 +143,7 @@ class Experiment:
             self._run(report)
 
     def _run(self, report: Callable[[int], object]) -> None:
+        cv2.setNumThreads(1)  # the threads here are over pictures
         trials = Trials(self.plan)
         todo = []
         done = 0
