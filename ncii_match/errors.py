@@ -19,6 +19,16 @@ class PolicyError(InputError):
     """A policy is not usable: a threshold above the radius searched, a value out of range, a missing threshold."""
 
 
+class MissingExtraError(InputError, ImportError):
+    """A job needs a dependency that a plain install leaves out; the message says how to install it."""
+
+    def __init__(self, need: str, extra: str) -> None:
+        super().__init__(
+            f"{need}, which the extra {extra!r} brings. Run: pip install '.[{extra}]' in a checkout, or "
+            f"pip install 'PATH_OF_THE_WHEEL[{extra}]'"
+        )
+
+
 class DecodeError(NciiMatchError):
     """A single picture could not be turned into pixels; ``status`` names the reason. Batches never raise it."""
 

@@ -4,16 +4,18 @@ import json
 import re
 from html.parser import HTMLParser
 
+import numpy as np
 import pytest
 from conftest import PHOTOS
+from PIL import Image
 from typer.testing import CliRunner
 
 from ncii_match.cli.main import app
 from ncii_match.evaluate.demo import BANKED, demonstrate, total_uploads
 from ncii_match.evaluate.demo_page import render
-from ncii_match.evaluate.transforms import EVERYDAY
+from ncii_match.evaluate.everyday import EVERYDAY
 
-SURVIVES = {one.name for one in EVERYDAY} - {"cropped by 10 % a side", "tilted by 10 degrees"}
+SURVIVES = {edit.name for edit in EVERYDAY} - {"cropped by 10 % a side", "tilted by 10 degrees"}
 
 
 @pytest.fixture(scope="module")
@@ -52,8 +54,10 @@ def test_the_page_is_whole_and_needs_no_network(demonstration):
 
 
 def test_alterations_are_repeatable(photos):
-    for one in EVERYDAY:
-        assert one.apply(photos["chelsea.png"]) == one.apply(photos["chelsea.png"])
+    image = Image.fromarray(photos["chelsea.png"])
+    for edit in EVERYDAY:
+        assert edit.apply(image) == edit.apply(image)
+    assert np.array_equal(np.asarray(image), photos["chelsea.png"]), "the picture itself stays as it is"
 
 
 def test_command(tmp_path):

@@ -2,7 +2,7 @@
 
 ``CheckUploads(app, matcher)`` stands around any ASGI application (FastAPI, Starlette, Django, Quart, Litestar) on an
 asyncio server. docs/upload-pipelines.md shows it at work and says what it answers.
-Needs ``pip install ncii-match[asgi]``.
+Needs the extra ``asgi``.
 """
 
 import json

@@ -10,10 +10,14 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from python_multipart.exceptions import FormParserError
-from python_multipart.multipart import MultipartParser, parse_options_header
-
 from ncii_match.adapters.asgi_body import Spool
+from ncii_match.errors import MissingExtraError
+
+try:
+    from python_multipart.exceptions import FormParserError
+    from python_multipart.multipart import MultipartParser, parse_options_header
+except ModuleNotFoundError as error:
+    raise MissingExtraError("CheckUploads needs python-multipart", "asgi") from error
 
 _BOUNDARY = re.compile(
     rb"""\s*multipart/[\w.+-]+

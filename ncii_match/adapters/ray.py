@@ -1,7 +1,7 @@
 """Rescans on Ray: of a Dataset that somebody has already, and of the chunks of a job (``rescan --engine ray``).
 
 Every machine must have this package, and see the bank under the same name. The key of a sealed bank is never sent: each
-worker takes it from its own environment (``NCII_MATCH_BANK_KEY_FILE``). Needs ``pip install ncii-match[ray]``.
+worker takes it from its own environment (``NCII_MATCH_BANK_KEY_FILE``). Needs the extra ``ray``.
 """
 
 import contextlib

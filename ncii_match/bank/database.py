@@ -12,7 +12,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from ncii_match.bank import failures, tables
-from ncii_match.errors import BankError, BankFormatError, BankLockedError, InputError
+from ncii_match.errors import BankError, BankFormatError, BankLockedError, InputError, MissingExtraError
 
 DATABASE = "bank.sqlite"
 ADDRESS = "database.url"
@@ -201,4 +201,4 @@ def _postgresql(url: sa.URL) -> sa.Engine:
     try:
         return sa.create_engine(url)
     except ModuleNotFoundError:
-        raise BankError("PostgreSQL needs its driver; run: pip install 'ncii-match[postgresql]'") from None
+        raise MissingExtraError("a bank in PostgreSQL needs psycopg", "postgresql") from None

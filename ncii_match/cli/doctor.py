@@ -19,7 +19,8 @@ from ncii_match.cli.fixtures import fixtures
 from ncii_match.cli.terminal import AsJson, Exit, emit, out, say
 from ncii_match.errors import InputError
 
-LIBRARIES = ("numpy", "numba", "llvmlite", "faiss-cpu", "pillow", "opencv-python-headless", "pyarrow", "sqlalchemy")
+LIBRARIES = ("numpy", "numba", "llvmlite", "faiss-cpu", "pillow", "pyarrow", "sqlalchemy")
+"""What every installation has."""
 
 
 def _versions() -> dict[str, str]:

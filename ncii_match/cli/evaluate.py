@@ -12,7 +12,7 @@ from ncii_match.cli.evaluate_compare import compare_command
 from ncii_match.cli.evaluate_copies import copies_command
 from ncii_match.cli.evaluate_pictures import pictures_command
 from ncii_match.cli.fixtures import fixtures
-from ncii_match.cli.terminal import AsJson, emit, out, progress, say
+from ncii_match.cli.terminal import AsJson, emit, need_evaluate, out, progress, say
 
 
 class _PicturesUnlessNamed(TyperGroup):
@@ -57,6 +57,8 @@ def transforms_command(
     Example: ncii-match evaluate transforms --preset default --out sheet.html holiday.jpg
     """
     from ncii_match.errors import InputError
+
+    need_evaluate()
     from ncii_match.evaluate.transforms import TRANSFORMS, preset
 
     steps = preset(preset_name)

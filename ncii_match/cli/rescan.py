@@ -22,7 +22,7 @@ from ncii_match.cli.terminal import (
     outside,
     progress,
 )
-from ncii_match.errors import InputError
+from ncii_match.errors import InputError, MissingExtraError
 
 if TYPE_CHECKING:
     from ncii_match.rescans.elsewhere import Engine
@@ -148,7 +148,7 @@ def _engine(name: EngineName, looking: "Looking", source: str, workers: int | No
     except ModuleNotFoundError as error:
         if error.name not in ("ray", "pyspark"):
             raise
-        raise InputError(f"--engine {name} needs more; pip install 'ncii-match[{name}]'") from None
+        raise MissingExtraError(f"--engine {name} needs {error.name}", name) from None
 
 
 def _exit(outcomes: dict[str, int]) -> Exit:

@@ -23,7 +23,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from ncii_match.errors import InputError, JobError
+from ncii_match.errors import InputError, JobError, MissingExtraError
 from ncii_match.values import PDQ, PDQ_512, PHASH, Algorithm, View, Views
 
 T = TypeVar("T")
@@ -178,9 +178,9 @@ def unreadable(named: list[dict[str, str]], every: int) -> str:
 
 def need_evaluate() -> None:
     """Raises InputError when what evaluations need is not installed: before the work, not after it."""
-    missing = [name for name in ("scipy", "matplotlib") if find_spec(name) is None]
+    missing = [name for name in ("cv2", "scipy", "matplotlib") if find_spec(name) is None]
     if missing:
-        raise InputError(f"this needs {' and '.join(missing)}; run: pip install 'ncii-match[evaluate]'")
+        raise MissingExtraError(f"this needs {' and '.join(missing)}", "evaluate")
 
 
 def plain(text: str) -> str:

@@ -18,6 +18,7 @@ import numpy as np
 from markupsafe import Markup, escape
 from numpy.typing import NDArray
 
+from ncii_match.errors import MissingExtraError
 from ncii_match.evaluate.wording import number, percent, tens
 
 if TYPE_CHECKING:
@@ -113,7 +114,7 @@ def _matplotlib() -> ModuleType:
         import matplotlib as mpl
         import matplotlib.figure
     except ImportError as error:
-        raise ImportError(f"charts need matplotlib ({error}); run: pip install 'ncii-match[evaluate]'") from error
+        raise MissingExtraError(f"charts need matplotlib ({error})", "evaluate") from error
     return mpl
 
 

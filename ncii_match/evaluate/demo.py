@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 
-import numpy as np
 from PIL import Image
 
 from ncii_match.bank.store import Bank
 from ncii_match.decisions import Decision
-from ncii_match.evaluate.transforms import EVERYDAY, encode
+from ncii_match.evaluate.encoding import encode_image
+from ncii_match.evaluate.everyday import EVERYDAY
 from ncii_match.ingest import hash_images
 from ncii_match.matcher import Matcher
 from ncii_match.outcomes import Outcome
@@ -76,8 +76,8 @@ class Demonstration:
 
 def uploads_of(path: Path) -> list[tuple[str, bytes]]:
     """The file itself, and each everyday alteration of it."""
-    pixels = np.asarray(Image.open(path).convert("RGB"))
-    return [("the file itself", path.read_bytes())] + [(one.name, one.apply(pixels)) for one in EVERYDAY]
+    image = Image.open(path).convert("RGB")
+    return [("the file itself", path.read_bytes())] + [(edit.name, edit.apply(image)) for edit in EVERYDAY]
 
 
 def total_uploads(photos: Path) -> int:
@@ -101,7 +101,7 @@ def _check(matcher: Matcher, photo: str, done: str, data: bytes, banked: bool) -
 def _thumbnail(data: bytes) -> bytes:
     image = Image.open(BytesIO(data)).convert("RGB")
     image.thumbnail((THUMBNAIL, THUMBNAIL))
-    return encode(np.asarray(image), quality=70)
+    return encode_image(image, quality=70)
 
 
 def demonstrate(photos: Path, advance: Callable[[], object] = lambda: None) -> Demonstration:
@@ -142,5 +142,5 @@ def demonstrate(photos: Path, advance: Callable[[], object] = lambda: None) -> D
 
 
 def _innocent(path: Path) -> list[tuple[str, bytes]]:
-    pixels = np.asarray(Image.open(path).convert("RGB"))
-    return [("the file itself", path.read_bytes()), ("recompressed (JPEG 30)", encode(pixels, quality=30))]
+    image = Image.open(path).convert("RGB")
+    return [("the file itself", path.read_bytes()), ("recompressed (JPEG 30)", encode_image(image, quality=30))]

@@ -17,7 +17,7 @@ from types import ModuleType
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ncii_match.errors import InputError
+from ncii_match.errors import InputError, MissingExtraError
 
 Share = NDArray[np.float64]
 
@@ -29,7 +29,7 @@ def _special() -> ModuleType:
     try:
         return import_module("scipy.special")
     except ImportError as error:
-        raise ImportError(f"intervals need scipy ({error}); run: pip install 'ncii-match[evaluate]'") from error
+        raise MissingExtraError(f"intervals need scipy ({error})", "evaluate") from error
 
 
 def _given(hits: ArrayLike, trials: ArrayLike, level: float) -> tuple[Share, Share]:

@@ -11,19 +11,6 @@ from ncii_match.evaluate.transforms.lettering import BLACK, SHORT, WHITE, chosen
 YELLOW, BROWN, RED = (255, 205, 60), (92, 58, 20), (208, 38, 60)
 
 
-def caption(pixels: Pixels, text: str) -> Pixels:
-    """Write a line of text across the lower part, white with a dark edge."""
-    written = pixels.copy()
-    height, width = pixels.shape[:2]
-    scale = width / 420
-    for colour, thick in (((0, 0, 0), 5), ((255, 255, 255), 2)):
-        place = (round(width * 0.05), round(height * 0.93))
-        cv2.putText(
-            written, text, place, cv2.FONT_HERSHEY_SIMPLEX, scale, colour, max(1, round(thick * scale)), cv2.LINE_AA
-        )
-    return written
-
-
 def text(pixels: Pixels, share: float, chance: np.random.Generator) -> Pixels:
     """Write a word as high as this share of the height, if the width allows, where chance puts it."""
     height, width = pixels.shape[:2]

@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
+from ncii_match.evaluate.encoding import encode
 from ncii_match.evaluate.transforms.altered import Pixels, Transform
 
 AVIF_SPEED = 9
@@ -13,13 +14,6 @@ AVIF_SPEED = 9
 
 CHAT_QUALITY = 75
 """JPEG quality of chat apps, roughly; none of them says."""
-
-
-def encode(pixels: Pixels, kind: str = "JPEG", quality: int = 88) -> bytes:
-    """Pixels as the bytes of a file: JPEG, WEBP or AVIF at a quality, or PNG."""
-    stream = BytesIO()
-    Image.fromarray(pixels).save(stream, kind, **({} if kind == "PNG" else {"quality": quality}))
-    return stream.getvalue()
 
 
 def decoded(data: bytes) -> Pixels:

@@ -1,0 +1,26 @@
+"""Pictures to the bytes of a file."""
+
+from io import BytesIO
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+
+def encode_image(image: Image.Image, kind: str = "JPEG", quality: int = 88) -> bytes:
+    """A Pillow image as the bytes of a file.
+
+    Parameters
+    ----------
+    image : Pillow image of a mode that the format takes.
+    kind : ``JPEG``, ``WEBP`` or ``AVIF``, which have a quality, or ``PNG``.
+    quality : 1 to 100; PNG passes it over.
+    """
+    stream = BytesIO()
+    image.save(stream, kind, **({} if kind == "PNG" else {"quality": quality}))
+    return stream.getvalue()
+
+
+def encode(pixels: NDArray[np.uint8], kind: str = "JPEG", quality: int = 88) -> bytes:
+    """As ``encode_image``, of uint8 [h, w, 3] RGB."""
+    return encode_image(Image.fromarray(pixels), kind, quality)
