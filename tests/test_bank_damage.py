@@ -233,7 +233,7 @@ print("survived", engine, rounds, "same", same, "other", other, "unknown", unkno
 @pytest.mark.parametrize("engine", ["flat", "mih"])
 def test_bits_that_flip_while_a_bank_serves_never_end_the_process(engine, at_once, tmp_path, monkeypatch):
     if engine == "mih":
-        monkeypatch.setattr("ncii_match.index._choose", lambda *_: ("mih", "for this test"))
+        monkeypatch.setattr("ncii_match.index.radius_search._choose", lambda *_: ("mih", "for this test"))
         with Bank.create(tmp_path / "bank") as bank:
             bank.add(some(2000, seed=3), case="many", source="s", cap=None)
             bank.publish()

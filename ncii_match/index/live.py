@@ -19,10 +19,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ncii_match.errors import InputError
-from ncii_match.index import RadiusIndex, build_index, open_index, rows
+from ncii_match.index import rows
 from ncii_match.index.engine import Engine, Found, Progress, Words
 from ncii_match.index.flat import Engine as FlatEngine
 from ncii_match.index.radius_index import EngineIndex, Explanation, as_words, asked, check, find, whole_ids
+from ncii_match.index.radius_search import RadiusIndex, build_index, open_index
 from ncii_match.outcomes import Status
 from ncii_match.values import Algorithm, Hashes, Matches
 

@@ -9,8 +9,9 @@ noop, not of the picture. Here each step takes the picture and goes all that way
 import cv2
 import numpy as np
 
+from ncii_match.evaluate.encoding import encode
 from ncii_match.evaluate.transforms.altered import Alter, Pixels, Transform
-from ncii_match.evaluate.transforms.recompress import decoded, encode
+from ncii_match.evaluate.transforms.recompress import decoded
 
 LONGER = 256
 """Pixels of the longer side of every picture there."""
