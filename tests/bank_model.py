@@ -50,12 +50,17 @@ class Published:
 
 @dataclass
 class Row:
-    """One row to add; ``fault`` is what it says against itself: NO_HASH, WEAK, DEGENERATE or None."""
+    """One row to add; ``fault`` is what it says against itself: NO_HASH, WEAK, DEGENERATE or None.
+
+    source, state : of this row, where it is not that of all rows.
+    """
 
     hash: int
     reference: str
     quality: int | None = None
     fault: str | None = None
+    source: str | None = None
+    state: str | None = None
 
 
 @dataclass
@@ -104,15 +109,16 @@ class Model:
             and (entry is None or (entry in event.entries and event.action != "erase"))  # which names no case
         ]
 
-    def faults(self, hash_, reference):
-        """Whether this reference may not add this hash unless it forces it."""
-        entry = self.entry_of.get(hash_)
-        family = [one for one in self.cases if one[0] == reference]
-        return any(
-            self.cases[one].withdrawn
-            or (hash_, one) in self.marks
-            or ((entry, one) in self.holds and not self.holds[entry, one].active)
-            for one in family
+    def faults(self, hash_, reference, source):
+        """Whether this case may not add this hash unless it forces it.
+
+        A case that was withdrawn whole keeps its reference out under every source; one hash, under its own only.
+        """
+        entry, case = self.entry_of.get(hash_), (reference, source)
+        return (
+            any(self.cases[one].withdrawn for one in self.cases if one[0] == reference)
+            or (hash_, case) in self.marks
+            or ((entry, case) in self.holds and not self.holds[entry, case].active)
         )
 
     # --- what is done to it ---
@@ -124,12 +130,13 @@ class Model:
     def note(self, action, at, entries=(), cases=()):
         self.events.append(Event(action, at, frozenset(entries), frozenset(cases)))
 
-    def add(self, rows, given, *, source, state, until, force, cap, region, tags, at_once, now):
+    def add(self, rows, given, *, source, state, until, force, cap, region, tags, at_once, now,
+            reopens_reference=True):  # fmt: skip
         """Id and outcome of each row. Of ``given``, the ids from the bank, only those of new hashes are believed."""
         at, outcome, ids, fit = self.moment(now), [], [], 0
         for row in rows:
             if row.fault is None or (force and row.fault != "NO_HASH"):
-                self._describe((row.reference, source), region, tags, at)
+                self._describe((row.reference, row.source or source), region, tags, at)
         new = set()
         for row, hint in zip(rows, given, strict=True):
             if row.fault == "NO_HASH" or (row.fault and not force):
@@ -139,21 +146,21 @@ class Model:
             if fit and fit % at_once == 0:
                 new = self._added(new, at)
             fit += 1
-            case, entry = (row.reference, source), self.entry_of.get(row.hash)
+            case, entry = (row.reference, row.source or source), self.entry_of.get(row.hash)
             hold = self.holds.get((entry, case))
             mine = sum(one.active for (_, other), one in self.holds.items() if other == case)
             if hold is not None and hold.active:
                 became = "HELD"
-            elif not force and self.faults(row.hash, row.reference):
+            elif not force and self.faults(row.hash, *case):
                 became = WITHDRAWN
             elif not force and cap is not None and mine >= cap:
                 became = "OVER_CAP"
             else:
                 became = "ADDED"
-                entry = self._hold(row, case, state, until, at, hint)
+                entry = self._hold(row, case, row.state or state, until, at, hint)
                 new.add((entry, case))
                 if force:
-                    self._forget(row)
+                    self._forget(row, case, reopens_reference)
             outcome.append(became)
             ids.append(entry if became in ("ADDED", "HELD") else -1)
         self._added(new, at)
@@ -178,17 +185,37 @@ class Model:
         self.holds[entry, case] = Hold(state, before.since if before else at, at, until)
         return entry
 
-    def _forget(self, row):
-        """A forced addition takes back what its reference had withdrawn: the whole case, and this hash."""
-        for case in self.cases:
-            if case[0] == row.reference:
-                self.cases[case].withdrawn = False
-                self.marks.discard((row.hash, case))
+    def _forget(self, row, case, reopens_reference):
+        """A forced addition takes back what its case had withdrawn: this hash, and the case.
+
+        That the case was withdrawn whole is taken back for its other sources, too, unless a file of one source forces.
+        """
+        self.marks.discard((row.hash, case))
+        for other in self.cases:
+            if other == case or (reopens_reference and other[0] == row.reference):
+                self.cases[other].withdrawn = False
 
     def _added(self, new, at):
-        if new:
-            self.note("add", at, [entry for entry, _ in new], [case for _, case in new])
+        """One event for each state."""
+        for state in ("SEED", "CONFIRMED", "DISPUTED"):
+            if some := [one for one in new if self.holds[one].state == state]:
+                self.note("add", at, [entry for entry, _ in some], [case for _, case in some])
         return set()
+
+    def bounded(self, rows, *, source, state, trusts_sources):
+        """Rows of a file, (hash, reference, claimed source or None, state or None), within its bounds.
+
+        Those that it may say as (hash, (reference, source), state, whether the state is less than it asks for), and how
+        many it may not say.
+        """
+        may = [row for row in rows if trusts_sources or row[2] in (None, source)]
+        rank = ("CONFIRMED", "SEED", "DISPUTED", WITHDRAWN).index
+        taken = []
+        for hash_, reference, claimed, asked in may:
+            given = asked or state
+            is_more = rank(given) < rank(state)
+            taken.append((hash_, (reference, claimed or source), state if is_more else given, is_more))
+        return taken, len(rows) - len(may)
 
     def end_listed(self, listed, now):
         """A file says that these (hash, case) are withdrawn: how many holds ended, how many are remembered."""

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from bank_model import Model, Refused, Row
+from bank_model import WITHDRAWN, Model, Refused, Row
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -70,6 +70,8 @@ references, sources = st.sampled_from(REFERENCES), st.sampled_from(SOURCES)
 rows = st.lists(st.tuples(pool, references, st.sampled_from((255, 255, 100, 49))), min_size=1, max_size=4)
 some_entries = st.lists(st.integers(0, 15), min_size=1, max_size=3)
 states = st.sampled_from(["SEED", "CONFIRMED", "DISPUTED"])
+claims = st.sampled_from([None, None, None, *SOURCES])
+asked_states = st.sampled_from([None, None, "SEED", "CONFIRMED", "DISPUTED", WITHDRAWN])
 
 
 class PowerCut(BaseException):
@@ -167,35 +169,48 @@ class BankMachine(RuleBasedStateMachine):
         return Hashes(PDQ, BITS[numbers], quality, status)
 
     @step(
-        rows=st.lists(st.tuples(pool, references, st.integers(0, 3)), max_size=8), source=sources,
+        rows=st.lists(st.tuples(pool, references, claims, asked_states), max_size=8), source=sources,
         name=st.sampled_from(["csv", "ndjson"]), twice=st.sampled_from([False, False, True]),
+        state=st.sampled_from(["SEED", "SEED", "CONFIRMED", "DISPUTED"]), trusts=st.sampled_from([False, False, True]),
+        force_rows=st.sampled_from([False, False, False, True]),
     )  # fmt: skip
-    def read_a_file(self, rows, source, name, twice):
-        """Some records say that they are withdrawn; what stands before or after them does not matter."""
+    def read_a_file(self, rows, source, name, twice, state, trusts, force_rows):
+        """Some records end holds, some speak for others or ask for more; their order in the file does not matter."""
         records = [
-            {"hash": BITS[number].tobytes().hex(), "case": reference, "state": "seed" if kind else "withdrawn"}
-            for number, reference, kind in rows
-        ]
+            {"hash": BITS[number].tobytes().hex(), "case": reference, "source": claimed or "",
+             "state": (asked or "").lower()}
+            for number, reference, claimed, asked in rows
+        ]  # fmt: skip
         path = self.place / f"file.{name}"
-        text = "hash,case,state\n" + "".join(",".join(one.values()) + "\n" for one in records)
+        text = "hash,case,source,state\n" + "".join(",".join(one.values()) + "\n" for one in records)
         path.write_text(text if name == "csv" else "".join(json.dumps(one) + "\n" for one in records))
+        asked = {"source": source, "state": state, "trust_sources": trusts, "force_rows": force_rows}
         for _ in range(1 + twice):
-            trial = self.bank.import_file(path, source=source, cap=None, force=True, dry_run=True)
-            done = self.bank.import_file(path, source=source, cap=None, force=True)
+            trial = self.bank.import_file(path, cap=None, force=True, dry_run=True, **asked)
+            done = self.bank.import_file(path, cap=None, force=True, **asked)
             assert replace(trial, dry_run=False) == done
-            ended = self.model.end_listed([(one, (case, source)) for one, case, kind in rows if not kind], self.clock)
-            assert (done.ended, done.remembered) == ended
-            new = sorted(((one, case) for one, case, kind in rows if kind), key=lambda row: BITS[row[0]].tobytes()[:8])
+            taken, foreign = self.model.bounded(rows, source=source, state=state, trusts_sources=trusts)
+            ending = [(hash_, case) for hash_, case, now, _ in taken if now == WITHDRAWN]
+            assert (done.ended, done.remembered) == self.model.end_listed(ending, self.clock)
+            new = [row for row in taken if row[2] != WITHDRAWN]
+            new.sort(key=lambda row: BITS[row[0]].tobytes()[:8])
             with self.bank._database.reading() as connection:
-                ids = bank_records.ids_by_key(connection, [BITS[one].tobytes() for one, _ in new])
-            asked = [Row(one, case, None, "DEGENERATE" if one in FLAT else None) for one, case in new]
+                ids = bank_records.ids_by_key(connection, [BITS[row[0]].tobytes() for row in new])
+            wanted = [
+                Row(hash_, case[0], None, "DEGENERATE" if hash_ in FLAT else None, case[1], now)
+                for hash_, case, now, _ in new
+            ]
             _, became = self.model.add(
-                asked, [ids.get(BITS[one].tobytes(), -1) for one, _ in new], source=source, state="SEED", until=None,
-                force=False, cap=None, region=None, tags=(), at_once=self.at_once, now=self.clock,
+                wanted, [ids.get(BITS[row[0]].tobytes(), -1) for row in new], source=source, state=state, until=None,
+                force=force_rows, cap=None, region=None, tags=(), at_once=self.at_once, now=self.clock,
+                reopens_reference=trusts,
             )  # fmt: skip
             assert (done.added, done.held) == (became.count("ADDED"), became.count("HELD"))
             refused = Counter(one.lower() for one in became if one not in ("ADDED", "HELD"))
-            assert (done.records, done.rejected, done.refused) == (len(rows), 0, refused)
+            refused += Counter(foreign_source=foreign)
+            assert (done.records, done.rejected, +done.refused) == (len(rows), 0, refused)
+            less = sum(is_less and one == "ADDED" for (*_, is_less), one in zip(new, became, strict=True))
+            assert +done.adjusted == +Counter(state=less)
 
     @step(
         rows=rows, source=sources, state=states, force=st.sampled_from([False, False, False, True]),

@@ -121,7 +121,7 @@ def test_files_in_and_out(bank, tmp_path):
     (written,) = lines(run("bank", "export", bank, tmp_path / "all.parquet", "--json"))
     assert written["holds"] == 4
     run("bank", "create", tmp_path / "two")
-    run("bank", "import", tmp_path / "two", tmp_path / "all.parquet", "--no-publish")
+    run("bank", "import", tmp_path / "two", tmp_path / "all.parquet", "--no-publish", "--trust-sources")
     assert len(lines(run("bank", "diff", tmp_path / "two", "--json"))) == 4
     assert "4 holds changed" in run("bank", "diff", tmp_path / "two").stderr
     run("bank", "withdraw", bank, "--case", "R-17", "--reason", "r")

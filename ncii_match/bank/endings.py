@@ -1,35 +1,17 @@
 """What a file of hashes says about holds that the bank has: which it ends, which it names, which it never had."""
 
-from dataclasses import dataclass
+from collections import Counter
 
 import numpy as np
 import sqlalchemy as sa
 from numpy.typing import NDArray
 
 from ncii_match.bank import arguments, holds, records, tables
-from ncii_match.bank.exchange.lines import NO_OTHER, Lines, Origin
+from ncii_match.bank.bounds import Bounds
+from ncii_match.bank.exchange.lines import NO_OTHER, Lines
 from ncii_match.bank.segment import Case
 from ncii_match.bank.workings import Workings
 from ncii_match.outcomes import State
-
-
-@dataclass(frozen=True, slots=True)
-class Defaults:
-    """What holds for records that do not say it themselves."""
-
-    case: str | None
-    source: str
-    state: State
-    region: str | None
-    tags: tuple[str, ...]
-    until: int
-
-    def case_of(self, origin: Origin) -> Case | None:
-        """Whose record it is; None when nobody says it."""
-        reference = origin.case or self.case
-        if reference is None:
-            return None
-        return Case(reference, origin.source or self.source, origin.region or self.region, origin.tags or self.tags)
 
 
 class Spoken:
@@ -40,14 +22,14 @@ class Spoken:
     """
 
     def __init__(
-        self, connection: sa.Connection, workings: Workings, defaults: Defaults, piece: Lines, *, active: bool
+        self, connection: sa.Connection, workings: Workings, bounds: Bounds, piece: Lines, *, active: bool
     ) -> None:
         ended, alone = piece.states == State.WITHDRAWN, piece.states == NO_OTHER
         rows = np.flatnonzero(ended | active | np.isin(piece.numbers, piece.numbers[alone]))
         packed = arguments.packed(piece.hashes[rows])
         keys = [workings.vault.lookup(one) for one in packed]
         held = _held(connection, records.ids_by_key(connection, keys))
-        named = [defaults.case_of(origin) for origin in piece.origins]
+        named = [bounds.case_of(origin) for origin in piece.origins]
         self.nobody = 0
         ending: list[tuple[int, int]] = []
         kept: list[tuple[int, int]] = []
@@ -57,7 +39,7 @@ class Spoken:
             case, line = named[piece.origin[row]], int(piece.numbers[row])
             of_hash = held.get(key, [])
             if alone[row]:
-                source = piece.origins[piece.origin[row]].source or defaults.source
+                source = bounds.source_of(piece.origins[piece.origin[row]])
                 others = says.get(line, set())
                 ending += [
                     (entry, case_id)
@@ -105,6 +87,29 @@ def of_source(connection: sa.Connection, source: str) -> NDArray[np.int64]:
         .where((tables.cases.c.source == source) & (table.state != State.WITHDRAWN))
     )
     return tables.numbers(connection.execute(query), 2)
+
+
+def count_by_source(connection: sa.Connection, pairs: NDArray[np.int64]) -> Counter[str]:
+    """How many of some holds (entry and case id, int64 [n, 2]) each source has."""
+    case_ids, counts = np.unique(pairs[:, 1], return_counts=True)
+    holds_of_case = dict(zip(case_ids.tolist(), counts.tolist(), strict=True))
+    by_source: Counter[str] = Counter()
+    for some_ids in holds.slices(case_ids.tolist()):
+        query = sa.select(tables.cases.c.id, tables.cases.c.source).where(tables.cases.c.id.in_(some_ids))
+        for case_id, source in connection.execute(query):
+            by_source[source] += holds_of_case[case_id]
+    return by_source
+
+
+def count_active(connection: sa.Connection) -> Counter[str]:
+    """Active holds of each source."""
+    query = (
+        sa.select(tables.cases.c.source, sa.func.count())
+        .join(tables.holds, tables.holds.c.case_id == tables.cases.c.id)
+        .where(tables.holds.c.state != State.WITHDRAWN)
+        .group_by(tables.cases.c.source)
+    )
+    return Counter(dict(map(tuple, connection.execute(query))))
 
 
 def but(pairs: NDArray[np.int64], others: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -95,9 +95,13 @@ _batch = sa.Table(
 
 
 def add(
-    connection: sa.Connection, rows: Rows, *, at: int, force: bool, cap: int | None
+    connection: sa.Connection, rows: Rows, *, at: int, force: bool, cap: int | None, reopens_reference: bool
 ) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
-    """Make the holds; entry ids (-1 where not taken) and ``Addition`` of each row."""
+    """Make the holds; entry ids (-1 where not taken) and ``Addition`` of each row.
+
+    reopens_reference : whether what is forced takes back that a case was withdrawn whole for every source that has a
+    case of this reference, or for the case's own source only.
+    """
     n, pairs = len(rows.keys), list(zip(rows.keys, rows.case_ids.tolist(), strict=True))
     first_of: dict[tuple[bytes, int], int] = {}
     twin = [first_of.setdefault(pair, row) for row, pair in enumerate(pairs)] if len(set(pairs)) < n else []
@@ -112,7 +116,7 @@ def add(
     _find_entries(connection)
     _make_holds(connection, at)
     if force:
-        _forget_withdrawals(connection)
+        _forget_withdrawals(connection, reopens_reference=reopens_reference)
     ids, outcome = np.full(n, -1, np.int64), np.empty(n, np.uint8)
     chosen = sa.select(_batch.c.row, sa.func.coalesce(_batch.c.entry_id, -1), _batch.c.outcome)
     found = tables.numbers(connection.execute(chosen), 3)
@@ -165,18 +169,19 @@ def _anything_withdrawn(connection: sa.Connection) -> bool:
 
 
 def _mark_withdrawn(connection: sa.Connection, *, marks: bool) -> None:
-    """What the same case reference has withdrawn, whichever source it came from then."""
+    """What the case itself has withdrawn; and all of a case that was withdrawn whole, under any source.
+
+    Only a person withdraws a case whole. A hold that a file ends, and a withdrawal that it sends ahead, are the word of
+    its source: they keep nothing out that another source reports under the same reference.
+    """
     holds, refused, family = tables.holds, tables.refused, _family(connection)
-    same = family.c.own == _batch.c.case_id
-    _outcome(connection, sa.exists().where(same & family.c.withdrawn), Addition.WITHDRAWN)
-    ended = (holds.c.entry_id == _batch.c.entry_id) & (holds.c.case_id == family.c.other)
+    _outcome(connection, sa.exists().where((family.c.own == _batch.c.case_id) & family.c.withdrawn), Addition.WITHDRAWN)
+    ended = (holds.c.entry_id == _batch.c.entry_id) & (holds.c.case_id == _batch.c.case_id)
     known = _batch.c.entry_id.is_not(None)
-    _outcome(
-        connection, known & sa.exists().where(same & ended & (holds.c.state == State.WITHDRAWN)), Addition.WITHDRAWN
-    )
+    _outcome(connection, known & sa.exists().where(ended & (holds.c.state == State.WITHDRAWN)), Addition.WITHDRAWN)
     if marks:
-        marked = (refused.c.mark == _batch.c.mark) & (refused.c.case_id == family.c.other)
-        _outcome(connection, sa.exists().where(same & marked), Addition.WITHDRAWN)
+        marked = (refused.c.mark == _batch.c.mark) & (refused.c.case_id == _batch.c.case_id)
+        _outcome(connection, sa.exists().where(marked), Addition.WITHDRAWN)
     family.drop(connection)
 
 
@@ -258,14 +263,16 @@ def _make_holds(connection: sa.Connection, at: int) -> None:
     connection.execute(made.on_conflict_do_update(index_elements=["entry_id", "case_id"], set_=again))
 
 
-def _forget_withdrawals(connection: sa.Connection) -> None:
+def _forget_withdrawals(connection: sa.Connection, *, reopens_reference: bool) -> None:
     """A forced addition takes back what its case had withdrawn."""
     cases, refused, own = tables.cases, tables.refused, tables.cases.alias("own")
     added = _batch.c.outcome == Addition.ADDED
-    references = sa.select(own.c.reference).join(_batch, _batch.c.case_id == own.c.id).where(added)
-    connection.execute(cases.update().where(cases.c.reference.in_(references)).values(withdrawn=None))
-    family = sa.select(_batch.c.mark, cases.c.id).join(own, own.c.id == _batch.c.case_id)
-    marks = family.join(cases, cases.c.reference == own.c.reference).where(added)  # each hash with its own case's
+    reopened = cases.c.id.in_(sa.select(_batch.c.case_id).where(added))
+    if reopens_reference:
+        references = sa.select(own.c.reference).join(_batch, _batch.c.case_id == own.c.id).where(added)
+        reopened = cases.c.reference.in_(references)
+    connection.execute(cases.update().where(reopened).values(withdrawn=None))
+    marks = sa.select(_batch.c.mark, _batch.c.case_id).where(added)  # each hash with its own case
     connection.execute(refused.delete().where(sa.tuple_(refused.c.mark, refused.c.case_id).in_(marks)))
 
 

@@ -64,11 +64,11 @@ def judged(hashes: Hashes, *, force: bool) -> NDArray[np.uint8]:
 
 def put(
     connection: sa.Connection, workings: Workings, wanted: Wanted, *, at: int, force: bool, cap: int | None,
-    said: dict[str, Any],
+    said: dict[str, Any], reopens_reference: bool = True,
 ) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:  # fmt: skip
     """One step: entry ids and ``Addition`` of each row, and one event for each state among the new holds.
 
-    said : what the events say besides: actor, reason, detail.
+    said : what the events say besides: actor, reason, detail. reopens_reference : see ``holds.add``.
     """
     vault, packed = workings.vault, wanted.packed
     rows = Rows(
@@ -81,7 +81,9 @@ def put(
         [one or None for one in wanted.untils.tolist()],
         wanted.states.tolist(),
     )
-    ids, outcome = holds.add(connection, rows, at=at, force=force, cap=None if force else cap)
+    ids, outcome = holds.add(
+        connection, rows, at=at, force=force, cap=None if force else cap, reopens_reference=reopens_reference
+    )
     for state in np.unique(wanted.states[outcome == Addition.ADDED]).tolist():
         new = np.flatnonzero((outcome == Addition.ADDED) & (wanted.states == state))
         detail = {"state": State(state).name.lower(), "forced": force, **said["detail"]}

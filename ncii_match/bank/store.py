@@ -178,6 +178,7 @@ class Bank:
         tags: Sequence[str] = (),
         until: datetime | None = None,
         profile: str | None = None,
+        trust_sources: bool = False,
         complete: bool = False,
         force: bool = False,
         force_rows: bool = False,
@@ -194,9 +195,16 @@ class Bank:
         ----------
         path, format : the file; ``text``, ``csv``, ``ndjson``, ``parquet``, ``arrow``, ``threatexchange`` or
             ``stopncii``, by its ending and first line when not given. ``.gz``, ``.bz2`` and ``.zst`` are unpacked.
-        source, case, state, region, tags, until, profile : of records that do not say it themselves.
+        source : who gave the file. Records that name another source are refused. Without it records have the format's
+            source, or ``own``, and may name neither ``own`` nor a source that a feed has.
+        case, profile : of records that do not say it themselves.
+        state, region, until : the same, and the most that a record may ask for: a stronger state, another region or a
+            later end is taken as the one given, and listed.
+        tags : of every case, beside those that its records name.
+        trust_sources : let records speak for any source. They then add to its cases, and end its holds.
         complete : the file is all that ``source`` holds; what it does not name ends.
-        force : end as many holds as it says; without, a file that would end more than a tenth of the bank is refused.
+        force : end as many holds as it says; without, a file that would end more than a tenth of the bank, or of what
+            one source holds, is refused.
         force_rows, cap : as ``force`` and ``cap`` of ``add``.
         dry_run : change nothing, and say what would change; writers wait for it.
         rejects : where to list what was not taken, with the reason; ``FILE.rejects.csv`` by default.
@@ -207,9 +215,9 @@ class Bank:
         """
         return importing.run(
             self._inside, Path(path), format_name=format, source=source, case=case, state=state, region=region,
-            tags=tags, until=until, profile=profile, complete=complete, force=force, force_rows=force_rows, cap=cap,
-            dry_run=dry_run, rejects=None if rejects is None else Path(rejects), actor=actor, reason=reason,
-            progress=progress,
+            tags=tags, until=until, profile=profile, trust_sources=trust_sources, complete=complete, force=force,
+            force_rows=force_rows, cap=cap, dry_run=dry_run, rejects=None if rejects is None else Path(rejects),
+            actor=actor, reason=reason, progress=progress,
         )  # fmt: skip
 
     def export_file(

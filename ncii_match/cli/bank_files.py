@@ -28,16 +28,30 @@ def import_command(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="A file of hashes; may end in .gz, .bz2 or .zst.")],
     format_name: Format = None,
     case: Annotated[str | None, typer.Option(help="Case of the records that name none.")] = None,
-    source: Annotated[str | None, typer.Option(help="Who gave them; the format's name or 'own' by default.")] = None,
-    state: Annotated[str, typer.Option(help="seed, confirmed or disputed, where the file does not say it.")] = "seed",
-    region: Annotated[str | None, typer.Option(help="Where the cases apply.")] = None,
-    tag: Annotated[list[str] | None, typer.Option("--tag", help="A mark of the cases; may be repeated.")] = None,
-    until: Annotated[datetime | None, typer.Option(help="When the holds end by themselves (UTC).")] = None,
+    source: Annotated[
+        str | None,
+        typer.Option(help="Who gave the file: it speaks for no other. The format's name or 'own' by default."),
+    ] = None,
+    trust_sources: Annotated[
+        bool, typer.Option("--trust-sources", help="Let the file speak for every source that it names.")
+    ] = False,
+    state: Annotated[
+        str, typer.Option(help="seed, confirmed or disputed: of records that say none, and the strongest of all.")
+    ] = "seed",
+    region: Annotated[
+        str | None, typer.Option(help="Where cases apply that name no region; others may name no more.")
+    ] = None,
+    tag: Annotated[list[str] | None, typer.Option("--tag", help="A mark of all cases; may be repeated.")] = None,
+    until: Annotated[
+        datetime | None, typer.Option(help="When the holds end by themselves, at the latest (UTC).")
+    ] = None,
     profile: Annotated[str | None, typer.Option(help="How they were hashed: full or 512 (browsers).")] = None,
     complete: Annotated[
         bool, typer.Option("--complete", help="The file is all that the source holds: what it does not name ends.")
     ] = False,
-    force: Annotated[bool, typer.Option("--force", help="Also when it ends more than a tenth of the bank.")] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Also when it ends more than a tenth of the bank or of a source.")
+    ] = False,
     force_rows: Annotated[
         bool, typer.Option("--force-rows", help="Also take weak and flat pictures, and what a case has withdrawn.")
     ] = False,
@@ -62,14 +76,14 @@ def import_command(
         with progress("importing", 100) as bar:
             done = bank.import_file(
                 file, format=format_name, source=source, case=case, state=state, region=region, tags=tag or (),
-                until=None if until is None else until.astimezone(UTC), profile=profile, complete=complete,
-                force=force, force_rows=force_rows, cap=CASE_CAP if cap is None else cap or None, dry_run=dry_run,
-                rejects=rejects, reason=reason,
+                until=None if until is None else until.astimezone(UTC), profile=profile, trust_sources=trust_sources,
+                complete=complete, force=force, force_rows=force_rows, cap=CASE_CAP if cap is None else cap or None,
+                dry_run=dry_run, rejects=rejects, reason=reason,
                 progress=lambda share: bar.update(bar.task_ids[0], completed=int(100 * share)),
             )  # fmt: skip
         number = bank.publish().number if publish and done.changed and not dry_run else None
         if as_json:
-            emit({**asdict(done), "snapshot": number, "active": len(bank)})
+            emit({**done.to_dict(), "snapshot": number, "active": len(bank)})
         else:
             would = "Would have: a" if dry_run else "A"
             refused = sum(done.refused.values())
@@ -81,6 +95,9 @@ def import_command(
                 say(f"Passed over {counted(done.passed_over, 'record')} of other kinds.")
             if done.broken:
                 say(f"The file was not read to its end: {done.broken}.")
+            if done.adjusted:
+                kinds = ", ".join(f"{count:,} {name}" for name, count in sorted(done.adjusted.items()))
+                say(f"Added with less than the file asks for: {kinds}; see {done.rejects}")
             if refused or done.rejected:
                 kinds = ", ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in done.refused.items())
                 say(
