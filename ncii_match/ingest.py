@@ -93,10 +93,9 @@ class PictureHasher:
                     self._hash_trimmed(source, bits[rows], quality[rows], status[rows])
                     continue
                 bits[rows], quality[rows] = self._hasher.hash_picture(self.decode(source), self.algorithm, self.views)
-            except DecodeError as error:
-                status[rows] = error.status
-            except MemoryError:
-                status[rows] = Status.OUT_OF_MEMORY
+            except Exception as error:  # noqa: BLE001
+                # Whatever it is, this picture was not looked at, and the others are.
+                status[rows] = _status_of(error)
         source_row = np.arange(n * v, dtype=np.uint32)
         source_row //= np.uint32(v)
         view = self._view_row if n == 1 else np.tile(self._view_row, n)
@@ -123,10 +122,16 @@ class PictureHasher:
             inner = borders.trim(picture, found)
             rows = self._hasher.hash_picture(inner, self.algorithm, self._trimmed_views)
             bits[self._trimmed], quality[self._trimmed] = rows
-        except DecodeError as error:  # out of memory: what was hashed above stands
-            status[self._trimmed] = error.status
-        except MemoryError:
-            status[self._trimmed] = Status.OUT_OF_MEMORY
+        except Exception as error:  # noqa: BLE001
+            # Such as out of memory: what was hashed above stands.
+            status[self._trimmed] = _status_of(error)
+
+
+def _status_of(error: Exception) -> Status:
+    """What is said of a picture, or a view of it, when hashing it in this process has failed."""
+    if isinstance(error, DecodeError) and error.status != Status.OUT_OF_MEMORY:
+        return error.status
+    return Status.NO_MEMORY if isinstance(error, DecodeError | MemoryError) else Status.FAILED
 
 
 def hash_batches(

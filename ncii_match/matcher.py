@@ -20,7 +20,17 @@ from numpy.typing import NDArray
 from ncii_match.bank import places
 from ncii_match.bank.following import Follow, Follower, outdated
 from ncii_match.bank.snapshot import Snapshot
-from ncii_match.decisions import Decision, Decisions, Policy, check_rows, decide, undecided
+from ncii_match.decisions import (
+    MOST_HOLDS,
+    MOST_MATCHES,
+    Decision,
+    Decisions,
+    Policy,
+    check_rows,
+    choose_strongest,
+    decide,
+    undecided,
+)
 from ncii_match.decode.image import Source, contents, is_single
 from ncii_match.decode.limits import DecodeLimits
 from ncii_match.errors import (
@@ -34,8 +44,9 @@ from ncii_match.errors import (
     PolicyError,
 )
 from ncii_match.isolation import Enough, Hashing, Isolation
+from ncii_match.outcomes import Outcome
 from ncii_match.sandbox.pool import DECODING_SECONDS
-from ncii_match.values import Algorithm, Hashes, View
+from ncii_match.values import Algorithm, Entries, Hashes, Matches, View
 from ncii_match.verdicts import Circumstances, Hearing, MatcherStatus, Timings
 from ncii_match.witness import Witness
 
@@ -293,8 +304,19 @@ class Matcher:
         self._check_open()
         begun = time.perf_counter()
         kept = [*self._kept([image], deque())]
-        hashes = self._hashing.one(kept[0])
-        return self._lookup(hashes, time.perf_counter() - begun, started, kept)[0]
+        try:
+            hashes = self._hashing.one(kept[0])
+        except MemoryError as error:
+            none = Hashes(self._algorithm, np.zeros((1, self._algorithm.nbytes), np.uint8))
+            return undecided(none, self.policy, _cause(error))[0]
+        decision = self._lookup(hashes, time.perf_counter() - begun, started, kept)[0]
+        if (cause := self._late(time.perf_counter() - started)) and decision.outcome is not Outcome.UNKNOWN:
+            # Last of all: by now, building the decision has taken its time, too.
+            under = Circumstances(
+                hashes.algorithm, decision.snapshot, decision.snapshot_age, decision.timings, (cause,)
+            )
+            return replace(undecided(hashes, self.policy), under=under)[0]
+        return decision
 
     def _batches(self, images: Iterable[Source], workers: int, enough: Enough) -> Iterator[tuple[Hashes, Decisions]]:
         begun, kept = time.perf_counter(), deque[Source]()
@@ -340,13 +362,13 @@ class Matcher:
             asked = policy.to_search(hashes)
             matches = snapshot.index.search(asked, self.radius)
             allowed = snapshot.on_allow_list(asked)
-            entries = snapshot.entries_of(matches)  # files damaged since they were opened: ids that nobody knows
+            matches, entries, beyond = _entries_of(snapshot, matches, policy)
             searched = time.perf_counter()
             hearing = Hearing()
             if self._witness is not None:
                 again = (lambda rows: self._other_hashes([sources[row] for row in rows])) if sources else None
-                hearing = self._witness.hear(matches, entries, snapshot, again)
-            decisions = decide(hashes, matches, entries, policy, allowed, hearing)
+                hearing = self._witness.hear(matches, entries, snapshot, again, beyond)
+            decisions = decide(hashes, matches, entries, policy, allowed, hearing, beyond)
             ended = time.perf_counter()
         except Exception as error:  # noqa: BLE001
             # Whatever goes wrong, the answer is that nothing is known.
@@ -376,6 +398,24 @@ class Matcher:
 
     def _late(self, seconds: float) -> str | None:
         return "deadline" if self.policy.deadline is not None and seconds > self.policy.deadline else None
+
+
+def _entries_of(
+    snapshot: Snapshot, matches: Matches, policy: Policy
+) -> tuple[Matches, Entries, NDArray[np.int64] | None]:  # fmt: skip
+    """The matches to judge, what is known about their entries, and how many matches of each picture are left out.
+
+    Raises InputError for ids that the snapshot does not know: its files were damaged since they were opened.
+    """
+    if not len(matches.entry_ids):
+        return matches, snapshot.entries_of(matches), None
+    is_crowded = np.diff(matches.offsets).max() > MOST_MATCHES
+    if not is_crowded and snapshot.count_holds(matches.entry_ids).max() <= MOST_HOLDS:
+        return matches, snapshot.entries_of(matches), None
+    columns = snapshot.hold_columns(matches)
+    strongest = choose_strongest(matches, columns, policy, snapshot.region_of)
+    entries = snapshot.entries_among(columns, np.unique(strongest.matches.entry_ids), strongest.keeps_hold)
+    return strongest.matches, entries, strongest.beyond
 
 
 def _cause(error: Exception) -> str:

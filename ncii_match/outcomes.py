@@ -9,6 +9,9 @@ class Status(IntEnum):
     """Whether one picture gave a hash, and if not, why. Stored as one byte.
 
     NO_BORDER says nothing against the picture: it stands in the rows of views that trim a border, where there is none.
+    TIMED_OUT, NO_WORKER, NO_MEMORY and FAILED may be our doing, so that the picture is UNKNOWN. The others
+    are the picture's, or of what it is read from: it is UNREADABLE. OUT_OF_MEMORY is what a confined worker says, whose
+    memory is bounded for every picture; NO_MEMORY is this process's own want.
     """
 
     OK = 0
@@ -28,6 +31,8 @@ class Status(IntEnum):
     TIMED_OUT = 14
     CRASHED = 15
     NO_WORKER = 16
+    NO_MEMORY = 17
+    FAILED = 18
 
     @property
     def reason(self) -> str:
@@ -53,6 +58,8 @@ _REASONS = {
     Status.TIMED_OUT: "Decoding took longer than allowed and was stopped.",
     Status.CRASHED: "The process that decoded the picture died, or gave an answer that is none.",
     Status.NO_WORKER: "No process could be had to decode the picture in.",
+    Status.NO_MEMORY: "This process had no memory left to decode and hash the picture.",
+    Status.FAILED: "Hashing the picture failed by an error that is not the picture's doing.",
 }
 
 

@@ -57,7 +57,8 @@ def decisions_schema() -> pa.Schema:
     """Stored decisions, a row for each picture: what ``Decision.to_dict`` says, under the same names.
 
     Outcomes, actions, states and views by name; distances and radius in bits; ``snapshot_age`` in seconds; ``timings``
-    in milliseconds; ``matches`` are all within the radius, so that ``redecide`` can judge a row again.
+    in milliseconds; ``matches`` are all within the radius, or the strongest of many with ``matches_beyond`` the number
+    of the others, so that ``redecide`` can judge a row again.
     """
     names = pa.list_(pa.string())
     texts = [pa.field(name, pa.string()) for name in ("case", "source", "state", "region")]
@@ -70,6 +71,7 @@ def decisions_schema() -> pa.Schema:
             pa.field("state", pa.string()),
             pa.field("counts", pa.bool_()),
             pa.field("holds", pa.list_(hold)),
+            pa.field("holds_beyond", pa.int64()),
         ]
     )
     return pa.schema(
@@ -83,6 +85,7 @@ def decisions_schema() -> pa.Schema:
             pa.field("view", pa.string()),
             pa.field("allowed", pa.bool_(), False),
             pa.field("matches", pa.list_(match), False),
+            pa.field("matches_beyond", pa.int64(), False),
             pa.field("radius", pa.uint16(), False),
             pa.field("algorithm", pa.string(), False),
             pa.field("snapshot", pa.int64()),
@@ -90,7 +93,7 @@ def decisions_schema() -> pa.Schema:
             pa.field("policy", pa.string(), False),
             pa.field("timings", pa.struct([pa.field(name, pa.float64()) for name in ("hash", "search", "decide")])),
         ],
-        {DECISIONS_KEY: b"1"},
+        {DECISIONS_KEY: b"2"},
     )
 
 

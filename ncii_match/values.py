@@ -319,12 +319,14 @@ class Entries:
 
     entry_ids : int64 [e], rising. states : uint8 [e], ``State``. cases : one tuple of case references for each.
     holds : one tuple of ``Hold`` for each, never empty; without it each case is a hold in the entry's state.
+    holds_beyond : int64 [e], how many more holds there are than those named; 0 by default.
     """
 
     entry_ids: NDArray[np.int64]
     states: NDArray[np.uint8]
     cases: tuple[tuple[str, ...], ...]
     holds: tuple[tuple[Hold, ...], ...] = None  # type: ignore[assignment]
+    holds_beyond: NDArray[np.int64] = None  # type: ignore[assignment]
 
     def __post_init__(self) -> None:
         ids = _frozen(self.entry_ids, _I64, (None,), "entry_ids")
@@ -338,6 +340,9 @@ class Entries:
             object.__setattr__(self, "holds", made)
         if len(self.holds) != len(ids) or not all(self.holds):
             raise InputError("entries need one tuple of holds each, none of them empty")
+        if self.holds_beyond is None:
+            object.__setattr__(self, "holds_beyond", np.zeros(len(ids), np.int64))
+        object.__setattr__(self, "holds_beyond", _frozen(self.holds_beyond, _I64, (len(ids),), "holds_beyond"))
 
     def __len__(self) -> int:
         return len(self.entry_ids)
@@ -348,3 +353,17 @@ class Entries:
         if row == len(self) or self.entry_ids[row] != entry_id:
             raise InputError(f"entry {entry_id} is not among the entries given")
         return row
+
+
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class HoldColumns:
+    """The holds on some entries as arrays, so that many can be judged before their cases are read.
+
+    entry_ids : int64 [e], rising. offsets : int64 [e + 1]; entry i has the holds ``offsets[i]:offsets[i + 1]``, at
+    least one. states : uint8 [m], ``State``. cases : int64 [m], the number of each hold's case.
+    """
+
+    entry_ids: NDArray[np.int64]
+    offsets: NDArray[np.int64]
+    states: NDArray[np.uint8]
+    cases: NDArray[np.int64]

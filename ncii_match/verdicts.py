@@ -16,10 +16,16 @@ _SENTENCES = {
     "stale": "The bank's snapshot is older than the policy allows, so nothing is known.",
     "clock": "The clock is behind the bank's snapshot, so its age and whether there is a match are not known.",
     "deadline": "The check took longer than the policy allows, so nothing is known.",
+    "matches_beyond": "Not every match was stored, so nothing is known until the picture is checked again.",
     "quality": "This policy would search other views of the picture, so nothing is known until it is checked again.",
 }
 
-CAUSES = {Status.TIMED_OUT: "deadline", Status.NO_WORKER: "isolation:NO_WORKER"}
+CAUSES = {
+    Status.TIMED_OUT: "deadline",
+    Status.NO_WORKER: "isolation:NO_WORKER",
+    Status.NO_MEMORY: "error:NO_MEMORY",
+    Status.FAILED: "error:FAILED",
+}
 """What kept a picture from being looked at without being its own fault for certain: the outcome is UNKNOWN."""
 
 
@@ -69,7 +75,8 @@ class Match:
 
     distance : bits. view : the way of looking that came closest. state : the strongest of the holds that count, of all
     holds where none does. counts : whether it is a match under the policy. holds : every hold on the entry, counted or
-    not. witness : for each hold, whether the picture's other hash agrees with its case; None where nothing is known.
+    not, but for ``holds_beyond`` more, which are weaker or of the same state. witness : for each hold, whether the
+    picture's other hash agrees with its case; None where nothing is known.
     """
 
     entry_id: int
@@ -79,6 +86,7 @@ class Match:
     counts: bool
     holds: tuple[Hold, ...]
     witness: tuple[bool | None, ...] = ()
+    holds_beyond: int = 0
 
     @property
     def cases(self) -> tuple[str, ...]:
@@ -108,6 +116,7 @@ class Match:
                 }
                 for one, said in zip(self.holds, self.witness or [None] * len(self.holds), strict=True)
             ],
+            "holds_beyond": self.holds_beyond,
         }
 
 
@@ -115,20 +124,22 @@ class Match:
 class Decision:
     """One picture judged.
 
-    ``entry_ids`` are those that count under the policy, best first, ``cases`` theirs; ``distance`` and ``view`` belong
-    to the best and are None without one. ``allowed``: the picture is on the bank's allow list, so whatever it is near
-    to is no match. ``status`` is OK when every view was looked at, else why one was not.
+    ``entry_ids`` are those of ``matches`` that count under the policy, best first, ``cases`` theirs; ``distance`` and
+    ``view`` belong to the best and are None without one. ``allowed``: the picture is on the bank's allow list, so
+    whatever it is near to is no match. ``status`` is OK when every view was looked at, else why one was not.
 
     reasons : short names, for machines: ``match:seed``, ``match:confirmed``, ``match:disputed``, where that is weak
-        with ``witness:agrees``, ``witness:none`` (it does not know all pictures of the case) or ``witness:`` and why
-        it could not be asked; ``no_match`` (with ``other_region``, ``witness:contradicts`` when only the policy's
-        regions, only the witness make it none), ``allow_list``; ``low_quality`` (with
-        ``near:seed`` … when an entry is near); ``unreadable:TRUNCATED`` … (names of ``Status``); for UNKNOWN ``stale``,
-        ``clock``, ``deadline``, ``isolation:NO_WORKER``, ``algorithm``, ``bank:BankCorruptError`` …,
-        ``engine:EngineError`` …, ``error:MemoryError`` …, ``quality`` (from ``redecide``).
+        with ``witness:agrees``, ``witness:none`` (it does not know all pictures of the case), ``witness:too_many``
+        (there are more matches than are listed, and it is not asked) or ``witness:`` and why it could not be asked;
+        ``no_match`` (with ``other_region``, ``witness:contradicts`` when only the policy's regions, only the witness
+        make it none), ``allow_list``; ``low_quality`` (with ``near:seed`` … when an entry is near);
+        ``unreadable:TRUNCATED`` … (names of ``Status``); for UNKNOWN ``stale``, ``clock``, ``deadline``,
+        ``isolation:NO_WORKER``, ``algorithm``, ``bank:BankCorruptError`` …, ``engine:EngineError`` …,
+        ``error:MemoryError``, ``error:NO_MEMORY`` …, ``quality``, ``matches_beyond`` (from ``redecide``).
     quality : of the best view; None where that of one is not known. lowest_quality : of the worst view that was
         searched. left_out_quality : of the best view that was not, because others have enough; None when all were.
-    matches : every entry within ``radius`` (bits, inclusive), counted or not.
+    matches : entries within ``radius`` (bits, inclusive), counted or not, nearest first: all, or the strongest of many
+        (``decisions.choose_strongest``), which settle everything else. matches_beyond : how many more there are.
     algorithm : of the hashes, with its profile. snapshot : number; None when none was looked at. snapshot_age : seconds
         since it was published. policy : ``Policy.id``. timings : milliseconds by stage; in a batch a picture's share.
     """
@@ -152,6 +163,7 @@ class Decision:
     timings: Timings = Timings()
     lowest_quality: int | None = None
     left_out_quality: int | None = None
+    matches_beyond: int = 0
 
     @property
     def best(self) -> Match | None:
@@ -199,6 +211,7 @@ class Decision:
             "view": None if self.view is None else self.view.name,
             "allowed": self.allowed,
             "matches": [one.to_dict() for one in self.matches],
+            "matches_beyond": self.matches_beyond,
             "radius": self.radius,
             "algorithm": str(self.algorithm),
             "snapshot": self.snapshot,
@@ -218,9 +231,10 @@ class Decisions:
 
     outcome : uint8 [n], ``Outcome``. action : uint8 [n], ``Action``. status : uint8 [n], ``Status``.
     quality, lowest, left_out : uint8 [n], 255 for None: ``quality``, ``lowest_quality``, ``left_out_quality`` of each.
-    counts : int64 [n], entries that count under the policy.
+    counts : int64 [n], entries among the matches that count under the policy.
     matches, entries : what was judged. allowed : bool [n], on the allow list.
     counted : bool [m], the rows of ``matches`` that count. states : uint8 [m], ``State`` that speaks for each.
+    beyond : int64 [n], matches that are not among ``matches``; None for none of any picture.
     hearing : of the bank of other hashes. policy, under : what it was judged by, and the circumstances.
     """
 
@@ -239,6 +253,7 @@ class Decisions:
     policy: Policy
     under: Circumstances = Circumstances()
     hearing: Hearing = Hearing()
+    beyond: NDArray[np.int64] | None = None
 
     def __len__(self) -> int:
         return len(self.outcome)
@@ -262,7 +277,7 @@ class Decisions:
             None if best is None else best.distance,
             None if best is None else best.view,
             bool(self.allowed[i]),
-            self._reasons(outcome, status, matches, allowed=bool(self.allowed[i])),
+            self._reasons(outcome, status, matches, allowed=bool(self.allowed[i]), is_crowded=self.is_crowded(i)),
             matches,
             self.matches.radius,
             self.under.algorithm,
@@ -272,11 +287,22 @@ class Decisions:
             self.under.timings,
             _known(self.lowest[i]),
             _known(self.left_out[i]),
+            0 if self.beyond is None else int(self.beyond[i]),
         )
+
+    def is_crowded(self, i: int) -> bool:
+        """Whether a picture has more matches, or one of them more holds, than are listed."""
+        rows = slice(int(self.matches.offsets[i]), int(self.matches.offsets[i + 1]))
+        if self.beyond is not None and self.beyond[i]:
+            return True
+        if rows.start == rows.stop or not self.entries.holds_beyond.any():
+            return False
+        return any(self.entries.holds_beyond[self.entries.row_of(int(one))] for one in self.matches.entry_ids[rows])
 
     def _match(self, row: int, picture: int) -> Match:
         entry = int(self.matches.entry_ids[row])
-        holds = self.entries.holds[self.entries.row_of(entry)]
+        of_entry = self.entries.row_of(entry)
+        holds = self.entries.holds[of_entry]
         return Match(
             entry,
             int(self.matches.distances[row]),
@@ -285,6 +311,7 @@ class Decisions:
             bool(self.counted[row]),
             holds,
             tuple(self.hearing.of(picture, hold) for hold in holds),
+            int(self.entries.holds_beyond[of_entry]),
         )
 
     def _counting(self, match: Match) -> Iterator[Hold]:
@@ -294,12 +321,13 @@ class Decisions:
                 yield hold
 
     def _reasons(
-        self, outcome: Outcome, status: Status, matches: tuple[Match, ...], *, allowed: bool
-    ) -> tuple[str, ...]:
+        self, outcome: Outcome, status: Status, matches: tuple[Match, ...], *, allowed: bool,
+        is_crowded: bool,
+    ) -> tuple[str, ...]:  # fmt: skip
         found = [one.name.lower() for one in STRENGTH if any(match.counts and match.state is one for match in matches)]
         match outcome:
             case Outcome.MATCH:
-                return (*(f"match:{one}" for one in found), *self._witness(matches))
+                return (*(f"match:{one}" for one in found), *self._witness(matches, is_crowded=is_crowded))
             case Outcome.NO_MATCH:
                 if allowed:
                     return ("allow_list",)
@@ -319,11 +347,13 @@ class Decisions:
             case _:
                 return (CAUSES[status],) if status in CAUSES else self.under.causes
 
-    def _witness(self, matches: tuple[Match, ...]) -> tuple[str, ...]:
+    def _witness(self, matches: tuple[Match, ...], *, is_crowded: bool) -> tuple[str, ...]:
         """What the witness said of the best match, where that is a weak one."""
         best, above = next(one for one in matches if one.counts), self.policy.witness_above
         if above is None or best.distance <= above:
             return ()
+        if is_crowded:
+            return ("witness:too_many",)
         if self.hearing.failed is not None:
             return (f"witness:{self.hearing.failed}",)
         return ("witness:agrees",) if True in best.witness else ("witness:none",)

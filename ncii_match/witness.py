@@ -44,14 +44,17 @@ class Witness:
         return self._follower.snapshot.bank
 
     def hear(
-        self, matches: Matches, entries: Entries, snapshot: Snapshot, look_again: LookAgain | None
+        self, matches: Matches, entries: Entries, snapshot: Snapshot, look_again: LookAgain | None,
+        beyond: NDArray[np.int64] | None = None,
     ) -> Hearing:  # fmt: skip
         """What it says about the weak matches of a batch. Never raises: what fails is named in the hearing.
 
-        look_again : None when only hashes are at hand, so that nothing can be asked.
+        look_again : None when only hashes are at hand, so that nothing can be asked. beyond : int64 [pictures], matches
+        that are left out. About a picture with such, or with a hold that is, it says nothing: what nobody asks it about
+        would match all the same, and it takes long to ask about thousands of cases.
         """
         far, near = matches.distances > (self._policy.witness_above or 0), matches.distances <= self._policy.widest
-        weak = np.flatnonzero(far & near)
+        weak = np.flatnonzero(far & near & ~self._is_crowded(matches, entries, beyond))
         if not len(weak):
             return Hearing()
         if look_again is None:
@@ -64,6 +67,17 @@ class Witness:
             # Whatever it is, the match stands.
             name = type(error).__name__
             return Hearing(failed=name if isinstance(error, NciiMatchError) else f"error:{name}")
+
+    @staticmethod
+    def _is_crowded(matches: Matches, entries: Entries, beyond: NDArray[np.int64] | None) -> NDArray[np.bool_]:
+        """Which rows of the matches are of a picture whose matches, or their holds, are not all listed."""
+        pictures = np.repeat(np.arange(len(matches)), np.diff(matches.offsets))
+        crowded = np.zeros(len(matches), bool) if beyond is None else beyond > 0
+        if entries.holds_beyond.any():
+            rows = np.searchsorted(entries.entry_ids, matches.entry_ids)
+            crowded[pictures[entries.holds_beyond[rows] > 0]] = True
+        is_crowded: NDArray[np.bool_] = crowded[pictures]
+        return is_crowded
 
     def _heard(
         self, hashes: Hashes, asked: NDArray[np.intp], pictures: NDArray[np.intp], entry_ids: NDArray[np.int64],

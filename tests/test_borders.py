@@ -227,4 +227,4 @@ def test_out_of_memory_while_trimming_keeps_the_other_rows(photos, monkeypatch):
     whole = framed(photos["coffee.png"], (40, 40, 0, 0), (0, 0, 0))
     monkeypatch.setattr(borders, "trim", out_of_memory)
     hashes = hash_images([whole], views=(View.UPRIGHT, View.TRIMMED_UPRIGHT), workers=1)
-    assert hashes.status.tolist() == [Status.OK, Status.OUT_OF_MEMORY]
+    assert hashes.status.tolist() == [Status.OK, Status.NO_MEMORY]

@@ -180,7 +180,7 @@ def test_a_named_pipe_is_refused_without_waiting_for_a_writer(tmp_path):
 
 
 def test_memory_that_runs_out_while_reading_has_a_name_of_its_own():
-    assert status(Unreadable(MemoryError())) == Status.OUT_OF_MEMORY
+    assert status(Unreadable(MemoryError())) == Status.NO_MEMORY
 
 
 # --- objects that are no pictures ----------------------------------------------------------------------------------

@@ -202,13 +202,13 @@ def test_the_stored_form_is_a_promise():
     """Whoever stored decisions reads them with these names and types."""
     assert schemas.decisions_schema().names == [
         "outcome", "action", "status", "reason", "reasons", "quality", "lowest_quality", "left_out_quality",
-        "entry_ids", "cases", "distance", "view", "allowed", "matches", "radius", "algorithm", "snapshot",
-        "snapshot_age", "policy", "timings",
+        "entry_ids", "cases", "distance", "view", "allowed", "matches", "matches_beyond", "radius", "algorithm",
+        "snapshot", "snapshot_age", "policy", "timings",
     ]  # fmt: skip
     decisions = judged([(2, 9)], Policy())
     batch = decisions.to_arrow()
     assert batch.schema.equals(schemas.decisions_schema(), check_metadata=True)
-    assert batch.schema.metadata == {schemas.DECISIONS_KEY: b"1"}
+    assert batch.schema.metadata == {schemas.DECISIONS_KEY: b"2"}
     assert batch.to_pylist() == [decisions[0].to_dict()]
 
 

@@ -7,7 +7,7 @@ The base of a snapshot is one, and so is its delta. Plain little-endian arrays t
 import json
 import re
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -65,6 +65,8 @@ class Segment:
     untils: NDArray[np.int64]
     case_offsets: NDArray[np.int64]
     case_lines: NDArray[np.uint8]
+    regions: dict[int, str | None] = field(default_factory=dict, init=False)
+    """Regions of cases that were asked for before."""
 
     def __len__(self) -> int:
         return len(self.entry_ids)
@@ -91,6 +93,17 @@ class Segment:
             raise BankCorruptError(
                 "the holds of a snapshot contradict each other; verify it and publish again"
             ) from None
+
+    def region_of(self, row: int) -> str | None:
+        """Where one case applies. Raises BankCorruptError when the files contradict."""
+        if row not in self.regions:
+            try:
+                self.regions[row] = self.case(row).region
+            except (ValueError, IndexError, KeyError, TypeError):
+                raise BankCorruptError(
+                    "the cases of a snapshot contradict each other; verify it and publish again"
+                ) from None
+        return self.regions[row]
 
     def entries_of_case(self, reference: str, source: str) -> NDArray[np.int64]:
         """Ids of the entries that a case holds, rising."""

@@ -29,7 +29,7 @@ from ncii_match.errors import (
 from ncii_match.index import RadiusIndex, build_index, open_index, saved
 from ncii_match.index.live import LiveIndex
 from ncii_match.outcomes import Hold, State, strongest
-from ncii_match.values import PDQ, PDQ_THRESHOLD, Algorithm, Entries, Hashes, Matches
+from ncii_match.values import PDQ, PDQ_THRESHOLD, Algorithm, Entries, Hashes, HoldColumns, Matches
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
@@ -245,6 +245,76 @@ class Snapshot:
         old = self._base.entries_of_case(reference, source)
         new = self._delta.entries_of_case(reference, source)
         return len(old) - int(_among(self._removed, old).sum()) + len(new)
+
+    def count_holds(self, entry_ids: NDArray[np.int64]) -> NDArray[np.int64]:
+        """How many holds each of some entries has, int64 [n]. Raises InputError for one that is not in the snapshot."""
+        first, last = self._spans(entry_ids)[1]
+        counts: NDArray[np.int64] = last - first
+        return counts
+
+    def _spans(self, entry_ids: NDArray[np.int64]) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
+        """Of each entry whether the delta has it, bool [n], and where its holds begin and end there, int64 [2, n]."""
+        is_new = _among(self._delta.entry_ids, entry_ids)
+        is_old = _among(self._base.entry_ids, entry_ids) & ~_among(self._removed, entry_ids) & ~is_new
+        if not (is_new | is_old).all():
+            missing = int(entry_ids[~(is_new | is_old)][0])
+            raise InputError(f"entry {missing} is not in snapshot {self.number}")
+        spans = np.zeros((2, len(entry_ids)), np.int64)
+        for source, chosen in ((self._delta, is_new), (self._base, is_old)):
+            rows = np.searchsorted(source.entry_ids, entry_ids[chosen])
+            first, last = source.offsets[rows], source.offsets[rows + 1]
+            if ((first < 0) | (last <= first) | (last > len(source.cases))).any():
+                raise BankCorruptError("the holds of a snapshot contradict each other; verify it and publish again")
+            spans[0, chosen], spans[1, chosen] = first, last
+        return is_new, spans
+
+    def hold_columns(self, matches: Matches) -> HoldColumns:
+        """The holds on every entry in a set of matches, without reading their cases. Raises as ``holds_of``."""
+        ids = np.unique(matches.entry_ids)
+        is_new, (first, last) = self._spans(ids)
+        counts = last - first
+        offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(counts)])
+        rows = np.repeat(first - offsets[:-1], counts) + np.arange(offsets[-1])
+        of_delta = np.repeat(is_new, counts)
+        states, cases = np.empty(len(rows), np.uint8), np.empty(len(rows), np.int64)
+        for source, chosen, before in (
+            (self._delta, of_delta, len(self._base.case_offsets)),
+            (self._base, ~of_delta, 0),
+        ):
+            states[chosen] = source.states[rows[chosen]]
+            cases[chosen] = source.cases[rows[chosen]].astype(np.int64) + before
+        if (states >= State.WITHDRAWN).any():
+            raise BankCorruptError("the holds of a snapshot contradict each other; verify it and publish again")
+        return HoldColumns(ids, offsets, states, cases)
+
+    def region_of(self, case: int) -> str | None:
+        """Where a case of ``hold_columns`` applies; None for everywhere."""
+        before = len(self._base.case_offsets)
+        return self._base.region_of(case) if case < before else self._delta.region_of(case - before)
+
+    def entries_among(self, columns: HoldColumns, entry_ids: NDArray[np.int64], keep: NDArray[np.bool_]) -> Entries:
+        """What is known about some entries of ``hold_columns``, with those of their holds that are kept.
+
+        entry_ids : int64 [e], rising. keep : bool [m], by hold; at least one of each entry.
+        """
+        before, holds, beyond = len(self._base.case_offsets), [], []
+        for row in np.searchsorted(columns.entry_ids, entry_ids).tolist():
+            first, last = int(columns.offsets[row]), int(columns.offsets[row + 1])
+            chosen = first + np.flatnonzero(keep[first:last])
+            beyond.append(last - first - len(chosen))
+            try:
+                named = [
+                    (self._base.case(case) if case < before else self._delta.case(case - before), State(state))
+                    for case, state in zip(columns.cases[chosen].tolist(), columns.states[chosen].tolist(), strict=True)
+                ]
+            except (ValueError, IndexError, KeyError, TypeError):
+                raise BankCorruptError(
+                    "the holds of a snapshot contradict each other; verify it and publish again"
+                ) from None
+            holds.append(tuple(Hold(case.reference, case.source, state, case.region) for case, state in named))
+        states = np.array([strongest(hold.state for hold in some) for some in holds], np.uint8)
+        cases = tuple(tuple(sorted({hold.case for hold in some})) for some in holds)
+        return Entries(entry_ids, states, cases, tuple(holds), np.array(beyond, np.int64))
 
     def entries_of(self, matches: Matches) -> Entries:
         """States, cases and holds (with source and region) of every entry in a set of matches."""

@@ -59,7 +59,7 @@ def demo_command(
         table.add_row(row.photo, row.done, Text(row.verdict, colour), distance, view)
     out.print(table)
     out.print(
-        f"\n{counts['found']} copies found, {counts['missed']} missed; "
+        f"{counts['found']} copies found, {counts['missed']} missed; "
         f"{counts['clear']} other pictures left alone, {counts['wrong']} flagged wrongly, "
         f"{counts['low quality']} with too little detail to judge."
     )

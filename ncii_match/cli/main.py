@@ -3,15 +3,46 @@
 import io
 import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
 
 import typer
+from typer.core import TyperGroup
 
 from ncii_match import __version__
 from ncii_match.cli import bank, demo, doctor, evaluate, hash_pictures, rescan, scan
-from ncii_match.cli.terminal import Exit, say
+from ncii_match.cli.terminal import Exit, say, visible
 from ncii_match.errors import NciiMatchError
 
+UsageError: type[Exception] = typer.BadParameter.__bases__[0]
+
+
+class VisibleGroup(TyperGroup):
+    """Commands whose usage errors show what was typed, or came from a pattern of file names, by ``visible``."""
+
+    def make_context(self, *arguments: Any, **options: Any) -> Any:
+        """As ``TyperGroup.make_context``."""
+        with _visible_errors():
+            return super().make_context(*arguments, **options)
+
+    def invoke(self, ctx: Any) -> Any:
+        """As ``TyperGroup.invoke``."""
+        with _visible_errors():
+            return super().invoke(ctx)
+
+
+@contextmanager
+def _visible_errors() -> Iterator[None]:
+    try:
+        yield
+    except UsageError as error:
+        error.message = visible(error.message)  # type: ignore[attr-defined]
+        raise
+
+
 app = typer.Typer(
+    cls=VisibleGroup,
     no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,

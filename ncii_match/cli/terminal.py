@@ -10,6 +10,7 @@ import os
 import re
 import signal
 import sys
+import unicodedata
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from enum import IntEnum, StrEnum
@@ -22,6 +23,8 @@ from urllib.parse import unquote, urlsplit
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
 
 from ncii_match.errors import InputError, JobError, MissingExtraError
 from ncii_match.values import PDQ, PDQ_512, PHASH, Algorithm, View, Views
@@ -103,8 +106,49 @@ Decoded = Annotated[
 AsJson = Annotated[bool, typer.Option("--json", help="Machine-readable output on standard output.")]
 Workers = Annotated[int | None, typer.Option("--workers", min=1, help="Threads; every core by default.")]
 
-out = Console(highlight=False, markup=False, emoji=False, soft_wrap=True, width=None if sys.stdout.isatty() else 200)
-err = Console(stderr=True, highlight=False, markup=False, emoji=False)
+_ALLOWED_FORMATS = "\u200c\u200d"
+"""Characters without a shape of their own that names in Persian and in Indian scripts are spelled with."""
+
+
+def visible(text: str) -> str:
+    r"""Text with what steers a terminal written as an escape, like ``\x1b`` or ``\u202e``, a line break as ``\n``.
+
+    Names of files, cases and reasons come from outside: one may move the cursor, hide what stands beside it, turn the
+    direction of reading, or look like two lines.
+    """
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(_escape(letter) for letter in text)
+
+
+def _escape(letter: str) -> str:
+    steers = unicodedata.category(letter) in ("Cc", "Cf", "Cs", "Zl", "Zp") and letter not in _ALLOWED_FORMATS
+    return letter.encode("unicode_escape").decode() if steers else letter
+
+
+class VisibleConsole(Console):
+    """A console that shows every text by ``visible``: strings, texts, and the cells of tables."""
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        """As ``Console.print``."""
+        super().print(*map(_visible_object, objects), **options)
+
+
+def _visible_object(shown: Any) -> Any:
+    if isinstance(shown, str):
+        return visible(shown)
+    if isinstance(shown, Text):
+        return shown if visible(shown.plain) == shown.plain else Text(visible(shown.plain), shown.style)
+    if isinstance(shown, Table):
+        for column in shown.columns:
+            column._cells = [_visible_object(cell) for cell in column._cells]  # noqa: SLF001 - there is no other way
+    return shown
+
+
+out = VisibleConsole(
+    highlight=False, markup=False, emoji=False, soft_wrap=True, width=None if sys.stdout.isatty() else 200
+)
+err = VisibleConsole(stderr=True, highlight=False, markup=False, emoji=False)
 
 
 def say(text: str) -> None:

@@ -25,7 +25,17 @@ from ncii_match.rescans.rows import rescan
 from ncii_match.rescans.stored import Chunks
 from ncii_match.verdicts import CAUSES
 
-TRIED_AGAIN = frozenset({Status.CANNOT_READ, Status.OUT_OF_MEMORY, Status.TIMED_OUT, Status.CRASHED, Status.NO_WORKER})
+TRIED_AGAIN = frozenset(
+    {
+        Status.CANNOT_READ,
+        Status.OUT_OF_MEMORY,
+        Status.TIMED_OUT,
+        Status.CRASHED,
+        Status.NO_WORKER,
+        Status.NO_MEMORY,
+        Status.FAILED,
+    }
+)
 """What may be the moment's fault and not the picture's."""
 
 

@@ -28,7 +28,9 @@ DECODING_SECONDS = 10.0
 """For one picture, when nobody says otherwise."""
 
 _LARGEST_QUALITY = 100
-_FROM_WORKERS = frozenset(Status) - {Status.TIMED_OUT, Status.CRASHED, Status.NO_WORKER}
+_FROM_WORKERS = frozenset(Status) - {
+    Status.TIMED_OUT, Status.CRASHED, Status.NO_WORKER, Status.NO_MEMORY, Status.FAILED,
+}  # fmt: skip
 
 _Rows = tuple[bytes, bytes, bytes]
 """What is known of one picture: v of status, v * nbytes of bits, v of quality; zeros and 255 where it has none."""
@@ -162,7 +164,7 @@ class Sandbox:
         except DecodeError as error:
             return self._no_hash(error.status)
         except MemoryError:
-            return self._no_hash(Status.OUT_OF_MEMORY)
+            return self._no_hash(Status.NO_MEMORY)
         return self._ask(data) if data else self._no_hash(Status.EMPTY)
 
     def _ask(self, data: bytes) -> _Rows:

@@ -146,6 +146,9 @@ def _answer(
     host.sendall(wire.BEGUN)
     try:
         found = task(one, data)
+        if Status.NO_MEMORY in found.status:  # in here memory is bounded, so that it is the picture that is too large
+            said = np.where(found.status == Status.NO_MEMORY, np.uint8(Status.OUT_OF_MEMORY), found.status)
+            found = replace(found, status=said)
         status = Status.OK if np.any(found.status == Status.OK) else int(found.status[0])
         if status in (Status.CORRUPT, Status.TRUNCATED) and narrow.hash([data]).status[0] == Status.TOO_MANY_PIXELS:
             # Not every decoder says why it stopped, and one picture of this size may well have been too large for it.
