@@ -211,8 +211,8 @@ class Policy:
         return hashes[~left_out] if left_out.any() else hashes
 
     def counts_in(self, region: str | None) -> bool:
-        """Whether a case with this region counts."""
-        return self.regions is None or region is None or region in self.regions
+        """Whether a case with this region, or with one of several divided by commas, counts."""
+        return self.regions is None or region is None or not self.regions.isdisjoint(region.split(","))
 
 
 @lru_cache(maxsize=64)
