@@ -244,3 +244,29 @@ def test_a_check_is_late_when_building_its_decision_was(tmp_path, monkeypatch):
         late = matcher.check(pixels)
         assert (late.outcome, late.reasons, late.matches) == (Outcome.UNKNOWN, ("deadline",), ())
         assert late.snapshot == matcher.snapshot.number
+
+
+def test_a_witness_is_not_asked_about_a_picture_with_more_matches_than_are_listed(tmp_path, monkeypatch):
+    """It would contradict those that are listed, and the others would count all the same."""
+    from test_witness import PHOTO, contradicting, near
+
+    import ncii_match as nm
+
+    copies = [near(PHOTO, bits) for bits in range(11, 11 + 8)]
+    with nm.Bank.create(tmp_path / "first") as bank:
+        bank.add(Hashes.concat(copies), case="R-1", source="own")
+        bank.publish()
+    with nm.Bank.create(tmp_path / "second", algorithm=nm.PHASH) as bank:
+        bank.add(nm.hash_images([contradicting()], nm.PHASH), case="R-1", source="own", force=True)
+        for seed in range(7):
+            pixels = np.random.default_rng(seed).integers(0, 255, (64, 64), np.uint8)
+            bank.add(nm.hash_images([pixels], nm.PHASH), case="R-1", source="own", force=True)
+        bank.publish()
+    policy = Policy(witness_above=10, witness_threshold=12)
+    with nm.Matcher(tmp_path / "first", policy=policy, witness=tmp_path / "second", isolation="thread") as matcher:
+        assert matcher.check(PHOTO).reasons == ("no_match", "witness:contradicts")
+        for module in (decisions, matcher_module):
+            monkeypatch.setattr(module, "MOST_MATCHES", 5)
+        decision = matcher.check(PHOTO)
+    assert (decision.reasons, decision.matches_beyond) == (("match:seed", "witness:too_many"), 3)
+    assert all(one.counts for one in decision.matches)
