@@ -139,6 +139,42 @@ def test_the_order_is_confirmed_first_then_nearest(few):
     assert seeds.matches.entry_ids.tolist() == [1, 2, 3, 4, 5]
 
 
+def test_the_nearest_that_counts_by_each_state_stays_listed(few):
+    ids = list(range(1, 11))
+    kinds = [State.SEED, State.DISPUTED, *[State.CONFIRMED] * 8]
+    holds = [(Hold("c", "s", state, None),) for state in kinds]
+    matches = matches_of([(0, one, one, 0) for one in ids], 1)
+    policy = Policy(threshold=RADIUS)
+    chosen, entries = bounded(matches, ids, holds, policy)
+    assert chosen.matches.entry_ids.tolist() == [1, 2, 3, 4, 5]
+    hashes = Hashes(PDQ, np.zeros((1, 32), np.uint8), np.array([90], np.uint8))
+    decision = decide(hashes, chosen.matches, entries, policy, beyond=chosen.beyond)[0]
+    assert (decision.distance, decision.action) == (1, Action.BLOCK)
+    assert decision.reasons == ("match:confirmed", "match:seed", "match:disputed")
+
+
+def test_what_only_its_region_keeps_from_counting_stays_listed(few):
+    ids = list(range(1, 9))
+    holds = [(Hold("c", "s", State.CONFIRMED, None),)] * 7 + [(Hold("c", "s", State.SEED, "GB"),)]
+    matches = matches_of([(0, one, 9 if one < 8 else 15, 0) for one in ids], 1)
+    policy = Policy(threshold=RADIUS, threshold_confirmed=2, regions=frozenset({"IN"}))
+    chosen, entries = bounded(matches, ids, holds, policy)
+    hashes = Hashes(PDQ, np.zeros((1, 32), np.uint8), np.array([90], np.uint8))
+    decision = decide(hashes, chosen.matches, entries, policy, beyond=chosen.beyond)[0]
+    assert (decision.outcome, decision.reasons) == (Outcome.NO_MATCH, ("no_match", "other_region"))
+    assert 8 in chosen.matches.entry_ids
+
+
+def test_of_each_state_a_hold_that_counts_and_one_that_does_not_stay_listed(few):
+    every = [(State.CONFIRMED, "IN")] * 9 + [(State.CONFIRMED, "GB"), (State.SEED, "IN"), (State.SEED, "GB")]
+    every += [(State.DISPUTED, "IN"), (State.DISPUTED, "GB")]
+    holds = [tuple(Hold(f"c{k}", "s", state, region) for k, (state, region) in enumerate(every))]
+    matches = matches_of([(0, 1, 3, 0)], 1)
+    _, entries = bounded(matches, [1], holds, Policy(threshold=RADIUS, regions=frozenset({"IN"})))
+    assert {(hold.state, hold.region) for hold in entries.holds[0]} == {*every}
+    assert (len(entries.holds[0]), entries.holds_beyond.tolist()) == (FEW_HOLDS, [8])
+
+
 def test_a_stored_decision_that_is_settled_is_judged_again(few):
     ids = list(range(1, 31))
     seeds = [(Hold("c", "s", State.SEED, None),)] * 30
