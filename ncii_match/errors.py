@@ -50,6 +50,10 @@ class BankCorruptError(BankError):
     """A file of the bank is not what its manifest says: cut short, changed, or missing."""
 
 
+class BankHistoryError(BankError):
+    """The history does not continue what was published: it was rewritten, or an older database was put back."""
+
+
 class BankLockedError(BankError):
     """Another process is writing to the bank and did not finish in time."""
 

@@ -768,16 +768,15 @@ def test_a_base_in_the_clear_is_not_built_upon_by_a_sealed_snapshot(tmp_path, me
             assert (draft._ids_of(dataclasses.replace(said, sealed=sealed)) is not None) == usable
 
 
-def test_a_copy_goes_by_what_it_holds(bank, memory):
-    """A base that was changed under the same name is another copy."""
+def test_a_copy_goes_by_what_it_holds(bank, memory, tmp_path):
+    """Another base under the same name is another copy."""
     bank.add(some(3), case="a", source="s")
+    shutil.copytree(bank.path, tmp_path / "twin")
     first = bank.publish()
     before = set(copies(memory))
-    shutil.rmtree(bank.path / "bases")
-    shutil.rmtree(bank.path / "snapshots")
-    (bank.path / "CURRENT").unlink()
-    bank.add(some(1, seed=3), case="b", source="s")
-    second = bank.publish()
+    with Bank.open(tmp_path / "twin", key=KEY) as twin:
+        twin.add(some(1, seed=3), case="b", source="s")
+        second = twin.publish()
     assert (first.number, second.number, len(first), len(second)) == (1, 1, 3, 4)
     assert len(set(copies(memory)) - before) == 2
     digests = {hashlib.sha256(file.read_bytes()).hexdigest() for file in memory.rglob("hashes.u8")}

@@ -74,7 +74,7 @@ def test_a_kept_bank_lives_on(kept):
     with Bank.open(path, key=key) as bank:
         assert bank.verify() == []
         assert [event.action for event in bank.history()] == said["events"]
-        says(bank.publish(signing_key=place / "signing.key"), said)
+        says(bank.publish(signing_key=shutil.copy(place / "signing.key", path.parent / "signing.key")), said)
         refused = bank.add(Hashes.from_hex(said["gone"][:1]), case="R-1", source="own")
         assert refused.entry_ids.tolist() == [-1]  # withdrawn, and erased; remembered all the same
         early = bank.add(Hashes.from_hex(said["gone"][1:]), case="R-9", source="stopncii")

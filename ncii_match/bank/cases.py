@@ -74,6 +74,16 @@ def _known(connection: sa.Connection, names: list[tuple[str, str]]) -> dict[tupl
     return {(reference, source): tuple(rest) for reference, source, *rest in rows}
 
 
+def references_of(connection: sa.Connection, case_ids: list[int]) -> list[str]:
+    """References of some cases, each once."""
+    table = tables.cases.c
+    found: set[str] = set()
+    for first in range(0, len(case_ids), 500):
+        query = sa.select(table.reference).where(table.id.in_(case_ids[first : first + 500]))
+        found.update(reference for (reference,) in connection.execute(query))
+    return sorted(found)
+
+
 def _tags(one: Case) -> str | None:
     return json.dumps(list(one.tags), ensure_ascii=False) if one.tags else None
 

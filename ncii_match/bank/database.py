@@ -103,7 +103,7 @@ def create(path: Path, url: str | None) -> Database:
 
     What a creation that was cut off has left is taken over: it holds nothing yet.
     """
-    parsed = None if url is None else _parsed(url)
+    address = None if url is None else parsed(url)
     try:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
@@ -126,7 +126,7 @@ def create(path: Path, url: str | None) -> Database:
             if there != f"{url}\n":
                 (path / ADDRESS).touch(0o600)
                 (path / ADDRESS).write_text(f"{url}\n")
-    database = Database(path, parsed)
+    database = Database(path, address)
     try:
         with database.alone() as connection:
             _must_be_free(connection, path, url)
@@ -162,20 +162,23 @@ def existing(path: Path) -> Database:
         url = (path / ADDRESS).read_text().strip()
         if not url:
             raise BankFormatError(f"{path} was cut off while it was made; create the bank again with its address")
-        return Database(path, _parsed(url))
+        return Database(path, parsed(url))
     if not (path / DATABASE).is_file():
         raise BankFormatError(f"{path} has neither {DATABASE} nor {ADDRESS}")
     return Database(path, None)
 
 
-def _parsed(url: str) -> sa.URL:
+def parsed(url: str) -> sa.URL:
+    """The address of a PostgreSQL database. Raises InputError, which does not show it."""
     try:
-        parsed = sa.make_url(url)
+        address = sa.make_url(url)
     except sa.exc.ArgumentError:
         raise InputError("the database address cannot be read; write it like postgresql://user@host/name") from None
-    if not parsed.drivername.startswith("postgresql"):
-        raise InputError(f"the database is {parsed.drivername}; choose PostgreSQL, or none for SQLite in the directory")
-    return parsed.set(drivername="postgresql+psycopg")
+    if not address.drivername.startswith("postgresql"):
+        raise InputError(
+            f"the database is {address.drivername}; choose PostgreSQL, or none for SQLite in the directory"
+        )
+    return address.set(drivername="postgresql+psycopg")
 
 
 def _sqlite(path: Path) -> sa.Engine:

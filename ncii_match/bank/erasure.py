@@ -64,6 +64,8 @@ def _names(detail: str, allowed: set[int]) -> bool:
 
 def scrub(database: Database) -> None:
     """Make the database's own files forget: free pages, the log, and what indexes kept."""
+    for path in database.path.glob("bank.sqlite.replaced*"):  # of a restore: the database that was there before
+        path.unlink(missing_ok=True)
     with database.alone() as connection:
         if database.is_sqlite:
             connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")

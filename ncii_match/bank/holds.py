@@ -164,7 +164,8 @@ def _mark_held(connection: sa.Connection) -> None:
 
 def _anything_withdrawn(connection: sa.Connection) -> bool:
     """Whether any hold has ever ended, or a withdrawal been remembered: in a new bank there is nothing to ask for."""
-    event = sa.select(tables.events.c.number).where(tables.events.c.action.in_(["withdraw", "expire"])).limit(1)
+    endings = tables.events.c.action.in_(["withdraw", "expire", "restore"])
+    event = sa.select(tables.events.c.number).where(endings).limit(1)
     return connection.execute(event).first() is not None
 
 

@@ -1,6 +1,6 @@
 """Taking in a file of hashes: checked line by line, additions and endings, nothing lost when one line is bad.
 
-A file that may end holds is read twice: first to count what would end, so that one that would empty the bank is
+A file that may end holds is read twice: first to count what would end, so that one that would end much of the bank is
 refused before anything has changed. Additions are sorted by hash, some millions at a time, and committed in steps, so
 that a withdrawal by somebody else never waits for the whole file. Reading the same file again changes nothing.
 """

@@ -86,7 +86,8 @@ def put(
     )
     for state in np.unique(wanted.states[outcome == Addition.ADDED]).tolist():
         new = np.flatnonzero((outcome == Addition.ADDED) & (wanted.states == state))
-        detail = {"state": State(state).name.lower(), "forced": force, **said["detail"]}
+        untils = journal.untils_detail(wanted.untils[new])
+        detail = {"state": State(state).name.lower(), "forced": force, **said["detail"], **untils}
         journal.record(
             connection, at=at, action="add", actor=said["actor"], reason=said["reason"], detail=detail,
             entry_ids=ids[new], case_ids=wanted.case_ids[new],
@@ -113,7 +114,7 @@ def add(
     ids, outcome = np.full(len(hashes), -1, np.int64), judged(hashes, force=force)
     rows = np.flatnonzero(outcome == Addition.ADDED)
     who = actor or arguments.user()
-    said = {"actor": who, "reason": reason, "detail": {"source": source, "until": end or None}}
+    said = {"actor": who, "reason": reason, "detail": {"source": source}}
     with workings.database.writing() as connection:
         at = moment(connection)
         named = list(dict.fromkeys(references[row] for row in rows))

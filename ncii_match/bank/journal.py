@@ -8,8 +8,9 @@ shows as well. Hashes appear only as a salted commitment, whose salt goes when a
 import hashlib
 import json
 import os
+import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -113,6 +114,15 @@ def head(connection: sa.Connection) -> tuple[int, bytes]:
     return (0, BEGINNING) if last is None else (last.number, bytes(last.digest))
 
 
+def digest_at(connection: sa.Connection, number: int) -> bytes | None:
+    """The digest of one event; None when it is not there."""
+    if number == 0:
+        return BEGINNING
+    events = tables.events.c
+    found = connection.execute(sa.select(events.digest).where(events.number == number)).scalar_one_or_none()
+    return None if found is None else bytes(found)
+
+
 def commitment(salt: bytes, hashes: bytes) -> bytes:
     """What proves later which hashes an event was about, and shows none of them."""
     return hashlib.sha256(salt + hashes).digest()
@@ -150,34 +160,121 @@ def events(
         query = query.where(table.c.number.in_(of_cases))
     if actions:
         query = query.where(table.c.action.in_(actions))
-    for row in connection.execution_options(yield_per=1000).execute(query):
+    for row in connection.execute(query, execution_options={"yield_per": 1000}):
         yield Event(
-            row.number, row.at, row.action, row.actor, row.reason, json.loads(row.detail),
-            np.frombuffer(row.entry_ids, "<i8"), np.frombuffer(row.case_ids, "<i8"), bytes(row.digest),
+            row.number, row.at, row.action, row.actor, row.reason, detail_of(row.detail),
+            ids_of(row.entry_ids), ids_of(row.case_ids), bytes(row.digest),
         )  # fmt: skip
 
 
-def verify_chain(connection: sa.Connection, signed: tuple[int, bytes] | None = None) -> Iterator[Fault]:
+def verify_chain(connection: sa.Connection, anchors: Iterable[tuple[int, bytes]] = ()) -> Iterator[Fault]:
     """Every place where the history was changed.
 
-    signed : number and digest of an event that a snapshot's signed manifest names; it must still be there.
+    anchors : number and digest of events that published snapshots name; they must still be there.
     """
-    table, expected, previous = tables.events, 1, BEGINNING
-    known = BEGINNING if signed is not None and signed[0] == 0 else None  # published before anything was done
-    for found in connection.execution_options(yield_per=1000).execute(sa.select(table).order_by(table.c.number)):
-        row = found._asdict()
-        if row["number"] != expected:
-            missing = f"{expected}" if row["number"] == expected + 1 else f"{expected} to {row['number'] - 1}"
-            yield Fault(expected, f"event {missing} is missing" if row["number"] > expected else "stands twice")
-            expected = row["number"]
-        if digest(row) != bytes(row["digest"]):
-            yield Fault(expected, f"event {expected} was edited: it is not what its digest says")
-        if bytes(row["previous"]) != previous:
-            yield Fault(expected, f"event {expected} does not follow the one before it: moved, doubled, or put in")
+    awaited = dict(anchors)
+    named = {0: BEGINNING} if 0 in awaited else {}  # published before anything was done
+    numbers_of: dict[bytes, int] = {}
+    for row, faults in _walk(connection, 1, BEGINNING):
+        yield from faults
+        if row["number"] in awaited:
+            named[row["number"]] = bytes(row["digest"])
+        if row["action"] == "publish":
+            yield from _publication_faults(row, numbers_of)
+        numbers_of[bytes(row["digest"])] = row["number"]
+    for number, expected_digest in sorted(awaited.items()):
+        if named.get(number) != expected_digest:
+            what = "is another one" if number in named else "is missing"
+            yield Fault(number, f"event {number} {what}, though a published snapshot names it")
+
+
+def verify_continuation(
+    connection: sa.Connection, anchor: tuple[int, bytes], after: int
+) -> Iterator[tuple[dict[str, Any] | None, list[Fault]]]:
+    """Events from an anchor on, each with its faults; the last pair has no event when the anchor is not there.
+
+    Parameters
+    ----------
+    anchor : number and digest of the event that was signed.
+    after : events beyond this one are looked at, too, when it is before the anchor: a snapshot is built upon them.
+    """
+    number, expected_digest = anchor
+    first = max(min(number, after + 1), 1)
+    is_there = number == 0 and expected_digest == BEGINNING
+    for row, faults in _walk(connection, first, None):
+        if row["number"] == number:
+            is_there = True
+            if bytes(row["digest"]) != expected_digest:
+                faults.append(Fault(number, f"event {number} is another one: its digest is not the published one"))
+        yield row, faults
+    if not is_there:
+        last, _ = head(connection)
+        yield None, [Fault(number, f"event {number} is missing: the history ends with event {last}")]
+
+
+def _walk(
+    connection: sa.Connection, first: int, previous: bytes | None
+) -> Iterator[tuple[dict[str, Any], list[Fault]]]:
+    """Events from a number on, each with what is wrong with it. ``previous``: the digest before, None when unknown."""
+    table, expected = tables.events, first
+    query = sa.select(table).where(table.c.number >= (first if previous is None else -sys.maxsize))
+    for found in connection.execute(query.order_by(table.c.number), execution_options={"yield_per": 1000}):
+        row, faults = found._asdict(), []
+        number = row["number"]
+        if number != expected:
+            missing = f"{expected}" if number == expected + 1 else f"{expected} to {number - 1}"
+            faults.append(Fault(expected, f"event {missing} is missing" if number > expected else "stands twice"))
+            expected = number
+        if _digest_of(row) != bytes(row["digest"]):
+            faults.append(Fault(number, f"event {number} was edited: it is not what its digest says"))
+        if previous is not None and bytes(row["previous"]) != previous:
+            what = f"event {number} does not follow the one before it: moved, doubled, or put in"
+            faults.append(Fault(number, what))
         previous = bytes(row["digest"])
-        if signed is not None and expected == signed[0]:
-            known = previous
         expected += 1
-    if signed is not None and known != signed[1]:
-        what = "is missing" if known is None else "is another one"
-        yield Fault(signed[0], f"event {signed[0]} {what}, though a published snapshot names it")
+        yield row, faults
+
+
+def _digest_of(row: dict[str, Any]) -> bytes | None:
+    """The digest that an event should have; None for one that nobody can have recorded, like a text for a number."""
+    try:
+        return digest(row)
+    except (TypeError, AttributeError, ValueError):
+        return None
+
+
+def _publication_faults(row: dict[str, Any], numbers_of: dict[bytes, int]) -> Iterator[Fault]:
+    """What an event says of its own publication must be an event that was there by then."""
+    detail = detail_of(row["detail"])
+    try:
+        number = numbers_of.get(bytes.fromhex(detail["journal"]))
+    except (KeyError, TypeError, ValueError):
+        number = None
+    is_first = detail.get("journal") == BEGINNING.hex()
+    if (number is None and not is_first) or detail.get("event", number or 0) != (number or 0):
+        what = f"event {row['number']} says that snapshot {detail.get('snapshot')} has a history that is not here"
+        yield Fault(row["number"], what)
+
+
+def untils_detail(untils: NDArray[np.int64]) -> dict[str, Any]:
+    """What an event says of when its holds end (int64 [n], 0 for never): the time, or a digest of all of them."""
+    if len(untils) == 0 or (untils == untils[0]).all():
+        return {"until": int(untils[0]) or None if len(untils) else None}
+    return {"untils": hashlib.sha256(np.ascontiguousarray(untils, "<i8").tobytes()).hexdigest()}
+
+
+def ids_of(stored: bytes) -> NDArray[np.int64]:
+    """An event's ids, int64 [n]; none when they cannot be read, which the event's digest shows as well."""
+    try:
+        return np.frombuffer(stored, "<i8")
+    except (TypeError, ValueError):
+        return NOBODY
+
+
+def detail_of(text: str) -> dict[str, Any]:
+    """An event's detail; nothing when it cannot be read."""
+    try:
+        detail = json.loads(text)
+    except (TypeError, ValueError):
+        return {}
+    return detail if isinstance(detail, dict) else {}

@@ -20,7 +20,7 @@ import numpy as np
 import sqlalchemy as sa
 from numpy.typing import NDArray
 
-from ncii_match.bank import failures, journal, manifest, sealed_files, segment, shared_memory, tables
+from ncii_match.bank import continuity, failures, journal, manifest, sealed_files, segment, shared_memory, tables
 from ncii_match.bank.manifest import Manifest
 from ncii_match.bank.sealed_files import Files
 from ncii_match.bank.segment import Segment
@@ -98,7 +98,7 @@ def last_manifest(bank: Path, signing_key: str | PathLike[str] | None = None) ->
 def changed_since(connection: sa.Connection, event: int) -> NDArray[np.int64]:
     """Entries, rising, whose holds any later event is about."""
     later = sa.select(tables.events.c.entry_ids).where(tables.events.c.number > event)
-    parts = [np.frombuffer(ids, "<i8") for (ids,) in connection.execute(later) if ids]
+    parts = [journal.ids_of(ids) for (ids,) in connection.execute(later)]
     return np.unique(np.concatenate([np.empty(0, np.int64), *parts])).astype(np.int64)
 
 
@@ -126,11 +126,15 @@ class Draft:
         algorithm: Algorithm,
         vault: Vault,
         signing_key: str | PathLike[str] | None,
+        above: int | None = None,
     ) -> None:
-        self.bank, self.algorithm, self._signing_key = bank, algorithm, signing_key
-        self._key, self._unseal = vault.key, vault.unseal
-        self.number = _next_number(bank)
+        """``above``: of a restore, which starts a history anew: the number of the last snapshot that was published."""
+        self.bank, self.algorithm, self._signing_key, self._vault = bank, algorithm, signing_key, vault
+        self._key, self._unseal, self._is_restore = vault.key, vault.unseal, above is not None
+        self.number = max(_next_number(bank), 1 + (above or 0))
         self.path = bank / "snapshots" / f"{self.number:06d}"
+        self.detail: dict[str, Any] = {}
+        """What the event of this publication says, once it is written."""
 
     def write(self, connection: sa.Connection, *, full: bool, workers: int) -> Manifest:
         """Everything but the signature and the pointer, from one consistent view of the tables."""
@@ -143,6 +147,13 @@ class Draft:
                 before = None
         for name in ("snapshots", "bases"):
             (self.bank / name).mkdir(mode=0o700, exist_ok=True)
+        if not self._is_restore:
+            after = None if before is None or base_ids is None else before.base_journal
+            continuity.check(
+                connection, self.bank, self._vault, self._signing_key, pointed=pointer(self.bank), after=after
+            )
+        self.number = max(self.number, 1 + continuity.last_number(connection, self.bank, self._signing_key))
+        self.path = self.bank / "snapshots" / f"{self.number:06d}"
         if before is None or base_ids is None:
             made = self._write_base(connection, head, workers)
             delta, removed = _nothing(self.algorithm), np.empty(0, np.int64)
@@ -162,11 +173,13 @@ class Draft:
             return files
 
         _, files = self._filled(self.path, write)
-        return replace(
+        finished = replace(
             made, number=self.number, created_at=datetime.now(UTC), algorithm=self.algorithm, count=active,
             journal=(head, digest.hex()), files=files,
             sealed=None if self._key is None else sealed_files.description(self._key), bank=_name(connection),
         )  # fmt: skip
+        self.detail = continuity.publish_detail(connection, finished, self._vault)
+        return finished
 
     def show(self, made: Manifest) -> None:
         """Make it what readers see."""
@@ -182,6 +195,7 @@ class Draft:
         draft.rename(self.path)
         saved.sync_directory(self.path.parent)
         point_at(self.bank, self.number)
+        continuity.remember(self._signing_key, self.bank, made)
 
     def _write_base(self, connection: sa.Connection, head: int, workers: int) -> Manifest:
         base = segment.select(connection, self.algorithm, self._unseal, None)

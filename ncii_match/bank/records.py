@@ -1,17 +1,16 @@
-"""What is asked of the tables besides changing holds: finding, listing, counting, and checking them against history."""
+"""What is asked of the tables besides changing holds: finding, listing and counting."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import sqlalchemy as sa
 
 from ncii_match.bank import journal, tables
 from ncii_match.bank.holds import selections, slices
-from ncii_match.bank.journal import Event, Fault
+from ncii_match.bank.journal import Event
 from ncii_match.errors import BankError
 from ncii_match.outcomes import State
 
@@ -193,71 +192,3 @@ def sizes(bank: Path) -> dict[str, Any]:
             part = "snapshots" if path.parts[len(bank.parts)] in ("snapshots", "bases") else "database"
             found[part] += path.stat().st_size
     return {"bytes": found}
-
-
-def verify(connection: sa.Connection, unseal: Callable[[bytes, bytes | None], bytes]) -> Iterator[Fault]:
-    """Where the holds, or the hashes, are not what the history says."""
-    parts: list[np.ndarray[Any, Any]] = [np.empty((0, 4), np.int64)]
-    for event in journal.events(connection):
-        state = event.detail.get("state")
-        if state is None or not len(event.entry_ids):
-            continue
-        if len(event.case_ids) != len(event.entry_ids) or str(state).upper() not in State.__members__:
-            yield Fault(event.number, f"event {event.number} names entries and cases that do not belong together")
-            continue
-        number = np.full(len(event.entry_ids), event.number)
-        states = np.full(len(event.entry_ids), int(State[str(state).upper()]))
-        parts.append(np.column_stack([event.entry_ids, event.case_ids, number, states]))
-    said = np.concatenate(parts)
-    said = said[np.lexsort((said[:, 2], said[:, 1], said[:, 0]))]
-    last = np.ones(len(said), bool)
-    last[:-1] = (said[1:, :2] != said[:-1, :2]).any(axis=1)
-    said = said[last]
-    table = tables.holds.c
-    query = sa.select(table.entry_id, table.case_id, table.state).order_by(table.entry_id, table.case_id)
-    held = tables.numbers(connection.execute(query), 3)
-    want = {(int(e), int(c)): (int(n), int(s)) for e, c, n, s in said} if len(said) != len(held) else None
-    if want is None and np.array_equal(held[:, :2], said[:, :2]):
-        for row in np.flatnonzero(held[:, 2] != said[:, 3]):
-            entry, case, state = held[row].tolist()
-            is_now, was = State(state).name.lower(), State(int(said[row, 3])).name.lower()
-            what = f"the hold on entry {entry} by case {case} is {is_now}; the history says {was}"
-            yield Fault(int(said[row, 2]), what)
-    else:
-        want = want or {(int(e), int(c)): (int(n), int(s)) for e, c, n, s in said}
-        have = {(entry, case) for entry, case, _ in held.tolist()}
-        for entry, case in sorted(have - want.keys()):
-            yield Fault(0, f"the hold on entry {entry} by case {case} is not in the history")
-        for pair in sorted(want.keys() - have):
-            yield Fault(want[pair][0], f"the hold on entry {pair[0]} by case {pair[1]} is gone, without an event")
-    yield from _verify_commitments(connection, unseal)
-
-
-def _verify_commitments(connection: sa.Connection, unseal: Callable[[bytes, bytes | None], bytes]) -> Iterator[Fault]:
-    events, entries = tables.events.c, tables.entries.c
-    query = (
-        sa.select(events.number, events.action, events.entry_ids, events.salt, events.commitment, events.detail)
-        .where(events.salt.is_not(None))
-        .order_by(events.number)
-    )
-    for row in connection.execute(query):
-        if row.action == "allow":
-            table, ids = tables.allowed.c, json.loads(row.detail)["ids"]
-            source = sa.select(table.id, table.hash, table.sealed)
-            found = {
-                one.id: unseal(one.hash, one.sealed)
-                for some in slices(ids)
-                for one in connection.execute(source.where(table.id.in_(some)))
-            }
-        else:
-            ids = np.frombuffer(row.entry_ids, "<i8").tolist()
-            source = sa.select(entries.id, entries.hash, entries.sealed).where(entries.hash.is_not(None))
-            found = {
-                one.id: unseal(one.hash, one.sealed)
-                for some in slices(ids)
-                for one in connection.execute(source.where(entries.id.in_(some)))
-            }
-        if len(found) < len(set(ids)):
-            yield Fault(row.number, f"a hash that event {row.number} is about is gone, without being erased")
-        elif journal.commitment(row.salt, b"".join(found[one] for one in ids)) != bytes(row.commitment):
-            yield Fault(row.number, f"a hash that event {row.number} is about was exchanged for another")

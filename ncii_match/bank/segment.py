@@ -16,7 +16,7 @@ import sqlalchemy as sa
 from numpy.typing import NDArray
 
 from ncii_match.bank import tables
-from ncii_match.errors import BankCorruptError
+from ncii_match.errors import BankCorruptError, BankError
 from ncii_match.index import saved
 from ncii_match.outcomes import State
 from ncii_match.values import Algorithm
@@ -142,7 +142,10 @@ def select(
         for part in connection.execution_options(yield_per=FETCHED_AT_ONCE).execute(one).partitions():
             for entry, key, secret, _, _, _ in part:
                 if entry != last:
-                    packed += unseal(key, secret)
+                    try:
+                        packed += unseal(key, secret)
+                    except BankError as error:
+                        raise BankError(f"entry {entry}: {error}") from None
                     last = entry
             numbers = np.array([(row[0], row[3], row[4], row[5] or 0) for row in part], np.int64)
             for column, values in zip(columns, numbers.T, strict=True):

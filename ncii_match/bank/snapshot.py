@@ -4,6 +4,7 @@ A reader needs ``CURRENT``, ``snapshots`` and ``bases`` only, and writes nothing
 """
 
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import partial
@@ -206,6 +207,11 @@ class Snapshot:
         """Every entry's hash, in no order that means anything; a copy."""
         kept = self._base.bits[~np.isin(self._base.entry_ids, self._removed)]
         return Hashes(self.algorithm, np.concatenate([kept, self._delta.bits]))
+
+    def segments(self) -> Iterator[tuple[Segment, NDArray[np.bool_]]]:
+        """The base and the delta, each with which of its entries count: bool [n]."""
+        yield self._base, ~_among(self._removed, self._base.entry_ids)
+        yield self._delta, np.ones(len(self._delta), bool)
 
     def holds_of(self, entry_id: int) -> list[tuple[Case, State, int]]:
         """Case, state and end (microseconds since 1970, 0 for never) of each hold on an entry.

@@ -7,6 +7,7 @@ changes before ``publish``.
 import os
 import secrets
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from datetime import datetime
 from os import PathLike
 from pathlib import Path
@@ -19,6 +20,7 @@ from ncii_match.bank import (
     arguments,
     changing,
     comparing,
+    continuity,
     database,
     erasure,
     exporting,
@@ -30,10 +32,12 @@ from ncii_match.bank import (
     publication,
     records,
     rekeying,
+    restoring,
     schema,
     snapshot,
     tables,
     vault,
+    verifying,
 )
 from ncii_match.bank.intake import Additions
 from ncii_match.bank.records import Hold
@@ -323,15 +327,15 @@ class Bank:
         with publication.publishing(self.path):
             changing.expire(self._inside)
             before = publication.pointer(self.path)  # stays: a reader may be opening it just now
-            draft = publication.Draft(self.path, self.algorithm, self._inside.vault, key)
+            draft = publication.Draft(self.path, self.algorithm, self._inside.vault, key, self._inside.above)
             with self._database.reading() as connection:
                 made = draft.write(connection, full=full, workers=workers)
             with self._database.writing() as connection:
                 journal.record(
-                    connection, at=moment(connection), action="publish", actor=arguments.user(),
-                    detail={"snapshot": made.number, "entries": made.count, "journal": made.journal[1]},
+                    connection, at=moment(connection), action="publish", actor=arguments.user(), detail=draft.detail,
                 )  # fmt: skip
             draft.show(made)
+            continuity.note_published(self._database, draft.number)
             publication.clear_away(self.path, {before, draft.number}, even_in_use=False)
             rekeying.finish(self.path, self._database, draft.number)
             return snapshot.Snapshot.open_number(self.path, draft.number, key=self._inside.vault.key)
@@ -362,6 +366,83 @@ class Bank:
         self.publish(signing_key=signing_key, workers=workers, full=True)
         return changed
 
+    @classmethod
+    def restore(
+        cls,
+        directory: str | PathLike[str],
+        backup: str | PathLike[str] | None = None,
+        *,
+        signing_key: str | PathLike[str] | None = None,
+        trusted_key: str | PathLike[str] | None = None,
+        key: bytes | None = None,
+        without_snapshots: bool = False,
+        above: int = 0,
+        reason: str = "an older database was put back",
+        actor: str | None = None,
+        workers: int = 1,
+    ) -> restoring.Restored:
+        """Go on from an older database: carry over what was published since, and publish.
+
+        What the last snapshot no longer holds ends, what only it holds is taken over, states, ends and the allow list
+        become the snapshot's. What was changed in the database after that snapshot was made stays. Nobody else may
+        write meanwhile.
+
+        Parameters
+        ----------
+        directory : the bank's, with the snapshots that were published.
+        backup : put back first: a copy of ``bank.sqlite`` or a directory with one, or the address of a PostgreSQL
+            database that a dump was loaded into. None when the database is in its place already.
+        signing_key : file of the key to sign with; ``NCII_MATCH_SIGNING_KEY`` by default.
+        trusted_key : public key that has signed the last snapshot, when the signing key is a new one.
+        key : of a sealed bank, or both when it was changed since the backup, one a line in the environment's file.
+        without_snapshots : go on though the last snapshot is lost: what was withdrawn since the backup matches again.
+        above : the highest number that readers may have seen, when it is not known here.
+        reason, actor : kept in the history.
+        workers : threads for the new base.
+
+        Returns
+        -------
+        Restored
+            What was carried over, and what could not be.
+
+        Raises
+        ------
+        BankHistoryError
+            When the last snapshot cannot be used (without ``without_snapshots``). Nothing was published; the backup is
+            in its place, and no publication goes on from it.
+        InputError
+            When the backup is none, or of another bank.
+        BankLockedError
+            When somebody else writes or publishes.
+        """
+        path = Path(directory)
+        arguments.said(reason)
+        signing = signing_key or os.environ.get(manifest.SIGNING_KEY)
+        if backup is not None:
+            restoring.put_back(path, backup)
+        with cls.open(path, key=key) as bank:
+            return bank._carry_over(  # noqa: SLF001 - its own
+                signing, trusted_key, key, without_snapshots=without_snapshots, above=above, reason=reason, actor=actor,
+                workers=workers,
+            )  # fmt: skip
+
+    def _carry_over(
+        self, signing_key: str | PathLike[str] | None, trusted_key: str | PathLike[str] | None, key: bytes | None, *,
+        without_snapshots: bool, above: int, reason: str, actor: str | None, workers: int,
+    ) -> restoring.Restored:  # fmt: skip
+        report = restoring.Restored()
+        last, highest = restoring.last_snapshot(
+            self._inside, signing_key, trusted_key, key, without_snapshots=without_snapshots, above=above, report=report
+        )
+        restoring.carry_over(self._inside, last, highest, actor, reason, report)
+        other = restoring.key_for(self._inside, last, key)
+        if other is not None:
+            self._inside, _ = rekeying.reseal(self._inside, vault.of(other), actor, reason)
+        self._inside = replace(self._inside, above=highest)
+        report.snapshot = self.publish(signing_key=signing_key, workers=workers, full=True).number
+        self._inside = replace(self._inside, above=None)
+        return report
+
     def holds(self, *, case: str | None = None, entry_id: int | None = None) -> Iterator[Hold]:
         """Every hold, withdrawn ones included, by entry id; of one case or entry when given. Never shows a hash."""
         with self._database.reading() as connection:
@@ -384,12 +465,19 @@ class Bank:
         """Pairs of active entries within ``radius`` bits that different cases hold: one picture, or an attack."""
         return comparing.near(self._inside, radius, workers=workers)
 
-    def verify(self) -> list[journal.Fault]:
-        """Check the history, and that the holds are what it says. Every fault; an empty list when there is none."""
-        published = publication.last_manifest(self.path)
-        signed = None if published is None else (published.journal[0], bytes.fromhex(published.journal[1]))
-        with self._database.reading() as connection:
-            return [*journal.verify_chain(connection, signed), *records.verify(connection, self._inside.vault.unseal)]
+    def verify(
+        self, *, signing_key: str | PathLike[str] | None = None, trusted_key: str | PathLike[str] | None = None
+    ) -> list[journal.Fault]:
+        """Check the whole history, that holds, hashes and settings are what it says, and every snapshot against it.
+
+        signing_key : also compare with what this key remembers to have signed; ``NCII_MATCH_SIGNING_KEY`` by default.
+        trusted_key : must have signed every snapshot; ``NCII_MATCH_TRUSTED_KEY`` by default, not asked without.
+
+        Returns every fault; an empty list when there is none.
+        """
+        signing = signing_key or os.environ.get(manifest.SIGNING_KEY)
+        trusted = trusted_key or os.environ.get(manifest.TRUSTED_KEY)
+        return [*verifying.faults(self._inside, signing, trusted)]
 
     def stats(self) -> dict[str, Any]:
         """Counts by state and source, sizes on disk."""

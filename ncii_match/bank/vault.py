@@ -55,7 +55,7 @@ class Vault(Protocol):
         ...
 
     def unseal(self, lookup: bytes, sealed: bytes | None) -> bytes:
-        """The hash. Raises BankError under another key."""
+        """The hash. Raises BankError under another key, and when it is not the one that ``lookup`` names."""
         ...
 
 
@@ -80,8 +80,10 @@ class Plain:
         """Nothing more."""
         return
 
-    def unseal(self, lookup: bytes, sealed: bytes | None) -> bytes:  # noqa: ARG002
+    def unseal(self, lookup: bytes, sealed: bytes | None) -> bytes:
         """The hash."""
+        if sealed is not None:
+            raise BankError("a hash of the bank is encrypted, though the bank has no key: its settings were changed")
         return bytes(lookup)
 
 
@@ -125,8 +127,8 @@ class Sealed:
         nonce = os.urandom(12)
         return nonce + self._cipher.encrypt(nonce, packed, None)
 
-    def unseal(self, lookup: bytes, sealed: bytes | None) -> bytes:  # noqa: ARG002
-        """Decrypt and check."""
+    def unseal(self, lookup: bytes, sealed: bytes | None) -> bytes:
+        """Decrypt, check, and compare with what it is looked up by: a ciphertext of another row opens as well."""
         from cryptography.exceptions import InvalidTag
 
         try:
@@ -135,6 +137,8 @@ class Sealed:
             raise BankError(
                 "a hash of the bank cannot be decrypted: it was changed, or the key is another one"
             ) from None
+        if not hmac.compare_digest(self.lookup(packed), bytes(lookup)):
+            raise BankError("a hash of the bank is not the one that its lookup digest names: it was exchanged")
         return packed
 
 

@@ -20,6 +20,8 @@ class Workings:
     vault: secrets.Vault = field(repr=False)
     algorithm: Algorithm
     mark_secret: bytes = field(repr=False)
+    above: int | None = None
+    """Of a restore under way: the last snapshot that was published; what is published next need not continue it."""
 
     def mark(self, packed: bytes) -> bytes:
         """The keyed digest by which a hash is known again."""

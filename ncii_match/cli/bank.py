@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from ncii_match.cli import bank_files, bank_key, bank_look
+from ncii_match.cli import bank_files, bank_key, bank_look, bank_restore
 from ncii_match.cli.terminal import AlgorithmName, AsJson, Exit, Workers, active, counted, emit, files_in, progress, say
 from ncii_match.values import PDQ_MIN_QUALITY
 
@@ -17,6 +17,7 @@ app = typer.Typer(
 app.add_typer(bank_look.app)
 app.add_typer(bank_files.app)
 app.add_typer(bank_key.app)
+app.add_typer(bank_restore.app)
 
 BankDir = Annotated[Path, typer.Argument(metavar="BANK", help="The bank's directory.")]
 Case = Annotated[str, typer.Option("--case", help="Reference of the case that the hashes belong to.")]

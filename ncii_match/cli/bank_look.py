@@ -132,7 +132,7 @@ def _print(events: list[dict[str, Any]]) -> None:
 
 @app.command("verify")
 def verify_command(bank_dir: BankDir, as_json: AsJson = False) -> None:
-    """Check that nobody has rewritten the history, and that bank and snapshot are what it says.
+    """Check that the history is what was published, and that bank and snapshots are what it says.
 
     Example: ncii-match bank verify /srv/bank
     """
