@@ -80,9 +80,10 @@ class Snapshot:
             ``s3://bucket/bank``: then files that are not in the cache yet are copied, and checked, first.
         verify : whether the SHA-256 of every file is checked. None: with a trusted key, and once: files of a directory
             are copied into the cache, too, and what was verified is remembered until the machine starts anew. True:
-            of every file each time, as the directory has it (of a remote bank, of the copies). False: only lengths are, and a directory is mapped where it is.
-            Without a trusted key None is False: bits that were flipped in a file may then be taken for the truth; what
-            contradicts itself is BankCorruptError (UNKNOWN from a ``Matcher``).
+            of every file each time, as the directory has it (of a remote bank, of the copies). False: only lengths are
+            checked, and a directory is mapped where it is. Without a trusted key None is False: bits that were flipped
+            in a file may then be taken for the truth; what contradicts itself is BankCorruptError (UNKNOWN from a
+            ``Matcher``).
         trusted_key : file of the public key that must have signed it; ``NCII_MATCH_TRUSTED_KEY`` by default, and when
             neither is given signatures are not looked at. With it, unless ``verify`` is False, nobody who can write to
             the bank can change what this reader answers, before it opens the bank or after; and what it has read
