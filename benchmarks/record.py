@@ -27,6 +27,7 @@ SCRIPTS = {
     "search": "bench_search.py",
     "costs": "bench_search.py --costs",
     "bank": "bench_bank.py",
+    "opening": "bench_opening.py",
     "thresholds": "bench_thresholds.py",
     "checks": "bench_checks.py",
     "swaps": "bench_swaps.py",

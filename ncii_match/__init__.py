@@ -23,8 +23,12 @@ if TYPE_CHECKING:
     from ncii_match.errors import InputError as InputError
     from ncii_match.errors import JobError as JobError
     from ncii_match.errors import NciiMatchError as NciiMatchError
+    from ncii_match.errors import OlderSnapshotError as OlderSnapshotError
+    from ncii_match.errors import OtherBankError as OtherBankError
     from ncii_match.errors import PolicyError as PolicyError
     from ncii_match.errors import SandboxError as SandboxError
+    from ncii_match.errors import SignatureError as SignatureError
+    from ncii_match.errors import UnsealedError as UnsealedError
     from ncii_match.evaluate.pairs import PairCounts as PairCounts
     from ncii_match.evaluate.pairs import distance_histogram as distance_histogram
     from ncii_match.evaluate.thresholds import Comparison as Comparison
@@ -83,8 +87,12 @@ _HOMES = {
         "InputError",
         "JobError",
         "NciiMatchError",
+        "OlderSnapshotError",
+        "OtherBankError",
         "PolicyError",
         "SandboxError",
+        "SignatureError",
+        "UnsealedError",
     ),
     "ncii_match.evaluate.pairs": ("PairCounts", "distance_histogram"),
     "ncii_match.evaluate.thresholds": (

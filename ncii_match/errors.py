@@ -54,6 +54,22 @@ class BankHistoryError(BankError):
     """The history does not continue what was published: it was rewritten, or an older database was put back."""
 
 
+class SignatureError(BankCorruptError):
+    """A snapshot is not signed, or by another key than the trusted one."""
+
+
+class OlderSnapshotError(BankCorruptError):
+    """A bank shows an older snapshot than this reader has read before: somebody has put it back."""
+
+
+class UnsealedError(BankCorruptError):
+    """A snapshot is in the clear where a sealed one belongs."""
+
+
+class OtherBankError(BankError):
+    """Another bank stands where this reader's bank stood."""
+
+
 class BankLockedError(BankError):
     """Another process is writing to the bank and did not finish in time."""
 

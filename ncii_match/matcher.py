@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from ncii_match.bank import places
 from ncii_match.bank.following import Follow, Follower, outdated
-from ncii_match.bank.snapshot import Snapshot
+from ncii_match.bank.snapshot import Snapshot, is_guarded
 from ncii_match.decisions import (
     MOST_HOLDS,
     MOST_MATCHES,
@@ -64,7 +64,7 @@ class Matcher:
         under every profile, with and without a uniform border.
     limits : bounds on each picture.
     workers : threads of ``check_many``, and of ``acheck`` and ``acheck_many`` together; None for every core.
-    key, filesystem, cache : see ``Snapshot.open``.
+    trusted_key, verify, key, filesystem, cache : see ``Snapshot.open``; of the witness's bank as well.
     look_every : seconds between looks at a remote bank's pointer, each of which costs a round trip. A directory is
         looked at in each check. In the background, seconds between looks at either, at most 0.5.
     follow : ``check``: the check that comes first after a publication opens the new snapshot (3 to 10 ms in a
@@ -87,8 +87,9 @@ class Matcher:
 
     A publication is taken up in every process without a call: a withdrawn case stops matching at once. Of a remote bank
     it is taken up by the next look; while one check copies what is new, others answer from what was there. When the
-    bank can no longer be opened, checks answer UNKNOWN. A snapshot that does not find its own entries is refused: the
-    old one goes on, until the policy's ``max_age``; ``status`` says so.
+    bank can no longer be opened, or another bank, an older snapshot or one in the clear has taken its place, checks
+    answer UNKNOWN: another bank must never answer, and what is withdrawn must not match for ever. A snapshot that does
+    not find its own entries is refused: the old one goes on, until the policy's ``max_age``; ``status`` says so.
     """
 
     def __init__(
@@ -99,6 +100,8 @@ class Matcher:
         views: tuple[View, ...] | None = None,
         limits: DecodeLimits = DecodeLimits(),
         workers: int | None = None,
+        trusted_key: str | PathLike[str] | None = None,
+        verify: bool | None = None,
         key: bytes | None = None,
         filesystem: Any = None,
         cache: str | PathLike[str] | None = None,
@@ -109,12 +112,14 @@ class Matcher:
         witness: str | PathLike[str] | None = None,
         only: NDArray[np.int64] | None = None,
     ) -> None:
-        source = places.find(bank_dir, filesystem, cache)
+        find = partial(places.find, filesystem=filesystem, cache=cache, guarded=is_guarded(verify, trusted_key))
+        following = partial(Follower, key=key, follow=follow, trusted_key=trusted_key, verify=verify)
+        source = find(bank_dir)
         pause = look_every if source.is_remote or follow == "background" else 0.0
         self._closed, self._making = False, threading.Lock()
         self._pool: ThreadPoolExecutor | None = None
         self._process = os.getpid()
-        self._follower = Follower(source, key=key, follow=follow, pause=pause, only=only)
+        self._follower = following(source, pause=pause, only=only)
         snapshot = self._follower.snapshot
         self._algorithm: Algorithm = snapshot.algorithm
         try:
@@ -134,8 +139,8 @@ class Matcher:
             self._hashing = hashing(self._algorithm, views, workers=workers)
             self._witness = None
             if witness is not None:
-                bank = places.find(witness, filesystem, cache)
-                second = Follower(bank, key=key, follow=follow, pause=look_every if bank.is_remote else pause)
+                bank = find(witness)
+                second = following(bank, pause=look_every if bank.is_remote else pause)
                 try:
                     self._witness = Witness(second, self._algorithm, self.policy)
                 except PolicyError:

@@ -354,13 +354,13 @@ def test_checks_do_not_wait_for_another_that_copies(bank):
 
 SCRIPT = """
 import sys
-from ncii_match.bank import remote
+from ncii_match.bank import copies
 from ncii_match.bank.snapshot import Snapshot
-put = remote._put
-def told(target, chunks):
-    put(target, chunks)
+put = copies._put
+def told(target, chunks, **how):
+    put(target, chunks, **how)
     print("copied", target.name, flush=True)
-remote._put = told
+copies._put = told
 print("ready", flush=True)
 sys.stdin.readline()
 print("opened", len(Snapshot.open(sys.argv[1], verify=True)), flush=True)

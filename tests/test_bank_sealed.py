@@ -22,7 +22,7 @@ from ncii_match.bank import manifest, places, publication, rekeying, sealed_file
 from ncii_match.bank.holds import Addition
 from ncii_match.bank.snapshot import Snapshot
 from ncii_match.bank.store import Bank
-from ncii_match.errors import BankCorruptError, BankError, BankFormatError, BankLockedError, InputError
+from ncii_match.errors import BankCorruptError, BankError, BankFormatError, BankLockedError, InputError, UnsealedError
 from ncii_match.index import saved
 from ncii_match.values import PDQ, Hashes
 
@@ -231,7 +231,10 @@ def test_a_plain_bank_needs_no_key_and_no_shared_memory(tmp_path, monkeypatch):
     with Bank.create(tmp_path / "bank") as bank:
         bank.add(some(2), case="a", source="s")
         assert bank.publish().path == bank.path / "snapshots" / "000001"
-    assert len(Snapshot.open(tmp_path / "bank", key=OTHER)) == 2
+    monkeypatch.setenv(vault.KEY, base64.b64encode(OTHER).decode())
+    assert len(Snapshot.open(tmp_path / "bank")) == 2  # the environment's key is for banks that are under one
+    with pytest.raises(UnsealedError, match="in the clear, and a key was given for it"):
+        Snapshot.open(tmp_path / "bank", key=OTHER)
 
 
 # --- files that were changed --------------------------------------------------------------------------------------

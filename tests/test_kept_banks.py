@@ -80,7 +80,7 @@ def test_a_kept_bank_lives_on(kept):
         early = bank.add(Hashes.from_hex(said["gone"][1:]), case="R-9", source="stopncii")
         assert early.entry_ids.tolist() == [-1]
         assert bank.withdraw(case="R-2", reason="r") > 0
-        bank.compact()
+        bank.compact(signing_key=place / "signing.key")
         assert bank.verify() == []
         assert len(Snapshot.open(path, key=key)) == len(bank) < said["entries"]
 
@@ -97,5 +97,5 @@ def test_the_newest_kept_bank_has_the_present_formats(kept):
         again = publication.Manifest.parse(made.to_bytes(), path)
         assert again == made
         bank.add(Hashes.from_hex([*json.loads((place / f"{name}.json").read_text())["found"]]), case="new", source="s")
-        bank.publish()
+        bank.publish(signing_key=place / "signing.key")
         assert sorted(publication.last_manifest(path).files) == sorted(made.files)

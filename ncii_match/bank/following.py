@@ -6,13 +6,15 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Hashable
-from typing import Literal
+from os import PathLike
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ncii_match.bank import canaries
 from ncii_match.bank.canaries import CanaryError
+from ncii_match.bank.manifest import Manifest
 from ncii_match.bank.places import Source
 from ncii_match.bank.snapshot import Snapshot
 from ncii_match.errors import AlgorithmMismatchError, BankError, InputError
@@ -62,12 +64,13 @@ class Follower:
 
     follow : ``check``: the caller's ``current`` looks, and opens what is new. ``background``: one thread does, every
     ``pause`` seconds, and ``current`` does not wait for it. pause : seconds between looks; 0 for a look in each call.
-    only : int64 [n], entry ids to look for; None for all.
+    only : int64 [n], entry ids to look for; None for all. key, trusted_key, verify : see ``Snapshot.open``.
     """
 
     def __init__(
-        self, source: Source, *, key: bytes | None, follow: Follow, pause: float, only: NDArray[np.int64] | None = None
-    ) -> None:
+        self, source: Source, *, key: bytes | None, follow: Follow, pause: float, only: NDArray[np.int64] | None = None,
+        trusted_key: str | PathLike[str] | None = None, verify: bool | None = None,
+    ) -> None:  # fmt: skip
         if follow not in ("check", "background"):
             raise InputError(f"follow is {follow!r}; choose 'check' or 'background'")
         if follow == "background" and not 0 < pause <= SLOWEST_LOOK:
@@ -76,10 +79,11 @@ class Follower:
         self.clock: Callable[[], float] = ForwardClock()
         self.failed: BankError | None = None
         self.refused: CanaryError | None = None
-        self._key, self._only, self._looking = key, only, threading.Lock()
+        self._only, self._looking = only, threading.Lock()
+        self._how: dict[str, Any] = {"key": key, "trusted_key": trusted_key, "verify": verify}
         self._followed = source.pointer()
         self._refused_pointer: Hashable = None
-        opened = Snapshot.open_from(source, key=key)
+        opened = Snapshot.open_from(source, **self._how)
         canaries.check(opened)
         self.snapshot = self._narrowed(opened)
         self.looked = time.monotonic()
@@ -139,12 +143,7 @@ class Follower:
         pointer = self.source.pointer()
         if pointer in (self._followed, self._refused_pointer):
             return
-        before = self.snapshot
-        opened = Snapshot.open_from(self.source, not_before=before.number, key=self._key)
-        if opened.algorithm != before.algorithm:
-            raise OtherAlgorithmError(
-                f"the bank now holds {opened.algorithm}, and was opened with {before.algorithm}; make another Matcher"
-            )
+        opened = Snapshot.open_from(self.source, check=self._check_successor, **self._how)
         try:
             canaries.check(opened)
         except CanaryError as error:  # the old one goes on, for as long as the policy lets it grow old
@@ -152,6 +151,17 @@ class Follower:
             return
         self.snapshot, self._followed = self._narrowed(opened), pointer
         self.refused = self._refused_pointer = None
+
+    def _check_successor(self, described: Manifest) -> None:
+        """Refuse what must not take the place of the snapshot that answers; nothing answers then, also not that one.
+
+        It could go on, but whoever replaces a bank could so keep withdrawn entries matching for ever.
+        """
+        before = self.snapshot
+        if described.algorithm != before.algorithm:
+            now, then = described.algorithm, before.algorithm
+            raise OtherAlgorithmError(f"the bank now holds {now}, and was opened with {then}; make another Matcher")
+        before.last_read.check(described, self.source.shown)
 
     def _narrowed(self, snapshot: Snapshot) -> Snapshot:
         return snapshot if self._only is None else snapshot.only(self._only)

@@ -16,11 +16,20 @@ from pathlib import Path
 from typing import Any
 
 from ncii_match.bank import sealed_files
-from ncii_match.errors import BankCorruptError, BankFormatError, InputError
+from ncii_match.errors import (
+    BankCorruptError,
+    BankFormatError,
+    InputError,
+    OlderSnapshotError,
+    OtherBankError,
+    SignatureError,
+    UnsealedError,
+)
 from ncii_match.values import Algorithm
 
 FORMAT = 2
 NAME, SIGNATURE = "manifest.json", "manifest.sig"
+MOST_BYTES, MOST_OF_SIGNATURE = 1 << 24, 1024
 SIGNING_KEY, TRUSTED_KEY = "NCII_MATCH_SIGNING_KEY", "NCII_MATCH_TRUSTED_KEY"
 """Environment variables that name the key files when no argument does."""
 
@@ -92,6 +101,48 @@ class Manifest:
                 f"{where} has no readable manifest ({type(error).__name__}); publish again"
             ) from None
         raise BankFormatError(f"{where} has format {found!r}; this version reads format {FORMAT}")
+
+
+@dataclass(frozen=True, slots=True)
+class LastRead:
+    """What a reader remembers of the newest snapshot that it has read. Whatever it opens later must fit to that.
+
+    bank : None where an older version had published, which does not name its bank: any bank may follow on that.
+    """
+
+    bank: str | None
+    number: int
+    created_at: datetime
+    is_sealed: bool
+
+    def check(self, later: Manifest, where: object, advice: str = "make another reader if it is meant to be") -> None:
+        """Raises OtherBankError, OlderSnapshotError or UnsealedError for a manifest that must not follow.
+
+        where : the bank, for the message. advice : what to do when all is as it should be.
+        """
+        if self.bank is not None and later.bank != self.bank:
+            raise OtherBankError(
+                f"{where} is another bank (created {later.bank or 'by an older version'}) than was read there before "
+                f"(created {self.bank}); {advice}"
+            )
+        if (later.number, later.created_at) < (self.number, self.created_at):
+            raise OlderSnapshotError(
+                f"{where} shows snapshot {later.number}, which is older than snapshot {self.number}, which was read "
+                f"before; publish again, or {advice}"
+            )
+        if self.is_sealed and later.sealed is None:
+            raise UnsealedError(f"{where} is in the clear, and was under a key before; {advice}")
+
+    def to_json(self) -> bytes:
+        """As it is written."""
+        content = [self.bank, self.number, self.created_at.isoformat(), self.is_sealed]
+        return json.dumps(dict(zip(("bank", "number", "created_at", "is_sealed"), content, strict=True))).encode()
+
+    @classmethod
+    def from_json(cls, content: bytes) -> "LastRead":
+        """The inverse. Raises ValueError, KeyError or TypeError."""
+        read = json.loads(content)
+        return cls(_text(read["bank"]), _whole(read["number"]), _aware(read["created_at"]), bool(read["is_sealed"]))
 
 
 def _seal(body: bytes) -> bytes:
@@ -193,16 +244,22 @@ def is_own(content: bytes, signature: bytes | None, key_file: str | PathLike[str
     return True
 
 
+def belong_together(signing_key: str | PathLike[str], trusted_key: str | PathLike[str]) -> bool:
+    """Whether what the one key signs is what the other one trusts. Raises InputError for files that hold no key."""
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+    public: bytes = Ed25519PrivateKey.from_private_bytes(read_key(signing_key)).public_key().public_bytes_raw()
+    return public == read_key(trusted_key)
+
+
 def check_signature(content: bytes, signature: bytes | None, key_file: str | PathLike[str], where: object) -> None:
-    """Raises BankCorruptError unless the holder of the key signed this."""
+    """Raises SignatureError unless the holder of the key signed this."""
     from cryptography.exceptions import InvalidSignature
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
     if signature is None:
-        raise BankCorruptError(f"{where} is not signed, and {key_file} is trusted; publish it with the signing key")
+        raise SignatureError(f"{where} is not signed, and {key_file} is trusted; publish it with the signing key")
     try:
         Ed25519PublicKey.from_public_bytes(read_key(key_file)).verify(signature, content)
     except InvalidSignature:
-        raise BankCorruptError(
-            f"{where} was not signed by {key_file}: it was changed, or comes from elsewhere"
-        ) from None
+        raise SignatureError(f"{where} was not signed by {key_file}: it was changed, or comes from elsewhere") from None

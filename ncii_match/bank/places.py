@@ -19,10 +19,11 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from ncii_match.bank import manifest, sealed_files, shared_memory, vault
-from ncii_match.bank.manifest import Manifest
+from ncii_match.bank.manifest import LastRead, Manifest
 from ncii_match.bank.publication import CURRENT
 from ncii_match.bank.sealed_files import Files
 from ncii_match.errors import BankCorruptError, BankError, BankFormatError, InputError
+from ncii_match.index import saved
 
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 
@@ -36,9 +37,11 @@ class Held:
         """Of the snapshot in a directory. ``afterwards`` is called when the lock has been let go of."""
         self.path = path
         try:
-            self._descriptor = os.open(path / manifest.NAME, os.O_RDONLY | os.O_CLOEXEC)
+            self._descriptor = saved.open_regular(path / manifest.NAME)
         except OSError as error:
-            raise BankCorruptError(f"{path} has no readable manifest ({error.strerror}); publish again") from None
+            raise BankCorruptError(
+                f"{path} has no readable manifest ({manifest.NAME}: {error.strerror}); publish again"
+            ) from None
         self._let_go = weakref.finalize(self, _let_go, self._descriptor, afterwards)
         with contextlib.suppress(OSError):  # being cleared away, or no locks here: what is mapped stays anyway
             fcntl.flock(self._descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -46,12 +49,14 @@ class Held:
     def read(self) -> bytes:
         """The manifest."""
         with open(self._descriptor, "rb", closefd=False) as file:
-            return file.read()
+            content = file.read(manifest.MOST_BYTES + 1)
+        if len(content) > manifest.MOST_BYTES:
+            raise BankCorruptError(f"{self.path} has a manifest of more than {manifest.MOST_BYTES:,} bytes")
+        return content
 
     def signature(self) -> bytes | None:
-        """What stands beside it."""
-        path = self.path / manifest.SIGNATURE
-        return path.read_bytes() if path.exists() else None
+        """What stands beside it. Raises BankCorruptError when that cannot be read."""
+        return signature_in(self.path)
 
 
 def _let_go(descriptor: int, afterwards: Callable[[], None] | None) -> None:
@@ -60,12 +65,37 @@ def _let_go(descriptor: int, afterwards: Callable[[], None] | None) -> None:
         afterwards()
 
 
+def signature_in(path: Path) -> bytes | None:
+    """The signature beside a manifest. Raises BankCorruptError when it cannot be read."""
+    try:
+        return saved.read_regular(path / manifest.SIGNATURE, manifest.MOST_OF_SIGNATURE)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        raise BankCorruptError(f"{path / manifest.SIGNATURE} cannot be read: {error.strerror}; publish again") from None
+
+
 class Source(Protocol):
     """Where a bank's snapshots come from."""
 
     @property
+    def shown(self) -> str:
+        """The bank, for messages."""
+        ...
+
+    @property
     def is_remote(self) -> bool:
         """Whether a look costs a round trip."""
+        ...
+
+    @property
+    def remembers(self) -> bool:
+        """Whether it verifies what it hands out and remembers what was read: for readers with a trusted key."""
+        ...
+
+    @property
+    def advice(self) -> str:
+        """What to do when the bank was replaced on purpose."""
         ...
 
     def pointer(self) -> Hashable:
@@ -80,12 +110,24 @@ class Source(Protocol):
         """The directory of a snapshot, with its manifest. Raises BankCorruptError when there is none."""
         ...
 
-    def base(self, path: Path, said: Manifest) -> Path:
-        """The directory of its base. When it is returned, the files of both are there."""
+    def files(self, path: Path, described: Manifest) -> tuple[Path, Path]:
+        """The directories of its delta and of its base. When they are returned, the files of both are there."""
         ...
 
-    def mend(self, path: Path, base: Path, said: Manifest) -> None:
+    def stored(self, described: Manifest) -> tuple[Path, Path] | None:
+        """The same as the bank has them, where that is on this machine."""
+        ...
+
+    def mend(self, path: Path, base: Path, described: Manifest) -> None:
         """Something was wrong with these files: if it was a copy, the next attempt makes another."""
+        ...
+
+    def last_read(self) -> LastRead | None:
+        """The newest snapshot that readers of this user have read, as far as they remember."""
+        ...
+
+    def remember(self, last_read: LastRead) -> None:
+        """That a snapshot was read."""
         ...
 
 
@@ -95,6 +137,13 @@ class Local:
 
     path: Path
     is_remote = False
+    remembers = False
+    advice = "make another reader if it is meant to be"
+
+    @property
+    def shown(self) -> str:
+        """See ``Source``."""
+        return str(self.path)
 
     def pointer(self) -> Hashable:
         """The number in the pointer file, and the file itself.
@@ -102,17 +151,17 @@ class Local:
         Times alone would not do: clocks of file systems are coarse, and a freed file's number is used again.
         """
         try:
-            with open(self.path / CURRENT, "rb") as file:
-                found = os.fstat(file.fileno())
-                return file.read(64), found.st_ino, found.st_mtime_ns
+            with open(saved.open_regular(self.path / CURRENT), "rb", buffering=0) as file:
+                status = os.fstat(file.fileno())
+                return file.read(64), status.st_dev, status.st_ino, status.st_mtime_ns, status.st_ctime_ns
         except OSError:  # gone or out of reach: opening will say why
-            return b"", 0, 0
+            return b"", 0, 0, 0, 0
 
     def current(self) -> int:
         """See ``Source``."""
         bank = self.path
         try:
-            content = (bank / CURRENT).read_bytes()
+            content = saved.read_regular(bank / CURRENT, 64)
         except (FileNotFoundError, NotADirectoryError):
             if not (bank / "bank.sqlite").exists() and not (bank / "snapshots").is_dir():
                 raise no_bank(bank) from None
@@ -125,21 +174,41 @@ class Local:
         """See ``Source``."""
         return Held(self.path / "snapshots" / f"{number:06d}")
 
-    def base(self, path: Path, said: Manifest) -> Path:  # noqa: ARG002
+    def files(self, path: Path, described: Manifest) -> tuple[Path, Path]:
         """See ``Source``."""
-        return self.path / said.base
+        return path, self.path / described.base
 
-    def mend(self, path: Path, base: Path, said: Manifest) -> None:
+    def stored(self, described: Manifest) -> tuple[Path, Path]:
+        """See ``Source``."""
+        return self.path / "snapshots" / f"{described.number:06d}", self.path / described.base
+
+    def mend(self, path: Path, base: Path, described: Manifest) -> None:
         """There is no other copy."""
 
+    def last_read(self) -> LastRead | None:
+        """Readers without a trusted key remember nothing."""
 
-def find(bank: str | PathLike[str], filesystem: Any = None, cache: str | PathLike[str] | None = None) -> Source:
-    """The source that an address or a path names. Raises InputError or BankError for one that names none."""
+    def remember(self, last_read: LastRead) -> None:
+        """Readers without a trusted key remember nothing."""
+
+
+def find(
+    bank: str | PathLike[str], filesystem: Any = None, cache: str | PathLike[str] | None = None, *,
+    guarded: bool = False,
+) -> Source:  # fmt: skip
+    """The source that an address or a path names. Raises InputError or BankError for one that names none.
+
+    guarded : for a reader with a trusted key: it reads copies of its own, verified, that nobody else can change.
+    """
     if filesystem is None and not (isinstance(bank, str) and _ADDRESS.match(bank)):
-        return Local(Path(bank))
+        if not guarded:
+            return Local(Path(bank))
+        from ncii_match.bank.copies import CopiedDirectory
+
+        return CopiedDirectory(Path(bank), cache)
     from ncii_match.bank.remote import Remote
 
-    return Remote(os.fspath(bank), filesystem, cache)
+    return Remote(os.fspath(bank), filesystem, cache, remembers=guarded)
 
 
 def number_in(content: bytes, where: object) -> int:

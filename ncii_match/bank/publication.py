@@ -25,7 +25,7 @@ from ncii_match.bank.manifest import Manifest
 from ncii_match.bank.sealed_files import Files
 from ncii_match.bank.segment import Segment
 from ncii_match.bank.vault import Vault
-from ncii_match.errors import BankLockedError, NciiMatchError
+from ncii_match.errors import BankLockedError, InputError, NciiMatchError
 from ncii_match.index import build_index, saved
 from ncii_match.values import Algorithm, Hashes
 
@@ -68,7 +68,7 @@ def _drop_drafts(bank: Path) -> None:
 def pointer(bank: Path) -> int | None:
     """The number that ``CURRENT`` names; None when there is none that can be read."""
     try:
-        text = (bank / CURRENT).read_text("ascii").strip()
+        text = saved.read_regular(bank / CURRENT, 64).decode("ascii").strip()
     except (OSError, UnicodeDecodeError):
         return None
     return int(text) if text.isdecimal() else None
@@ -84,15 +84,40 @@ def last_manifest(bank: Path, signing_key: str | PathLike[str] | None = None) ->
         return None
     path = bank / "snapshots" / f"{number:06d}"
     try:
-        content = (path / manifest.NAME).read_bytes()
+        content = saved.read_regular(path / manifest.NAME, manifest.MOST_BYTES)
         found = Manifest.parse(content, path)
     except (OSError, NciiMatchError):
         return None
     if signing_key is not None:
-        signature = path / manifest.SIGNATURE
-        if not manifest.is_own(content, signature.read_bytes() if signature.exists() else None, signing_key):
+        try:
+            signature = saved.read_regular(path / manifest.SIGNATURE, manifest.MOST_OF_SIGNATURE)
+        except OSError:
+            return None
+        if not manifest.is_own(content, signature, signing_key):
             return None
     return None if saved.check_files(bank / found.base, found.base_files, verify=False) else found
+
+
+def check_signing(bank: Path, signing_key: str | PathLike[str] | None) -> None:
+    """Raises InputError when readers that trust a key would refuse what is published with this one, or without any.
+
+    So it is refused before anything is changed: a bank whose snapshots are signed does not go unsigned unnoticed.
+    """
+    trusted = os.environ.get(manifest.TRUSTED_KEY)
+    number = pointer(bank)
+    if signing_key is None:
+        signed = number is not None and (bank / "snapshots" / f"{number:06d}" / manifest.SIGNATURE).exists()
+        if signed or trusted:
+            why = "its last snapshot is signed" if signed else f"{manifest.TRUSTED_KEY} is set"
+            raise InputError(
+                f"{bank} would be published unsigned, and {why}: readers that trust the key would refuse it; name the "
+                f"signing key in {manifest.SIGNING_KEY}, or with --signing-key"
+            )
+    elif trusted and not manifest.belong_together(signing_key, trusted):
+        raise InputError(
+            f"{signing_key} is not the key that {trusted} (of {manifest.TRUSTED_KEY}) belongs to: readers would refuse "
+            "what it signs; name the right one"
+        )
 
 
 def changed_since(connection: sa.Connection, event: int) -> NDArray[np.int64]:
@@ -139,6 +164,8 @@ class Draft:
     def write(self, connection: sa.Connection, *, full: bool, workers: int) -> Manifest:
         """Everything but the signature and the pointer, from one consistent view of the tables."""
         before = None if full else last_manifest(self.bank, self._signing_key)
+        if before is not None and before.bank != _name(connection):
+            before = None  # what another bank has published here is not built upon: two banks would be mixed
         base_ids = None if before is None else self._ids_of(before)
         head, digest = journal.head(connection)
         if before is not None:
@@ -229,9 +256,7 @@ class Draft:
         """Entries of an earlier base; None when it is under another key than the bank, or damaged."""
         name = "index/entry_ids.i64"
         if self._key is None:
-            count = before.base_files[name]["bytes"] // 8
-            path = self.bank / before.base / name
-            return saved.map_array(path, np.dtype("<i8"), (count,)) if before.sealed is None else None
+            return self._plain_ids_of(before, name) if before.sealed is None else None
         if before.sealed != sealed_files.description(self._key):
             return None
         stored = f"{before.base}/{name}"
@@ -241,6 +266,21 @@ class Draft:
         except (NciiMatchError, KeyError):
             return None
         return np.frombuffer(content, "<i8")
+
+    def _plain_ids_of(self, before: Manifest, name: str) -> NDArray[np.int64] | None:
+        """As ``_ids_of``. What will be signed follows from verified ids.
+
+        One that was swapped meanwhile could keep an entry out of those removed, and the base be put right again before
+        a reader looks.
+        """
+        described, path = before.base_files[name], self.bank / before.base / name
+        if self._signing_key is None:
+            return saved.map_array(path, np.dtype("<i8"), (described["bytes"] // 8,))
+        try:
+            content = saved.read_regular(path, described["bytes"] + 1)
+        except OSError:
+            return None
+        return np.frombuffer(content, "<i8") if saved.describe(content) == described else None
 
     @staticmethod
     def _fresh(path: Path) -> Path:
@@ -303,7 +343,8 @@ def clear_away(bank: Path, keep: set[int | None], *, even_in_use: bool) -> None:
     bases = set()
     for kept in keep - {None}:
         with contextlib.suppress(OSError, NciiMatchError):
-            bases.add(Manifest.parse((snapshots / f"{kept:06d}" / manifest.NAME).read_bytes(), kept).base)
+            content = saved.read_regular(snapshots / f"{kept:06d}" / manifest.NAME, manifest.MOST_BYTES)
+            bases.add(Manifest.parse(content, kept).base)
     for folder in ("bases", "snapshots"):
         for path in (bank / folder).iterdir() if (bank / folder).is_dir() else ():
             cut_off = path.suffix == ".draft"
@@ -314,7 +355,7 @@ def clear_away(bank: Path, keep: set[int | None], *, even_in_use: bool) -> None:
 def in_use(path: Path) -> bool:
     """Whether a reader holds its manifest."""
     try:
-        descriptor = os.open(path / manifest.NAME, os.O_RDONLY)
+        descriptor = saved.open_regular(path / manifest.NAME)
     except OSError:
         return False
     try:

@@ -4,6 +4,7 @@ Each file has a key of its own, derived from the bank's key, the file's salt and
 and whether it is the last, so chunks that are moved, left out, doubled, cut off or taken from another file do not open.
 """
 
+import errno
 import hashlib
 import os
 from collections.abc import Iterator
@@ -87,10 +88,14 @@ def unseal(source: Path, key: bytes, name: str, described: dict[str, Any]) -> It
     from cryptography.exceptions import InvalidTag
 
     try:
-        with open(source, "rb") as file:
+        with open(saved.open_regular(source), "rb") as file:
             yield from _unseal(file, key, name, described)
     except FileNotFoundError:
         raise BankCorruptError(f"{source} is missing; publish again") from None
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENXIO, errno.ELOOP):
+            raise
+        raise BankCorruptError(f"{source} cannot be read: {error.strerror}; publish again") from None
     except (InvalidTag, ValueError):
         raise BankCorruptError(f"{source} does not open under the bank's key: it was changed; publish again") from None
 

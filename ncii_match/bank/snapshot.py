@@ -4,7 +4,7 @@ A reader needs ``CURRENT``, ``snapshots`` and ``bases`` only, and writes nothing
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import partial
@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ncii_match.bank import manifest, places, segment
-from ncii_match.bank.manifest import Manifest
-from ncii_match.bank.places import Source
+from ncii_match.bank.manifest import LastRead, Manifest
+from ncii_match.bank.places import Held, Source
 from ncii_match.bank.publication import ALLOWED
 from ncii_match.bank.segment import Case, Segment
 from ncii_match.errors import (
@@ -26,6 +26,8 @@ from ncii_match.errors import (
     EngineError,
     IndexFormatError,
     InputError,
+    OlderSnapshotError,
+    UnsealedError,
 )
 from ncii_match.index import RadiusIndex, build_index, open_index, saved
 from ncii_match.index.live import LiveIndex
@@ -39,6 +41,7 @@ class Snapshot:
 
     number : 1, 2, 3 …; created_at : when it was published (UTC); algorithm : of its hashes.
     bank : which bank it is of, the same in all its snapshots; None where an older version has published.
+    is_sealed : whether its files are under a key.
     index : a ``RadiusIndex`` over its entries, all of them active when it was published.
     allowed, allowed_radii : hashes on the allow list, and how far (bits, inclusive) each of them reaches.
     """
@@ -51,6 +54,7 @@ class Snapshot:
     allowed: Hashes
     allowed_radii: NDArray[np.uint16]
     bank: str | None
+    is_sealed: bool
     _base: Segment = field(repr=False)
     _delta: Segment = field(repr=False)
     _removed: NDArray[np.int64] = field(repr=False)
@@ -61,7 +65,7 @@ class Snapshot:
         cls,
         bank_dir: str | PathLike[str],
         *,
-        verify: bool = False,
+        verify: bool | None = None,
         trusted_key: str | PathLike[str] | None = None,
         not_before: int = 0,
         key: bytes | None = None,
@@ -74,29 +78,38 @@ class Snapshot:
         ----------
         bank_dir : the bank's directory, or an address that ``pyarrow.fs.FileSystem.from_uri`` understands, like
             ``s3://bucket/bank``: then files that are not in the cache yet are copied, and checked, first.
-        verify : also check the SHA-256 of every file. Without it lengths are checked: bits that were flipped in a file
-            may then be taken for the truth; they never end the process, and what contradicts itself is BankCorruptError
-            (UNKNOWN from a ``Matcher``). The same holds for bits that flip on the disk while a snapshot serves.
+        verify : whether the SHA-256 of every file is checked. None: with a trusted key, and once: files of a directory
+            are copied into the cache, too, and what was verified is remembered until the machine starts anew. True:
+            of every file each time, as the directory has it (of a remote bank, of the copies). False: only lengths are
+            checked, and a directory is mapped where it is. Without a trusted key None is False: bits that were flipped
+            in a file may then be taken for the truth; what contradicts itself is BankCorruptError (UNKNOWN from a
+            ``Matcher``).
         trusted_key : file of the public key that must have signed it; ``NCII_MATCH_TRUSTED_KEY`` by default, and when
-            neither is given signatures are not looked at.
+            neither is given signatures are not looked at. With it, unless ``verify`` is False, nobody who can write to
+            the bank can change what this reader answers, before it opens the bank or after; and what it has read
+            before is remembered in the cache: another bank, an older snapshot, or one in the clear after a sealed one
+            is refused.
         not_before : the lowest number that is accepted: a reader never goes back to an older snapshot.
-        key : 32 bytes, of a sealed bank; ``NCII_MATCH_BANK_KEY(_FILE)`` by default. Its files are decrypted in shared
-            memory, once for all processes of this user.
+        key : 32 bytes, of a bank that must be sealed; ``NCII_MATCH_BANK_KEY(_FILE)`` by default, for those that are.
+            Its files are decrypted in shared memory, once for all processes of this user.
         filesystem : a ``pyarrow.fs.FileSystem`` in which ``bank_dir`` is a path.
-        cache : directory for copies of remote banks; ``NCII_MATCH_CACHE``, or one in the user's cache, by default.
+        cache : directory for copies of banks; ``NCII_MATCH_CACHE``, or one in the user's cache, by default.
 
         Raises
         ------
         BankError
             When nothing was published, the key is missing or another one, there is no room, or a remote bank cannot be
             reached.
+        OtherBankError
+            When another bank is there than the one that was read before.
         BankFormatError
             When this is no bank, or a newer format.
         BankCorruptError
-            When a file is not what the manifest says, the signature is missing or not the trusted one's, or the number
-            is below ``not_before``.
+            When a file is not what the manifest says; SignatureError when the signature is missing or not the trusted
+            one's; OlderSnapshotError when the number is below ``not_before`` or what was read before; UnsealedError
+            when the files are in the clear and must not be.
         """
-        source = places.find(bank_dir, filesystem, cache)
+        source = places.find(bank_dir, filesystem, cache, guarded=is_guarded(verify, trusted_key))
         return cls.open_from(source, verify=verify, trusted_key=trusted_key, not_before=not_before, key=key)
 
     @classmethod
@@ -104,22 +117,35 @@ class Snapshot:
         cls,
         source: Source,
         *,
-        verify: bool = False,
+        verify: bool | None = None,
         trusted_key: str | PathLike[str] | None = None,
         not_before: int = 0,
         key: bytes | None = None,
+        check: Callable[[Manifest], None] | None = None,
     ) -> "Snapshot":
-        """Open a source's current snapshot. Raises what ``open`` does."""
+        """Open a source's current snapshot. Raises what ``open`` does, and ``check`` of its manifest."""
+        last_read = source.last_read()
+
+        def check_all(described: Manifest) -> None:
+            if check is not None:
+                check(described)
+            if last_read is not None:
+                last_read.check(described, source.shown, source.advice)
+
         while True:
             number = source.current()
             try:
-                return cls.open_number(
-                    source, number, verify=verify, trusted_key=trusted_key, not_before=not_before, key=key
-                )
+                opened = cls.open_number(
+                    source, number, verify=verify, trusted_key=trusted_key, not_before=not_before, key=key,
+                    check=check_all,
+                )  # fmt: skip
             except (BankCorruptError, BankFormatError):
                 if source.current() == number:
                     raise
                 # Published twice while it was being opened, and cleared away: the new one is there.
+            else:
+                source.remember(opened.last_read)
+                return opened
 
     @classmethod
     def open_number(
@@ -127,36 +153,35 @@ class Snapshot:
         bank: Path | Source,
         number: int,
         *,
-        verify: bool = False,
+        verify: bool | None = None,
         trusted_key: str | PathLike[str] | None = None,
         not_before: int = 0,
         key: bytes | None = None,
+        check: Callable[[Manifest], None] | None = None,
     ) -> "Snapshot":
-        """Open one snapshot of a bank that is still there. Raises what ``open`` does."""
+        """Open one snapshot of a bank that is still there. Raises what ``open`` does, and ``check`` of its manifest."""
         source = places.Local(bank) if isinstance(bank, Path) else bank
         if number < not_before:
-            raise BankCorruptError(
+            raise OlderSnapshotError(
                 f"snapshot {number} is older than snapshot {not_before}, which was read before; publish again"
             )
-        held = source.hold(number)
-        path, content = held.path, held.read()
-        trusted = trusted_key or os.environ.get(manifest.TRUSTED_KEY)
-        if trusted:
-            manifest.check_signature(content, held.signature(), trusted, path)
-        said = Manifest.parse(content, path)
-        if said.number != number:
-            raise BankCorruptError(f"{path} says that it is snapshot {said.number}; publish again")
-        base = source.base(path, said)
+        held, described = _described(source, number, trusted_key)
+        if check is not None:
+            check(described)  # before anything is copied
+        if key is not None and described.sealed is None:
+            raise UnsealedError(
+                f"{source.shown} is in the clear, and a key was given for it: somebody may have put it there; leave "
+                "key= out for a bank without one"
+            )
+        path, base = source.files(held.path, described)
         try:
-            fault = saved.check_files(path, said.files, verify) or saved.check_files(base, said.base_files, verify)
-            if fault:
-                raise BankCorruptError(f"{fault}; publish again")
-            return cls._mapped(path, places.plain(path, base, said, key), held)
+            _check_digests(source, path, base, described, verify, guarded=is_guarded(verify, trusted_key))
+            return cls._mapped(path, places.plain(path, base, described, key), held)
         except BankCorruptError:
-            source.mend(path, base, said)
+            source.mend(path, base, described)
             raise
         except (IndexFormatError, EngineError, ValueError, OSError, KeyError) as error:  # InputError is a ValueError
-            source.mend(path, base, said)
+            source.mend(path, base, described)
             raise BankCorruptError(f"{path}: {error}; publish again") from None
 
     @classmethod
@@ -191,6 +216,7 @@ class Snapshot:
             Hashes(algorithm, allowed.copy()),  # short, and looked at for every picture: not left to the disk
             radii,
             said.bank,
+            said.sealed is not None,
             old,
             new,
             removed,
@@ -202,6 +228,11 @@ class Snapshot:
 
     def __repr__(self) -> str:
         return f"<Snapshot {self.number} of {self.created_at:%Y-%m-%d %H:%M:%S} UTC: {len(self)} entries>"
+
+    @property
+    def last_read(self) -> LastRead:
+        """What a reader remembers of it."""
+        return LastRead(self.bank, self.number, self.created_at, self.is_sealed)
 
     def hashes(self) -> Hashes:
         """Every entry's hash, in no order that means anything; a copy."""
@@ -358,6 +389,71 @@ class Snapshot:
         row = _place(self._base.entry_ids, entry_id)
         gone = row is None or _place(self._removed, entry_id) is not None
         return None if gone else np.asarray(self._base.bits[row], np.uint8)
+
+
+def is_guarded(verify: bool | None, trusted_key: str | PathLike[str] | None) -> bool:
+    """Whether a reader trusts a key, and so reads verified copies of its own."""
+    return verify is not False and bool(trusted_key or os.environ.get(manifest.TRUSTED_KEY))
+
+
+def verify_files(
+    bank_dir: str | PathLike[str],
+    *,
+    trusted_key: str | PathLike[str] | None = None,
+    filesystem: Any = None,
+    cache: str | PathLike[str] | None = None,
+) -> Manifest:
+    """Check that no file of a bank's current snapshot was changed. Needs no key of the bank, also where it is sealed.
+
+    Parameters
+    ----------
+    bank_dir, trusted_key, filesystem, cache : see ``Snapshot.open``. Without a trusted key, digests show damage; only a
+        signature shows what somebody has changed who can write to the bank.
+
+    Returns the snapshot's manifest. Raises what ``Snapshot.open`` does.
+    """
+    source = places.find(bank_dir, filesystem, cache)
+    while True:
+        number = source.current()
+        try:
+            held, described = _described(source, number, trusted_key)
+            path, base = source.files(held.path, described)
+            _check_digests(source, path, base, described, verify=True, guarded=False)
+        except BankCorruptError:
+            if source.current() == number:
+                raise
+        else:
+            return described
+
+
+def _described(source: Source, number: int, trusted_key: str | PathLike[str] | None) -> tuple[Held, Manifest]:
+    """A snapshot's manifest, whose signature was checked where a key is trusted, and a hold on it."""
+    held = source.hold(number)
+    content, trusted = held.read(), trusted_key or os.environ.get(manifest.TRUSTED_KEY)
+    if trusted:
+        manifest.check_signature(content, held.signature(), trusted, held.path)
+    described = Manifest.parse(content, held.path)
+    if described.number != number:
+        raise BankCorruptError(f"{held.path} says that it is snapshot {described.number}; publish again")
+    return held, described
+
+
+def _check_digests(
+    source: Source, path: Path, base: Path, described: Manifest, verify: bool | None, *, guarded: bool
+) -> None:
+    """Raises BankCorruptError for a file that is not as described: by its length, and its digest where asked for.
+
+    What is sealed needs no digest to be guarded: each file is checked while it is decrypted.
+    """
+    guarded = guarded and not source.remembers and described.sealed is None
+    places_of_files = {(path, base): bool(verify) or guarded}
+    if verify and (stored := source.stored(described)) is not None:
+        places_of_files |= {stored: True}
+    for (delta, whole), digests in places_of_files.items():
+        fault = saved.check_files(delta, described.files, digests)
+        fault = fault or saved.check_files(whole, described.base_files, digests)
+        if fault:
+            raise BankCorruptError(f"{fault}; publish again")
 
 
 SPREAD = 64

@@ -321,10 +321,12 @@ class Bank:
         signing_key : file of the Ed25519 key to sign with; ``NCII_MATCH_SIGNING_KEY`` by default, unsigned without.
         workers : threads for a new base. full : make one even when a delta would do.
 
-        Raises BankLockedError when another process publishes, or a writer does not finish.
+        Raises BankLockedError when another process publishes, or a writer does not finish; InputError when readers that
+        trust a key would refuse it: unsigned after a signed one, or where ``NCII_MATCH_TRUSTED_KEY`` is set.
         """
         key = signing_key or os.environ.get(manifest.SIGNING_KEY)
         with publication.publishing(self.path):
+            publication.check_signing(self.path, key)
             changing.expire(self._inside)
             before = publication.pointer(self.path)  # stays: a reader may be opening it just now
             draft = publication.Draft(self.path, self.algorithm, self._inside.vault, key, self._inside.above)
@@ -338,7 +340,7 @@ class Bank:
             continuity.note_published(self._database, draft.number)
             publication.clear_away(self.path, {before, draft.number}, even_in_use=False)
             rekeying.finish(self.path, self._database, draft.number)
-            return snapshot.Snapshot.open_number(self.path, draft.number, key=self._inside.vault.key)
+            return snapshot.Snapshot.open_number(self.path, draft.number, key=self._inside.vault.key, verify=False)
 
     def compact(self, *, signing_key: str | PathLike[str] | None = None, workers: int = 1) -> int:
         """Erase hashes that no case holds from the database, its log and every snapshot; how many.
@@ -346,6 +348,7 @@ class Bank:
         A new base is published, all older snapshots go. What stays is the history, without hashes, and a keyed digest
         by which a case that withdrew is recognised.
         """
+        publication.check_signing(self.path, signing_key or os.environ.get(manifest.SIGNING_KEY))
         changing.expire(self._inside)
         with self._database.writing() as connection:
             erased = erasure.erase(
@@ -362,6 +365,7 @@ class Bank:
         signing_key: str | PathLike[str] | None = None, workers: int = 1,
     ) -> int:  # fmt: skip
         """Put every hash under another key (32 bytes; None: none), publish, clear all older files away; how many."""
+        publication.check_signing(self.path, signing_key or os.environ.get(manifest.SIGNING_KEY))
         self._inside, changed = rekeying.reseal(self._inside, vault.of(new_key), actor, reason)
         self.publish(signing_key=signing_key, workers=workers, full=True)
         return changed

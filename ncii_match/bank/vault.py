@@ -152,14 +152,18 @@ def fitting(key: bytes | None, wanted: str, where: object) -> Vault:
     return Sealed(chosen(key, wanted, where)) if wanted else Plain()
 
 
+class MissingKeyError(BankError):
+    """A sealed bank needs its key, and there is none, or another one."""
+
+
 def chosen(key: bytes | None, wanted: str, where: object) -> bytes:
-    """The key, or the one from the environment, that has this fingerprint. Raises BankError when there is none."""
+    """The key, or the one from the environment, that has this fingerprint. Raises MissingKeyError without one."""
     known = keys_from() if key is None else [key]
     for one in known:
         if fingerprint(one) == wanted:
             return one
     what = "has another key" if known else "needs its key"
-    raise BankError(f"{where} {what}; name its file in {KEY_FILE}, or give the key in {KEY}")
+    raise MissingKeyError(f"{where} {what}; name its file in {KEY_FILE}, or give the key in {KEY}")
 
 
 def derived(key: bytes, purpose: bytes, salt: bytes | None = None) -> bytes:

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from ncii_match.cli.terminal import AsJson, Exit, Workers, active, counted, emit, progress, say
+from ncii_match.cli.terminal import AsJson, Exit, TrustedKey, Workers, active, counted, emit, progress, say
 
 app = typer.Typer(rich_markup_mode=None)
 
@@ -142,6 +142,7 @@ def diff_command(
         Path | None, typer.Option(help="Another bank that has published, or a file of hashes: compare with that.")
     ] = None,
     format_name: Format = None,
+    trusted_key: TrustedKey = None,
     as_json: AsJson = False,
 ) -> None:
     """Show what changed since a snapshot, or what this bank and another one share.
@@ -155,7 +156,7 @@ def diff_command(
     with Bank.open(bank_dir) as bank:
         if against is not None:
             if against.is_dir():
-                common = bank.compare(Snapshot.open(against).hashes())
+                common = bank.compare(Snapshot.open(against, trusted_key=trusted_key).hashes())
             else:
                 name = exchange.recognised(against, format_name)
                 common = bank.compare(piece.hashes for piece in exchange.pieces(against, name, bank.algorithm))

@@ -12,6 +12,7 @@ from ncii_match.cli.terminal import (
     AsJson,
     Exit,
     PolicyFile,
+    TrustedKey,
     Workers,
     counted,
     directory,
@@ -54,6 +55,7 @@ def bank_command(
     allow_lists: Annotated[
         bool, typer.Option("--allow-lists", help="With --out: also write lists for 'bank allow'; they have hashes.")
     ] = False,
+    trusted_key: TrustedKey = None,
     as_json: AsJson = False,
     workers: Workers = None,
 ) -> None:
@@ -87,7 +89,7 @@ def bank_command(
             f"{without_secrets(against)} has pictures; give their hashes, which 'ncii-match rescan … --hashes-out DIR' "
             "leaves in DIR"
         )
-    snapshot = Snapshot.open(bank)
+    snapshot = Snapshot.open(bank, trusted_key=trusted_key)
     policy = None if policy_file is None else Policy.from_toml(policy_file)
     if threshold is not None:
         policy = replace(
@@ -111,7 +113,14 @@ def bank_command(
         ready(out_dir)
     with (
         stopped("nothing was written, and the same command begins again"),
-        Matcher(bank, policy=at(policy, widest), workers=workers, isolation="thread", views=Views.UPRIGHT) as matcher,
+        Matcher(
+            bank,
+            policy=at(policy, widest),
+            workers=workers,
+            isolation="thread",
+            views=Views.UPRIGHT,
+            trusted_key=trusted_key,
+        ) as matcher,
     ):
         with progress("looking up", chunks.stored.rows) as bar:
             traffic = measure(

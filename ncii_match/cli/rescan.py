@@ -12,6 +12,7 @@ from ncii_match.cli.terminal import (
     Exit,
     IsolationName,
     PolicyFile,
+    TrustedKey,
     Ways,
     WitnessBank,
     Workers,
@@ -49,6 +50,7 @@ def rescan_command(
     policy_file: PolicyFile = None,
     views: Ways = None,
     witness: WitnessBank = None,
+    trusted_key: TrustedKey = None,
     hashes_out: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Also keep the media's hashes there, to rescan them next time.")
     ] = None,
@@ -99,7 +101,8 @@ def rescan_command(
     only = None if news is None else news.new
     banks = [bank] if witness is None else [bank, witness]
     names = [without_secrets(one) if ADDRESS.match(one) else str(Path(one).resolve()) for one in banks]
-    looking = Looking(bank, policy, ways, isolation.choice, witness)
+    trusted = None if trusted_key is None else str(trusted_key)
+    looking = Looking(bank, policy, ways, isolation.choice, witness, trusted)
     shared = _engine(engine, looking.anywhere(), named(source), workers)
     with (
         looking.matcher(only, workers) as matcher,

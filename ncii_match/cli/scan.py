@@ -12,6 +12,7 @@ from ncii_match.cli.terminal import (
     Exit,
     IsolationName,
     PolicyFile,
+    TrustedKey,
     Ways,
     WitnessBank,
     Workers,
@@ -37,6 +38,7 @@ def scan_command(
     policy_file: PolicyFile = None,
     views: Ways = None,
     witness: WitnessBank = None,
+    trusted_key: TrustedKey = None,
     isolation: Decoded = IsolationName.PROCESS,
     show_all: Annotated[bool, typer.Option("--all", help="Also list pictures that do not match.")] = False,
     as_json: AsJson = False,
@@ -63,7 +65,13 @@ def scan_command(
     near = 0
     ways = None if views is None else views.views
     with Matcher(
-        bank, policy=policy, views=ways, workers=workers, isolation=isolation.choice, witness=witness
+        bank,
+        policy=policy,
+        views=ways,
+        workers=workers,
+        isolation=isolation.choice,
+        witness=witness,
+        trusted_key=trusted_key,
     ) as matcher:
         with progress("checking", len(files)) as bar:
             for path, decision in paired(files, matcher.check_many):

@@ -100,6 +100,14 @@ WitnessBank = Annotated[
     str | None,
     typer.Option("--witness", help="A bank of another hash of the same cases, asked as the policy says."),
 ]
+TrustedKey = Annotated[
+    Path | None,
+    typer.Option(
+        "--trusted-key",
+        metavar="FILE",
+        help="Key file of 'bank keys' that must have signed the bank; NCII_MATCH_TRUSTED_KEY by default.",
+    ),
+]
 Decoded = Annotated[
     IsolationName, typer.Option("--isolation", help="Decode in confined worker processes, or in this process.")
 ]

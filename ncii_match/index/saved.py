@@ -1,10 +1,13 @@
 """Files that others map into memory: plain arrays, private, with lengths and digests in a header beside them."""
 
+import errno
 import hashlib
 import json
 import os
 import re
+import stat
 from collections.abc import Mapping
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +20,9 @@ from ncii_match.values import Algorithm
 MAGIC = "ncii_match index"
 FORMAT = 1
 HEADER = "header.json"
+MOST_OF_HEADER = 1 << 20
+NOT_REGULAR = "it is no regular file"
+
 MOST_BITS = 1 << 15
 """Of a hash: distances are kept in sixteen bits."""
 
@@ -45,6 +51,33 @@ def describe_file(path: Path) -> dict[str, Any]:
         return {"bytes": path.stat().st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
 
 
+def open_regular(path: str | PathLike[str], *, follow: bool = True) -> int:
+    """A descriptor of a regular file, to read. It never waits, whatever stands in the file's place.
+
+    follow : also through a symbolic link. Raises OSError when there is no file, or something that is none: a FIFO
+    without a writer would be waited for, a device could deliver for ever.
+    """
+    flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
+    try:
+        descriptor = os.open(path, flags if follow else flags | os.O_NOFOLLOW)
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise OSError(errno.ELOOP, "it is a symbolic link, and a file belongs there", str(path)) from None
+        if error.errno == errno.ENXIO:
+            raise OSError(errno.ENXIO, NOT_REGULAR, str(path)) from None
+        raise
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, NOT_REGULAR, str(path))
+    return descriptor
+
+
+def read_regular(path: str | PathLike[str], most: int, *, follow: bool = True) -> bytes:
+    """The content of a regular file, at most so many bytes of it. Raises OSError as ``open_regular`` does."""
+    with open(open_regular(path, follow=follow), "rb") as file:
+        return file.read(most)
+
+
 def sync_directory(path: Path) -> None:
     """Make the names in a directory last."""
     descriptor = os.open(path, os.O_RDONLY)
@@ -59,16 +92,22 @@ def check_files(directory: Path, files: Mapping[str, Mapping[str, Any]], verify:
     for name, described in files.items():
         path = directory / name
         try:
-            length = path.stat().st_size
-        except OSError:
-            return f"{path} is missing"
-        if length != described["bytes"]:
-            return f"{path} has {length:,} bytes instead of {described['bytes']:,}"
-        if verify:
-            with open(path, "rb") as file:
-                if hashlib.file_digest(file, "sha256").hexdigest() != described["sha256"]:
-                    return f"{path} was changed: its SHA-256 is not the one recorded"
+            status = path.stat()
+        except OSError as error:
+            return f"{path} is missing" if isinstance(error, FileNotFoundError) else f"{path}: {error.strerror}"
+        if not stat.S_ISREG(status.st_mode):
+            return f"{path} cannot be read: {NOT_REGULAR}"
+        if status.st_size != described["bytes"]:
+            return f"{path} has {status.st_size:,} bytes instead of {described['bytes']:,}"
+        if verify and digest_of(path) != described["sha256"]:
+            return f"{path} was changed: its SHA-256 is not the one recorded"
     return None
+
+
+def digest_of(path: Path) -> str:
+    """SHA-256 of a regular file, in hexadecimal. Raises OSError as ``open_regular`` does."""
+    with open(open_regular(path), "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def save(directory: Path, header: dict[str, Any], arrays: Mapping[str, NDArray[Any]]) -> None:
@@ -87,7 +126,7 @@ def save(directory: Path, header: dict[str, Any], arrays: Mapping[str, NDArray[A
 def read_header(directory: Path, verify: bool) -> dict[str, Any]:
     """The header of a saved index, every value of the kind and range that it must be. Raises IndexFormatError."""
     try:
-        header = json.loads((directory / HEADER).read_bytes())
+        header = json.loads(read_regular(directory / HEADER, MOST_OF_HEADER))
     except OSError as error:
         raise IndexFormatError(f"{directory} is not a saved index: {error.strerror}") from None
     except (ValueError, RecursionError):
@@ -137,7 +176,9 @@ def algorithm_of(header: dict[str, Any]) -> Algorithm:
 def map_array(path: Path, dtype: np.dtype[Any], shape: tuple[int, ...]) -> NDArray[Any]:
     """A file mapped read-only as an array of this shape. Raises IndexFormatError when its length does not fit."""
     wanted = int(np.prod(shape)) * dtype.itemsize
-    if path.stat().st_size != wanted:
-        raise IndexFormatError(f"{path} has {path.stat().st_size:,} bytes; {wanted:,} are needed")
-    # asarray: the kernels' dispatcher knows a plain array at once, and its subclass only after a while.
-    return np.asarray(np.memmap(path, dtype, "r", shape=shape)) if wanted else np.empty(shape, dtype)
+    with open(open_regular(path), "rb") as file:
+        length = os.fstat(file.fileno()).st_size
+        if length != wanted:
+            raise IndexFormatError(f"{path} has {length:,} bytes; {wanted:,} are needed")
+        # asarray: the kernels' dispatcher knows a plain array at once, and its subclass only after a while.
+        return np.asarray(np.memmap(file, dtype, "r", shape=shape)) if wanted else np.empty(shape, dtype)

@@ -19,8 +19,8 @@ from ncii_match.values import View
 class Looking:
     """How is looked, in words that another process understands: as for ``Matcher``.
 
-    bank, witness : paths, or addresses; not shown, as an address may hold a secret. A key is not here: a process takes
-    it from its environment.
+    bank, witness : paths, or addresses; not shown, as an address may hold a secret. A bank's key is not here: a process
+    takes it from its environment. trusted_key : file of the public key that must have signed both banks.
     """
 
     bank: str = field(repr=False)
@@ -28,16 +28,22 @@ class Looking:
     views: tuple[View, ...] | None = None
     isolation: Isolation = "process"
     witness: str | None = field(default=None, repr=False)
+    trusted_key: str | None = None
 
     def anywhere(self) -> "Looking":
         """The same in words that do not depend on this process's directory."""
-        return replace(self, bank=named(self.bank), witness=None if self.witness is None else named(self.witness))
+        return replace(
+            self,
+            bank=named(self.bank),
+            witness=None if self.witness is None else named(self.witness),
+            trusted_key=None if self.trusted_key is None else named(self.trusted_key),
+        )
 
     def matcher(self, only: NDArray[np.int64] | None = None, workers: int | None = 1) -> Matcher:
         """One of these. Raises what ``Matcher`` does."""
         return Matcher(
             self.bank, policy=self.policy, views=self.views, isolation=self.isolation, witness=self.witness, only=only,
-            workers=workers,
+            workers=workers, trusted_key=self.trusted_key,
         )  # fmt: skip
 
 

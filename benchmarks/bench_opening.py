@@ -1,0 +1,100 @@
+"""How long opening a published bank takes: without a trusted key, with one for the first time, and again.
+
+python benchmarks/bench_opening.py [--quick] [--entries 10M]    measures; keeps every sample in benchmarks/results/
+pytest benchmarks --benchmark-disable                           does it all on a small bank; never asserts a time
+
+The bank has no history: its base is written as a publication writes it, of random hashes, four to a case. At 10M it
+needs some 4 GB of disk below --place (the system's directory for temporary files), the cache included, and 4 GB of
+memory. Files are in the page cache, as they are after they were copied to a machine.
+"""
+
+import argparse
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import numpy as np
+import record
+from bench_bank import LARGE, PER_CASE, SMALL, TINY, hashes_of
+from bench_bank import _size as size_of
+
+from ncii_match import Bank, Snapshot
+from ncii_match.bank import manifest, segment
+from ncii_match.bank.segment import Segment
+
+ROUNDS = 5
+
+Row = dict[str, Any]
+
+
+def written(place: Path, n: int) -> Path:
+    """A signed bank of n entries, and beside it the key to trust."""
+    private, trusted = manifest.make_keys(place)
+    cases = -(-n // PER_CASE)
+    lines = [b'{"reference": "%012x-2026", "source": "bench"}\n' % case for case in range(cases)]
+    whole = Segment(
+        np.arange(1, n + 1), hashes_of(n, 1).bits, np.arange(n + 1), (np.arange(n) // PER_CASE).astype(np.uint32),
+        np.zeros(n, np.uint8), np.zeros(n, np.int64), np.arange(cases + 1) * len(lines[0]),
+        np.frombuffer(b"".join(lines), np.uint8),
+    )  # fmt: skip
+    with mock.patch.object(segment, "select", return_value=whole), Bank.create(place / "bank") as bank:
+        bank.publish(signing_key=private, workers=2)
+    return trusted
+
+
+def seconds(action: Callable[[], Any]) -> float:
+    """How long it takes."""
+    start = time.perf_counter()
+    action()
+    return time.perf_counter() - start
+
+
+def measure(n: int, place: Path, rounds: int) -> Iterator[Row]:
+    """Every row for a bank of n hashes below a directory. Ways of opening alternate."""
+    trusted, bank, query = written(place, n), place / "bank", hashes_of(1, 5)
+    files = sum(file.stat().st_size for file in (bank / "bases").rglob("*") if file.is_file())
+    yield {"figure": "size", "entries": n, "bytes": files}
+    for turn in range(rounds):
+        cache = place / f"cache-{turn}"
+
+        def opened(cache: Path = cache, **how: Any) -> None:
+            Snapshot.open(bank, cache=cache, **how).index.search(query, 0)
+
+        yield {
+            "figure": "open",
+            "entries": n,
+            "no_key": seconds(opened),
+            "first": seconds(lambda: opened(trusted_key=trusted)),
+            "again": seconds(lambda: opened(trusted_key=trusted)),
+            "no_key_again": seconds(opened),
+            "digests_in_place": seconds(lambda: opened(verify=True)),
+        }
+        for path in sorted(cache.rglob("*"), reverse=True):
+            path.rmdir() if path.is_dir() else path.unlink()
+
+
+def test_every_way_of_opening_runs(tmp_path: Path) -> None:
+    rows = [*measure(TINY, tmp_path, 1)]
+    assert [row["figure"] for row in rows] == ["size", "open"]
+    assert all(rows[1][name] > 0 for name in ("no_key", "first", "again", "digests_in_place"))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="a small bank: to see that it works")
+    parser.add_argument("--entries", type=size_of, metavar="N", help="hashes in the bank, like 10M (the default)")
+    parser.add_argument("--place", help="where to put the bank meanwhile")
+    asked = parser.parse_args()
+    around, rows = record.circumstances(), []
+    with tempfile.TemporaryDirectory(dir=asked.place) as place:
+        for row in measure(asked.entries or (SMALL if asked.quick else LARGE), Path(place), ROUNDS):
+            rows.append(row)
+            print(", ".join(f"{name} {value}" for name, value in row.items()), flush=True)
+    print(f"wrote {record.write('opening', around, asked.quick, {'rows': rows})}")
+
+
+if __name__ == "__main__":
+    main()
