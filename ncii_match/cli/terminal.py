@@ -46,6 +46,7 @@ class Exit(IntEnum):
     UNREADABLE = 3  # done, but some inputs could not be read
     MATCHED = 4  # scan and rescan: done, and at least one picture matches
     WORSE = 5  # evaluate compare --fail-if-worse: done, and something is worse than before
+    UNPUBLISHED = 6  # bank: the change is in the bank, but its publication failed, and readers do not see it
 
 
 class AlgorithmName(StrEnum):
