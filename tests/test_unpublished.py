@@ -264,6 +264,21 @@ def test_an_import_that_fails_midway_says_that_its_first_part_is_not_published(b
     assert matches(IMPORTED)(bank_dir)
 
 
+@pytest.mark.parametrize("command", ["add", "import"])
+def test_the_end_of_a_hold_is_given_in_utc(command, bank_dir, monkeypatch):
+    """Whatever zone the machine is in: a hold must not end hours before, or go on for hours."""
+    monkeypatch.setenv("TZ", "Asia/Kolkata")
+    time.tzset()
+    try:
+        result = run(*spelled(command, bank_dir), "--until", "2099-01-01T12:00:00")
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+    assert result.exit_code == Exit.OK
+    with Bank.open(bank_dir) as bank:
+        assert [hold.until for hold in bank.holds() if hold.until] == ["2099-01-01T12:00:00.000000+00:00"]
+
+
 def test_a_row_that_the_allow_list_never_had_is_an_error(bank_dir):
     with pytest.raises(BankError, match="has never had row 7, 9; nothing was changed"):
         run("bank", "disallow", bank_dir, "--row", 9, "--row", 1, "--row", 7, "--reason", "a slip")

@@ -1,6 +1,6 @@
 """``ncii-match bank``: create, fill, look at and change a bank."""
 
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated
 
@@ -8,7 +8,19 @@ import typer
 
 from ncii_match.cli import bank_files, bank_key, bank_look, bank_restore
 from ncii_match.cli.publishing import Publish, Wait, advising, publish_changes, waiting
-from ncii_match.cli.terminal import AlgorithmName, AsJson, Exit, Workers, active, counted, emit, files_in, progress, say
+from ncii_match.cli.terminal import (
+    AlgorithmName,
+    AsJson,
+    Exit,
+    Workers,
+    active,
+    counted,
+    emit,
+    files_in,
+    in_utc,
+    progress,
+    say,
+)
 from ncii_match.values import PDQ_MIN_QUALITY
 
 app = typer.Typer(
@@ -103,9 +115,9 @@ def add_command(
             names += [f"{path}:{line}" for line in read.numbers]
             refused += [(f"{path}:{one.line}", one.reason) for one in read.rejected]
         hashes = Hashes.concat(batches, bank.algorithm)
-        end = None if until is None else until.astimezone(UTC)
         additions = bank.add(
-            hashes, case=case, source=source, state=state, reason=reason, region=region, tags=tag or (), until=end,
+            hashes, case=case, source=source, state=state, reason=reason, region=region, tags=tag or (),
+            until=in_utc(until),
             force=force, cap=CASE_CAP if cap is None else cap or None,
         )  # fmt: skip
         judged = zip(names, additions.outcome, hashes.status, hashes.quality, strict=True)

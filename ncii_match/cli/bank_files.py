@@ -1,7 +1,7 @@
 """``ncii-match bank import | export | diff | near``: hashes in and out, and banks beside each other."""
 
 from dataclasses import asdict
-from datetime import UTC, datetime
+from datetime import datetime
 from itertools import islice
 from pathlib import Path
 from typing import Annotated
@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from ncii_match.cli.publishing import Publish, Wait, advising, publish_changes
-from ncii_match.cli.terminal import AsJson, Exit, Workers, active, counted, emit, progress, say
+from ncii_match.cli.terminal import AsJson, Exit, Workers, active, counted, emit, in_utc, progress, say
 
 app = typer.Typer(rich_markup_mode=None)
 
@@ -79,7 +79,7 @@ def import_command(
         with advising(bank, again), progress("importing", 100) as bar:
             done = bank.import_file(
                 file, format=format_name, source=source, case=case, state=state, region=region, tags=tag or (),
-                until=None if until is None else until.astimezone(UTC), profile=profile, trust_sources=trust_sources,
+                until=in_utc(until), profile=profile, trust_sources=trust_sources,
                 complete=complete, force=force, force_rows=force_rows, cap=CASE_CAP if cap is None else cap or None,
                 dry_run=dry_run, rejects=rejects, reason=reason,
                 progress=lambda share: bar.update(bar.task_ids[0], completed=int(100 * share)),
