@@ -254,8 +254,9 @@ def test_an_import_that_fails_midway_says_that_its_first_part_is_not_published(b
 
     with monkeypatch.context() as broken:
         broken.setattr(_Run, "_add", refuse)
-        with pytest.raises(BankLockedError):
-            run(*command)
+        result = CliRunner().invoke(app, [str(one) for one in command])
+    assert isinstance(result.exception, BankLockedError)
+    assert f"Import the file again, or run: ncii-match bank publish {bank_dir}" in result.stderr
     with Bank.open(bank_dir) as bank:
         assert bank.unpublished == 1
     assert matches(REPORTED)(bank_dir)
@@ -547,6 +548,19 @@ def test_who_waits_for_a_publisher_that_is_not_enough_publishes(reason, bank, mo
     assert (first(), second()) == (2, 3)
     left = Snapshot.open(bank.path).index.search(HASHES[:1], 0).entry_ids.tolist()
     assert left == ([] if reason in ("changed since it was read", "a hold is over") else [1])
+
+
+def test_who_has_waited_for_nothing_new_publishes_what_is_due_by_then(bank, monkeypatch):
+    """Somebody else had the lock and published nothing; meanwhile a hold came to its end."""
+    start = journal.now()
+    bank.add(HASHES[:1], case="c", source="own", until=datetime.now(UTC) + timedelta(hours=1))
+    bank.publish()
+    with publication.publishing(bank.path):
+        second = waiting_publisher(bank.path, monkeypatch)
+        monkeypatch.setattr(journal, "now", lambda: start + 2 * 3_600_000_000)
+    assert second() == 2
+    assert Snapshot.open(bank.path).index.search(HASHES[:1], 0).entry_ids.tolist() == []
+    assert bank.is_published
 
 
 def test_waiting_has_an_end(bank):
