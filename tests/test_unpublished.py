@@ -663,10 +663,11 @@ def test_a_forked_process_that_leaves_the_publication_ends_it_for_itself_only(ba
     draft.mkdir(parents=True)
     pid = os.fork()
     if pid == 0:
+        code = 1
         with contextlib.suppress(BaseException):
-            turn.__exit__(SystemExit, SystemExit(), None)
-        os._exit(0)
-    os.waitpid(pid, 0)
+            code = int(turn.__exit__(SystemExit, SystemExit(), None))  # False: it ends by what ended it
+        os._exit(code)
+    assert os.waitpid(pid, 0)[1] == 0
     assert draft.is_dir()
     with pytest.raises(BankLockedError):
         bank.publish(wait=0)

@@ -255,7 +255,7 @@ class Run:
         self.orders = planned(withdrawals, self.chance)[::-1]
         self.in_hand, self.acknowledged, self.told, self.wrong = {}, {}, Counter(), []
         self.gone = {how: {} for how in READERS}
-        self.passes = Counter()
+        self.passes, self.killed_in = Counter(), set()
         self.processes, self._number = Processes(), 0
 
     def start_publisher(self):
@@ -296,8 +296,10 @@ class Run:
     def kill_somebody(self):
         name = self.chance.choice(list(self.in_hand))
         order = self.in_hand[name]
-        if order is None or (order[0] in ("compact", "rekey") and self.chance.random() < 0.7):
-            return  # those take long, and some must come to their end
+        if order is None or order in self.killed_in:
+            return  # what takes longer than there is between two kills must come to its end sometime
+        if order[0] in ("compact", "rekey"):
+            self.killed_in.add(order)
         self.processes.kill(name)
         del self.in_hand[name]
         self.orders.append(order)  # somebody asks again
