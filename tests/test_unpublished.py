@@ -649,7 +649,7 @@ def test_a_publisher_that_is_killed_lets_go_although_what_it_forked_lives(bank):
     os.kill(publisher, signal.SIGKILL)
     os.waitpid(publisher, 0)
     try:
-        assert bank.publish(wait=0).number == 1
+        assert bank.publish(wait=PATIENCE).number == 1
     finally:
         os.kill(child, signal.SIGKILL)
         os.close(say)

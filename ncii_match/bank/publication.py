@@ -91,6 +91,7 @@ def publishing(
         finally:
             if os.getpid() == owner:  # a process that was forked meanwhile has closed it, and must not unlock it
                 _lock_descriptors.discard(descriptor)
+                fcntl.flock(descriptor, fcntl.LOCK_UN)  # also for a process that is forked and has not closed it yet
                 os.close(descriptor)
 
 
