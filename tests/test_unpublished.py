@@ -292,6 +292,8 @@ def test_a_bank_whose_first_publication_fails_is_there_and_says_so(tmp_path, mon
         result = CliRunner().invoke(app, ["bank", "create", str(tmp_path / "bank")])
     assert isinstance(result.exception, InputError)
     assert f"run: ncii-match bank publish {tmp_path / 'bank'}" in result.stderr
+    with Bank.open(tmp_path / "bank") as bank:
+        assert list(bank.history()) == []  # no publication that never took place
     assert run("bank", "publish", tmp_path / "bank").exit_code == Exit.OK
 
 
