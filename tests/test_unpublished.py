@@ -570,6 +570,14 @@ def test_who_has_waited_for_nothing_new_publishes_what_is_due_by_then(bank, monk
     assert bank.is_published
 
 
+def test_who_asks_for_a_younger_snapshot_gets_one_after_waiting_too(bank, monkeypatch):
+    """Readers with a ``max_age`` need it, though nothing is new."""
+    bank.publish()
+    with publication.publishing(bank.path):
+        second = waiting_publisher(bank.path, monkeypatch)
+    assert second() == 2
+
+
 def test_waiting_has_an_end(bank):
     bank.add(HASHES[:1], case="c", source="own")
     with publication.publishing(bank.path):
