@@ -535,7 +535,7 @@ class Bank:
         restoring.carry_over(self._inside, last, highest, actor, reason, report)
         other = restoring.key_for(self._inside, last, key)
         if other is not None:
-            self._inside, _ = rekeying.reseal(self._inside, vault.of(other), actor, reason)
+            self._inside, _ = rekeying.reseal(self._inside, vault.of(other), actor, reason, publication.WAIT_SECONDS)
         self._inside = replace(self._inside, above=highest)
         report.snapshot = self.publish(signing_key=signing_key, workers=workers, full=True).number
         self._inside = replace(self._inside, above=None)
