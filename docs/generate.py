@@ -35,6 +35,7 @@ or one a line where there is one for each input.
 | 3 | done, but some inputs could not be read |
 | 4 | `scan`, `rescan`: done, and a picture is within the threshold of an entry; it wins over 3, so read the outcomes |
 | 5 | `evaluate compare --fail-if-worse`: done, and something is worse than before |
+| 6 | `bank`: changed, but the publication failed: readers do not see the change until `bank publish` succeeds |
 """
 
 

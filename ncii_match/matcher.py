@@ -85,11 +85,12 @@ class Matcher:
     ------
     BankError and its kinds when there is no usable snapshot; PolicyError when the policy does not fit the bank.
 
-    A publication is taken up in every process without a call: a withdrawn case stops matching at once. Of a remote bank
-    it is taken up by the next look; while one check copies what is new, others answer from what was there. When the
-    bank can no longer be opened, or another bank, an older snapshot or one in the clear has taken its place, checks
-    answer UNKNOWN: another bank must never answer, and what is withdrawn must not match for ever. A snapshot that does
-    not find its own entries is refused: the old one goes on, until the policy's ``max_age``; ``status`` says so.
+    A publication is taken up in every process without a call: a withdrawn case stops matching in the first check after
+    the publication, or within a second with ``follow="background"``. Of a remote bank it is taken up by the next look;
+    while one check copies what is new, others answer from what was there. When the bank can no longer be opened, or
+    another bank, an older snapshot or one in the clear has taken its place, checks answer UNKNOWN: another bank must
+    never answer, and what is withdrawn must not match for ever. A snapshot that does not find its own entries is
+    refused: the old one goes on, until the policy's ``max_age``; ``status`` says so.
     """
 
     def __init__(

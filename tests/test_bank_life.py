@@ -216,7 +216,9 @@ def test_the_allow_list_beats_a_match_within_its_own_radius(bank):
     bank.allow(hashes[0], radius=3, reason="with margins")
     bank.publish()
     assert [one.outcome.name for one in matcher.lookup(asked)] == ["NO_MATCH", "MATCH", "NO_MATCH", "MATCH"]
-    assert bank.disallow([row, row + 1, 99], reason="no logo") == 2
+    with pytest.raises(BankError, match="has never had row 99;"):
+        bank.disallow([row, row + 1, 99], reason="no logo")
+    assert bank.disallow([row, row + 1], reason="no logo") == 2
     bank.publish()
     assert [one.outcome.name for one in matcher.lookup(asked)] == ["MATCH"] * 4
     assert bank.verify() == []

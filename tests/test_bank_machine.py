@@ -314,7 +314,11 @@ class BankMachine(RuleBasedStateMachine):
 
     @step(allowed=st.lists(st.integers(1, 6), max_size=3))
     def disallow(self, allowed):
-        assert self.bank.disallow(allowed, reason="no logo") == self.model.disallow(allowed, self.clock)
+        if {*allowed} - {*self.model.allowed}:
+            with pytest.raises(BankError, match="the allow list has never had row"):
+                self.bank.disallow(allowed, reason="no logo")
+        else:
+            assert self.bank.disallow(allowed, reason="no logo") == self.model.disallow(allowed, self.clock)
 
     @step(full=st.sampled_from([False, False, True]), held_by=st.sampled_from([None, 0, 1]))
     def publish(self, full, held_by):
@@ -325,6 +329,18 @@ class BankMachine(RuleBasedStateMachine):
     def publish_again(self, held_by):
         """More often than the others: this is where deltas are made."""
         self.came_out(self.bank.publish(), held_by)
+
+    @step()
+    def ensure_published(self):
+        """Publishes unless readers see everything, and only then."""
+        missing, is_published = self.bank.unpublished, self.bank.is_published
+        assert is_published == (self.number > 0 and missing == 0)
+        number = self.bank.ensure_published().number
+        if is_published:
+            assert number == self.number
+        else:
+            self.model.publish(self.clock)
+            self.shown()
 
     def came_out(self, snapshot, held_by):
         self.model.publish(self.clock)
@@ -473,6 +489,8 @@ class BankMachine(RuleBasedStateMachine):
         assert len(self.bank) == len(self.model)
         assert [_hold(one) for one in self.bank.holds()] == self.model.all_holds()
         assert publication.pointer(self.path) == (self.number or None)
+        if self.bank.is_published:
+            assert self.model.published == self.model.view(), "said to be published, and readers see something else"
         for reader in self.readers:
             if reader is not None:
                 self.says(*reader)
@@ -491,6 +509,7 @@ class BankMachine(RuleBasedStateMachine):
             self.matcher = nm.Matcher(self.path)
         self.follows()
         assert self.matcher.snapshot.number == number
+        assert self.bank.is_published
         self.says(self.matcher.snapshot, self.model.published)
         there = {int(path.name) for path in (self.path / "snapshots").iterdir() if path.name.isdecimal()}
         if not compacting:

@@ -690,7 +690,7 @@ def test_who_opened_the_bank_before_must_open_it_again(bank):
             with pytest.raises(BankError, match="was changed meanwhile"):
                 call()
     with publication.publishing(bank.path), pytest.raises(BankLockedError):
-        bank.rekey(KEY)
+        bank.rekey(KEY, wait=0)
 
 
 @pytest.mark.parametrize("moment", ["in the transaction", "before the publication", "after CURRENT", "in the vacuum"])

@@ -140,13 +140,17 @@ def test_files_in_and_out(bank, tmp_path):
     assert "no complete list" in refused.stderr
 
 
-def test_nothing_is_published_when_nothing_changed(bank, tmp_path):
-    """Least of all what somebody else has held back."""
-    run("bank", "add", bank, ASTRONAUT, "--case", "R-20", "--no-publish")
+def test_whatever_is_not_published_yet_is_published_by_the_next_command(bank, tmp_path):
+    """Whether somebody held it back or an earlier command was cut off, nobody can tell."""
+    held_back = run("bank", "add", bank, ASTRONAUT, "--case", "R-20", "--no-publish")
+    assert f"1 change is not published. Readers see it after: ncii-match bank publish {bank}" in held_back.stderr
+    assert run("scan", ASTRONAUT, "--bank", bank)
     (tmp_path / "empty").mkdir()
     (added,) = lines(run("bank", "add", bank, tmp_path / "empty", "--case", "R-21", "--json"))
-    assert (added["added"], added["snapshot"]) == (0, None)
-    assert run("scan", ASTRONAUT, "--bank", bank)
+    assert (added["added"], added["snapshot"], added["unpublished"]) == (0, 3, 0)
+    assert run("scan", ASTRONAUT, "--bank", bank, code=Exit.MATCHED)
+    (added,) = lines(run("bank", "add", bank, tmp_path / "empty", "--case", "R-21", "--json"))
+    assert (added["added"], added["snapshot"], added["unpublished"]) == (0, 3, 0)
     assert "There is no file" in run("hash", tmp_path / "empty").stderr
 
 

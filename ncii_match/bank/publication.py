@@ -8,6 +8,7 @@ import contextlib
 import fcntl
 import os
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -38,24 +39,95 @@ MOST_IN_DELTA = 1 << 15
 ALLOWED = {"allowed_hashes.u8": "u1", "allowed_radii.u16": "<u2"}
 
 
+WAIT_SECONDS = 60.0
+"""How long a publisher waits for another one unless it is told otherwise. Building a base of ten million entries takes
+longer: who must not fail meanwhile waits longer."""
+
+LOOK_SECONDS = 0.02
+"""Between looks at the lock. The system's own waiting could be ended by a signal only, which threads do not get."""
+
+
+def check_wait(wait: float) -> None:
+    """Raises InputError unless it is a number of seconds from 0 on."""
+    if not wait >= 0:
+        raise InputError(f"wait is {wait}; give seconds from 0 on, or float('inf')")
+
+
 @contextmanager
-def publishing(bank: Path) -> Iterator[None]:
-    """One publisher at a time, without holding up those who write to the database."""
+def publishing(
+    bank: Path, *, wait: float = WAIT_SECONDS, is_covered: Callable[[], bool] = lambda: False
+) -> Iterator[bool]:
+    """One publisher at a time, without holding up those who write to the database.
+
+    Parameters
+    ----------
+    wait : seconds for which another publisher is waited for, from 0 on; a steady clock counts them.
+    is_covered : asked while another one publishes, and after it. Once it is true there is nothing left to do.
+
+    Yields
+    ------
+    True while this process alone publishes; False, without the lock, when ``is_covered`` became true.
+
+    Raises
+    ------
+    BankLockedError
+        When the other one does not finish in time.
+    """
+    owner = os.getpid()
     with failures.explained(bank):
         descriptor = os.open(bank / "publish.lock", os.O_RDWR | os.O_CREAT, 0o600)
+        _lock_descriptors.add(descriptor)
         try:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise BankLockedError(f"another process is publishing {bank}; try again in a moment") from None
+            if not _take_turn(descriptor, bank, wait, is_covered):
+                yield False
+                return
             _drop_drafts(bank)  # of a publication that was killed: what they take may be what this one needs
             try:
-                yield
+                yield True
             except BaseException:
-                _drop_drafts(bank)
+                if os.getpid() == owner:
+                    _drop_drafts(bank)
                 raise
         finally:
-            os.close(descriptor)
+            if os.getpid() == owner:  # a process that was forked meanwhile has closed it, and must not unlock it
+                _lock_descriptors.discard(descriptor)
+                fcntl.flock(descriptor, fcntl.LOCK_UN)  # also for a process that is forked and has not closed it yet
+                os.close(descriptor)
+
+
+_lock_descriptors: set[int] = set()
+"""Of locks that this process holds or waits for."""
+
+
+def _close_inherited_locks() -> None:
+    """In a forked process: otherwise it would keep the lock until it ends, whatever became of the publisher."""
+    for descriptor in _lock_descriptors:
+        os.close(descriptor)
+    _lock_descriptors.clear()
+
+
+os.register_at_fork(after_in_child=_close_inherited_locks)
+
+
+def _take_turn(descriptor: int, bank: Path, wait: float, is_covered: Callable[[], bool]) -> bool:
+    """Get the lock, or find that it is not needed any more; whether it was got."""
+    deadline, has_waited = time.monotonic() + wait, False
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            left = deadline - time.monotonic()
+            if is_covered():
+                return False
+            if left <= 0:
+                raise BankLockedError(
+                    f"another process is publishing {bank} and did not finish in {wait:g} seconds; "
+                    "try again in a moment, or wait longer (wait=, --wait)"
+                ) from None
+            has_waited = True
+            time.sleep(min(left, LOOK_SECONDS))
+        else:
+            return not (has_waited and is_covered())
 
 
 def _drop_drafts(bank: Path) -> None:
@@ -127,7 +199,7 @@ def changed_since(connection: sa.Connection, event: int) -> NDArray[np.int64]:
     return np.unique(np.concatenate([np.empty(0, np.int64), *parts])).astype(np.int64)
 
 
-def _name(connection: sa.Connection) -> str:
+def name_of(connection: sa.Connection) -> str:
     """What tells a bank from every other one: when it was created, to the microsecond."""
     about = tables.about
     return str(connection.execute(sa.select(about.c.value).where(about.c.key == "created_at")).scalar_one())
@@ -164,7 +236,7 @@ class Draft:
     def write(self, connection: sa.Connection, *, full: bool, workers: int) -> Manifest:
         """Everything but the signature and the pointer, from one consistent view of the tables."""
         before = None if full else last_manifest(self.bank, self._signing_key)
-        if before is not None and before.bank != _name(connection):
+        if before is not None and before.bank != name_of(connection):
             before = None  # what another bank has published here is not built upon: two banks would be mixed
         base_ids = None if before is None else self._ids_of(before)
         head, digest = journal.head(connection)
@@ -203,7 +275,7 @@ class Draft:
         finished = replace(
             made, number=self.number, created_at=datetime.now(UTC), algorithm=self.algorithm, count=active,
             journal=(head, digest.hex()), files=files,
-            sealed=None if self._key is None else sealed_files.description(self._key), bank=_name(connection),
+            sealed=None if self._key is None else sealed_files.description(self._key), bank=name_of(connection),
         )  # fmt: skip
         self.detail = continuity.publish_detail(connection, finished, self._vault)
         return finished

@@ -149,6 +149,18 @@ def allow(
     return ids
 
 
+def must_have_allowed(connection: sa.Connection, ids: list[int]) -> None:
+    """Raises BankError for rows that the allow list has never had."""
+    table = tables.allowed
+    known: set[int] = set()
+    for some in slices(ids):
+        known |= {row_id for (row_id,) in connection.execute(sa.select(table.c.id).where(table.c.id.in_(some)))}
+    unknown = sorted(set(ids) - known)
+    if unknown:
+        shown = ", ".join(map(str, unknown[:SHOWN])) + (" …" if len(unknown) > SHOWN else "")
+        raise BankError(f"the allow list has never had row {shown}; nothing was changed. 'bank history' shows its rows")
+
+
 def disallow(connection: sa.Connection, ids: list[int], at: int) -> list[int]:
     """End rows of the allow list; the ids of those that were on it."""
     table = tables.allowed

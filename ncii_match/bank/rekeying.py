@@ -23,18 +23,18 @@ _NOTE = "rekeyed"
 """A setting that stands while files under the key before may still be there; its value is that key's fingerprint."""
 
 
-def reseal(workings: Workings, new: Vault, actor: str | None, reason: str) -> tuple[Workings, int]:
+def reseal(workings: Workings, new: Vault, actor: str | None, reason: str, wait: float) -> tuple[Workings, int]:
     """Seal every hash of the tables with another vault, in one transaction; the workings from now on, and how many.
 
-    Nobody publishes meanwhile. Raises InputError when it is the key that the bank has, BankError when a hash does not
-    open under the old one.
+    Nobody publishes meanwhile; ``wait`` is for how many seconds another publisher is waited for. Raises InputError when
+    it is the key that the bank has, BankError when a hash does not open under the old one.
     """
     old, database = workings.vault, workings.database
     arguments.said(reason)
     if old.name == new.name:
         what = "the bank has this key already" if new.name else "the bank has no key already"
         raise InputError(f"{what}; if the change was cut off, 'ncii-match bank publish' does the rest")
-    with publication.publishing(workings.path):
+    with publication.publishing(workings.path, wait=wait):
         with database.writing() as connection:
             kept = tables.entries.c.hash.is_not(None)
             allowed = sa.func.length(tables.allowed.c.hash) > 0

@@ -14,10 +14,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+import numpy as np
 import sqlalchemy as sa
+from numpy.typing import NDArray
 
 from ncii_match.bank import (
     arguments,
+    backlog,
     changing,
     comparing,
     continuity,
@@ -262,8 +265,9 @@ class Bank:
         unseen : remember the withdrawal of a case, or of hashes under it, that has not arrived yet; needs ``source``.
 
         Returns how many holds were ended by this call: 0 when they had been already, which is not an error. Matching
-        stops with ``publish``. Raises InputError when nothing is chosen, BankError for a case or entries that the bank
-        has never held (without ``unseen``).
+        goes on until ``ensure_published`` or ``publish`` has returned and readers have looked again: a second at most.
+        Call it also when this returns 0: an earlier call may have been cut off between the two. Raises InputError when
+        nothing is chosen, BankError for a case or entries that the bank has never held (without ``unseen``).
         """
         return changing.withdraw(
             self._inside, case=case, source=source, entry_ids=entry_ids, hashes=hashes, reason=reason, actor=actor,
@@ -301,11 +305,16 @@ class Bank:
         return ids
 
     def disallow(self, ids: Iterable[int], *, reason: str, actor: str | None = None) -> int:
-        """Take rows off the allow list. Returns how many were on it."""
+        """Take rows off the allow list. Returns how many were on it.
+
+        Raises BankError, and changes nothing, for a row that the list has never had.
+        """
         arguments.said(reason)
+        rows = sorted(set(ids))
         with self._database.writing() as connection:
             at = moment(connection)
-            ended = records.disallow(connection, sorted(set(ids)), at)
+            records.must_have_allowed(connection, rows)
+            ended = records.disallow(connection, rows, at)
             if ended:
                 detail = {"ids": ended}
                 journal.record(
@@ -314,19 +323,47 @@ class Bank:
         return len(ended)
 
     def publish(
-        self, *, signing_key: str | PathLike[str] | None = None, workers: int = 1, full: bool = False
-    ) -> snapshot.Snapshot:
+        self, *, signing_key: str | PathLike[str] | None = None, workers: int = 1, full: bool = False,
+        wait: float = publication.WAIT_SECONDS,
+    ) -> snapshot.Snapshot:  # fmt: skip
         """Make the present truth what readers see; holds whose time is over end first.
 
-        signing_key : file of the Ed25519 key to sign with; ``NCII_MATCH_SIGNING_KEY`` by default, unsigned without.
-        workers : threads for a new base. full : make one even when a delta would do.
+        What was changed before the call counts when it returns. Readers on this machine take it up in their next look:
+        in the next check, or within ``look_every`` (half a second) in the background; see ``Matcher``.
 
-        Raises BankLockedError when another process publishes, or a writer does not finish; InputError when readers that
-        trust a key would refuse it: unsigned after a signed one, or where ``NCII_MATCH_TRUSTED_KEY`` is set.
+        Parameters
+        ----------
+        signing_key : file of the Ed25519 key to sign with; ``NCII_MATCH_SIGNING_KEY`` by default, unsigned without.
+        workers : threads for a new base.
+        full : make a new base even when a delta would do.
+        wait : seconds, from 0 on, for which another publisher is waited for. When that one has published everything
+            that was in the bank before this call, its snapshot is returned and no other one is made, unless ``full``.
+
+        Raises
+        ------
+        BankLockedError
+            When another publisher, or a writer, does not finish in time.
+        BankError
+            When files cannot be written.
+        InputError
+            When the signing key cannot be read, ``wait`` is below 0, or readers that trust a key would refuse the
+            snapshot: unsigned after a signed one, or where ``NCII_MATCH_TRUSTED_KEY`` is set.
+
+        After an error changes are in the bank, and readers may not see them: see ``unpublished``, and publish again.
         """
+        publication.check_wait(wait)
         key = signing_key or os.environ.get(manifest.SIGNING_KEY)
-        with publication.publishing(self.path):
-            publication.check_signing(self.path, key)
+        if key is not None:
+            manifest.read_key(key)  # before anything is written
+        publication.check_signing(self.path, key)
+        changing.expire(self._inside)
+        with self._database.reading() as connection:
+            head, _ = journal.head(connection)
+        is_covered = (lambda: False) if full else self._covered_by_others(key, head)
+        with publication.publishing(self.path, wait=wait, is_covered=is_covered) as is_publisher:
+            if not is_publisher:
+                return snapshot.Snapshot.open_from(places.Local(self.path), key=self._inside.vault.key, verify=False)
+            publication.check_signing(self.path, key)  # others may have published for long
             changing.expire(self._inside)
             before = publication.pointer(self.path)  # stays: a reader may be opening it just now
             draft = publication.Draft(self.path, self.algorithm, self._inside.vault, key, self._inside.above)
@@ -342,32 +379,94 @@ class Bank:
             rekeying.finish(self.path, self._database, draft.number)
             return snapshot.Snapshot.open_number(self.path, draft.number, key=self._inside.vault.key, verify=False)
 
-    def compact(self, *, signing_key: str | PathLike[str] | None = None, workers: int = 1) -> int:
+    def _covered_by_others(self, signing_key: str | PathLike[str] | None, head: int) -> Callable[[], bool]:
+        """Whether somebody else has published, since now, every event up to ``head``: asked again and again."""
+        last = publication.pointer(self.path)
+
+        def is_covered() -> bool:
+            nonlocal last
+            number = publication.pointer(self.path)
+            if number == last:
+                return False
+            last = number  # what this one does not cover it never will
+            if rekeying.unfinished(self._database):  # whoever published may be killed before it clears old files away
+                return False
+            return backlog.measure(self._inside, signing_key=signing_key, up_to=head).is_empty
+
+        return is_covered
+
+    def ensure_published(
+        self, *, signing_key: str | PathLike[str] | None = None, workers: int = 1,
+        wait: float = publication.WAIT_SECONDS,
+    ) -> snapshot.Snapshot:  # fmt: skip
+        """Publish unless readers see everything already; the snapshot in which they do.
+
+        After each change, and when a change is asked for again: whether an earlier call was cut off between its
+        transaction and its publication, this one makes up for it.
+
+        Parameters and errors are those of ``publish``. A snapshot that another key has signed does not count.
+        """
+        publication.check_wait(wait)
+        key = signing_key or os.environ.get(manifest.SIGNING_KEY)
+        if backlog.measure(self._inside, signing_key=key).is_empty:
+            return snapshot.Snapshot.open_from(places.Local(self.path), key=self._inside.vault.key, verify=False)
+        return self.publish(signing_key=signing_key, workers=workers, wait=wait)
+
+    @property
+    def unpublished(self) -> int:
+        """Changes that are in the bank and readers do not see: events of the history. All of them without a snapshot.
+
+        Holds whose time is over and that no publication has ended yet count as one.
+        """
+        return backlog.measure(self._inside).changes
+
+    @property
+    def is_published(self) -> bool:
+        """Whether there is a snapshot that has everything that is in the bank."""
+        return backlog.measure(self._inside).is_empty
+
+    def unpublished_entry_ids(self) -> NDArray[np.int64]:
+        """Entries, rising, with a change that readers do not see: int64 [n]."""
+        return backlog.unpublished_entry_ids(self._inside)
+
+    def compact(
+        self, *, signing_key: str | PathLike[str] | None = None, workers: int = 1,
+        wait: float = publication.WAIT_SECONDS,
+    ) -> int:  # fmt: skip
         """Erase hashes that no case holds from the database, its log and every snapshot; how many.
 
         A new base is published, all older snapshots go. What stays is the history, without hashes, and a keyed digest
-        by which a case that withdrew is recognised.
+        by which a case that withdrew is recognised. After an error call it again: it begins anew, and does all of it.
+
+        wait : as in ``publish``; for each of the two times that this process must be the only publisher.
         """
+        publication.check_wait(wait)
         publication.check_signing(self.path, signing_key or os.environ.get(manifest.SIGNING_KEY))
         changing.expire(self._inside)
         with self._database.writing() as connection:
             erased = erasure.erase(
                 connection, moment(connection), arguments.user(), self._inside.vault.unseal, self._inside.mark
             )
-        self.publish(signing_key=signing_key, workers=workers, full=True)
-        with publication.publishing(self.path):
+        self.publish(signing_key=signing_key, workers=workers, full=True, wait=wait)
+        with publication.publishing(self.path, wait=wait):
             publication.clear_away(self.path, {publication.pointer(self.path)}, even_in_use=True)
             erasure.scrub(self._database)
         return erased
 
     def rekey(
         self, new_key: bytes | None, *, reason: str = "rotation", actor: str | None = None,
-        signing_key: str | PathLike[str] | None = None, workers: int = 1,
+        signing_key: str | PathLike[str] | None = None, workers: int = 1, wait: float = publication.WAIT_SECONDS,
     ) -> int:  # fmt: skip
-        """Put every hash under another key (32 bytes; None: none), publish, clear all older files away; how many."""
+        """Put every hash under another key (32 bytes; None: none), publish, clear all older files away; how many.
+
+        After an error open the bank again: it has one key or the other. With the new one, ``publish`` does the rest.
+
+        wait : as in ``publish``; for each of the two times that this process must be the only publisher.
+        """
+        publication.check_wait(wait)
         publication.check_signing(self.path, signing_key or os.environ.get(manifest.SIGNING_KEY))
-        self._inside, changed = rekeying.reseal(self._inside, vault.of(new_key), actor, reason)
-        self.publish(signing_key=signing_key, workers=workers, full=True)
+        self._inside, changed = rekeying.reseal(self._inside, vault.of(new_key), actor, reason, wait)
+        self.publish(signing_key=signing_key, workers=workers, full=True, wait=wait)
         return changed
 
     @classmethod
@@ -441,7 +540,7 @@ class Bank:
         restoring.carry_over(self._inside, last, highest, actor, reason, report)
         other = restoring.key_for(self._inside, last, key)
         if other is not None:
-            self._inside, _ = rekeying.reseal(self._inside, vault.of(other), actor, reason)
+            self._inside, _ = rekeying.reseal(self._inside, vault.of(other), actor, reason, publication.WAIT_SECONDS)
         self._inside = replace(self._inside, above=highest)
         report.snapshot = self.publish(signing_key=signing_key, workers=workers, full=True).number
         self._inside = replace(self._inside, above=None)

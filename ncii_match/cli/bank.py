@@ -1,13 +1,26 @@
 """``ncii-match bank``: create, fill, look at and change a bank."""
 
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from ncii_match.cli import bank_files, bank_key, bank_look, bank_restore
-from ncii_match.cli.terminal import AlgorithmName, AsJson, Exit, Workers, active, counted, emit, files_in, progress, say
+from ncii_match.cli.publishing import Publish, Wait, advising, publish_changes, waiting
+from ncii_match.cli.terminal import (
+    AlgorithmName,
+    AsJson,
+    Exit,
+    Workers,
+    active,
+    counted,
+    emit,
+    files_in,
+    in_utc,
+    progress,
+    say,
+)
 from ncii_match.values import PDQ_MIN_QUALITY
 
 app = typer.Typer(
@@ -21,7 +34,6 @@ app.add_typer(bank_restore.app)
 
 BankDir = Annotated[Path, typer.Argument(metavar="BANK", help="The bank's directory.")]
 Case = Annotated[str, typer.Option("--case", help="Reference of the case that the hashes belong to.")]
-Publish = Annotated[bool, typer.Option("--publish/--no-publish", help="Make the change visible to readers at once.")]
 
 
 @app.command("create")
@@ -36,7 +48,10 @@ def create_command(
     """
     from ncii_match.bank.store import Bank
 
-    with Bank.create(bank_dir, algorithm.algorithm) as bank:
+    with (
+        Bank.create(bank_dir, algorithm.algorithm) as bank,
+        advising(bank, f"It is made, and empty; run: ncii-match bank publish {bank_dir}"),
+    ):
         snapshot = bank.publish()
     if as_json:
         emit({"bank": str(bank_dir), "algorithm": str(algorithm.algorithm), "snapshot": snapshot.number})
@@ -68,6 +83,7 @@ def add_command(
         bool, typer.Option("--force", help="Also take weak and flat pictures, and what this case has withdrawn.")
     ] = False,
     publish: Publish = True,
+    wait: Wait = None,
     as_json: AsJson = False,
     workers: Workers = None,
 ) -> None:
@@ -99,9 +115,9 @@ def add_command(
             names += [f"{path}:{line}" for line in read.numbers]
             refused += [(f"{path}:{one.line}", one.reason) for one in read.rejected]
         hashes = Hashes.concat(batches, bank.algorithm)
-        end = None if until is None else until.astimezone(UTC)
         additions = bank.add(
-            hashes, case=case, source=source, state=state, reason=reason, region=region, tags=tag or (), until=end,
+            hashes, case=case, source=source, state=state, reason=reason, region=region, tags=tag or (),
+            until=in_utc(until),
             force=force, cap=CASE_CAP if cap is None else cap or None,
         )  # fmt: skip
         judged = zip(names, additions.outcome, hashes.status, hashes.quality, strict=True)
@@ -114,7 +130,7 @@ def add_command(
             elif not Addition(int(outcome)).taken:
                 refused.append((name, Addition(int(outcome)).reason))
         added, held = additions.count(Addition.ADDED), additions.count(Addition.HELD)
-        number = bank.publish().number if publish and added else None
+        publication = publish_changes(bank, bank_dir, publish=publish, wait=wait)
         if as_json:
             emit(
                 {
@@ -123,7 +139,7 @@ def add_command(
                     "held_already": held,
                     "entry_ids": [one for one in additions.entry_ids.tolist() if one >= 0],
                     "refused": [{"input": name, "reason": why} for name, why in refused],
-                    "snapshot": number,
+                    **publication.fields,
                 }
             )
         else:
@@ -134,6 +150,7 @@ def add_command(
                 f"Added {added} of {counted(added + held + len(refused), 'hash', 'hashes')}{already} "
                 f"under case {case}; {active(len(bank))}."
             )
+    publication.report()
     if refused:
         raise typer.Exit(Exit.UNREADABLE)
 
@@ -156,13 +173,16 @@ def withdraw_command(
         typer.Option("--unseen", help="Remember it for a case that has not arrived yet; needs --case and --source."),
     ] = False,
     publish: Publish = True,
+    wait: Wait = None,
     as_json: AsJson = False,
 ) -> None:
-    """Withdraw a case or entries: they stop matching at once.
+    """Withdraw a case or entries, and publish: when the command ends with 0, readers stop matching in their next look.
+
+    They look in each check, or twice a second in the background; a remote bank twice a second.
 
     Example: ncii-match bank withdraw /srv/bank --case R-17 --reason "the person asked"
     """
-    _change("withdraw", "Ended", bank_dir, reason, case, source, entry, publish, as_json, unseen=unseen)
+    _change("withdraw", "Ended", bank_dir, reason, case, source, entry, publish, wait, as_json, unseen=unseen)
 
 
 @app.command("confirm")
@@ -173,13 +193,14 @@ def confirm_command(
     source: OneSource = None,
     entry: SomeEntries = None,
     publish: Publish = True,
+    wait: Wait = None,
     as_json: AsJson = False,
 ) -> None:
     """Mark holds as reviewed and upheld: the default policy then blocks what matches.
 
     Example: ncii-match bank confirm /srv/bank --case R-17 --reason "reviewed by ann"
     """
-    _change("confirm", "Confirmed", bank_dir, reason, case, source, entry, publish, as_json)
+    _change("confirm", "Confirmed", bank_dir, reason, case, source, entry, publish, wait, as_json)
 
 
 @app.command("dispute")
@@ -190,35 +211,40 @@ def dispute_command(
     source: OneSource = None,
     entry: SomeEntries = None,
     publish: Publish = True,
+    wait: Wait = None,
     as_json: AsJson = False,
 ) -> None:
     """Mark holds as contested: what matches is for review, not blocked.
 
     Example: ncii-match bank dispute /srv/bank --entry 12 --reason "appeal 3"
     """
-    _change("dispute", "Disputed", bank_dir, reason, case, source, entry, publish, as_json)
+    _change("dispute", "Disputed", bank_dir, reason, case, source, entry, publish, wait, as_json)
 
 
 def _change(
     what: str, done: str, bank_dir: Path, reason: str, case: str | None, source: str | None, entry: list[int] | None,
-    publish: bool, as_json: bool, **more: bool,
+    publish: bool, wait: float | None, as_json: bool, **more: bool,
 ) -> None:  # fmt: skip
     from ncii_match.bank.store import Bank
 
     with Bank.open(bank_dir) as bank:
         changed = getattr(bank, what)(case=case, source=source, entry_ids=entry, reason=reason, **more)
-        number = bank.publish().number if publish and changed else None
+        was_published = not changed and bank.is_published
+        publication = publish_changes(bank, bank_dir, publish=publish, wait=wait)
         if as_json:
-            emit({"case": case, "entries": entry, "holds_changed": changed, "active": len(bank), "snapshot": number})
-            return
-        if changed:
+            numbers = {"holds_changed": changed, "active": len(bank)}
+            emit({"case": case, "entries": entry, **numbers, **publication.fields})
+        elif changed:
             say(f"{done} {counted(changed, 'hold')}; {active(len(bank))}.")
         elif more.get("unseen"):
             say("Nothing of it is here yet; what arrives later is refused.")
-        else:
+        elif was_published:
             say("The holds were so before; nothing changed.")
-        if changed and not publish:
-            say(f"Readers see it after: ncii-match bank publish {bank_dir}")
+        elif publication.snapshot is None:
+            say("The holds are so in the bank already.")
+        else:
+            say(f"The holds were so before, but readers did not see it until snapshot {publication.snapshot}.")
+    publication.report()
 
 
 @app.command("allow")
@@ -230,6 +256,7 @@ def allow_command(
     reason: Reason,
     radius: Annotated[int, typer.Option(min=0, help="Bits within which a picture is taken for this one.")] = 0,
     publish: Publish = True,
+    wait: Wait = None,
     as_json: AsJson = False,
 ) -> None:
     """Put innocent pictures on the allow list: they never match, whatever they are near to.
@@ -251,13 +278,14 @@ def allow_command(
         usable = hashes.status == Status.OK
         unread = len(hashes) - int(usable.sum()) + sum(len(one.rejected) for one in read)
         ids = bank.allow(hashes[usable], radius=radius, reason=reason) if usable.any() else []
-        number = bank.publish().number if publish and ids else None
+        publication = publish_changes(bank, bank_dir, publish=publish, wait=wait)
         if as_json:
-            emit({"allowed": ids, "radius": radius, "unreadable": unread, "snapshot": number})
+            emit({"allowed": ids, "radius": radius, "unreadable": unread, **publication.fields})
         else:
             say(f"Allowed {counted(len(ids), 'hash', 'hashes')} within {counted(radius, 'bit')}.")
             if unread:
                 say(f"{unread} could not be read and were left out.")
+    publication.report()
     if unread:
         raise typer.Exit(Exit.UNREADABLE)
 
@@ -268,6 +296,7 @@ def disallow_command(
     row: Annotated[list[int], typer.Option("--row", help="A row of the allow list; may be repeated.")],
     reason: Reason,
     publish: Publish = True,
+    wait: Wait = None,
     as_json: AsJson = False,
 ) -> None:
     """Take hashes off the allow list again.
@@ -278,11 +307,12 @@ def disallow_command(
 
     with Bank.open(bank_dir) as bank:
         ended = bank.disallow(row, reason=reason)
-        number = bank.publish().number if publish and ended else None
+        publication = publish_changes(bank, bank_dir, publish=publish, wait=wait)
     if as_json:
-        emit({"ended": ended, "snapshot": number})
+        emit({"ended": ended, **publication.fields})
     else:
         say(f"Took {counted(ended, 'hash', 'hashes')} off the allow list.")
+    publication.report()
 
 
 SigningKey = Annotated[
@@ -295,6 +325,7 @@ def publish_command(
     bank_dir: BankDir,
     signing_key: SigningKey = None,
     workers: Workers = None,
+    wait: Wait = None,
     as_json: AsJson = False,
 ) -> None:
     """Make the present state of the bank what readers see.
@@ -304,8 +335,12 @@ def publish_command(
     from ncii_match.bank.store import Bank
     from ncii_match.ingest import available_cores
 
-    with Bank.open(bank_dir) as bank, progress("publishing", None):
-        snapshot = bank.publish(signing_key=signing_key, workers=workers or available_cores())
+    with (
+        Bank.open(bank_dir) as bank,
+        advising(bank, "Mend what is said below, and publish again."),
+        progress("publishing", None),
+    ):
+        snapshot = bank.publish(signing_key=signing_key, workers=workers or available_cores(), **waiting(wait))
     if as_json:
         emit({"snapshot": snapshot.number, "entries": len(snapshot), "created_at": snapshot.created_at.isoformat()})
     else:
@@ -314,7 +349,11 @@ def publish_command(
 
 @app.command("compact")
 def compact_command(
-    bank_dir: BankDir, signing_key: SigningKey = None, workers: Workers = None, as_json: AsJson = False
+    bank_dir: BankDir,
+    signing_key: SigningKey = None,
+    workers: Workers = None,
+    wait: Wait = None,
+    as_json: AsJson = False,
 ) -> None:
     """Erase withdrawn hashes from every file of the bank, and publish a fresh base.
 
@@ -324,8 +363,8 @@ def compact_command(
     from ncii_match.ingest import available_cores
 
     with Bank.open(bank_dir) as bank:
-        with progress("compacting", None):
-            erased = bank.compact(signing_key=signing_key, workers=workers or available_cores())
+        with advising(bank, f"Run again: ncii-match bank compact {bank_dir}"), progress("compacting", None):
+            erased = bank.compact(signing_key=signing_key, workers=workers or available_cores(), **waiting(wait))
         if as_json:
             emit({"erased": erased, "active": len(bank)})
         else:

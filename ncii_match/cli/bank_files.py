@@ -1,14 +1,15 @@
 """``ncii-match bank import | export | diff | near``: hashes in and out, and banks beside each other."""
 
 from dataclasses import asdict
-from datetime import UTC, datetime
+from datetime import datetime
 from itertools import islice
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from ncii_match.cli.terminal import AsJson, Exit, TrustedKey, Workers, active, counted, emit, progress, say
+from ncii_match.cli.publishing import Publish, Wait, advising, publish_changes
+from ncii_match.cli.terminal import AsJson, Exit, TrustedKey, Workers, active, counted, emit, in_utc, progress, say
 
 app = typer.Typer(rich_markup_mode=None)
 
@@ -63,7 +64,8 @@ def import_command(
         Path | None, typer.Option(help="Where to list what was not taken; FILE.rejects.csv by default.")
     ] = None,
     reason: Annotated[str | None, typer.Option(help="Why; kept in the history.")] = None,
-    publish: Annotated[bool, typer.Option("--publish/--no-publish", help="Make it visible to readers at once.")] = True,
+    publish: Publish = True,
+    wait: Wait = None,
     as_json: AsJson = False,
 ) -> None:
     """Take in hashes from a file: additions, and withdrawals where the format has them.
@@ -73,17 +75,18 @@ def import_command(
     from ncii_match.bank.store import CASE_CAP, Bank
 
     with Bank.open(bank_dir) as bank:
-        with progress("importing", 100) as bar:
+        again = f"Import the file again, or run: ncii-match bank publish {bank_dir}"
+        with advising(bank, again), progress("importing", 100) as bar:
             done = bank.import_file(
                 file, format=format_name, source=source, case=case, state=state, region=region, tags=tag or (),
-                until=None if until is None else until.astimezone(UTC), profile=profile, trust_sources=trust_sources,
+                until=in_utc(until), profile=profile, trust_sources=trust_sources,
                 complete=complete, force=force, force_rows=force_rows, cap=CASE_CAP if cap is None else cap or None,
                 dry_run=dry_run, rejects=rejects, reason=reason,
                 progress=lambda share: bar.update(bar.task_ids[0], completed=int(100 * share)),
             )  # fmt: skip
-        number = bank.publish().number if publish and done.changed and not dry_run else None
+        publication = publish_changes(bank, bank_dir, publish=publish and not dry_run, wait=wait)
         if as_json:
-            emit({**done.to_dict(), "snapshot": number, "active": len(bank)})
+            emit({**done.to_dict(), **publication.fields, "active": len(bank)})
         else:
             would = "Would have: a" if dry_run else "A"
             refused = sum(done.refused.values())
@@ -104,6 +107,7 @@ def import_command(
                     f"Not taken: {counted(done.rejected, 'line')} that are no record, {refused:,} refused"
                     f"{f' ({kinds})' if kinds else ''}; see {done.rejects}"
                 )
+    publication.report()
     if done.rejected or done.refused or done.broken:
         raise typer.Exit(Exit.UNREADABLE)
 

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from ncii_match.cli.publishing import Wait, advising, waiting
 from ncii_match.cli.terminal import AsJson, Workers, counted, emit, progress, say
 from ncii_match.errors import InputError
 
@@ -23,6 +24,7 @@ def rekey_command(
         Path | None, typer.Option("--signing-key", help="Key file of 'bank keys'; NCII_MATCH_SIGNING_KEY by default.")
     ] = None,
     workers: Workers = None,
+    wait: Wait = None,
     as_json: AsJson = False,
 ) -> None:
     """Put every hash under another key, publish, and clear away what was under the key before.
@@ -38,8 +40,11 @@ def rekey_command(
     if plain == (new_key_file is not None):
         raise InputError("say what follows: --new-key-file FILE, or --plain")
     new = None if new_key_file is None else vault.key_from(new_key_file)
-    with Bank.open(bank_dir) as bank, progress("sealing", None):
-        changed = bank.rekey(new, reason=reason, signing_key=signing_key, workers=workers or available_cores())
+    advice = f"If the key was changed, run with the new one: ncii-match bank publish {bank_dir}"
+    with Bank.open(bank_dir) as bank, advising(bank, advice), progress("sealing", None):
+        changed = bank.rekey(
+            new, reason=reason, signing_key=signing_key, workers=workers or available_cores(), **waiting(wait)
+        )
     name = None if new is None else vault.fingerprint(new)
     if as_json:
         emit({"hashes": changed, "key": name})

@@ -7,6 +7,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
+from ncii_match.cli.publishing import backlog_text
 from ncii_match.cli.terminal import AsJson, Exit, TrustedKey, counted, emit, out, say
 from ncii_match.errors import BankError
 
@@ -29,11 +30,12 @@ def list_command(
 
     with Bank.open(bank_dir) as bank:
         table = Table("entry", "case", "source", "state", "quality", "since", "changed", box=None)
-        rows = 0
+        rows, unpublished = 0, bank.unpublished
+        unpublished_ids = set(bank.unpublished_entry_ids().tolist()) if unpublished else set()
         for hold in bank.holds(case=case):
             rows += 1
             if as_json:
-                emit(_hold(hold))
+                emit(_hold(hold, unpublished_ids))
             else:
                 quality = "" if hold.quality is None else str(hold.quality)
                 state = hold.state.name.lower()
@@ -45,9 +47,11 @@ def list_command(
             if rows:
                 out.print(table)
             say(f"{counted(rows, 'hold')}; {counted(len(bank), 'active entry', 'active entries')}.")
+            if unpublished:
+                say(backlog_text(bank_dir, unpublished))
 
 
-def _hold(hold: Any) -> dict[str, Any]:
+def _hold(hold: Any, unpublished_ids: set[int]) -> dict[str, Any]:
     return {
         "entry_id": hold.entry_id,
         "case": hold.case,
@@ -60,6 +64,7 @@ def _hold(hold: Any) -> dict[str, Any]:
         "until": hold.until,
         "region": hold.region,
         "tags": list(hold.tags),
+        "published": hold.entry_id not in unpublished_ids,
     }
 
 
@@ -77,14 +82,18 @@ def show_command(
 
     with Bank.open(bank_dir) as bank:
         events = [_event(event) for event in bank.history(entry_id=entry)]
-        holds = [_hold(hold) for hold in bank.holds(entry_id=entry)]
+        unpublished_ids = set(bank.unpublished_entry_ids().tolist())
+        holds = [_hold(hold, unpublished_ids) for hold in bank.holds(entry_id=entry)]
+        unpublished = bank.unpublished
     if as_json:
-        emit({"entry_id": entry, "holds": holds, "history": events})
+        emit({"entry_id": entry, "holds": holds, "history": events, "unpublished": unpublished})
         return
     for hold in holds:
         until = f", until {hold['until'][:16]}" if hold["until"] else ""
         out.print(f"held by case {hold['case']} of {hold['source']}: {hold['state']} since {hold['since'][:16]}{until}")
     _print(events)
+    if entry in unpublished_ids:
+        say(f"Readers do not see its last change. Publish it: ncii-match bank publish {bank_dir}")
 
 
 @app.command("history")
@@ -142,10 +151,12 @@ def verify_command(bank_dir: BankDir, trusted_key: TrustedKey = None, as_json: A
     from ncii_match.bank.store import Bank
     from ncii_match.bank.vault import MissingKeyError
 
+    unpublished = 0
     faults: list[dict[str, object]] = []
     try:
         with Bank.open(bank_dir) as bank:
             faults += [{"event": fault.event, "fault": fault.what} for fault in bank.verify(trusted_key=trusted_key)]
+            unpublished = bank.unpublished
         history = ""
     except MissingKeyError as error:
         history = f" The history was not checked: {error}."
@@ -159,13 +170,15 @@ def verify_command(bank_dir: BankDir, trusted_key: TrustedKey = None, as_json: A
     else:
         published = f"{described.number}, {counted(described.count, 'entry', 'entries')}"
     if as_json:
-        emit({"faults": faults, "history_checked": not history})
+        emit({"faults": faults, "history_checked": not history, "unpublished": unpublished})
     else:
         for fault in faults:
             say(str(fault["fault"]))
         well = "The published files are as they were published" if history else "All is well"
         found = counted(len(faults), "fault") if faults else well
         say(f"{found}. Snapshot: {published}.{history}")
+        if unpublished:
+            say(backlog_text(bank_dir, unpublished))
     if faults:
         raise typer.Exit(Exit.ERROR)
     if history:

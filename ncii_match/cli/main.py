@@ -48,7 +48,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Recognise images in a bank of hashes. Exit codes: 0 done, 1 error, 2 wrong usage, "
     "3 done but some inputs could not be read, 4 done and something matched (scan, rescan), "
-    "5 done and something is worse (evaluate compare --fail-if-worse).",
+    "5 done and something is worse (evaluate compare --fail-if-worse), "
+    "6 changed in the bank but not published: readers do not see it yet (bank).",
 )
 app.command("hash")(hash_pictures.hash_command)
 app.add_typer(bank.app, name="bank")

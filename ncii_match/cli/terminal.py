@@ -13,6 +13,7 @@ import sys
 import unicodedata
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from datetime import UTC, datetime
 from enum import IntEnum, StrEnum
 from importlib.util import find_spec
 from pathlib import Path
@@ -46,6 +47,7 @@ class Exit(IntEnum):
     UNREADABLE = 3  # done, but some inputs could not be read
     MATCHED = 4  # scan and rescan: done, and at least one picture matches
     WORSE = 5  # evaluate compare --fail-if-worse: done, and something is worse than before
+    UNPUBLISHED = 6  # bank: the change is in the bank, but its publication failed, and readers do not see it
 
 
 class AlgorithmName(StrEnum):
@@ -178,6 +180,11 @@ def outside(out_dir: Path, source: str) -> None:
 
         inside = f"{without_secrets(str(out_dir))} is inside {without_secrets(source)}"
         raise InputError(f"{inside}, and would be read with it next time; choose another place")
+
+
+def in_utc(given: datetime | None) -> datetime | None:
+    """A time of the command line, which names no zone, as UTC: whatever zone the machine is in."""
+    return given if given is None or given.tzinfo else given.replace(tzinfo=UTC)
 
 
 def directory(text: str) -> Path:
