@@ -269,3 +269,24 @@ def test_sizes_around_the_limits(side, photos):
     if side >= 5:
         reference, _ = pdqhash.compute(pixels)
         assert np.array_equal(np.unpackbits(upright(pixels)[0]), reference)
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS, ids=str)
+def test_a_fourth_sample_of_a_pixel_changes_no_hash(algorithm, rng):
+    """Pillow keeps colours in four bytes; the last may be anything. The same bits as from three, in every view."""
+    views = Views.DIHEDRAL if algorithm == PHASH else tuple(view for view in Views.ALL if not view.trimmed)
+    for case in random_pictures(5, 60):
+        if case.pixels.ndim == 2 or min(case.pixels.shape[:2]) < hasher(algorithm).SMALLEST_SIDE:
+            continue
+        height, width = case.pixels.shape[:2]
+        wide = np.dstack([case.pixels, rng.integers(0, 256, (height, width), np.uint8)])
+        for scale, asked in ((1, views), (4, Views.DIHEDRAL)):
+            if scale > 1 and algorithm == PDQ_512:
+                continue
+            size = height * scale - (scale > 1), width * scale
+            three, four = (
+                hasher(algorithm).hash_picture(Picture(each, *size, scale), algorithm, asked)
+                for each in (case.pixels, wide)
+            )
+            assert np.array_equal(three[0], four[0])
+            assert np.array_equal(three[1], four[1])
