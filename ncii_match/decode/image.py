@@ -8,7 +8,7 @@ tools too. Of an animation the first frame is taken.
 import os
 import stat
 from io import BytesIO
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,13 +27,23 @@ from PIL import (
 
 from ncii_match.decode import container, metadata, modes, planes
 from ncii_match.decode.limits import FORMATS, DecodeLimits
-from ncii_match.errors import DecodeError
+from ncii_match.errors import DecodeError, InputError
 from ncii_match.outcomes import Status
 from ncii_match.values import Picture
 
 JpegRoute = Literal["luma", "colour"]
-"""``luma``: the stored luma plane, at a fraction of the size where the hash allows it (docs/accuracy.md).
-``colour``: every pixel in RGB, what hashing the array of the opened file gives; slower."""
+"""``luma``: the stored luma plane, at a fraction of the size where the hash allows it (docs/accuracy.md). A file can be
+made whose luma shows another picture than viewers do (docs/decisions/0020).
+``colour``: every pixel in RGB, what hashing the array of the opened file gives, and what viewers show; slower."""
+
+DEFAULT_ROUTE: JpegRoute = "colour"
+"""What is hashed is what is seen, whoever made the file."""
+
+
+def check_route(jpeg: object) -> None:
+    """Raise InputError for a ``JpegRoute`` that there is not."""
+    if jpeg not in get_args(JpegRoute):
+        raise InputError(f"jpeg is {jpeg!r}; choose 'luma' or 'colour'")
 
 
 class _WholeFrameError(Exception):
@@ -91,7 +101,7 @@ pixels: [h, w] grey or [h, w, 3] RGB (or 4 with alpha) of uint8, bool, uint16 or
 
 
 def read_picture(
-    source: Source, limits: DecodeLimits, scaled_side: int | None = None, jpeg: JpegRoute = "luma"
+    source: Source, limits: DecodeLimits, scaled_side: int | None = None, jpeg: JpegRoute = DEFAULT_ROUTE
 ) -> Picture:
     """Decode one picture. Raises DecodeError with the status that names what was wrong, and nothing else.
 
