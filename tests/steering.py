@@ -15,7 +15,9 @@ from pathlib import Path
 
 import numpy as np
 from conftest import PHOTOS
-from PIL import Image
+from PIL import Image, ImageFile
+
+ImageFile.MAXBLOCK = 1 << 20  # Pillow's encoder gives up on patterns that take more room than it sets aside
 
 WIDTH, HEIGHT = 320, 240
 

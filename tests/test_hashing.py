@@ -290,3 +290,24 @@ def test_a_fourth_sample_of_a_pixel_changes_no_hash(algorithm, rng):
             )
             assert np.array_equal(three[0], four[0])
             assert np.array_equal(three[1], four[1])
+
+
+def test_a_negative_is_another_picture(photos):
+    """What README.md says is missed: nearly every bit is the other one."""
+    for name in ("astronaut.png", "chelsea.png", "coffee.png"):
+        off = np.unpackbits(upright(photos[name])[0]) != np.unpackbits(upright(255 - photos[name])[0])
+        assert off.sum() > 200
+
+
+@pytest.mark.parametrize(
+    ("shape", "most"),
+    [((127, 512), 2), ((512, 127), 2), ((128, 512), 2), ((8, 100), 27), ((100, 8), 27), ((16, 300), 27)],
+)
+def test_only_ties_differ_from_pdqhash(shape, most, rng, photos):
+    """The rule of docs/accuracy.md: a bit that differs belongs to a coefficient as good as equal to the median."""
+    pictures = [rng.integers(0, 256, (*shape, 3), np.uint8) for _ in range(6)]
+    pictures += [np.asarray(Image.fromarray(each).resize(shape[::-1])) for each in list(photos.values())[:6]]
+    for pixels in pictures:
+        off = np.unpackbits(upright(pixels)[0]) != pdqhash.compute(pixels)[0]
+        assert off.sum() <= most
+        assert not off.any() or _margins(pixels)[::-1][off].max() < (TIE if most == 2 else EXACT)

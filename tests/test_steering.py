@@ -3,8 +3,10 @@
 NCII_MATCH_TEST_STEERED says how many files are made; 500 takes some minutes.
 """
 
+import json
 import os
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -169,5 +171,9 @@ def test_what_chromium_shows_of_a_banked_picture_never_passes(bank, files, pictu
         passed[route] = [
             file.family for file, found in zip(showing, decisions, strict=True) if found.action is Action.ALLOW
         ]
+    if report := os.environ.get("NCII_MATCH_TEST_STEERED_REPORT"):
+        counts = {"files": len(files), "showing": len(showing)}
+        counts |= {f"passed by {route}": len(families) for route, families in passed.items()}
+        Path(report).write_text(json.dumps(counts) + "\n")
     assert passed["colour"] == []
     assert passed["luma"]
