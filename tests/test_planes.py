@@ -12,6 +12,8 @@ from PIL import Image
 from ncii_match.decode.image import read_picture
 from ncii_match.decode.limits import DecodeLimits
 from ncii_match.decode.planes import canvas, samples_of
+from ncii_match.errors import DecodeError
+from ncii_match.outcomes import Status
 
 MODES = ["L", "RGB"]
 
@@ -160,9 +162,11 @@ def saved(image, file_format, **options):
 
 
 PHOTO = Image.fromarray(np.random.default_rng(2).integers(0, 256, (33, 47, 3), np.uint8)).resize((470, 330))
+CLEAR = PHOTO.convert("RGBA")
+CLEAR.putalpha(Image.linear_gradient("L").resize(PHOTO.size))
 FILES = {
     "AVIF": lambda: saved(PHOTO, "AVIF", speed=10),
-    "AVIF with alpha": lambda: saved(PHOTO.convert("RGBA"), "AVIF", speed=10),
+    "AVIF with alpha": lambda: saved(CLEAR, "AVIF", speed=10),
     "BMP": lambda: saved(PHOTO, "BMP"),
     "BMP, grey": lambda: saved(PHOTO.convert("L"), "BMP"),
     "BMP, palette": lambda: saved(PHOTO.quantize(64), "BMP"),
@@ -176,9 +180,9 @@ FILES = {
     "JPEG, CMYK": lambda: saved(PHOTO.convert("CMYK"), "JPEG"),
     "JPEG, grey": lambda: saved(PHOTO.convert("L"), "JPEG"),
     "PNG": lambda: saved(PHOTO, "PNG"),
-    "PNG, alpha": lambda: saved(PHOTO.convert("RGBA"), "PNG"),
+    "PNG, alpha": lambda: saved(CLEAR, "PNG"),
     "PNG, grey": lambda: saved(PHOTO.convert("L"), "PNG"),
-    "PNG, grey and alpha": lambda: saved(PHOTO.convert("LA"), "PNG"),
+    "PNG, grey and alpha": lambda: saved(CLEAR.convert("LA"), "PNG"),
     "PNG, palette": lambda: saved(PHOTO.quantize(64), "PNG"),
     "PNG, one colour transparent": lambda: saved(PHOTO, "PNG", transparency=PHOTO.getpixel((5, 5))),
     "PNG, 1 bit": lambda: saved(PHOTO.convert("1"), "PNG"),
@@ -187,7 +191,7 @@ FILES = {
     "TIFF, turned": lambda: saved(PHOTO, "TIFF", tiffinfo={274: 6}),
     "TIFF, LZW, turned": lambda: saved(PHOTO, "TIFF", tiffinfo={274: 8}, compression="tiff_lzw"),
     "WEBP": lambda: saved(PHOTO, "WEBP"),
-    "WEBP, alpha": lambda: saved(PHOTO.convert("RGBA"), "WEBP", lossless=True),
+    "WEBP, alpha": lambda: saved(CLEAR, "WEBP", lossless=True),
 }
 
 
@@ -209,3 +213,15 @@ def test_files_are_decoded_to_what_pillow_shows_without_its_copies(name, monkeyp
     assert (picture.height, picture.width) == wanted.shape[:2]
     # Two ways of laying a picture over white may round differently; all else is the same.
     assert np.abs(found.astype(int) - wanted).max() <= ("alpha" in name)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_rows_of_a_bmp_end_where_they_end(mode):
+    """Rows are padded to four bytes; what is cut short is refused, unless only padding is missing."""
+    for width in range(1, 10):
+        pixels = noise(mode, width, 7)
+        data = saved(Image.fromarray(pixels), "BMP")
+        np.testing.assert_array_equal(read_picture(data, DecodeLimits()).colours, pixels)
+        with pytest.raises(DecodeError) as caught:
+            read_picture(data[:-10], DecodeLimits())
+        assert caught.value.status is Status.TRUNCATED

@@ -79,11 +79,12 @@ def test_a_banked_picture_in_the_colours_alone_is_found(bank):
         assert [found.action for found in matcher.check_many(uploads)] == [Action.ALLOW, Action.ALLOW]
 
 
-def test_worker_processes_decode_by_the_route_that_was_asked_for(bank, files):
+def test_single_checks_decode_by_the_route_that_was_asked_for(bank, files):
     upload = next(file for file in files if file.family.startswith("progressive"))
     for route, outcomes in (("colour", {Outcome.MATCH}), ("luma", {Outcome.LOW_QUALITY, Outcome.NO_MATCH})):
-        with Matcher(bank, isolation="process", workers=1, jpeg=route) as matcher:
-            assert matcher.check(upload.data).outcome in outcomes
+        for isolation in ("process", "thread"):
+            with Matcher(bank, isolation=isolation, workers=1, jpeg=route) as matcher:
+                assert matcher.check(upload.data).outcome in outcomes
 
 
 def test_a_route_that_there_is_not_is_refused(bank):

@@ -201,7 +201,7 @@ def _from_bytes(data: bytes, limits: DecodeLimits, scaled_side: int | None, jpeg
             _scale_transparency(image)
         if name != "BMP":  # feed it in one piece: 5 % faster than 64 KiB at a time, but a BMP is as large as its pixels
             image.decodermaxblock = len(data)
-        pixels = _pixels_of(name, image)
+        pixels = _pixels_of(name, image, data)
     except (DecodeError, MemoryError):
         raise
     except Image.DecompressionBombError as error:  # Pillow's own limit, which its host may have set below ours
@@ -237,7 +237,7 @@ def _opened(name: str, data: bytes) -> ImageFile.ImageFile:
         return _PLUGINS[name](BytesIO(bare))
 
 
-def _pixels_of(name: str, image: ImageFile.ImageFile) -> NDArray[np.uint8]:
+def _pixels_of(name: str, image: ImageFile.ImageFile, data: bytes) -> NDArray[np.uint8]:
     """What ``modes.to_pixels`` gives of a file that is open but not loaded; decoded where it stays, if that can be."""
     samples, core = None, None
     if image.mode in planes.CHANNELS and name in _IN_PLACE:
@@ -246,6 +246,8 @@ def _pixels_of(name: str, image: ImageFile.ImageFile) -> NDArray[np.uint8]:
         if name == "JPEG" and image.mode == "RGB" and features.check_feature("libjpeg_turbo"):
             # libjpeg writes four bytes a pixel itself: the same bytes, without a pass of Pillow's that makes them four.
             image.tile = [tile._replace(args=("RGBX", "")) for tile in image.tile]
+        if name == "BMP" and _filled_at_once(image, data):
+            return samples
     try:
         image.load()
     except _WholeFrameError as frame:
@@ -254,6 +256,23 @@ def _pixels_of(name: str, image: ImageFile.ImageFile) -> NDArray[np.uint8]:
         return np.frombuffer(frame.data, np.uint8).reshape(image.height, image.width, _LAYOUTS[frame.layout])
     is_plain = image.mode in planes.CHANNELS and "transparency" not in image.info
     return samples if samples is not None and image.im is core and is_plain else modes.to_pixels(image)
+
+
+def _filled_at_once(image: ImageFile.ImageFile, data: bytes) -> bool:
+    """Fill an image from samples that lie in its file as they are, all there; False where they do not.
+
+    Loading it would copy the file twice, piece by piece: a quarter of the time for a large BMP.
+    """
+    tile = image.tile[0] if len(image.tile) == 1 else None
+    if tile is None or tile[0] != "raw" or not isinstance(tile[3], tuple) or len(tile[3]) != 3:
+        return False
+    start, stride = tile[2], tile[3][1]
+    samples = memoryview(data)[start : start + stride * image.height]
+    if not stride or len(samples) < stride * image.height or tile[1] != (0, 0, *image.size):
+        return False
+    image.frombytes(samples, "raw", *tile[3])
+    image.tile = []
+    return True
 
 
 _IN_PLACE = ("BMP", "JPEG", "PNG", "TIFF")
