@@ -34,7 +34,7 @@ _LIMITS = DecodeLimits()
 
 def _distances(data: bytes, algorithm: nm.Algorithm) -> dict[str, Any]:
     """Bits from the hash of the full colour decode, for each quicker way to the pixels."""
-    one = PictureHasher(algorithm, nm.Views.UPRIGHT, _LIMITS)
+    one = PictureHasher(algorithm, nm.Views.UPRIGHT, _LIMITS, "luma")
     colour = read_picture(data, _LIMITS, None, "colour")
     default = one.decode(data)
     routes = {

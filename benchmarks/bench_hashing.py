@@ -15,7 +15,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
+from functools import lru_cache, partial
 from io import BytesIO
 from itertools import cycle
 from pathlib import Path
@@ -110,7 +110,7 @@ def from_bytes(name: str, size: tuple[int, int], grain: float) -> Contest:
         return _bits(ours.bits, nm.Hashes.from_hex([peer[0]]).bits) <= CLOSE_BITS
 
     hasher = record.peer("threatexchange.signal_type.pdq.pdq_hasher")
-    ours, theirs = partial(nm.hash_images, [data], workers=1), partial(hasher.pdq_from_bytes, data)
+    ours, theirs = partial(nm.hash_images, [data], workers=1, jpeg="luma"), partial(hasher.pdq_from_bytes, data)
     return Contest({"ours": ours, "threatexchange": theirs}, agree, {"bytes": len(data), "jpeg_quality": JPEG_QUALITY})
 
 
@@ -125,13 +125,98 @@ def _scaled_decode(data: bytes) -> Image.Image:
 
 def decoding(name: str, size: tuple[int, int], grain: float) -> Contest:
     data = cases.jpeg_file(name, size, JPEG_QUALITY, grain)
-    hashed = PictureHasher(nm.PDQ, nm.Views.UPRIGHT, DecodeLimits()).decode(data)
+    hashed = PictureHasher(nm.PDQ, nm.Views.UPRIGHT, DecodeLimits(), "luma").decode(data)
 
     def agree(ours: nm.Hashes, image: Image.Image) -> bool:
         return ours.status[0] == nm.Status.OK and np.array_equal(hashed.pixels, np.asarray(image))
 
-    contenders = {"ours": partial(nm.hash_images, [data], workers=1), "decode": partial(_scaled_decode, data)}
+    contenders = {
+        "ours": partial(nm.hash_images, [data], workers=1, jpeg="luma"),
+        "decode": partial(_scaled_decode, data),
+    }
     return Contest(contenders, agree, {"bytes": len(data), "scale": hashed.scale})
+
+
+FORMATS: dict[str, tuple[str, str, dict[str, Any]]] = {
+    "JPEG": ("JPEG", "RGB", {"quality": JPEG_QUALITY}),
+    "JPEG 4:4:4": ("JPEG", "RGB", {"quality": JPEG_QUALITY, "subsampling": 0}),
+    "PNG": ("PNG", "RGB", {}),
+    "PNG grey": ("PNG", "L", {}),
+    "PNG alpha": ("PNG", "RGBA", {}),
+    "WEBP": ("WEBP", "RGB", {"quality": 85, "method": 0}),
+    "AVIF": ("AVIF", "RGB", {"speed": 10}),
+    "BMP": ("BMP", "RGB", {}),
+    "TIFF": ("TIFF", "RGB", {}),
+}
+"""Pillow's format, mode and options of each file."""
+
+PEAK = """
+import sys
+from io import BytesIO
+from pathlib import Path
+import numpy as np
+from PIL import Image
+import ncii_match
+
+def kilobytes(name):
+    status = Path("/proc/self/status").read_text()
+    return int(status.split(name + ":")[1].split()[0])
+
+def ours(data):
+    return ncii_match.hash_images([data], workers=1).status[0]
+
+def copied(data):
+    with Image.open(BytesIO(data)) as image:
+        image.load()
+        return np.asarray(image)[0, 0]
+
+run = {"ours": ours, "copied": copied}[sys.argv[1]]
+data = Path(sys.argv[2]).read_bytes()
+run(Path(sys.argv[3]).read_bytes())
+Path("/proc/self/clear_refs").write_text("5")
+before = kilobytes("VmRSS")
+run(data)
+print(1024 * (kilobytes("VmHWM") - before))
+"""
+"""Bytes that a process needs at most for one picture, after a small one of the same kind, beside the file itself."""
+
+
+@lru_cache(16)
+def format_file(kind: str, size: tuple[int, int]) -> bytes:
+    """A photograph with grain, as a file."""
+    name, mode, options = FORMATS[kind]
+    file = BytesIO()
+    Image.fromarray(cases.photograph_at(KERNEL_PHOTOGRAPH, size, cases.GRAIN)).convert(mode).save(file, name, **options)
+    return file.getvalue()
+
+
+def peak(way: str, kind: str, size: tuple[int, int]) -> int:
+    """Bytes at most; ``way``: ``ours``, or ``copied`` as Pillow's own ``np.asarray`` does."""
+    with tempfile.TemporaryDirectory() as folder:
+        large, small = Path(folder, "large"), Path(folder, "small")
+        large.write_bytes(format_file(kind, size))
+        small.write_bytes(format_file(kind, (64, 48)))
+        command = [sys.executable, "-c", PEAK, way, str(large), str(small)]
+        done = subprocess.run(command, cwd=record.ROOT, check=True, capture_output=True, text=True)
+    return int(done.stdout)
+
+
+def format_decode(kind: str, size: tuple[int, int]) -> Contest:
+    """From the bytes of a file to the hash, against opening and decoding it with Pillow and no more."""
+    data = format_file(kind, size)
+
+    def bare() -> Image.Image:
+        image = Image.open(BytesIO(data))
+        image.load()
+        return image
+
+    def agree(ours: nm.Hashes, image: Image.Image) -> bool:
+        return _bits(ours.bits, nm.hash_images([image]).bits) == 0
+
+    pixels = size[0] * size[1]
+    facts = {f"peak_{way}": peak(way, kind, size) / pixels for way in ("ours", "copied")}
+    ours = partial(nm.hash_images, [data], workers=1)
+    return Contest({"ours": ours, "bare": bare}, agree, {"bytes": len(data), **facts})
 
 
 def phash(name: str, size: tuple[int, int], grain: float) -> Contest:
@@ -144,7 +229,7 @@ def phash(name: str, size: tuple[int, int], grain: float) -> Contest:
     def theirs() -> Any:
         return imagehash.phash(Image.open(BytesIO(data)))
 
-    ours = partial(nm.hash_images, [data], nm.PHASH, workers=1)
+    ours = partial(nm.hash_images, [data], nm.PHASH, workers=1, jpeg="luma")
     return Contest({"ours": ours, "ImageHash": theirs}, agree, {"bytes": len(data), "jpeg_quality": JPEG_QUALITY})
 
 
@@ -163,8 +248,8 @@ def workers(size: tuple[int, int], pictures: int) -> Contest:
             list(pool.map(hashlib.sha256, [block, block]))
 
     contenders = {
-        "two": partial(nm.hash_images, stream, workers=2),
-        "one": partial(nm.hash_images, stream, workers=1),
+        "two": partial(nm.hash_images, stream, workers=2, jpeg="luma"),
+        "one": partial(nm.hash_images, stream, workers=1, jpeg="luma"),
         "digests_two": partial(digests, 2),
         "digests_one": partial(digests, 1),
     }
@@ -291,6 +376,9 @@ def duels(quick: bool) -> Iterator[Duel]:
             yield Duel("decoding", case, partial(decoding, name, size, grain), 10)
             if size == FULL_HD:
                 yield Duel("phash", case, partial(phash, name, size, grain))
+    for kind in FORMATS:
+        case = {"width": 4000, "height": 3000, "format": kind}
+        yield Duel("formats", case, partial(format_decode, kind, TWELVE_MEGAPIXELS), 7)
     stream = STREAM_PICTURES // 5 if quick else STREAM_PICTURES
     yield Duel("workers", {"width": 1920, "height": 1080, "pictures": stream}, partial(workers, FULL_HD, stream))
     yield Duel("one_to_many", {"entries": 1_000_000}, partial(one_to_many, 1_000_000))

@@ -60,7 +60,7 @@ def experiment(
     cv2.setNumThreads(1)  # the threads here are over pictures
     plan = Plan(
         steps, PDQ, Views.UPRIGHT if reference else PDQ.default_views, reference=reference,
-        witness=None if reference else PHASH, jpeg="colour" if reference else "luma", seed=seed,
+        witness=None if reference else PHASH, seed=seed,
     )  # fmt: skip
     made = Experiment(out, Chunks(find(folder), PICTURES_A_CHUNK), plan, workers=WORKERS, groups=GROUPS)
     begun = perf_counter()

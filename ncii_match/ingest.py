@@ -15,7 +15,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from ncii_match.decode.image import JpegRoute, Source, contents, is_single, read_picture
+from ncii_match.decode.image import DEFAULT_ROUTE, JpegRoute, Source, check_route, contents, is_single, read_picture
 from ncii_match.decode.limits import DecodeLimits
 from ncii_match.errors import DecodeError, InputError
 from ncii_match.hashing import borders, hasher
@@ -53,7 +53,7 @@ class PictureHasher:
     """Hashes pictures one after the other, with everything that does not change between them settled once."""
 
     def __init__(
-        self, algorithm: Algorithm, views: tuple[View, ...], limits: DecodeLimits, jpeg: JpegRoute = "luma"
+        self, algorithm: Algorithm, views: tuple[View, ...], limits: DecodeLimits, jpeg: JpegRoute = DEFAULT_ROUTE
     ) -> None:
         try:
             views = tuple(View(one) for one in views)
@@ -61,8 +61,7 @@ class PictureHasher:
             raise InputError(f"views is {views!r}; choose from View, such as Views.DIHEDRAL") from None
         if not views or len(set(views)) != len(views):
             raise InputError("give at least one view, and none twice; Views.UPRIGHT is the picture as it is")
-        if jpeg not in ("luma", "colour"):
-            raise InputError(f"jpeg is {jpeg!r}; choose 'luma' or 'colour'")
+        check_route(jpeg)
         self.algorithm, self.views, self.limits, self.jpeg = algorithm, views, limits, jpeg
         self._hasher = hasher(algorithm)
         keep_freed_memory()
@@ -141,7 +140,7 @@ def hash_batches(
     views: tuple[View, ...] = Views.UPRIGHT,
     limits: DecodeLimits = DecodeLimits(),
     workers: int | None = None,
-    jpeg: JpegRoute = "luma",
+    jpeg: JpegRoute = DEFAULT_ROUTE,
 ) -> Iterator[Hashes]:
     """As ``hash_images``, a few pictures at a time, while they are read: for streams without end and progress bars.
 
@@ -193,7 +192,7 @@ def hash_images(
     views: tuple[View, ...] = Views.UPRIGHT,
     limits: DecodeLimits = DecodeLimits(),
     workers: int | None = None,
-    jpeg: JpegRoute = "luma",
+    jpeg: JpegRoute = DEFAULT_ROUTE,
 ) -> Hashes:
     """Hash pictures, in order, one row for each view of each picture.
 
@@ -211,8 +210,9 @@ def hash_images(
     workers : int or None
         Threads; None for every core.
     jpeg : {"luma", "colour"}
-        How JPEG files are decoded. ``luma`` is the fast way; as a rule it gives the same bits as ``colour``, and
-        docs/accuracy.md says how far off it can be. ``colour`` gives what hashing the opened file's pixels gives.
+        How JPEG files are decoded. ``colour`` (default) gives what hashing the opened file's pixels gives. ``luma`` is
+        the fast way; as a rule it gives the same bits, and docs/accuracy.md says how far off it can be. But a file can
+        be made whose luma shows another picture than viewers do, so it is for files that nobody hostile has made.
 
     Returns
     -------

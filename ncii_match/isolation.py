@@ -4,7 +4,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from typing import Literal
 
-from ncii_match.decode.image import Source
+from ncii_match.decode.image import JpegRoute, Source, check_route
 from ncii_match.decode.limits import DecodeLimits
 from ncii_match.decode.samples import samples
 from ncii_match.errors import InputError
@@ -23,6 +23,7 @@ class Hashing:
 
     isolation : ``process``: in a ``Sandbox`` that is made for the first picture, or by ``start``; ``thread``: here.
     workers : pictures at once; None for every core. deadline : seconds for one picture in a worker process.
+    jpeg : how JPEG files are decoded, as for ``Matcher``.
     """
 
     def __init__(
@@ -34,10 +35,12 @@ class Hashing:
         isolation: Isolation,
         workers: int | None,
         deadline: float,
+        jpeg: JpegRoute,
     ) -> None:
         if isolation not in ("process", "thread"):
             raise InputError(f"isolation is {isolation!r}; choose 'process' or 'thread'")
-        self.algorithm, self.limits, self.isolation = algorithm, limits, isolation
+        check_route(jpeg)
+        self.algorithm, self.limits, self.isolation, self.jpeg = algorithm, limits, isolation, jpeg
         self.views = algorithm.default_views if views is None else tuple(views)
         self._workers, self._deadline = workers, deadline
         self._making, self._closed = threading.Lock(), False
@@ -67,12 +70,14 @@ class Hashing:
         if self.isolation == "process":
             made = self._confined().hash_stream(images, workers)
         else:
-            made = hash_batches(images, self.algorithm, views=self.views, limits=self.limits, workers=workers)
+            made = hash_batches(
+                images, self.algorithm, views=self.views, limits=self.limits, workers=workers, jpeg=self.jpeg
+            )
         return made if enough is None else self._joined(made, enough)
 
     def _here(self) -> PictureHasher:
         if self._hasher is None:
-            self._hasher = PictureHasher(self.algorithm, self.views, self.limits)
+            self._hasher = PictureHasher(self.algorithm, self.views, self.limits, self.jpeg)
         return self._hasher
 
     def _joined(self, batches: Iterator[Hashes], enough: Callable[[int], bool]) -> Iterator[Hashes]:
@@ -100,6 +105,7 @@ class Hashing:
                 raise InputError("this Matcher was closed; make another one")
             if self._sandbox is None:
                 self._sandbox = Sandbox(
-                    self.algorithm, self.views, self.limits, workers=self.workers, deadline=self._deadline
-                )
+                    self.algorithm, self.views, self.limits, workers=self.workers, deadline=self._deadline,
+                    jpeg=self.jpeg,
+                )  # fmt: skip
             return self._sandbox

@@ -31,7 +31,7 @@ from ncii_match.decisions import (
     decide,
     undecided,
 )
-from ncii_match.decode.image import Source, contents, is_single
+from ncii_match.decode.image import DEFAULT_ROUTE, JpegRoute, Source, contents, is_single
 from ncii_match.decode.limits import DecodeLimits
 from ncii_match.errors import (
     AlgorithmMismatchError,
@@ -75,6 +75,9 @@ class Matcher:
     isolation : ``process``: pictures are decoded in confined worker processes, so that one made to crash, hang or take
         over its decoder costs itself only (``Sandbox``). They are started for the first picture, or by ``start``.
         ``thread``: in this process, for pictures that nobody hostile has made.
+    jpeg : how JPEG files are decoded. ``colour``: every pixel in RGB, so that what is hashed is what is seen. ``luma``:
+        the luma plane alone, which is quicker; a file can be made whose luma shows another picture than viewers do, so
+        it is for files that nobody hostile has made (docs/decisions/0020).
     witness : a bank of another algorithm that holds the same cases, opened as the first one is; the policy's
         ``witness_above`` says when it is asked, and only ``check`` and its kin ask it (``lookup`` has no picture). Put
         in all pictures of a case or none: about a case of which it knows fewer than the bank does, it says nothing.
@@ -110,6 +113,7 @@ class Matcher:
         follow: Follow = "check",
         radius: int | None = None,
         isolation: Isolation = "process",
+        jpeg: JpegRoute = DEFAULT_ROUTE,
         witness: str | PathLike[str] | None = None,
         only: NDArray[np.int64] | None = None,
     ) -> None:
@@ -136,7 +140,7 @@ class Matcher:
             if witness is None and self.policy.witness_above is not None:
                 raise PolicyError("the policy asks for a witness; name its bank (witness=, --witness)")
             deadline = DECODING_SECONDS if self.policy.deadline is None else self.policy.deadline
-            hashing = partial(Hashing, limits=limits, isolation=isolation, deadline=deadline)
+            hashing = partial(Hashing, limits=limits, isolation=isolation, deadline=deadline, jpeg=jpeg)
             self._hashing = hashing(self._algorithm, views, workers=workers)
             self._witness = None
             if witness is not None:
@@ -151,7 +155,7 @@ class Matcher:
         except NciiMatchError:
             self._follower.close()
             raise
-        self.views, self.limits, self.workers = self._hashing.views, limits, workers
+        self.views, self.limits, self.workers, self.jpeg = self._hashing.views, limits, workers, jpeg
 
     def start(self) -> Self:
         """Make everything ready that the first picture would wait for: kernels, worker processes. Returns itself.

@@ -126,7 +126,7 @@ def _fits(have: tuple[int, ...], want: tuple[int | None, ...]) -> bool:
 class Picture:
     """Decoded pixels on their way to a hash.
 
-    pixels : uint8 [h, w] luma, or [h, w, 3] RGB, C-contiguous.
+    pixels : uint8 [h, w] luma, [h, w, 3] RGB, or [h, w, 4] RGB and a sample that is not a colour; C-contiguous.
     height, width : size in pixels of the picture as stored; larger than ``pixels`` for a JPEG decoded at a fraction.
     scale : 1, 2, 4 or 8; each sample is then the mean of ``scale x scale`` stored pixels.
     """
@@ -135,6 +135,11 @@ class Picture:
     height: int
     width: int
     scale: int = 1
+
+    @property
+    def colours(self) -> NDArray[np.uint8]:
+        """The samples that are colours, uint8 [h, w] or [h, w, 3]: a view, not always contiguous."""
+        return self.pixels if self.pixels.ndim == 2 else self.pixels[:, :, :3]
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)

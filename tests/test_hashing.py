@@ -269,3 +269,45 @@ def test_sizes_around_the_limits(side, photos):
     if side >= 5:
         reference, _ = pdqhash.compute(pixels)
         assert np.array_equal(np.unpackbits(upright(pixels)[0]), reference)
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS, ids=str)
+def test_a_fourth_sample_of_a_pixel_changes_no_hash(algorithm, rng):
+    """Pillow keeps colours in four bytes; the last may be anything. The same bits as from three, in every view."""
+    views = Views.DIHEDRAL if algorithm == PHASH else tuple(view for view in Views.ALL if not view.trimmed)
+    for case in random_pictures(5, 60):
+        if case.pixels.ndim == 2 or min(case.pixels.shape[:2]) < hasher(algorithm).SMALLEST_SIDE:
+            continue
+        height, width = case.pixels.shape[:2]
+        wide = np.dstack([case.pixels, rng.integers(0, 256, (height, width), np.uint8)])
+        for scale, asked in ((1, views), (4, Views.DIHEDRAL)):
+            if scale > 1 and algorithm == PDQ_512:
+                continue
+            size = height * scale - (scale > 1), width * scale
+            three, four = (
+                hasher(algorithm).hash_picture(Picture(each, *size, scale), algorithm, asked)
+                for each in (case.pixels, wide)
+            )
+            assert np.array_equal(three[0], four[0])
+            assert np.array_equal(three[1], four[1])
+
+
+def test_a_negative_is_another_picture(photos):
+    """What README.md says is missed: nearly every bit is the other one."""
+    for name in ("astronaut.png", "chelsea.png", "coffee.png"):
+        off = np.unpackbits(upright(photos[name])[0]) != np.unpackbits(upright(255 - photos[name])[0])
+        assert off.sum() > 200
+
+
+@pytest.mark.parametrize(
+    ("shape", "most"),
+    [((127, 512), 2), ((512, 127), 2), ((128, 512), 2), ((8, 100), 27), ((100, 8), 27), ((16, 300), 27)],
+)
+def test_only_ties_differ_from_pdqhash(shape, most, rng, photos):
+    """The rule of docs/accuracy.md: a bit that differs belongs to a coefficient as good as equal to the median."""
+    pictures = [rng.integers(0, 256, (*shape, 3), np.uint8) for _ in range(6)]
+    pictures += [np.asarray(Image.fromarray(each).resize(shape[::-1])) for each in list(photos.values())[:6]]
+    for pixels in pictures:
+        off = np.unpackbits(upright(pixels)[0]) != pdqhash.compute(pixels)[0]
+        assert off.sum() <= most
+        assert not off.any() or _margins(pixels)[::-1][off].max() < (TIE if most == 2 else EXACT)

@@ -68,10 +68,10 @@ def test_row_plan(n, resampled, scale, oriented):
     assert (tent.F32 in kinds) == (n == 4500)
 
 
-@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("channels", [1, 3, 4])
 def test_column_plan(channels):
     plan = pdq_door._column_plan(777, 0, 1, False, channels)
-    channel_weights = pdq_door.LUMA_RGB if channels == 3 else pdq_door.LUMA_GREY
+    channel_weights = pdq_door.LUMA[channels]
     wanted = naive.column_plan(naive.band(777, 0, 1, 0), channel_weights) * plan.window**2
     ours = np.zeros((tent.SIDE, 777 * channels + 64))
     for i in range(tent.SIDE):
@@ -86,7 +86,7 @@ SHAPES = [(5, 9), (64, 64), (65, 130)] if SLOW else [(5, 9), (64, 64), (65, 130)
 
 
 @pytest.mark.parametrize("oriented", [False, True])
-@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("channels", [1, 3, 4])
 @pytest.mark.parametrize("shape", SHAPES)
 def test_reduce_and_bits(shape, channels, oriented, rng):
     height, width = shape
@@ -101,7 +101,7 @@ def test_reduce_and_bits(shape, channels, oriented, rng):
     fine = np.full(sums.shape, 5.0)
     unit = 1 / (1000 * (rows.window * columns.window) ** 2)
     assert pdq.reduce(pixels, *rows[:-1], *columns[:-1], unit, totals, sums, fine, squares) == plans**2
-    weights = np.array(pdq_door.LUMA_RGB if channels == 3 else pdq_door.LUMA_GREY) / 1000
+    weights = np.array(pdq_door.LUMA[channels]) / 1000
     wanted = naive.reduce(
         pixels,
         [naive.band(height, 0, 1, p) for p in range(plans)],
@@ -135,10 +135,11 @@ def test_ties_are_decided_alike_on_their_sides(values):
 
 
 def test_luma(rng):
-    pixels = rng.integers(0, 256, (9, 7, 3), np.uint8)
-    grey = np.empty((9, 7), np.uint8)
-    luma.luma(pixels, grey)
-    assert np.array_equal(grey, naive.luma(pixels))
+    for samples in (3, 4):
+        pixels = rng.integers(0, 256, (9, 7, samples), np.uint8)
+        grey = np.empty((9, 7), np.uint8)
+        luma.luma(pixels, grey)
+        assert np.array_equal(grey, naive.luma(pixels[:, :, :3]))
 
 
 @pytest.mark.parametrize(
@@ -623,16 +624,18 @@ def test_columns_of(form, rng):
 def test_borders(rng):
     """Sizes below, at and above the lines looked at for the edge; more kinds of pictures are in test_borders.py."""
     for trial in range(30 if SLOW else 400):
-        channels, (height, width) = int(rng.choice([1, 3])), rng.integers(1, 40, 2)
-        pixels = np.empty((height, width, channels), np.uint8)
+        stride, (height, width) = int(rng.choice([1, 3, 4])), rng.integers(1, 40, 2)
+        channels = min(stride, 3)
+        samples = rng.integers(0, 256, (height, width, stride), np.uint8)  # the fourth may be anything
+        pixels = samples[:, :, :channels]
         pixels[:] = rng.integers(0, 256, channels)
         top, bottom, left, right = (int(one) for one in rng.integers(0, 9, 4))
         inner = pixels[top : height - bottom, left : width - right]
         inner[:] = rng.integers(0, rng.choice([20, 256]), inner.shape)
         for tolerance, spared, most, edge in ((0, 0, 100, 0), (12, 20, 45, 25), (3, 100, 30, 60)):
             sides, colours, noise = np.full(4, 9), np.full((4, channels), 9), np.full(4, 9)
-            flat = pixels.reshape(height, -1)
-            count = borders.borders(flat, channels, tolerance, spared, most, edge, sides, colours, noise)
+            flat = samples.reshape(height, -1)
+            count = borders.borders(flat, stride, channels, tolerance, spared, most, edge, sides, colours, noise)
             found = sides.tolist(), colours.tolist(), noise.tolist()
             assert found == naive.borders(pixels, tolerance, spared, most, edge), trial
             assert count == np.count_nonzero(sides)

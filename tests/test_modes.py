@@ -9,6 +9,7 @@ import pytest
 from conftest import PHOTOS
 from PIL import Image, ImageChops, ImageCms
 
+from ncii_match.decode import modes
 from ncii_match.decode.image import read_picture
 from ncii_match.decode.limits import DecodeLimits
 from ncii_match.decode.modes import MATTE
@@ -36,7 +37,7 @@ def distance(one, other):
 
 
 def pixels(source):
-    return read_picture(source, DecodeLimits()).pixels
+    return read_picture(source, DecodeLimits()).colours
 
 
 def encoded(image, file_format, **options):
@@ -94,6 +95,15 @@ IN_MEMORY = {
     "F up to 255": lambda: Image.fromarray(GREY.astype(np.float32)),
     "F with no-data marks": lambda: Image.fromarray(np.where(GREY < 20, np.float32(-3.4e38), GREY / np.float32(255))),
 }
+
+
+@pytest.mark.parametrize("name", IN_MEMORY)
+@pytest.mark.parametrize("strip", [1, WIDTH, 7 * WIDTH + 3, WIDTH * HEIGHT - 1])
+def test_strips_are_converted_as_the_whole(name, strip, monkeypatch):
+    monkeypatch.setattr(modes, "STRIP_PIXELS", WIDTH * HEIGHT)
+    whole = pixels(IN_MEMORY[name]())
+    monkeypatch.setattr(modes, "STRIP_PIXELS", strip)
+    assert np.array_equal(pixels(IN_MEMORY[name]()), whole)
 
 
 @pytest.mark.parametrize("name", IN_MEMORY)

@@ -49,7 +49,7 @@ def raw(altered):
 def pixels_of(altered):
     if not isinstance(altered, bytes):
         return altered
-    pixels = read_picture(altered, DecodeLimits(), None, "colour").pixels
+    pixels = read_picture(altered, DecodeLimits(), None, "colour").colours
     return pixels if pixels.ndim == 3 else np.dstack([pixels] * 3)
 
 

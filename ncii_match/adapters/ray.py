@@ -17,6 +17,7 @@ import ray
 import ray.data
 from pyarrow import fs
 
+from ncii_match.decode.image import DEFAULT_ROUTE, JpegRoute
 from ncii_match.errors import InputError, JobError
 from ncii_match.isolation import Isolation
 from ncii_match.policy import Policy
@@ -43,6 +44,7 @@ def rescan_dataset(
     policy: Policy | None = None,
     views: tuple[View, ...] | None = None,
     isolation: Isolation = "process",
+    jpeg: JpegRoute = DEFAULT_ROUTE,
     witness: str | os.PathLike[str] | None = None,
     keep_hashes: bool = False,
     concurrency: int | None = None,
@@ -54,7 +56,7 @@ def rescan_dataset(
     ----------
     dataset : ray.data.Dataset
         Columns ``id`` and one of ``bytes``, ``path``, ``hash``, ``hashes``. A path may be an address.
-    bank, policy, views, isolation, witness : as for ``Matcher``. A path must lead to the bank on every machine.
+    bank, policy, views, isolation, jpeg, witness : as for ``Matcher``. A path must lead to the bank on every machine.
     keep_hashes : bool
         Also give the columns ``hashes``, ``qualities`` and ``statuses``.
     concurrency : int or None
@@ -73,7 +75,7 @@ def rescan_dataset(
     What ``Matcher`` raises, and InputError for workers that leave no processor, before anything is begun.
     """
     other = None if witness is None else os.fspath(witness)
-    looking = Looking(os.fspath(bank), policy, views, isolation, other).anywhere()
+    looking = Looking(os.fspath(bank), policy, views, isolation, other, jpeg=jpeg).anywhere()
     looking.matcher().close()
     processors = int(ray.cluster_resources().get("CPU", 0))
     if concurrency is not None and (concurrency < 1 or 1 <= processors <= concurrency):

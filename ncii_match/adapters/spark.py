@@ -20,6 +20,7 @@ from pyspark import SparkContext
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import types as spark
 
+from ncii_match.decode.image import DEFAULT_ROUTE, JpegRoute
 from ncii_match.errors import InputError, JobError
 from ncii_match.isolation import Isolation
 from ncii_match.policy import Policy
@@ -47,6 +48,7 @@ def rescan_frame(
     policy: Policy | None = None,
     views: tuple[View, ...] | None = None,
     isolation: Isolation = "process",
+    jpeg: JpegRoute = DEFAULT_ROUTE,
     witness: str | os.PathLike[str] | None = None,
     keep_hashes: bool = False,
 ) -> DataFrame:
@@ -57,7 +59,7 @@ def rescan_frame(
     frame : pyspark.sql.DataFrame
         Columns ``id`` and one of ``bytes``, ``path``, ``hash``, ``hashes``. A path may be an address. Hashes must say
         their algorithm in the column's metadata, as those that ``keep_hashes`` gives do, also after a Parquet file.
-    bank, policy, views, isolation, witness : as for ``Matcher``. A path must lead to the bank on every machine.
+    bank, policy, views, isolation, jpeg, witness : as for ``Matcher``. A path must lead to the bank on every machine.
     keep_hashes : bool
         Also give the columns ``hashes``, ``qualities`` and ``statuses``.
 
@@ -75,7 +77,7 @@ def rescan_frame(
     .arrow.maxRecordsPerBatch``, 10,000 rows) is in memory with it: set it to some hundred where rows have ``bytes``.
     """
     other = None if witness is None else os.fspath(witness)
-    looking = Looking(os.fspath(bank), policy, views, isolation, other).anywhere()
+    looking = Looking(os.fspath(bank), policy, views, isolation, other, jpeg=jpeg).anywhere()
     kind = contents_of(pa.schema([pa.field(name, pa.null()) for name in frame.columns]))
     taken = frame.select("id", *[name for name in (kind, *BESIDE.get(kind, ())) if name in frame.columns])
     with looking.matcher() as matcher:

@@ -12,6 +12,8 @@ from ncii_match.cli.terminal import (
     AlgorithmName,
     AsJson,
     Exit,
+    JpegFiles,
+    JpegName,
     Workers,
     active,
     counted,
@@ -82,6 +84,7 @@ def add_command(
     force: Annotated[
         bool, typer.Option("--force", help="Also take weak and flat pictures, and what this case has withdrawn.")
     ] = False,
+    jpeg: JpegFiles = JpegName.COLOUR,
     publish: Publish = True,
     wait: Wait = None,
     as_json: AsJson = False,
@@ -105,7 +108,7 @@ def add_command(
         names = [str(path) for path in pictures]
         with progress("hashing", len(pictures)) as bar:
             batches = []
-            for batch in hash_batches(pictures, bank.algorithm, workers=workers):
+            for batch in hash_batches(pictures, bank.algorithm, workers=workers, jpeg=jpeg.route):
                 batches.append(batch)
                 bar.advance(bar.task_ids[0], len(batch))
         refused: list[tuple[str, str]] = []
@@ -255,6 +258,7 @@ def allow_command(
     ],
     reason: Reason,
     radius: Annotated[int, typer.Option(min=0, help="Bits within which a picture is taken for this one.")] = 0,
+    jpeg: JpegFiles = JpegName.COLOUR,
     publish: Publish = True,
     wait: Wait = None,
     as_json: AsJson = False,
@@ -273,7 +277,7 @@ def allow_command(
         files = files_in(places)
         lists = [path for path in files if path.suffix.lower() in (".txt", ".csv")]
         read = [text.whole(path, bank.algorithm) for path in lists]
-        pictures = hash_images([path for path in files if path not in set(lists)], bank.algorithm)
+        pictures = hash_images([path for path in files if path not in set(lists)], bank.algorithm, jpeg=jpeg.route)
         hashes = Hashes.concat([pictures, *(one.hashes for one in read)], bank.algorithm)
         usable = hashes.status == Status.OK
         unread = len(hashes) - int(usable.sum()) + sum(len(one.rejected) for one in read)

@@ -10,6 +10,8 @@ from ncii_match.cli.terminal import (
     AlgorithmName,
     AsJson,
     Exit,
+    JpegFiles,
+    JpegName,
     ViewsName,
     Workers,
     emit,
@@ -27,6 +29,7 @@ def hash_command(
     views: Annotated[
         ViewsName, typer.Option(help="As it is, in 8 orientations, those without a border too, or in both profiles.")
     ] = ViewsName.UPRIGHT,
+    jpeg: JpegFiles = JpegName.COLOUR,
     as_json: AsJson = False,
     workers: Workers = None,
 ) -> None:
@@ -44,7 +47,7 @@ def hash_command(
     widest = max(26, *(len(view.label) for view in (*views.views, View.UPRIGHT)))
 
     def hashes_of(paths: Iterator[Path]) -> Iterator[Hashes]:
-        for batch in hash_batches(paths, chosen, views=views.views, workers=workers):
+        for batch in hash_batches(paths, chosen, views=views.views, workers=workers, jpeg=jpeg.route):
             for first in range(0, len(batch), len(views.views)):
                 yield batch[first : first + len(views.views)]
 

@@ -11,6 +11,8 @@ from ncii_match.cli.terminal import (
     Decoded,
     Exit,
     IsolationName,
+    JpegFiles,
+    JpegName,
     PolicyFile,
     TrustedKey,
     Ways,
@@ -63,6 +65,7 @@ def rescan_command(
     chunk: Annotated[int | None, typer.Option(min=1, help="Rows that are finished together.")] = None,
     restart: Annotated[bool, typer.Option("--restart", help="Forget what was done before.")] = False,
     isolation: Decoded = IsolationName.PROCESS,
+    jpeg: JpegFiles = JpegName.COLOUR,
     engine: Annotated[
         EngineName, typer.Option("--engine", help="Do the work in this process, or have Ray or Spark share it out.")
     ] = EngineName.LOCAL,
@@ -102,7 +105,7 @@ def rescan_command(
     banks = [bank] if witness is None else [bank, witness]
     names = [without_secrets(one) if ADDRESS.match(one) else str(Path(one).resolve()) for one in banks]
     trusted = None if trusted_key is None else str(trusted_key)
-    looking = Looking(bank, policy, ways, isolation.choice, witness, trusted)
+    looking = Looking(bank, policy, ways, isolation.choice, witness, trusted, jpeg.route)
     shared = _engine(engine, looking.anywhere(), named(source), workers)
     with (
         looking.matcher(only, workers) as matcher,

@@ -11,6 +11,8 @@ from ncii_match.cli.terminal import (
     Decoded,
     Exit,
     IsolationName,
+    JpegFiles,
+    JpegName,
     PolicyFile,
     TrustedKey,
     Ways,
@@ -40,6 +42,7 @@ def scan_command(
     witness: WitnessBank = None,
     trusted_key: TrustedKey = None,
     isolation: Decoded = IsolationName.PROCESS,
+    jpeg: JpegFiles = JpegName.COLOUR,
     show_all: Annotated[bool, typer.Option("--all", help="Also list pictures that do not match.")] = False,
     as_json: AsJson = False,
     workers: Workers = None,
@@ -72,6 +75,7 @@ def scan_command(
         isolation=isolation.choice,
         witness=witness,
         trusted_key=trusted_key,
+        jpeg=jpeg.route,
     ) as matcher:
         with progress("checking", len(files)) as bar:
             for path, decision in paired(files, matcher.check_many):

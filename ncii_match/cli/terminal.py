@@ -90,6 +90,18 @@ class IsolationName(StrEnum):
         return "process" if self is IsolationName.PROCESS else "thread"
 
 
+class JpegName(StrEnum):
+    """How JPEG files are decoded."""
+
+    COLOUR = "colour"
+    LUMA = "luma"
+
+    @property
+    def route(self) -> Literal["luma", "colour"]:
+        """As the library takes it."""
+        return "luma" if self is JpegName.LUMA else "colour"
+
+
 PolicyFile = Annotated[
     Path | None,
     typer.Option("--policy", metavar="FILE.toml", help="What counts as a match and what follows, as TOML."),
@@ -112,6 +124,12 @@ TrustedKey = Annotated[
 ]
 Decoded = Annotated[
     IsolationName, typer.Option("--isolation", help="Decode in confined worker processes, or in this process.")
+]
+JpegFiles = Annotated[
+    JpegName,
+    typer.Option(
+        "--jpeg", help="JPEG files in colour, as viewers show them; or by their luma alone, which is quicker."
+    ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Machine-readable output on standard output.")]
 Workers = Annotated[int | None, typer.Option("--workers", min=1, help="Threads; every core by default.")]

@@ -8,7 +8,7 @@ tools too. Of an animation the first frame is taken.
 import os
 import stat
 from io import BytesIO
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,26 +25,69 @@ from PIL import (
     features,
 )
 
-from ncii_match.decode import container, metadata, modes
+from ncii_match.decode import container, metadata, modes, planes
 from ncii_match.decode.limits import FORMATS, DecodeLimits
-from ncii_match.errors import DecodeError
+from ncii_match.errors import DecodeError, InputError
 from ncii_match.outcomes import Status
 from ncii_match.values import Picture
 
 JpegRoute = Literal["luma", "colour"]
-"""``luma``: the stored luma plane, at a fraction of the size where the hash allows it (docs/accuracy.md).
-``colour``: every pixel in RGB, what hashing the array of the opened file gives; slower."""
+"""``luma``: the stored luma plane, at a fraction of the size where the hash allows it (docs/accuracy.md). A file can be
+made whose luma shows another picture than viewers do (docs/decisions/0020).
+``colour``: every pixel in RGB, what hashing the array of the opened file gives, and what viewers show; slower."""
+
+DEFAULT_ROUTE: JpegRoute = "colour"
+"""What is hashed is what is seen, whoever made the file."""
+
+
+def check_route(jpeg: object) -> None:
+    """Raise InputError for a ``JpegRoute`` that there is not."""
+    if jpeg not in get_args(JpegRoute):
+        raise InputError(f"jpeg is {jpeg!r}; choose 'luma' or 'colour'")
+
+
+class _WholeFrameError(Exception):
+    """Not a fault: a decoder has given its frame, which needs no second picture to be copied into."""
+
+    def __init__(self, layout: str, data: bytes) -> None:
+        self.layout, self.data = layout, data
+
+
+class _WholeFrames(ImageFile.ImageFile):
+    """For plugins whose decoder gives a frame as bytes: ends loading where Pillow would copy them into an image."""
+
+    def load_prepare(self) -> None:
+        if len(self.tile) == 1 and self.tile[0][0] == "raw" and isinstance(self.fp, BytesIO):
+            arguments = self.tile[0][3]
+            layout = arguments if isinstance(arguments, str) else str((arguments or ("",))[0])
+            data = self.fp.getvalue()
+            if len(data) == self.width * self.height * _LAYOUTS.get(layout, 0):
+                raise _WholeFrameError(layout, data)
+        super().load_prepare()
+
+
+_LAYOUTS = {"RGB": 3, "RGBX": 4, "RGBA": 4}
+"""Bytes of a pixel in a frame."""
+
+
+class _AvifFile(_WholeFrames, AvifImagePlugin.AvifImageFile):
+    pass
+
+
+class _WebPFile(_WholeFrames, WebPImagePlugin.WebPImageFile):
+    pass
+
 
 # The plugins are called by name instead of Image.open, so that the content decides, nothing outside the allowed
 # formats is ever parsed, and Pillow's process-wide pixel limit does not stand in for ours.
 _PLUGINS: dict[str, type[ImageFile.ImageFile]] = {
-    "AVIF": AvifImagePlugin.AvifImageFile,
+    "AVIF": _AvifFile,
     "BMP": BmpImagePlugin.BmpImageFile,
     "GIF": GifImagePlugin.GifImageFile,
     "JPEG": JpegImagePlugin.JpegImageFile,
     "PNG": PngImagePlugin.PngImageFile,
     "TIFF": TiffImagePlugin.TiffImageFile,
-    "WEBP": WebPImagePlugin.WebPImageFile,
+    "WEBP": _WebPFile,
 }
 
 
@@ -58,7 +101,7 @@ pixels: [h, w] grey or [h, w, 3] RGB (or 4 with alpha) of uint8, bool, uint16 or
 
 
 def read_picture(
-    source: Source, limits: DecodeLimits, scaled_side: int | None = None, jpeg: JpegRoute = "luma"
+    source: Source, limits: DecodeLimits, scaled_side: int | None = None, jpeg: JpegRoute = DEFAULT_ROUTE
 ) -> Picture:
     """Decode one picture. Raises DecodeError with the status that names what was wrong, and nothing else.
 
@@ -156,9 +199,9 @@ def _from_bytes(data: bytes, limits: DecodeLimits, scaled_side: int | None, jpeg
             image.draft("L", None if scaled_side is None else (scaled_side, scaled_side))
         if name == "PNG" and "transparency" in image.info:
             _scale_transparency(image)
-        image.decodermaxblock = len(data)  # feed it in one piece: 5 % faster than 64 KiB at a time
-        image.load()
-        pixels = modes.to_pixels(image)
+        if name != "BMP":  # feed it in one piece: 5 % faster than 64 KiB at a time, but a BMP is as large as its pixels
+            image.decodermaxblock = len(data)
+        pixels = _pixels_of(name, image, data)
     except (DecodeError, MemoryError):
         raise
     except Image.DecompressionBombError as error:  # Pillow's own limit, which its host may have set below ours
@@ -192,6 +235,48 @@ def _opened(name: str, data: bytes) -> ImageFile.ImageFile:
         if len(bare) == len(data):
             raise
         return _PLUGINS[name](BytesIO(bare))
+
+
+def _pixels_of(name: str, image: ImageFile.ImageFile, data: bytes) -> NDArray[np.uint8]:
+    """What ``modes.to_pixels`` gives of a file that is open but not loaded; decoded where it stays, if that can be."""
+    samples, core = None, None
+    if image.mode in planes.CHANNELS and name in _IN_PLACE:
+        samples, core = planes.canvas(image.mode, getattr(image, "_tile_size", image.size))  # of a TIFF before turning
+        image.im = core
+        if name == "JPEG" and image.mode == "RGB" and features.check_feature("libjpeg_turbo"):
+            # libjpeg writes four bytes a pixel itself: the same bytes, without a pass of Pillow's that makes them four.
+            image.tile = [tile._replace(args=("RGBX", "")) for tile in image.tile]
+        if name == "BMP" and _filled_at_once(image, data):
+            return samples
+    try:
+        image.load()
+    except _WholeFrameError as frame:
+        if frame.layout == "RGBA":
+            return modes.to_pixels(Image.frombuffer("RGBA", image.size, frame.data, "raw", "RGBA", 0, 1))
+        return np.frombuffer(frame.data, np.uint8).reshape(image.height, image.width, _LAYOUTS[frame.layout])
+    is_plain = image.mode in planes.CHANNELS and "transparency" not in image.info
+    return samples if samples is not None and image.im is core and is_plain else modes.to_pixels(image)
+
+
+def _filled_at_once(image: ImageFile.ImageFile, data: bytes) -> bool:
+    """Fill an image from samples that lie in its file as they are, all there; False where they do not.
+
+    Loading it would copy the file twice, piece by piece: a quarter of the time for a large BMP.
+    """
+    tile = image.tile[0] if len(image.tile) == 1 else None
+    if tile is None or tile[0] != "raw" or not isinstance(tile[3], tuple) or len(tile[3]) != 3:
+        return False
+    start, stride = tile[2], tile[3][1]
+    samples = memoryview(data)[start : start + stride * image.height]
+    if not stride or len(samples) < stride * image.height or tile[1] != (0, 0, *image.size):
+        return False
+    image.frombytes(samples, "raw", *tile[3])
+    image.tile = []
+    return True
+
+
+_IN_PLACE = ("BMP", "JPEG", "PNG", "TIFF")
+"""Formats whose plugin fills the image that it finds. A GIF's makes its own; WebP and AVIF give whole frames."""
 
 
 def _scale_transparency(png: ImageFile.ImageFile) -> None:

@@ -15,9 +15,10 @@ class DecodeLimits:
 
     max_bytes : length of the file. 128 MiB.
     max_pixels : height x width as the header states them. 128 million, so that a 108-megapixel telephone picture
-        passes. Memory while decoding, measured in bytes for each pixel: 10 for colour, 14 with transparency, 3 for a
-        progressive JPEG, less than 0.1 for another JPEG at a fraction of its size. Lower the limit where that is too
-        much.
+        passes. Memory for one picture beside its file, measured in bytes for each pixel: 4 for colour, 1 for grey, 8
+        with transparency and as AVIF, 12 as WebP; a progressive JPEG takes 3 to 6 more for its coefficients. By its
+        luma alone (``jpeg="luma"``) another JPEG takes 1, less than 0.1 at a fraction of its size. Lower the limit
+        where that is too much.
     max_side : height and width each. 65,535, the most that a JPEG can have.
     max_frames : frames of an animation or pages of a TIFF, although only the first is decoded.
     formats : names of the formats that are decoded at all, recognised by content.

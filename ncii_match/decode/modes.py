@@ -19,6 +19,7 @@ Hashes compare pixels with each other, so a wrong guess at the white level of I 
 as it leaves enough grey levels: 10-bit samples with 65,535 for white would have 4, and be 34 bits off.
 """
 
+from collections.abc import Iterator
 from functools import lru_cache
 from typing import Any
 
@@ -26,12 +27,19 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageCms
 
-from ncii_match.decode.planes import grey_samples
+from ncii_match.decode import planes
 from ncii_match.errors import DecodeError
 from ncii_match.outcomes import Status
 
 MATTE = 255
 """Grey level that shows through transparent pixels: white, the page most viewers draw a picture on."""
+
+STRIP_PIXELS = 1 << 18
+"""Pixels that are converted at a time, so that what a conversion needs besides is a MiB and not a second picture."""
+
+_CONVERTED = frozenset(
+    ("1", "L", "RGB", "P", "PA", "LA", "La", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "HSV", "LAB")
+)  # fmt: skip
 
 _LARGEST = float(np.finfo(np.float32).max)
 
@@ -68,15 +76,26 @@ def from_16_bits(samples: NDArray[np.uint16]) -> NDArray[np.uint8]:
 
 
 def _from_16_bit_image(image: Image.Image) -> NDArray[np.uint8]:
-    samples = np.asarray(image)
-    grey = from_16_bits(samples)
-    if "transparency" in image.info:  # Pillow's own conversion clips the samples and misses the colour
-        grey[samples == image.info["transparency"]] = MATTE
+    grey = np.empty((image.height, image.width), np.uint8)
+    for box in _strips(image.size):
+        samples = np.asarray(image.crop(box))
+        strip = grey[box[1] : box[3]]
+        strip[:] = from_16_bits(samples)
+        if "transparency" in image.info:  # Pillow's own conversion clips the samples and misses the colour
+            strip[samples == image.info["transparency"]] = MATTE
     return grey
 
 
-def to_pixels(image: Image.Image) -> NDArray[np.uint8]:
-    """Luma uint8 [h, w] or RGB uint8 [h, w, 3] of a loaded image, by the table above."""
+def _strips(size: tuple[int, int]) -> Iterator[tuple[int, int, int, int]]:
+    """Boxes of whole rows that make up a picture, from the top."""
+    width, height = size
+    rows = max(1, STRIP_PIXELS // width)
+    for top in range(0, height, rows):
+        yield 0, top, width, min(height, top + rows)
+
+
+def _plain(image: Image.Image) -> Image.Image:
+    """An image of one of ``_CONVERTED``, in mode ``L`` or ``RGB``."""
     mode = image.mode
     if mode in ("P", "PA"):
         image = image.convert("RGBA" if image.has_transparency_data else "RGB")
@@ -94,12 +113,25 @@ def to_pixels(image: Image.Image) -> NDArray[np.uint8]:
         image = image.convert("L")
     elif mode in ("CMYK", "HSV", "RGBX"):
         image = image.convert("RGB")
-    if image.mode in ("LA", "RGBA"):
-        image = _over_matte(image)
+    return _over_matte(image) if image.mode in ("LA", "RGBA") else image
+
+
+def to_pixels(image: Image.Image) -> NDArray[np.uint8]:
+    """Luma uint8 [h, w] or RGBX uint8 [h, w, 4] of a loaded image, by the table above; X is not a colour."""
+    if not (image.width and image.height):
+        return np.zeros((image.height, image.width), np.uint8)
     if image.mode.startswith("I;16"):
         return _from_16_bit_image(image)
     if image.mode in ("I", "F"):
         return stretch(np.asarray(image), image.mode == "F")
-    if image.mode not in ("L", "RGB"):
-        raise DecodeError(Status.UNSUPPORTED_INPUT, f"Its pixel mode is {mode}.")
-    return grey_samples(image) if image.mode == "L" else np.ascontiguousarray(np.asarray(image))
+    if image.mode in planes.CHANNELS and "transparency" not in image.info:
+        return planes.samples_of(image)
+    if image.mode not in _CONVERTED:
+        raise DecodeError(Status.UNSUPPORTED_INPUT, f"Its pixel mode is {image.mode}.")
+    strips = ((box, _plain(image.crop(box))) for box in _strips(image.size))
+    box, strip = next(strips)
+    pixels, core = planes.canvas(strip.mode, image.size)
+    core.paste(strip.im, box)
+    for box, strip in strips:
+        core.paste(strip.im, box)
+    return pixels

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from ncii_match.decode.image import JpegRoute, Source, bytes_of, is_decoded, read_picture
+from ncii_match.decode.image import DEFAULT_ROUTE, JpegRoute, Source, bytes_of, is_decoded, read_picture
 from ncii_match.decode.limits import DecodeLimits
 from ncii_match.errors import DecodeError, InputError
 from ncii_match.evaluate.strata import stratum
@@ -45,7 +45,7 @@ class Plan:
     seed: int = 0
     reference: Step | None = None
     witness: Algorithm | None = None
-    jpeg: JpegRoute = "luma"
+    jpeg: JpegRoute = DEFAULT_ROUTE
     limits: DecodeLimits = DecodeLimits()
 
     def __post_init__(self) -> None:
@@ -190,8 +190,8 @@ def seed_of(seed: int, name: str) -> int:
 def read(source: Source, limits: DecodeLimits) -> tuple[Source, Pixels]:
     """What can be hashed, and the pixels that are altered: uint8 [h, w, 3] RGB. Raises DecodeError, and MemoryError."""
     data = source if is_decoded(source) else bytes_of(source, limits)
-    pixels = read_picture(data, limits, None, "colour").pixels
-    return data, np.repeat(pixels[:, :, np.newaxis], 3, axis=2) if pixels.ndim == 2 else pixels
+    pixels = read_picture(data, limits, None, "colour").colours
+    return data, np.repeat(pixels[:, :, np.newaxis], 3, axis=2) if pixels.ndim == 2 else np.ascontiguousarray(pixels)
 
 
 def _listed(values: NDArray[np.uint16]) -> pa.Array:

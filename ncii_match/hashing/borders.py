@@ -37,10 +37,11 @@ def find(picture: Picture) -> Sides | None:
     """Where there is border to trim; None when there is nothing that is worth it."""
     pixels = picture.pixels
     height, width = pixels.shape[:2]
-    channels = 1 if pixels.ndim == 2 else 3
+    stride = 1 if pixels.ndim == 2 else pixels.shape[2]
+    channels = min(stride, 3)
     sides, colours, noise = np.empty(4, np.int64), np.empty((4, channels), np.int64), np.empty(4, np.int64)
     flat = pixels.reshape(height, -1)
-    if not borders.borders(flat, channels, TOLERANCE, SPARED, MOST, EDGE, sides, colours, noise):
+    if not borders.borders(flat, stride, channels, TOLERANCE, SPARED, MOST, EDGE, sides, colours, noise):
         return None
     top, bottom, left, right = _drawn(sides, colours, noise)
     if min(height - top - bottom, width - left - right) * picture.scale < SMALLEST_REST:

@@ -20,10 +20,12 @@ the full luma plane is (docs/accuracy.md)."""
 PROFILE_512_SIDE = 512
 """Profile ``512`` first resamples to this side, when either side is longer."""
 
-LUMA_RGB = (299.0, 587.0, 114.0)
-"""Luma of R, G, B in thousandths, kept whole so that sums under them are exact."""
+LUMA = {1: (1000.0,), 3: (299.0, 587.0, 114.0), 4: (299.0, 587.0, 114.0, 0.0)}
+"""Weights of a pixel's samples in its luma, by how many samples it has: grey, RGB, and RGB with one that is not a
+colour. In thousandths, kept whole so that sums under them are exact."""
 
-LUMA_GREY = (1000.0,)
+LUMA_UNIT = 1000.0
+"""What the weights of a pixel sum up to."""
 
 PLANS_KEPT, LONGEST_KEPT = 64, 8192
 """Prepared matrices kept for each dimension, and the longest side they are kept for: at most 50 MB in all, whatever
@@ -99,7 +101,7 @@ class _Columns(NamedTuple):
 
 def _column_plan(n: int, resampled: int, scale: int, oriented: bool, channels: int) -> _Columns:
     bands = _bands(n, resampled, scale, oriented)
-    channel_weights = np.array(LUMA_RGB if channels == 3 else LUMA_GREY)
+    channel_weights = np.array(LUMA[channels])
     blocks = -(-int(bands.counts.max()) * channels // vector.LANES)
     start = np.empty((len(bands.first), tent.SIDE), np.int64)
     wide = np.zeros((len(bands.first), tent.SIDE, blocks * vector.LANES))
@@ -115,7 +117,7 @@ _kept_column_plan = lru_cache(PLANS_KEPT)(_column_plan)
 def _hash(picture: Picture, profile: str, oriented: bool) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     """Bits [1 or 8, 32] and quality under one profile, in the order of ``View``."""
     pixels = picture.pixels
-    channels = 1 if pixels.ndim == 2 else 3
+    channels = 1 if pixels.ndim == 2 else pixels.shape[2]
     samples = pixels.shape[1] * channels
     longest = max(picture.height, picture.width)
     resampled = PROFILE_512_SIDE if profile == PDQ_512.profile and longest > PROFILE_512_SIDE else 0
@@ -125,7 +127,7 @@ def _hash(picture: Picture, profile: str, oriented: bool) -> tuple[NDArray[np.ui
     columns = column_plan(picture.width, resampled, picture.scale, oriented, channels)
     plans = 2 if oriented else 1
     squares = np.empty((plans * plans, tent.SIDE, tent.SIDE))
-    unit = 1.0 / (sum(LUMA_RGB) * (rows.window * columns.window) ** 2)
+    unit = 1.0 / (LUMA_UNIT * (rows.window * columns.window) ** 2)
     padded = samples + vector.LANES * columns.blocks
     pdq.reduce(
         pixels.reshape(len(pixels), samples),

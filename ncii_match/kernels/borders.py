@@ -17,15 +17,15 @@ WINDOW = 8
 
 
 @part
-def _place(side, k, height, width, channels):
+def _place(side, k, height, width, stride):
     """Where line k of a side begins in the flat samples, and the step from one of its pixels to the next."""
     if side == TOP:
-        return k * width * channels, channels
+        return k * width * stride, stride
     if side == BOTTOM:
-        return (height - 1 - k) * width * channels, channels
+        return (height - 1 - k) * width * stride, stride
     if side == LEFT:
-        return k * channels, width * channels
-    return (width - 1 - k) * channels, width * channels
+        return k * stride, width * stride
+    return (width - 1 - k) * stride, width * stride
 
 
 @part
@@ -53,9 +53,10 @@ def _deviation(flat, base, step, length, channels, colour):
     return total
 
 
-@kernel(i64, given(u8, 2), i64, i64, i64, i64, i64, filled(i64, 1), filled(i64, 2), filled(i64, 1))
+@kernel(i64, given(u8, 2), i64, i64, i64, i64, i64, i64, filled(i64, 1), filled(i64, 2), filled(i64, 1))
 def borders(
     pixels: NDArray[np.uint8],
+    stride: int,
     channels: int,
     tolerance: int,
     spared: int,
@@ -65,8 +66,9 @@ def borders(
     colours: NDArray[np.int64],
     noise: NDArray[np.int64],
 ) -> int:
-    """Lines of border at the top, bottom, left and right of ``pixels`` [h, w * channels], into ``sides`` [4].
+    """Lines of border at the top, bottom, left and right of ``pixels`` [h, w * stride], into ``sides`` [4].
 
+    stride : samples of a pixel. channels : how many of them, from the first on, are looked at.
     tolerance : levels a sample may be off. spared : pixels in a thousand of a line that may be further off.
     most : percent of the height or width that a border may take; where it takes more, ``sides`` says -1.
     edge : percent. The last lines before the picture may be neither border nor picture. Of the eight lines that follow
@@ -75,7 +77,7 @@ def borders(
     colours [4, channels], noise [4] : mean of each border's outermost line, and how far in thousandths of a level its
     samples are off that on average. Returns how many of ``sides`` are not 0; the others' are 0 here too.
     """
-    height, width = pixels.shape[0], pixels.shape[1] // channels
+    height, width = pixels.shape[0], pixels.shape[1] // stride
     flat = pixels.reshape(-1)
     apart = np.zeros(WINDOW, np.int64)
     found = 0
@@ -84,7 +86,7 @@ def borders(
     for side in range(4):
         colour = colours[side]
         length, lines = (width, height) if side < LEFT else (height, width)
-        base, step = _place(side, 0, height, width, channels)
+        base, step = _place(side, 0, height, width, stride)
         same = True  # three samples rule out most pictures
         for c in range(channels):
             first, last = np.int64(flat[base + c]), np.int64(flat[base + (length - 1) * step + c])
@@ -100,7 +102,7 @@ def borders(
         spare, limit = length * spared // 1000, lines * most // 100
         k = 0
         while k <= limit and k < lines:
-            base, step = _place(side, k, height, width, channels)
+            base, step = _place(side, k, height, width, stride)
             if not _uniform(flat, base, step, length, channels, colour, tolerance, spare):
                 break
             k += 1
@@ -108,14 +110,14 @@ def borders(
             colours[side] = 0
             continue
         found += 1
-        base, step = _place(side, 0, height, width, channels)
+        base, step = _place(side, 0, height, width, stride)
         noise[side] = _deviation(flat, base, step, length, channels, colour) * 1000 // (length * channels)
         if k > limit:
             sides[side] = -1
             continue
         window, peak = min(WINDOW, lines - k), 0
         for j in range(window):
-            base, step = _place(side, k + j, height, width, channels)
+            base, step = _place(side, k + j, height, width, stride)
             apart[j] = _deviation(flat, base, step, length, channels, colour)
             peak = max(peak, apart[j])
         j = 0

@@ -8,7 +8,10 @@ from ncii_match.kernels.jit import filled, given, i64, kernel, u8
 
 @kernel(i64, given(u8, 3), filled(u8, 2))
 def luma(pixels: NDArray[np.uint8], grey: NDArray[np.uint8]) -> int:
-    """RGB [h, w, 3] to grey [h, w]: ``(19595 R + 38470 G + 7471 B + 32768) >> 16``, ITU-R 601 in 16-bit fixed point."""
+    """RGB [h, w, 3 or 4] to grey [h, w]: ``(19595 R + 38470 G + 7471 B + 32768) >> 16``, ITU-R 601 in fixed point.
+
+    A fourth sample is not a colour and does not count.
+    """
     for y in range(pixels.shape[0]):
         for x in range(pixels.shape[1]):
             red, green, blue = np.int32(pixels[y, x, 0]), np.int32(pixels[y, x, 1]), np.int32(pixels[y, x, 2])

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ncii_match.decode.image import DEFAULT_ROUTE, JpegRoute
 from ncii_match.isolation import Isolation
 from ncii_match.matcher import Matcher
 from ncii_match.policy import Policy
@@ -29,6 +30,7 @@ class Looking:
     isolation: Isolation = "process"
     witness: str | None = field(default=None, repr=False)
     trusted_key: str | None = None
+    jpeg: JpegRoute = DEFAULT_ROUTE
 
     def anywhere(self) -> "Looking":
         """The same in words that do not depend on this process's directory."""
@@ -43,7 +45,7 @@ class Looking:
         """One of these. Raises what ``Matcher`` does."""
         return Matcher(
             self.bank, policy=self.policy, views=self.views, isolation=self.isolation, witness=self.witness, only=only,
-            workers=workers, trusted_key=self.trusted_key,
+            workers=workers, trusted_key=self.trusted_key, jpeg=self.jpeg,
         )  # fmt: skip
 
 

@@ -41,6 +41,7 @@ def said_of(
         "algorithm": str(matcher.snapshot.algorithm),
         "views": [int(view) for view in matcher.views] if chunks.is_pictures else None,
         "limits": limits if chunks.is_pictures else None,
+        "jpeg": matcher.jpeg if chunks.is_pictures else None,
         "bank": {"name": bank, "is": [*matcher.banks]},
         "policy": matcher.policy.to_dict(),
         "radius": matcher.radius,
