@@ -72,9 +72,13 @@ class Matcher:
         waits, and a publication is taken up ``look_every`` and the time of opening later.
     radius : how far to look, in bits; the policy's widest threshold by default. Looking further costs time, and lets
         stored decisions be judged again (``redecide``) under wider thresholds.
-    isolation : ``process``: pictures are decoded in confined worker processes, so that one made to crash, hang or take
-        over its decoder costs itself only (``Sandbox``). They are started for the first picture, or by ``start``.
-        ``thread``: in this process, for pictures that nobody hostile has made.
+    isolation : ``process``: each picture is decoded in a confined process of its own, so that one made to crash, hang
+        or take over its decoder costs itself only (``Sandbox``). The first are started for the first picture, or by
+        ``start``. ``seccomp``: the same, and ``start`` raises SandboxError, checks answer UNKNOWN, where the kernel
+        cannot confine them by a filter of system calls. ``reused``: a process sees ``recycle_after`` pictures, and
+        whoever takes it over decides what is seen of the others. ``thread``: in this process. The last two are for
+        pictures that nobody hostile has made.
+    recycle_after : pictures that a process sees under ``isolation="reused"``; 1000 by default.
     witness : a bank of another algorithm that holds the same cases, opened as the first one is; the policy's
         ``witness_above`` says when it is asked, and only ``check`` and its kin ask it (``lookup`` has no picture). Put
         in all pictures of a case or none: about a case of which it knows fewer than the bank does, it says nothing.
@@ -110,6 +114,7 @@ class Matcher:
         follow: Follow = "check",
         radius: int | None = None,
         isolation: Isolation = "process",
+        recycle_after: int | None = None,
         witness: str | PathLike[str] | None = None,
         only: NDArray[np.int64] | None = None,
     ) -> None:
@@ -136,7 +141,9 @@ class Matcher:
             if witness is None and self.policy.witness_above is not None:
                 raise PolicyError("the policy asks for a witness; name its bank (witness=, --witness)")
             deadline = DECODING_SECONDS if self.policy.deadline is None else self.policy.deadline
-            hashing = partial(Hashing, limits=limits, isolation=isolation, deadline=deadline)
+            hashing = partial(
+                Hashing, limits=limits, isolation=isolation, deadline=deadline, recycle_after=recycle_after
+            )
             self._hashing = hashing(self._algorithm, views, workers=workers)
             self._witness = None
             if witness is not None:
@@ -201,6 +208,7 @@ class Matcher:
             None if refused is None else str(refused),
             time.monotonic() - follower.looked,
             self.policy.id,
+            self._hashing.status,
         )
 
     def lookup(self, hashes: Hashes) -> Decisions:
