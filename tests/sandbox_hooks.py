@@ -1,7 +1,9 @@
 """What hostile pictures make of a worker: loaded by the fork server in place of the function that decodes."""
 
 import ctypes
+import mmap
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -34,8 +36,6 @@ def _open():
 
 
 def _executable():
-    import mmap
-
     mmap.mmap(-1, 4096, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
 
 
@@ -75,7 +75,7 @@ DEEDS = {
     b"list": lambda: os.listdir("/"),
     b"delete": lambda: os.unlink("/tmp/nothing"),
     b"kill": lambda: os.kill(os.getppid(), signal.SIGKILL),
-    b"raise limits": lambda: __import__("resource").setrlimit(7, (100, 100)),
+    b"raise limits": lambda: resource.setrlimit(7, (100, 100)),
     b"executable": _executable,
     b"raise": lambda: 1 / 0,
     b"exit": lambda: os._exit(0),
@@ -88,7 +88,7 @@ DEEDS = {
     b"second answer": _write(bytes(8 + 33) * 2),
     b"close": lambda: os.close(3),
     b"thread": _thread,
-    b"share memory": lambda: __import__("mmap").mmap(-1, 300 << 20),
+    b"share memory": lambda: mmap.mmap(-1, 300 << 20),
     b"memory file": lambda: os.memfd_create("x"),
     b"shared segment": lambda: ctypes.CDLL(None).shmget(0, 1 << 20, 0o1600),
     b"write a file": lambda: os.write(os.open("/tmp/ncii_match_hostile", os.O_CREAT | os.O_WRONLY), b"x"),

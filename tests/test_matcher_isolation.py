@@ -204,7 +204,7 @@ def test_a_suspicious_ending_is_counted_and_logged_once_without_content(place, c
         status = matcher.status().sandbox
         assert dict.fromkeys(status.endings, 1) == status.endings
         denied = "system call denied" if status.level == "seccomp" else "ended by itself with 1"
-        names = {"signal SIGSEGV", denied, "malformed reply: it did not begin", "ended by itself with 1"}
+        names = {"signal SIGSEGV", denied, "malformed reply: a reply to another request", "ended by itself with 1"}
         assert names | {"late", "out of memory"} >= set(status.endings)
         assert status.last_ending == "ended by itself with 1"
         assert len(caplog.records) == 4

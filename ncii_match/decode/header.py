@@ -66,5 +66,5 @@ def _jpeg(data: bytes) -> Sizes:
 def _bmp(data: bytes) -> Sizes:
     if int.from_bytes(data[14:18], "little") == _BMP_CORE:
         return frozenset([(int.from_bytes(data[18:20], "little"), int.from_bytes(data[20:22], "little"))])
-    width, height = int.from_bytes(data[18:22], "little"), int.from_bytes(data[22:26], "little")
-    return frozenset([(width, height), (width, 2**32 - height)])  # negative heights are stored from the top down
+    height = abs(int.from_bytes(data[22:26], "little", signed=True))  # negative ones are stored from the top down
+    return frozenset([(int.from_bytes(data[18:22], "little"), height)])
