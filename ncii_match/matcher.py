@@ -44,10 +44,10 @@ from ncii_match.errors import (
     PolicyError,
 )
 from ncii_match.isolation import Enough, Hashing, Isolation
-from ncii_match.outcomes import Outcome
+from ncii_match.outcomes import Outcome, Status
 from ncii_match.sandbox.pool import DECODING_SECONDS
 from ncii_match.values import Algorithm, Entries, Hashes, Matches, View
-from ncii_match.verdicts import Circumstances, Hearing, MatcherStatus, Timings
+from ncii_match.verdicts import CAUSES, Circumstances, Hearing, MatcherStatus, Timings
 from ncii_match.witness import Witness
 
 
@@ -247,7 +247,13 @@ class Matcher:
         check that has not begun never does; one that has ends by itself, and its answer is dropped.
         """
         self._check_open()
-        running = asyncio.get_running_loop().run_in_executor(self._executor(), self._check, image, time.perf_counter())
+        loop, executor = asyncio.get_running_loop(), self._executor()
+        try:
+            running = loop.run_in_executor(executor, self._check, image, time.perf_counter())
+        except RuntimeError:  # the machine has no thread left, or this matcher was closed meanwhile
+            self._check_open()
+            bits, status = np.zeros((1, self._algorithm.nbytes), np.uint8), np.full(1, Status.NO_WORKER, np.uint8)
+            return undecided(Hashes(self._algorithm, bits, status=status), self.policy, CAUSES[Status.NO_WORKER])[0]
         try:
             return await asyncio.wait_for(running, self.policy.deadline)
         except TimeoutError:

@@ -266,3 +266,18 @@ def test_the_others_go_on_while_one_picture_never_ends(place):
         assert next(decisions).reasons == ("deadline",)
         assert len(asked) > 60, "a stream that stands still reads 24 ahead"
         assert [one.outcome.name for one in decisions] == [("MATCH", "MATCH", "NO_MATCH")[k % 3] for k in range(6, 120)]
+
+
+def test_the_event_loop_goes_on_where_no_thread_can_be_started(place, monkeypatch):
+    def refused(_thread):
+        raise RuntimeError("can't start new thread")
+
+    async def checked(matcher):
+        return await matcher.acheck(FILES[0])
+
+    with Matcher(place, workers=1) as matcher:
+        with monkeypatch.context() as patched:
+            patched.setattr("threading.Thread.start", refused)
+            assert asyncio.run(checked(matcher)).reasons == ("isolation:NO_WORKER",)
+        with Matcher(place, workers=1) as another:
+            assert asyncio.run(checked(another)).outcome is Outcome.MATCH

@@ -82,12 +82,14 @@ class IsolationName(StrEnum):
     """Where pictures are decoded."""
 
     PROCESS = "process"
+    SECCOMP = "seccomp"
+    REUSED = "reused"
     THREAD = "thread"
 
     @property
-    def choice(self) -> Literal["process", "thread"]:
+    def choice(self) -> Literal["process", "seccomp", "reused", "thread"]:
         """As ``Matcher`` takes it."""
-        return "process" if self is IsolationName.PROCESS else "thread"
+        return self.value
 
 
 PolicyFile = Annotated[
@@ -111,7 +113,12 @@ TrustedKey = Annotated[
     ),
 ]
 Decoded = Annotated[
-    IsolationName, typer.Option("--isolation", help="Decode in confined worker processes, or in this process.")
+    IsolationName,
+    typer.Option(
+        "--isolation",
+        help="Where pictures are decoded: each in a confined process of its own (seccomp: only where a filter of system "
+        "calls confines it), in confined processes that see many, or in this process.",
+    ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Machine-readable output on standard output.")]
 Workers = Annotated[int | None, typer.Option("--workers", min=1, help="Threads; every core by default.")]
