@@ -116,8 +116,8 @@ Decoded = Annotated[
     IsolationName,
     typer.Option(
         "--isolation",
-        help="Where pictures are decoded: each in a confined process of its own (seccomp: only where a filter of system "
-        "calls confines it), in confined processes that see many, or in this process.",
+        help="Where pictures are decoded: each in a confined process of its own (seccomp: only where a filter "
+        "of system calls confines it), in confined processes that see many, or in this process.",
     ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Machine-readable output on standard output.")]
