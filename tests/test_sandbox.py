@@ -282,6 +282,17 @@ def test_one_killer_in_a_hundred_does_not_stop_the_others(struck):
     assert len(set(found[found.status == 0].to_hex())) == 1
 
 
+def test_a_slow_picture_gives_its_turn_away_once():
+    with Sandbox(workers=1, deadline=0.6, **HOOKS) as sandbox:
+        for _ in range(2):
+            assert status(sandbox.hash(SIGN + b"sleep")) == Status.TIMED_OUT
+            assert sandbox._workers._slots._value == 1
+        assert not sandbox._workers._aside
+        assert sandbox.status().endings == {"late": 2}
+        assert status(sandbox.hash(PHOTO)) == Status.OK
+        assert sandbox._workers._slots._value == 1
+
+
 def test_a_memory_limit_is_out_of_memory_and_no_crash():
     wide = Image.new("RGB", (6000, 5000))
     with Sandbox(workers=1, memory=1 << 26, deadline=60) as sandbox:
@@ -612,7 +623,7 @@ def test_running_workers_are_as_confined_as_the_probe(sandbox):
 
 
 def test_a_worker_that_loses_its_server_ends():
-    with Sandbox(workers=1, deadline=60, **HOOKS) as sandbox:
+    with Sandbox(workers=1, deadline=20, **HOOKS) as sandbox:
         server = sandbox._workers._server._process.pid
         busy = threading.Thread(target=lambda: sandbox.hash(SIGN + b"sleep"))
         busy.start()
