@@ -78,7 +78,7 @@ def run(sandbox: Sandbox, good: list[bytes], kinds: list[str]) -> tuple[float, i
 def late(quick: bool, deadline: float) -> Row:
     """Seconds beyond the deadline until a picture whose decoder never ends has its outcome, one picture at a time."""
     samples = []
-    with Sandbox(deadline=deadline, _task="killers:hash_or_strike") as sandbox:
+    with Sandbox(deadline=deadline, _task="killers:decode_or_strike") as sandbox:
         for _ in range(3 if quick else LATE_SAMPLES):
             begun = perf_counter()
             status = sandbox.hash(killers.SIGN + b"endless loop").status[0]
@@ -96,7 +96,7 @@ def compared(name: str, views: tuple[View, ...], workers: int, deadline: float, 
     streams = {CLEAN: [], **{kind: [kind] for kind in kinds}, MIXED: kinds}
     samples: dict[str, list[float]] = {one: [] for one in streams}
     missed = dict.fromkeys(streams, 0)
-    with Sandbox(PDQ, views, workers=workers, deadline=deadline, _task="killers:hash_or_strike") as sandbox:
+    with Sandbox(PDQ, views, workers=workers, deadline=deadline, _task="killers:decode_or_strike") as sandbox:
         run(sandbox, good[:EVERY], [])
         for _ in range(rounds):
             for one, what in streams.items():

@@ -1,12 +1,12 @@
-"""What a picture made to kill its decoder does to a worker: loaded there in place of the function that hashes."""
+"""What a picture made to kill its decoder does to a worker: loaded there in place of the function that decodes."""
 
 import ctypes
 import os
 from collections.abc import Callable
 
-from ncii_match.ingest import PictureHasher
 from ncii_match.outcomes import Status
-from ncii_match.values import Hashes
+from ncii_match.sandbox.worker import Reader
+from ncii_match.values import Picture
 
 SIGN = b"KILLER "
 
@@ -25,8 +25,8 @@ DEEDS: dict[str, tuple[Callable[[], object], Status]] = {
 """What is done, and the status that the picture then has."""
 
 
-def hash_or_strike(one: PictureHasher, data: bytes) -> Hashes:
-    """Hash a picture, or do what it says."""
+def decode_or_strike(reader: Reader, data: bytes, scaled_side: int | None) -> Picture:
+    """Decode a picture, or do what it says."""
     if data.startswith(SIGN):
         DEEDS[data[len(SIGN) :].decode()][0]()
-    return one.hash([data])
+    return reader.read(data, scaled_side)

@@ -6,8 +6,6 @@ from typing import Any
 import numpy as np
 import page
 
-from ncii_match.sandbox.pool import DECODING_SECONDS
-
 THREAD_TIMES, PROCESS_TIMES, TWO_WORKERS = 12, 9, 1.7
 KILLERS_LEFT, LATE_MILLISECONDS = 0.85, 100
 SWAPS_P99, SWAPS_MIB, STOP_SECONDS = 2, 1, 1
@@ -100,10 +98,9 @@ def text(checks: Row, swaps: Row, killers: Row) -> str:
         *page.section("When pictures kill"),
         *page.prose(
             f"Good pictures a second through {usual['workers']} confined workers with one in {usual['one_in']} that "
-            "kills its worker, as a share of the same stream without them. An endless loop holds its worker, and a "
-            "core, until the deadline, and as answers come in order the stream then waits for it: with the default "
-            f"deadline of {DECODING_SECONDS:g} s that is most of the time. Who expects such pictures chooses one "
-            "of his own."
+            "kills its worker, as a share of the same stream without them. An endless loop holds a core until the "
+            "deadline; another picture has its turn after a fifth of a second, and the answers that are ready wait for "
+            "it, as they come in order."
         ),
         *page.table(
             ("killer", *(f"{row['views']}, deadline {row['deadline']:g} s" for row in killed)),

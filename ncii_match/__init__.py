@@ -64,6 +64,7 @@ if TYPE_CHECKING:
     from ncii_match.verdicts import Decisions as Decisions
     from ncii_match.verdicts import Match as Match
     from ncii_match.verdicts import MatcherStatus as MatcherStatus
+    from ncii_match.verdicts import SandboxStatus as SandboxStatus
     from ncii_match.verdicts import Timings as Timings
     from ncii_match.views import View as View
     from ncii_match.views import Views as Views
@@ -121,7 +122,7 @@ _HOMES = {
         "Hashes",
         "Matches",
     ),
-    "ncii_match.verdicts": ("Decision", "Decisions", "Match", "MatcherStatus", "Timings"),
+    "ncii_match.verdicts": ("Decision", "Decisions", "Match", "MatcherStatus", "SandboxStatus", "Timings"),
     "ncii_match.views": ("View", "Views"),
 }
 

@@ -8,7 +8,7 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from functools import cache
+from functools import cache, partial
 from itertools import islice
 from typing import TypeVar
 
@@ -17,10 +17,13 @@ from numpy.typing import NDArray
 
 from ncii_match.decode.image import DEFAULT_ROUTE, JpegRoute, Source, check_route, contents, is_single, read_picture
 from ncii_match.decode.limits import DecodeLimits
-from ncii_match.errors import DecodeError, InputError
+from ncii_match.errors import DecodeError, InputError, SandboxError
 from ncii_match.hashing import borders, hasher
 from ncii_match.outcomes import Status
 from ncii_match.values import PDQ, UNKNOWN_QUALITY, Algorithm, Hashes, Picture, View, Views
+
+Decode = Callable[[int | None], Picture]
+"""Pixels of one picture; asked with a scaled side, as ``read_picture`` takes it. Raises DecodeError and MemoryError."""
 
 Given = TypeVar("Given")
 Made = TypeVar("Made")
@@ -71,27 +74,65 @@ class PictureHasher:
         self._trimmed_views = tuple(view.untrimmed for view in views if view.trimmed)
         self._scaled_side = self._hasher.scaled_side(algorithm, self.views)
 
+    @property
+    def scaled_side(self) -> int | None:
+        """As ``read_picture`` takes it: the least that the views ask of a JPEG decoded at a fraction."""
+        return self._scaled_side
+
     def decode(self, source: Source) -> Picture:
         """The pixels that would be hashed. Raises DecodeError, also for a side too short for the algorithm."""
-        picture = read_picture(source, self.limits, self._scaled_side, self.jpeg)
+        return self._checked(read_picture(source, self.limits, self._scaled_side, self.jpeg))
+
+    def _checked(self, picture: Picture) -> Picture:
         if min(picture.height, picture.width) < self._hasher.SMALLEST_SIDE:
             raise DecodeError(Status.TOO_SMALL, f"It is {picture.width} x {picture.height} pixels.")
         return picture
 
     def hash(self, sources: Sequence[Source]) -> Hashes:
         """Hashes of pictures in order, a row for each view; a bad picture gives rows with its status. Never raises."""
-        v, n = len(self.views), len(sources)
+        return self.hash_decoded([partial(self._decoder_of, source) for source in sources])
+
+    def _decoder_of(self, source: Source) -> Decode:
+        if self._trimmed_views:  # it may be read twice
+            try:
+                source = contents(source, self.limits)
+            except DecodeError as error:
+                if error.status == Status.OUT_OF_MEMORY:
+                    raise MemoryError from None
+                raise
+
+        def decode(scaled_side: int | None) -> Picture:
+            try:
+                return read_picture(source, self.limits, scaled_side, self.jpeg)
+            except DecodeError as error:
+                if error.status == Status.OUT_OF_MEMORY:  # in this process, which says nothing about the picture
+                    raise MemoryError from None
+                raise
+
+        return decode
+
+    def hash_decoded(self, openings: Sequence[Callable[[], Decode]]) -> Hashes:
+        """As ``hash``, of pictures that are decoded elsewhere.
+
+        openings : for each picture what gives its ``Decode``, which is called once, or a second time where a border
+            must be looked at in full. Either may raise DecodeError or MemoryError.
+        """
+        v, n = len(self.views), len(openings)
         bits = np.zeros((n * v, self.algorithm.nbytes), np.uint8)
         quality = np.empty(n * v, np.uint8)
         quality.fill(UNKNOWN_QUALITY)
         status = np.zeros(n * v, np.uint8)  # Status.OK
-        for k, source in enumerate(sources):
+        for k, opening in enumerate(openings):
             rows = slice(k * v, (k + 1) * v)
             try:
+                decode = opening()
+                picture = self._checked(decode(self._scaled_side))
                 if self._trimmed_views:
-                    self._hash_trimmed(source, bits[rows], quality[rows], status[rows])
+                    self._hash_trimmed(decode, picture, bits[rows], quality[rows], status[rows])
                     continue
-                bits[rows], quality[rows] = self._hasher.hash_picture(self.decode(source), self.algorithm, self.views)
+                bits[rows], quality[rows] = self._hasher.hash_picture(picture, self.algorithm, self.views)
+            except SandboxError:  # nothing can be decoded at all
+                raise
             except Exception as error:  # noqa: BLE001
                 # Whatever it is, this picture was not looked at, and the others are.
                 status[rows] = _status_of(error)
@@ -100,37 +141,49 @@ class PictureHasher:
         view = self._view_row if n == 1 else np.tile(self._view_row, n)
         return Hashes(self.algorithm, bits, quality, status, source_row, view)
 
+    def without_hash(self, status: Status) -> Hashes:
+        """The rows of one picture that has none."""
+        v = len(self.views)
+        bits = np.zeros((v, self.algorithm.nbytes), np.uint8)
+        none = np.full(v, UNKNOWN_QUALITY, np.uint8)
+        return Hashes(self.algorithm, bits, none, np.full(v, status, np.uint8), np.zeros(v, np.uint32), self._view_row)
+
     def _hash_trimmed(
-        self, source: Source, bits: NDArray[np.uint8], quality: NDArray[np.uint8], status: NDArray[np.uint8]
+        self,
+        decode: Decode,
+        picture: Picture,
+        bits: NDArray[np.uint8],
+        quality: NDArray[np.uint8],
+        status: NDArray[np.uint8],
     ) -> None:
         """One picture with views that trim its border among the others, into its rows."""
-        source = contents(source, self.limits)
-        picture = self.decode(source)
         if self._plain_views:
             plain = ~self._trimmed
             bits[plain], quality[plain] = self._hasher.hash_picture(picture, self.algorithm, self._plain_views)
         try:
-            found = borders.find(picture)
-            if found is not None and picture.scale > 1:
+            border = borders.find(picture)
+            if border is not None and picture.scale > 1:
                 # A sample there may be half border; those few pictures are decoded in full.
-                picture = read_picture(source, self.limits, None, self.jpeg)
-                found = borders.find(picture)
-            if found is None:
+                picture = decode(None)
+                border = borders.find(picture)
+            if border is None:
                 status[self._trimmed] = Status.NO_BORDER
                 return
-            inner = borders.trim(picture, found)
+            inner = borders.trim(picture, border)
             rows = self._hasher.hash_picture(inner, self.algorithm, self._trimmed_views)
             bits[self._trimmed], quality[self._trimmed] = rows
+        except SandboxError:
+            raise
         except Exception as error:  # noqa: BLE001
             # Such as out of memory: what was hashed above stands.
             status[self._trimmed] = _status_of(error)
 
 
 def _status_of(error: Exception) -> Status:
-    """What is said of a picture, or a view of it, when hashing it in this process has failed."""
-    if isinstance(error, DecodeError) and error.status != Status.OUT_OF_MEMORY:
+    """What is said of a picture, or a view of it, when decoding or hashing it has failed."""
+    if isinstance(error, DecodeError):
         return error.status
-    return Status.NO_MEMORY if isinstance(error, DecodeError | MemoryError) else Status.FAILED
+    return Status.NO_MEMORY if isinstance(error, MemoryError) else Status.FAILED
 
 
 def hash_batches(

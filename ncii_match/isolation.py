@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from typing import Literal
+from typing import Literal, get_args
 
 from ncii_match.decode.image import JpegRoute, Source, check_route
 from ncii_match.decode.limits import DecodeLimits
@@ -11,8 +11,16 @@ from ncii_match.errors import InputError
 from ncii_match.ingest import PictureHasher, available_cores, hash_batches
 from ncii_match.sandbox.pool import Sandbox
 from ncii_match.values import Algorithm, Hashes, View
+from ncii_match.verdicts import SandboxStatus
 
-Isolation = Literal["process", "thread"]
+Isolation = Literal["process", "seccomp", "reused", "thread"]
+"""Where pictures are decoded. ``process``: in a confined process each, so that one that takes over its decoder costs
+itself only. ``seccomp``: the same, and not at all where the kernel cannot confine them by a filter of system calls.
+``reused``: in confined processes that see several pictures, for pictures that nobody hostile has made. ``thread``: in
+this process."""
+
+REUSED = 1000
+"""Pictures that a process sees under ``reused``, when nobody says otherwise."""
 
 Enough = Callable[[int], bool] | None
 """Told how many pictures are hashed and not given yet, whether to give them; None for a few at a time."""
@@ -21,9 +29,10 @@ Enough = Callable[[int], bool] | None
 class Hashing:
     """Pictures to hashes of one algorithm in some views. Safe for many threads.
 
-    isolation : ``process``: in a ``Sandbox`` that is made for the first picture, or by ``start``; ``thread``: here.
+    isolation : see ``Isolation``; a ``Sandbox`` is made for the first picture, or by ``start``.
     workers : pictures at once; None for every core. deadline : seconds for one picture in a worker process.
     jpeg : how JPEG files are decoded, as for ``Matcher``.
+    recycle_after : pictures that a process sees, for ``reused``; None for ``REUSED``.
     """
 
     def __init__(
@@ -36,9 +45,15 @@ class Hashing:
         workers: int | None,
         deadline: float,
         jpeg: JpegRoute,
+        recycle_after: int | None = None,
     ) -> None:
-        if isolation not in ("process", "thread"):
-            raise InputError(f"isolation is {isolation!r}; choose 'process' or 'thread'")
+        if isolation not in get_args(Isolation):
+            raise InputError(f"isolation is {isolation!r}; choose {' or '.join(map(repr, get_args(Isolation)))}")
+        if recycle_after is not None and isolation != "reused":
+            raise InputError(f"recycle_after is {recycle_after!r}; leave it out, or choose isolation='reused'")
+        self._recycle_after = (REUSED if recycle_after is None else recycle_after) if isolation == "reused" else 1
+        if self._recycle_after < 1:
+            raise InputError(f"recycle_after is {recycle_after!r}; it must be at least 1")
         check_route(jpeg)
         self.algorithm, self.limits, self.isolation, self.jpeg = algorithm, limits, isolation, jpeg
         self.views = algorithm.default_views if views is None else tuple(views)
@@ -46,6 +61,17 @@ class Hashing:
         self._making, self._closed = threading.Lock(), False
         self._sandbox: Sandbox | None = None
         self._hasher: PictureHasher | None = None
+
+    @property
+    def is_confined(self) -> bool:
+        """Whether pictures are decoded in processes of their own."""
+        return self.isolation != "thread"
+
+    @property
+    def status(self) -> SandboxStatus | None:
+        """How the processes stand; None where there are none."""
+        sandbox = self._sandbox
+        return None if sandbox is None else sandbox.status()
 
     @property
     def workers(self) -> int:
@@ -57,17 +83,17 @@ class Hashing:
 
         Raises SandboxError when processes cannot be started.
         """
-        if self.isolation == "process":
+        if self.is_confined:
             self._confined().start()
         return self._here().hash([next(samples())])
 
     def one(self, image: Source) -> Hashes:
         """One picture, without what a stream costs. Raises SandboxError."""
-        return next(self.stream([image], 1)) if self.isolation == "process" else self._here().hash([image])
+        return self._confined().hash_at_any_rate(image) if self.is_confined else self._here().hash([image])
 
     def stream(self, images: Iterable[Source], workers: int, enough: Enough = None) -> Iterator[Hashes]:
         """A few pictures at a time, in order, ``source_row`` from 0 in each batch. Raises SandboxError."""
-        if self.isolation == "process":
+        if self.is_confined:
             made = self._confined().hash_stream(images, workers)
         else:
             made = hash_batches(
@@ -105,7 +131,13 @@ class Hashing:
                 raise InputError("this Matcher was closed; make another one")
             if self._sandbox is None:
                 self._sandbox = Sandbox(
-                    self.algorithm, self.views, self.limits, workers=self.workers, deadline=self._deadline,
+                    self.algorithm,
+                    self.views,
+                    self.limits,
+                    workers=self.workers,
+                    deadline=self._deadline,
                     jpeg=self.jpeg,
-                )  # fmt: skip
+                    recycle_after=self._recycle_after,
+                    require_seccomp=self.isolation == "seccomp",
+                )
             return self._sandbox

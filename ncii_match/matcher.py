@@ -44,10 +44,10 @@ from ncii_match.errors import (
     PolicyError,
 )
 from ncii_match.isolation import Enough, Hashing, Isolation
-from ncii_match.outcomes import Outcome
+from ncii_match.outcomes import Outcome, Status
 from ncii_match.sandbox.pool import DECODING_SECONDS
 from ncii_match.values import Algorithm, Entries, Hashes, Matches, View
-from ncii_match.verdicts import Circumstances, Hearing, MatcherStatus, Timings
+from ncii_match.verdicts import CAUSES, Circumstances, Hearing, MatcherStatus, Timings
 from ncii_match.witness import Witness
 
 
@@ -72,9 +72,13 @@ class Matcher:
         waits, and a publication is taken up ``look_every`` and the time of opening later.
     radius : how far to look, in bits; the policy's widest threshold by default. Looking further costs time, and lets
         stored decisions be judged again (``redecide``) under wider thresholds.
-    isolation : ``process``: pictures are decoded in confined worker processes, so that one made to crash, hang or take
-        over its decoder costs itself only (``Sandbox``). They are started for the first picture, or by ``start``.
-        ``thread``: in this process, for pictures that nobody hostile has made.
+    isolation : ``process``: each picture is decoded in a confined process of its own, so that one made to crash, hang
+        or take over its decoder costs itself only (``Sandbox``). The first are started for the first picture, or by
+        ``start``. ``seccomp``: the same, and ``start`` raises SandboxError, checks answer UNKNOWN, where the kernel
+        cannot confine them by a filter of system calls. ``reused``: a process sees ``recycle_after`` pictures, and
+        whoever takes it over decides what is seen of the others. ``thread``: in this process. The last two are for
+        pictures that nobody hostile has made.
+    recycle_after : pictures that a process sees under ``isolation="reused"``; 1000 by default.
     jpeg : how JPEG files are decoded. ``colour``: every pixel in RGB, so that what is hashed is what is seen. ``luma``:
         the luma plane alone, which is quicker; a file can be made whose luma shows another picture than viewers do, so
         it is for files that nobody hostile has made (docs/decisions/0020).
@@ -114,6 +118,7 @@ class Matcher:
         radius: int | None = None,
         isolation: Isolation = "process",
         jpeg: JpegRoute = DEFAULT_ROUTE,
+        recycle_after: int | None = None,
         witness: str | PathLike[str] | None = None,
         only: NDArray[np.int64] | None = None,
     ) -> None:
@@ -140,7 +145,9 @@ class Matcher:
             if witness is None and self.policy.witness_above is not None:
                 raise PolicyError("the policy asks for a witness; name its bank (witness=, --witness)")
             deadline = DECODING_SECONDS if self.policy.deadline is None else self.policy.deadline
-            hashing = partial(Hashing, limits=limits, isolation=isolation, deadline=deadline, jpeg=jpeg)
+            hashing = partial(
+                Hashing, limits=limits, isolation=isolation, deadline=deadline, jpeg=jpeg, recycle_after=recycle_after
+            )
             self._hashing = hashing(self._algorithm, views, workers=workers)
             self._witness = None
             if witness is not None:
@@ -205,6 +212,7 @@ class Matcher:
             None if refused is None else str(refused),
             time.monotonic() - follower.looked,
             self.policy.id,
+            self._hashing.status,
         )
 
     def lookup(self, hashes: Hashes) -> Decisions:
@@ -243,7 +251,13 @@ class Matcher:
         check that has not begun never does; one that has ends by itself, and its answer is dropped.
         """
         self._check_open()
-        running = asyncio.get_running_loop().run_in_executor(self._executor(), self._check, image, time.perf_counter())
+        loop, executor = asyncio.get_running_loop(), self._executor()
+        try:
+            running = loop.run_in_executor(executor, self._check, image, time.perf_counter())
+        except RuntimeError:  # the machine has no thread left, or this matcher was closed meanwhile
+            self._check_open()
+            bits, status = np.zeros((1, self._algorithm.nbytes), np.uint8), np.full(1, Status.NO_WORKER, np.uint8)
+            return undecided(Hashes(self._algorithm, bits, status=status), self.policy, CAUSES[Status.NO_WORKER])[0]
         try:
             return await asyncio.wait_for(running, self.policy.deadline)
         except TimeoutError:

@@ -386,13 +386,35 @@ def _known(quality: np.uint8) -> int | None:
 
 
 @dataclass(frozen=True, slots=True)
+class SandboxStatus:
+    """How the processes stand in which pictures are decoded.
+
+    level : how far they are confined: ``seccomp``, ``rlimits``; empty before the start.
+    recycle_after : pictures that each of them sees.
+    pictures : decoded so far, well or not.
+    started : processes forked so far.
+    endings : how many were stopped for which reason: ``late``, ``out of memory``, ``signal SIGSEGV``,
+        ``system call denied``, ``malformed reply: …`` and the like.
+    last_ending : the last reason that may be an attack; None when there was none.
+    """
+
+    level: str
+    recycle_after: int
+    pictures: int
+    started: int
+    endings: dict[str, int]
+    last_ending: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class MatcherStatus:
     """How a matcher stands.
 
     snapshot, created_at, entries : of the snapshot that answers. age : seconds since it was published. stale : older
     than the policy allows, so that every answer is UNKNOWN. error : why the newest snapshot cannot be opened, so that
     every answer is UNKNOWN. refused : why a newer snapshot does not answer, and the old one goes on. looked : seconds
-    since the last look for a newer one. policy : ``Policy.id``.
+    since the last look for a newer one. policy : ``Policy.id``. sandbox : the processes in which pictures are decoded;
+    None where none were started.
     """
 
     snapshot: int
@@ -404,6 +426,7 @@ class MatcherStatus:
     refused: str | None
     looked: float
     policy: str
+    sandbox: SandboxStatus | None = None
 
     @property
     def ok(self) -> bool:

@@ -1,22 +1,23 @@
-"""A worker that answers with memory nobody has written: loaded in place of the function that hashes."""
+"""A worker that answers with memory nobody has written: loaded in place of the function that decodes."""
 
 import ctypes
 
 import numpy as np
-from sandbox_hooks import hash_or_strike
+from sandbox_hooks import decode_or_strike
 
-from ncii_match.values import Hashes
+from ncii_match.values import Picture
 
 LEAK = b"LEAK"
-SIZE = 100_000
-"""Bytes that malloc cannot have handed out before and kept at hand."""
+SIDE = 320
+"""Of a picture larger than what malloc can have handed out before and kept at hand."""
 
 
-def hash_or_leak(one, data):
+def decode_or_leak(reader, data, scaled_side):
     if data != LEAK:
-        return hash_or_strike(one, data)
+        return decode_or_strike(reader, data, scaled_side)
     malloc = ctypes.CDLL(None).malloc
     malloc.argtypes, malloc.restype = [ctypes.c_size_t], ctypes.c_void_p
-    rows = len(one.views)
-    fresh = np.frombuffer(ctypes.string_at(malloc(SIZE), rows * one.algorithm.nbytes), np.uint8)
-    return Hashes(one.algorithm, fresh.reshape(rows, -1), np.full(rows, 100, np.uint8))
+    fresh = np.frombuffer(ctypes.string_at(malloc(SIDE * SIDE), SIDE * SIDE), np.uint8)
+    pixels = fresh.reshape(SIDE, SIDE).copy()
+    pixels[:, : SIDE // 2] = 0  # a hash of one level is the same for every level
+    return Picture(pixels, SIDE, SIDE)

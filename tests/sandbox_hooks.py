@@ -1,7 +1,9 @@
-"""What hostile pictures make of a worker: loaded by the fork server in place of the function that hashes."""
+"""What hostile pictures make of a worker: loaded by the fork server in place of the function that decodes."""
 
 import ctypes
+import mmap
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -10,10 +12,18 @@ import time
 
 import numpy as np
 
+from ncii_match.errors import DecodeError
 from ncii_match.outcomes import Status
-from ncii_match.values import Hashes, View
+from ncii_match.sandbox import wire
+from ncii_match.values import Picture
 
 SIGN = b"HOSTILE "
+
+HALF = b" HALF"
+"""Behind a JPEG: there is memory to decode it at a fraction, and not in full, which is asked for next."""
+
+STATE = {"replies": None, "asked": 0}
+"""What a worker that was taken over remembers for the next picture."""
 
 
 def _write(data):
@@ -26,8 +36,6 @@ def _open():
 
 
 def _executable():
-    import mmap
-
     mmap.mmap(-1, 4096, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
 
 
@@ -67,7 +75,7 @@ DEEDS = {
     b"list": lambda: os.listdir("/"),
     b"delete": lambda: os.unlink("/tmp/nothing"),
     b"kill": lambda: os.kill(os.getppid(), signal.SIGKILL),
-    b"raise limits": lambda: __import__("resource").setrlimit(7, (100, 100)),
+    b"raise limits": lambda: resource.setrlimit(7, (100, 100)),
     b"executable": _executable,
     b"raise": lambda: 1 / 0,
     b"exit": lambda: os._exit(0),
@@ -80,46 +88,98 @@ DEEDS = {
     b"second answer": _write(bytes(8 + 33) * 2),
     b"close": lambda: os.close(3),
     b"thread": _thread,
+    b"share memory": lambda: mmap.mmap(-1, 300 << 20),
+    b"memory file": lambda: os.memfd_create("x"),
+    b"shared segment": lambda: ctypes.CDLL(None).shmget(0, 1 << 20, 0o1600),
+    b"write a file": lambda: os.write(os.open("/tmp/ncii_match_hostile", os.O_CREAT | os.O_WRONLY), b"x"),
 }
 
 
-def hash_or_strike(one, data):
+SIDE = 64
+GREY = np.full((SIDE, SIDE), 200, np.uint8)
+
+
+def reply(number=1, status=0, channels=1, scale=1, height=SIDE, width=SIDE, rows=SIDE, columns=SIDE, samples=None):
+    """A whole reply, true or not, written past the worker's own code."""
+    head = wire.REPLY.pack(number, status, channels, scale, height, width, rows, columns)
+    os.write(3, head + (bytes(rows * columns * max(channels, 1)) if samples is None else samples))
+    time.sleep(1000)
+
+
+def claimed(pixels=GREY, height=SIDE, width=SIDE, scale=1):
+    """What the worker's own code sends of a picture that is not the one it was given."""
+    return Picture(pixels, height, width, scale)
+
+
+LIES = {
+    b"another number": lambda: reply(number=2),
+    b"number 0": lambda: reply(number=0),
+    b"status that is none": lambda: reply(status=200, channels=0, scale=0, height=0, width=0, rows=0, columns=0),
+    b"timed out": lambda: reply(status=14, channels=0, scale=0, height=0, width=0, rows=0, columns=0),
+    b"crashed": lambda: reply(status=15, channels=0, scale=0, height=0, width=0, rows=0, columns=0),
+    b"no border": lambda: reply(status=13, channels=0, scale=0, height=0, width=0, rows=0, columns=0),
+    b"no worker": lambda: reply(status=16, channels=0, scale=0, height=0, width=0, rows=0, columns=0),
+    b"status and picture": lambda: reply(status=5),
+    b"no picture, and more": lambda: reply(5, 5, 0, 0, 0, 0, 0, 0, b"more"),
+    b"no channel": lambda: reply(channels=0),
+    b"two channels": lambda: reply(channels=2),
+    b"five channels": lambda: reply(channels=5),
+    b"scale 0": lambda: reply(scale=0),
+    b"scale 3": lambda: reply(scale=3, rows=22, columns=22),
+    b"a fraction": lambda: reply(scale=2, rows=SIDE // 2, columns=SIDE // 2),
+    b"no rows": lambda: reply(rows=0, samples=b""),
+    b"no height": lambda: reply(height=0, rows=0, samples=b""),
+    b"more rows than height": lambda: reply(rows=SIDE + 1),
+    b"fewer columns than width": lambda: reply(columns=SIDE - 1),
+    b"another size": lambda: claimed(np.zeros((SIDE, SIDE + 1), np.uint8), SIDE, SIDE + 1),
+    b"turned": lambda: claimed(np.zeros((SIDE // 2, SIDE), np.uint8), SIDE // 2, SIDE),
+    b"huge": lambda: reply(height=60_000, width=60_000, rows=60_000, columns=60_000, samples=b""),
+    b"largest": lambda: reply(height=2**32 - 1, width=2**32 - 1, rows=2**32 - 1, columns=2**32 - 1, samples=b""),
+    b"one sample more": lambda: reply(samples=bytes(SIDE * SIDE + 1)),
+    b"two replies": lambda: reply(samples=bytes(SIDE * SIDE) + wire.BEGUN + wire.REPLY.pack(*[1, 5, *[0] * 6])),
+    b"one sample less": lambda: reply(samples=bytes(SIDE * SIDE - 1)),
+    b"less, and the end": lambda: (os.write(3, wire.REPLY.pack(1, 0, 1, 1, SIDE, SIDE, SIDE, SIDE)), os._exit(0)),
+    b"half a head": lambda: (os.write(3, wire.REPLY.pack(1, 5, *[0] * 6)[:9]), os._exit(0)),
+}
+
+
+def _take_over():
+    """Say of this picture, and of each that this process is ever given, that it is a grey square."""
+    STATE["replies"] = claimed()
+
+
+TAKEOVERS = {
+    b"take over": _take_over,
+    b"copy the socket": lambda: (_take_over(), os.dup(3)),
+    b"answer for others": lambda: [
+        os.write(3, wire.REPLY.pack(number, 0, 1, 1, SIDE, SIDE, SIDE, SIDE) + GREY.tobytes()) for number in range(1, 9)
+    ],
+    b"true, then sleep": lambda: reply(samples=GREY.tobytes()),
+    b"fork": os.fork,
+    b"thread": _thread,
+    b"sleep a little": lambda: time.sleep(0.05),
+    b"abort": os.abort,
+    b"garbage": _write(b"garbage" * 1000),
+    b"close": lambda: os.close(3),
+}
+"""What an intruder does in a worker that then goes on as far as it can."""
+
+
+def decode_or_strike(reader, data, scaled_side):
+    if STATE["replies"] is not None:
+        return STATE["replies"]
     if data.startswith(SIGN):
         DEEDS[data[len(SIGN) :]]()
-        return one.hash([b""])
-    if data.startswith(b"LIE "):
-        return lies(one)[data[4:]]
-    if data.startswith(b"HALF "):
-        return without_memory_to_trim(one.hash([data[5:]]))
-    return one.hash([data])
-
-
-def without_memory_to_trim(found):
-    """As when there was enough for the picture, and not for the picture without its border."""
-    trimmed = found.view >= View.TRIMMED_UPRIGHT
-    return Hashes(
-        found.algorithm,
-        np.where(trimmed[:, None], np.uint8(0), found.bits),
-        np.where(trimmed, np.uint8(255), found.quality),
-        np.where(trimmed, np.uint8(Status.OUT_OF_MEMORY), found.status),
-        found.source_row,
-        found.view,
-    )
-
-
-def lies(one):
-    good = Hashes(one.algorithm, np.full((1, one.algorithm.nbytes), 7, np.uint8), np.array([100], np.uint8))
-
-    def changed(**columns):
-        arrays = {"bits": good.bits, "quality": good.quality, "status": np.zeros(1, np.uint8), **columns}
-        return Hashes(one.algorithm, **arrays)
-
-    return {
-        b"quality": changed(quality=np.array([101], np.uint8)),
-        b"status": changed(status=np.array([200], np.uint8)),
-        b"crashed": changed(status=np.array([14], np.uint8)),
-        b"bits with a status": changed(status=np.array([5], np.uint8)),
-        b"too many": Hashes.concat([good, good]),
-        b"too few": Hashes(one.algorithm, np.zeros((0, one.algorithm.nbytes), np.uint8)),
-        b"short": type("Short", (), {"bits": good.bits[:, :5], "quality": good.quality, "status": good.status})(),
-    }
+        raise DecodeError(Status.EMPTY)
+    _, lie, name = data.rpartition(b"LIE ")
+    if lie:
+        return LIES[name]()
+    _, take, name = data.rpartition(b"TAKE ")
+    if take:
+        TAKEOVERS[name]()
+        return claimed()
+    if data.endswith(HALF):
+        STATE["asked"] += 1
+        if STATE["asked"] == 2:
+            raise MemoryError
+    return reader.read(data, scaled_side)

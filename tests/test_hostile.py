@@ -202,7 +202,7 @@ def test_the_search_for_harmful_pictures_keeps_what_it_finds(monkeypatch, tmp_pa
     monkeypatch.setattr(fuzz, "LOOK_EVERY", 1)
     monkeypatch.setattr(fuzz, "REPEATS", 1)
     arguments, place = SimpleNamespace(seed=7, out=tmp_path, minutes=1), tmp_path / "state-7.json"
-    judge = fuzz.Judge(1.0, _task="fuzz_hooks:hash_or_leak")
+    judge = fuzz.Judge(1.0, _task="fuzz_hooks:decode_or_leak")
     try:
         with pytest.raises(IndexError):  # there is no more
             fuzz.run(judge, arguments)

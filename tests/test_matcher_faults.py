@@ -495,13 +495,12 @@ class Slow(nm.Matcher):
     def __init__(self, *given, **named):
         super().__init__(*given, **named)
         self.begun, self.go_on = [], threading.Event()
-        self._hashing.stream = self.slow
+        self._hashing.one = self.slow
 
-    def slow(self, images, workers):
-        (image,) = images
+    def slow(self, image):
         self.begun.append(image)
         assert self.go_on.wait(30)
-        yield some(1)
+        return some(1)
 
 
 def test_a_deadline_holds_also_while_waiting_for_a_thread(bank):

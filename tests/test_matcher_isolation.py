@@ -4,20 +4,24 @@ import asyncio
 import os
 import signal
 import sys
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 import pytest
 from conftest import PHOTOS
-from sandbox_hooks import SIGN
+from PIL import Image, ImageOps
+from sandbox_hooks import HALF, SIGN
 
 from ncii_match import Bank, InputError, Matcher, Outcome, Policy, hash_images, redecide
+from ncii_match.errors import SandboxError
 from ncii_match.outcomes import Action
+from ncii_match.sandbox import confine
 from ncii_match.sandbox.connection import Worker
 from ncii_match.sandbox.pool import Sandbox
 from ncii_match.values import Views
 
-HOOKS = {"_task": "sandbox_hooks:hash_or_strike"}
+HOOKS = {"_task": "sandbox_hooks:decode_or_strike"}
 
 FILES = [PHOTOS / "coffee.png", PHOTOS / "astronaut.png", PHOTOS / "rocket.jpg"]
 
@@ -56,7 +60,7 @@ def test_both_ways_to_decode_give_the_same_decisions(place):
         assert unused._hashing.isolation == "process"
         unused.lookup(hash_images(FILES[:1]))
         assert unused._hashing._sandbox is None  # who only looks hashes up starts no process
-    with pytest.raises(InputError, match="'process' or 'thread'"):
+    with pytest.raises(InputError, match="'process' or 'seccomp' or 'reused' or 'thread'"):
         Matcher(place, isolation="none")
 
 
@@ -96,6 +100,13 @@ def never_no_match(matcher, picture, reason):
     assert redecide(alone, Policy()).outcome is alone.outcome
 
 
+def framed():
+    """A JPEG that is decoded at a fraction, and in full to look at its border."""
+    photo, file = Image.open(FILES[0]).convert("RGB").resize((1200, 900)), BytesIO()
+    ImageOps.expand(photo, 90, "red").save(file, "JPEG")
+    return file.getvalue()
+
+
 STRIKES = {
     SIGN + b"loop": "deadline",
     SIGN + b"garbage, then wait": "deadline",
@@ -103,7 +114,7 @@ STRIKES = {
     SIGN + b"segfault": "unreadable:CRASHED",
     SIGN + b"garbage": "unreadable:CRASHED",
     SIGN + b"memory": "unreadable:OUT_OF_MEMORY",
-    b"HALF " + FILES[2].read_bytes(): "unreadable:OUT_OF_MEMORY",  # trimming it failed, so it may be framed
+    framed() + HALF: "unreadable:OUT_OF_MEMORY",  # trimming it failed, so it may be framed
 }
 
 
@@ -158,3 +169,115 @@ def test_workers_that_are_killed_cost_no_decision(place):
         found = [matcher.check(FILES[0]).outcome for _ in range(5)]
         assert Outcome.NO_MATCH not in found
         assert found[-1] is Outcome.MATCH
+
+
+# --- what the processes are, and how they ended --------------------------------------------------------------------
+
+
+def test_each_picture_has_a_process_of_its_own_unless_somebody_says_otherwise(place):
+    with Matcher(place, workers=1) as matcher:
+        assert matcher.status().sandbox is None  # none was started
+        matcher.start()
+        before = matcher.status().sandbox
+        assert (before.pictures, before.recycle_after, before.endings, before.last_ending) == (0, 1, {}, None)
+        for _ in range(3):
+            matcher.check(FILES[2])
+        after = matcher.status().sandbox
+        assert (after.pictures, after.endings) == (3, {})
+        assert after.started - before.started == 3
+    with Matcher(place, workers=1, isolation="reused").start() as matcher:
+        for _ in range(3):
+            matcher.check(FILES[2])
+        assert matcher.status().sandbox.recycle_after == 1000
+        assert matcher.status().sandbox.started == 2
+    with Matcher(place, workers=1, isolation="reused", recycle_after=7) as matcher:
+        assert matcher.start().status().sandbox.recycle_after == 7
+    for wrong in ({"isolation": "process", "recycle_after": 7}, {"isolation": "reused", "recycle_after": 0}):
+        with pytest.raises(InputError, match="recycle_after"):
+            Matcher(place, **wrong)
+
+
+def test_a_suspicious_ending_is_counted_and_logged_once_without_content(place, caplog):
+    with struck(place) as matcher, caplog.at_level("WARNING", "ncii_match"):
+        for strike in (b"segfault", b"socket", b"garbage", b"exit 1", b"memory", b"loop"):
+            matcher.check(SIGN + strike)
+        status = matcher.status().sandbox
+        assert dict.fromkeys(status.endings, 1) == status.endings
+        denied = "system call denied" if status.level == "seccomp" else "ended by itself with 1"
+        names = {"signal SIGSEGV", denied, "malformed reply: a reply to another request", "ended by itself with 1"}
+        assert names | {"late", "out of memory"} >= set(status.endings)
+        assert status.last_ending == "ended by itself with 1"
+        assert len(caplog.records) == 4
+        assert not [record for record in caplog.records if "HOSTILE" in record.getMessage()]
+        assert matcher.check(FILES[0]).outcome is Outcome.MATCH
+
+
+def test_seccomp_can_be_required_and_its_lack_is_said(place, caplog):
+    with Matcher(place, isolation="seccomp", workers=1) as matcher:
+        if confine.level() == "seccomp":
+            assert matcher.start().status().sandbox.level == "seccomp"
+    weak = {"workers": 1, "_seccomp": False}  # as on a machine whose kernel has no filters
+    with Matcher(place, isolation="seccomp") as matcher:
+        matcher._hashing._sandbox = Sandbox(matcher._algorithm, matcher.views, require_seccomp=True, **weak)
+        with pytest.raises(SandboxError, match="seccomp is required"):
+            matcher.start()
+        assert matcher.check(FILES[0]).reasons == ("isolation:NO_WORKER",)
+    with Matcher(place) as matcher, caplog.at_level("WARNING", "ncii_match"):
+        matcher._hashing._sandbox = Sandbox(matcher._algorithm, matcher.views, **weak)
+        for _ in range(2):
+            assert matcher.start().status().sandbox.level == "rlimits"
+        assert [record.getMessage() for record in caplog.records] == [
+            "pictures are decoded in processes confined by rlimits only: no filter of system calls"
+        ]
+        assert matcher.check(FILES[0]).outcome is Outcome.MATCH
+
+
+def test_a_stream_goes_on_where_no_thread_and_no_process_can_be_started(place, monkeypatch):
+    def refused(*_arguments, **_names):
+        raise RuntimeError("can't start new thread")
+
+    with Matcher(place, workers=2) as matcher:
+        with monkeypatch.context() as patched:
+            patched.setattr("threading.Thread.start", refused)
+            outcomes = [one.outcome.name for one in matcher.check_many([*FILES] * 4)]
+            assert outcomes == ["MATCH", "MATCH", "NO_MATCH"] * 4
+            monkeypatch.setattr("subprocess.Popen.__init__", lambda *_, **__: (_ for _ in ()).throw(BlockingIOError))
+            matcher._hashing._confined()._workers._end()
+            assert {one.outcome for one in matcher.check_many(FILES)} == {Outcome.UNKNOWN}
+        monkeypatch.undo()
+        assert matcher.check(FILES[0]).outcome is Outcome.MATCH
+
+
+def test_the_others_go_on_while_one_picture_never_ends(place):
+    """Their answers are there when its deadline has come; in order, all of them."""
+    asked = []
+
+    def given():
+        for k in range(120):
+            asked.append(k)
+            yield SIGN + b"sleep" if k == 5 else FILES[k % 3]
+
+    with Matcher(place, workers=2) as matcher:
+        hooks = {"workers": 2, "deadline": 8.0, **HOOKS}
+        matcher._hashing._sandbox = Sandbox(matcher._algorithm, Views.UPRIGHT, **hooks)
+        decisions = matcher.check_many(given())
+        for _ in range(5):
+            next(decisions)
+        assert next(decisions).reasons == ("deadline",)
+        assert len(asked) > 60, "a stream that stands still reads 24 ahead"
+        assert [one.outcome.name for one in decisions] == [("MATCH", "MATCH", "NO_MATCH")[k % 3] for k in range(6, 120)]
+
+
+def test_the_event_loop_goes_on_where_no_thread_can_be_started(place, monkeypatch):
+    def refused(_thread):
+        raise RuntimeError("can't start new thread")
+
+    async def checked(matcher):
+        return await matcher.acheck(FILES[0])
+
+    with Matcher(place, workers=1) as matcher:
+        with monkeypatch.context() as patched:
+            patched.setattr("threading.Thread.start", refused)
+            assert asyncio.run(checked(matcher)).reasons == ("isolation:NO_WORKER",)
+        with Matcher(place, workers=1) as another:
+            assert asyncio.run(checked(another)).outcome is Outcome.MATCH

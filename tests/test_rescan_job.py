@@ -468,7 +468,7 @@ def test_poison_is_tried_again_alone_and_then_put_aside(tmp_path, bank):
     deeds = {"abort.png": SIGN + b"abort", "loop.png": SIGN + b"loop", "zero.png": SIGN + b"exit"}
     source = pictures_in(tmp_path / "media", 6, **deeds)
     with matcher_of(bank, isolation="process") as matcher:
-        hooks = {"_task": "sandbox_hooks:hash_or_strike"}
+        hooks = {"_task": "sandbox_hooks:decode_or_strike"}
         matcher._hashing._sandbox = Sandbox(matcher._algorithm, matcher.views, workers=2, deadline=0.5, **hooks)
         with job_of(tmp_path / "out", source, matcher, 4) as job:
             found = job.run()

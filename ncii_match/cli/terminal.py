@@ -82,12 +82,14 @@ class IsolationName(StrEnum):
     """Where pictures are decoded."""
 
     PROCESS = "process"
+    SECCOMP = "seccomp"
+    REUSED = "reused"
     THREAD = "thread"
 
     @property
-    def choice(self) -> Literal["process", "thread"]:
+    def choice(self) -> Literal["process", "seccomp", "reused", "thread"]:
         """As ``Matcher`` takes it."""
-        return "process" if self is IsolationName.PROCESS else "thread"
+        return self.value
 
 
 class JpegName(StrEnum):
@@ -123,7 +125,12 @@ TrustedKey = Annotated[
     ),
 ]
 Decoded = Annotated[
-    IsolationName, typer.Option("--isolation", help="Decode in confined worker processes, or in this process.")
+    IsolationName,
+    typer.Option(
+        "--isolation",
+        help="Where pictures are decoded: each in a confined process of its own (seccomp: only where a filter "
+        "of system calls confines it), in confined processes that see many, or in this process.",
+    ),
 ]
 JpegFiles = Annotated[
     JpegName,

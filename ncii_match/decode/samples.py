@@ -57,3 +57,13 @@ def samples() -> Iterator[bytes]:
                 continue
             yield file.getvalue()
             yield file.getvalue()[: len(file.getvalue()) * 2 // 3]
+
+
+def wide_webp() -> bytes | None:
+    """A lossy WebP of more than 512 pixels of width, for which libwebp may start a thread; None without libwebp."""
+    file = BytesIO()
+    try:
+        Image.linear_gradient("L").resize((640, SIDE)).convert("RGB").save(file, "WEBP")
+    except (OSError, ValueError, KeyError):
+        return None
+    return file.getvalue()

@@ -9,8 +9,11 @@ from dataclasses import replace
 from ncii_match.errors import SandboxError
 from ncii_match.sandbox import wire
 
-START_SECONDS = 180.0
-"""Longest wait for a fork server: the first one after an installation may compile every kernel."""
+START_SECONDS = 60.0
+"""Longest wait for a fork server, which takes half a second as a rule."""
+
+END_SECONDS = 10.0
+"""Longest wait until it has ended a worker, which takes a millisecond as a rule."""
 
 _START = (
     "import sys, json; sys.path[:] = json.loads(sys.argv[1])['path'];"
@@ -18,16 +21,16 @@ _START = (
 )
 
 _PASSED_ON = ("PATH", "HOME", "TMPDIR", "LANG", "LANGUAGE", "PYTHONHOME", "PYTHONPLATLIBDIR", "PYTHONPYCACHEPREFIX")
-_ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
-_PASSED_ON_PREFIXES = ("LC_", "LD_", "DYLD_", "NUMBA_", "XDG_CACHE_", "MALLOC_")
+_ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+_PASSED_ON_PREFIXES = ("LC_", "LD_", "DYLD_", "MALLOC_")
 
 
 def _environment() -> dict[str, str]:
-    """What it takes to find libraries and compiled kernels; no keys, no credentials."""
-    kept = {
+    """What it takes to find libraries; no keys, no credentials."""
+    passed_on = {
         name: value for name, value in os.environ.items() if name in _PASSED_ON or name.startswith(_PASSED_ON_PREFIXES)
     }
-    return {**kept, **dict.fromkeys(_ONE_THREAD, "1")}
+    return {**passed_on, **dict.fromkeys(_ONE_THREAD, "1")}
 
 
 class ForkServer:
@@ -38,7 +41,7 @@ class ForkServer:
             raise SandboxError("sys.executable names no Python to start a fork server with; set it to one")
         self.control, theirs = socket.socketpair()
         try:
-            path = [os.path.abspath(one) for one in sys.path]
+            path = [os.path.abspath(entry) for entry in sys.path]
             text = replace(orders, control=theirs.fileno(), path=path).to_json()
             # -P: nothing is imported from the working directory. A session of its own: Ctrl-C is the host's to handle.
             self._process = subprocess.Popen(  # noqa: S603  our own interpreter
@@ -62,11 +65,11 @@ class ForkServer:
     def _wait_until_started(self) -> None:
         self.control.settimeout(START_SECONDS)
         try:
-            said = self.control.recv(1)
-            if said == wire.STARTED:
+            word = self.control.recv(1)
+            if word == wire.STARTED:
                 self.control.settimeout(None)
                 return
-            why = wire.receive(self.control, 1000).decode("utf-8", "replace") if said else "it ended without a word"
+            why = wire.receive(self.control, 1000).decode("utf-8", "replace") if word else "it ended without a word"
         except OSError as error:
             why = f"{type(error).__name__}: {error}"
         self.close()
@@ -87,6 +90,28 @@ class ForkServer:
     def kill(self, number: int) -> None:
         """Kill a worker, if it still lives. OSError when the server has ended, and all workers with it."""
         self.control.sendall(wire.COMMAND.pack(wire.KILL, number))
+
+    def slow(self, number: int) -> None:
+        """Lower the priority of a worker. OSError when the server has ended."""
+        self.control.sendall(wire.COMMAND.pack(wire.SLOW, number))
+
+    def end(self, number: int) -> int:
+        """Kill a worker, if it still lives: its exit code, or minus the signal that ended it, 9 when that was us.
+
+        OSError when the server has ended, or does not answer.
+        """
+        self.control.sendall(wire.COMMAND.pack(wire.END, number))
+        self.control.settimeout(END_SECONDS)
+        try:
+            answer = wire.receive(self.control, wire.ENDED.size)
+        finally:
+            self.control.settimeout(None)
+        if len(answer) < wire.ENDED.size:
+            raise ConnectionError("the fork server ended")
+        echo, code = wire.ENDED.unpack(answer)
+        if echo != number:
+            raise ConnectionError("the fork server answers what was not asked")
+        return int(code)
 
     def is_alive(self) -> bool:
         """Whether it still runs."""

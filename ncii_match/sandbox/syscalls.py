@@ -13,6 +13,7 @@ ALLOW, KILL, ERRNO = 0x7FFF0000, 0x80000000, 0x00050000
 _LOAD, _EQUAL, _AT_LEAST, _ANY_BIT, _RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
 
 _PROT_EXEC = 0x4
+_MAP_SHARED = 0x1  # also in MAP_SHARED_VALIDATE
 _CLONE_THREAD = 0x00010000
 _CLONE_NEW = 0x7E020080  # every kind of namespace
 
@@ -52,9 +53,10 @@ MACHINES = {
         ),
         # socket connect accept bind listen socketpair fork vfork execve kill ptrace mount tkill unshare
         # perf_event_open setns process_vm_readv process_vm_writev bpf execveat userfaultfd io_uring_setup
-        # pidfd_send_signal
+        # pidfd_send_signal shmget shmat memfd_create memfd_secret
         killed=(
             *(41, 42, 43, 49, 53, 57, 58, 59, 62, 101, 165, 200, 272, 298, 308, 310, 311, 321, 322, 323, 424, 425),
+            *(29, 30, 319, 447),
         ),
     ),
     "aarch64": Machine(
@@ -72,6 +74,7 @@ MACHINES = {
         # the same calls; there is no fork and no vfork
         killed=(
             *(198, 203, 202, 200, 201, 199, 221, 129, 117, 40, 130, 97, 241, 268, 270, 271, 280, 281, 282, 424, 425),
+            *(194, 196, 279, 447),
         ),
     ),
 }
@@ -96,14 +99,28 @@ def _case(number: int, steps: list[bytes]) -> list[bytes]:
     return [_step(_EQUAL, number, 0, len(steps)), *steps]
 
 
-def program(machine: Machine, pid: int) -> bytes:
-    """The filter for the process ``pid`` as the kernel takes it, 8 bytes an instruction."""
+_PID = 0x7A7A7A7A
+"""In place of the process's number, larger than any; see ``for_process``."""
+
+
+def for_process(steps: bytes, pid: int) -> bytes:
+    """A filter that ``program`` has made, for one process."""
+    return steps.replace(pack("<I", _PID), pack("<I", pid))
+
+
+def program(machine: Machine, *, threads: bool = False) -> bytes:
+    """The filter as the kernel takes it, 8 bytes an instruction, once it is ``for_process``.
+
+    threads : whether threads may be started.
+    """
     no_exec = [
         _step(_LOAD, _argument(2)),
         _step(_ANY_BIT, _PROT_EXEC, 0, 1),
         _step(_RETURN, ERRNO | errno.EACCES),
         _step(_RETURN, ALLOW),
     ]
+    # What is shared counts towards no limit on memory, and stays when the process has gone.
+    no_sharing = [_step(_LOAD, _argument(3)), _step(_ANY_BIT, _MAP_SHARED, 0, 1), _step(_RETURN, KILL)]
     steps = [
         _step(_LOAD, _ARCHITECTURE),
         _step(_EQUAL, machine.audit, 1, 0),
@@ -116,16 +133,16 @@ def program(machine: Machine, pid: int) -> bytes:
         steps += _answer(number, ALLOW)
     for number in machine.killed:
         steps += _answer(number, KILL)
-    steps += _case(machine.mmap, no_exec)
+    steps += _case(machine.mmap, [*no_sharing, *no_exec])
     steps += _case(machine.mprotect, no_exec)
-    # libwebp starts a thread for pictures from 512 pixels of width and fails where it cannot.
+    # Some builds of libwebp start a thread for pictures from 512 pixels of width and fail where they cannot.
     steps += _case(
         machine.clone,
         [
             _step(_LOAD, _argument(0)),
             _step(_ANY_BIT, _CLONE_NEW, 2, 0),
             _step(_ANY_BIT, _CLONE_THREAD, 0, 1),
-            _step(_RETURN, ALLOW),
+            _step(_RETURN, ALLOW if threads else ERRNO | errno.EAGAIN),
             _step(_RETURN, KILL),
         ],
     )
@@ -135,7 +152,7 @@ def program(machine: Machine, pid: int) -> bytes:
         machine.tgkill,  # abort() signals the process that calls it
         [
             _step(_LOAD, _argument(0)),
-            _step(_EQUAL, pid, 0, 1),
+            _step(_EQUAL, _PID, 0, 1),
             _step(_RETURN, ALLOW),
             _step(_RETURN, KILL),
         ],

@@ -10,12 +10,15 @@ from struct import Struct
 
 from ncii_match.decode.image import JpegRoute
 from ncii_match.decode.limits import DecodeLimits
-from ncii_match.values import Algorithm, View
 
 COMMAND = Struct("<cI")
 """Host to fork server: what to do, and the worker's number. ``FORK`` carries the worker's end of a socket pair."""
 
-FORK, KILL = b"F", b"K"
+FORK, KILL, END, SLOW = b"F", b"K", b"E", b"S"
+"""``KILL`` ends a worker. ``END`` ends it and answers with ``ENDED``. ``SLOW`` lowers its priority for good."""
+
+ENDED = Struct("<Ii")
+"""Fork server to host: the worker's number, and its exit code, or minus the signal that ended it."""
 
 STARTED, FAILED = b"R", b"E"
 """Fork server to host, once: it is warm, or the reason (the text up to the end of the stream) why it is not."""
@@ -25,61 +28,56 @@ READY = Struct("<4sB3x")
 
 READY_MARK = b"NMRD"
 
-REQUEST = Struct("<IQ")
-"""Host to worker: number of the request, bytes of the picture; these follow."""
+REQUEST = Struct("<IIQ")
+"""Host to worker: number of the request, the scaled side (0: every pixel), bytes of the picture; these follow.
+
+No bytes: the picture of the request before, once more."""
 
 BEGUN = b"B"
 """Worker to host: the whole picture is here. A worker that ends before has not died of the picture."""
 
-REPLY = Struct("<IB3x")
-"""Worker to host: number of the request, ``Status``; then for each view the bits, then for each view the quality."""
+REPLY = Struct("<IBBBxIIII")
+"""Worker to host: number of the request, ``Status``, channels (1 stands for [h, w]), scale, height and width of the
+picture as stored, rows and columns of the samples; the samples follow. All 0 after a status other than OK."""
 
-NO_HASH = 128
-"""Instead of a row's quality, with its ``Status`` added: this view has no hash, though others have."""
+CHANNELS, SCALES = (1, 3, 4), (1, 2, 4, 8)
 
 
 @dataclass(frozen=True, slots=True)
 class Orders:
     """All that a fork server is told. Sent as JSON on its command line, so it holds nothing secret.
 
-    control : number of the descriptor of its end of the control socket. path : ``sys.path`` of the host.
-    memory : bytes. cpu : seconds of processor time in a worker's life. task : ``module:function`` that hashes.
+    control : number of the descriptor of its end of the control socket.
+    path : ``sys.path`` of the host.
+    limits, jpeg : as for ``read_picture``.
+    memory : bytes for one picture.
+    cpu : seconds of processor time in a worker's life.
+    seccomp : whether workers install the filter of system calls where the kernel has one.
+    task : ``module:function`` that decodes.
     """
 
     control: int
     path: list[str]
-    algorithm: Algorithm
-    views: tuple[View, ...]
     limits: DecodeLimits
     jpeg: JpegRoute
     memory: int
     cpu: int
+    seccomp: bool
     task: str
 
     def to_json(self) -> str:
         """One line of text."""
         limits = {**asdict(self.limits), "formats": sorted(self.limits.formats)}
-        return json.dumps(
-            {
-                **{name: getattr(self, name) for name in ("control", "path", "jpeg", "memory", "cpu", "task")},
-                "algorithm": str(self.algorithm),
-                "views": [int(view) for view in self.views],
-                "limits": limits,
-            }
-        )
+        names = ("control", "path", "jpeg", "memory", "cpu", "seccomp", "task")
+        return json.dumps({**{name: getattr(self, name) for name in names}, "limits": limits})
 
     @classmethod
     def from_json(cls, text: str) -> "Orders":
         """The inverse of ``to_json``."""
-        found = json.loads(text)
-        limits = {**found.pop("limits")}
+        fields = json.loads(text)
+        limits = {**fields.pop("limits")}
         limits["formats"] = frozenset(limits["formats"])
-        return cls(
-            algorithm=Algorithm.parse(found.pop("algorithm")),
-            views=tuple(View(view) for view in found.pop("views")),
-            limits=DecodeLimits(**limits),
-            **found,
-        )
+        return cls(limits=DecodeLimits(**limits), **fields)
 
 
 def receive(connection: socket.socket, size: int) -> bytes:

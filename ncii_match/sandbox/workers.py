@@ -1,4 +1,4 @@
-"""Workers at hand: kept warm, lent to one thread at a time, replaced as soon as they are given up."""
+"""Workers at hand: forked ahead of need, lent to one thread at a time, replaced as soon as they are given up."""
 
 import os
 import threading
@@ -12,10 +12,13 @@ from ncii_match.sandbox.server import ForkServer
 from ncii_match.sandbox.wire import Orders
 
 SPARES = 1
-"""Warm workers beyond those in use, so that a picture does not wait for the one that takes a dead one's place."""
+"""Warm workers beyond as many as may be in use, so that a picture does not wait for one that is being forked."""
+
+ASIDE = 4
+"""Workers for each of those in use that may be set aside: they are slow, and others have taken their turns."""
 
 READY_SECONDS = 20.0
-"""Longest wait for a worker that was just forked; as a rule it takes a few hundredths of one second."""
+"""Longest wait for a worker that was just forked; as a rule it takes a few milliseconds."""
 
 PAUSE = 0.1
 """Seconds by which the wait between two attempts grows."""
@@ -27,11 +30,22 @@ ATTEMPTS = 4
 class Workers:
     """All workers of one sandbox and their fork server. Safe for many threads; no thread of its own.
 
+    Parameters
+    ----------
+    orders : Orders
+        What the fork server is told.
+    most : int
+        Workers in use at once, beside those set aside.
+    single_use : bool
+        Whether each worker sees one picture: its successor is then forked when it is lent.
+    level : str or None
+        The level of confinement without which no worker is used; None for any.
+
     In a process that the host forks they are forgotten, and others started on first use.
     """
 
-    def __init__(self, orders: Orders, most: int) -> None:
-        self._orders, self._most = orders, most
+    def __init__(self, orders: Orders, most: int, *, single_use: bool, level: str | None) -> None:
+        self._orders, self._most, self._single_use, self._wanted_level = orders, most, single_use, level
         self.level, self.is_closed, self._count = "", False, 0
         self._clear()
         _LIVING.add(self)
@@ -43,6 +57,12 @@ class Workers:
         self._ready: list[Worker] = []
         self._starting: deque[Worker] = deque()
         self._all: set[Worker] = set()
+        self._aside: set[Worker] = set()
+
+    @property
+    def count(self) -> int:
+        """Workers forked so far."""
+        return self._count
 
     def start(self) -> None:
         """Return when every worker is warm. Raises SandboxError when that cannot be had."""
@@ -62,12 +82,20 @@ class Workers:
                         worker.connection.close()
                         raise SandboxError("A worker did not get ready: it can not decode where it is confined to.")
                     self._ready.append(worker)
+                    self._check_level(worker)
                     self.level = worker.level
             except BaseException as error:
                 self._end()
                 if isinstance(error, OSError):
                     raise SandboxError(f"The fork server ended while workers were started: {error}") from None
                 raise
+
+    def _check_level(self, worker: Worker) -> None:
+        if self._wanted_level not in (None, worker.level):
+            raise SandboxError(
+                f"Workers are confined by {worker.level} on this machine, and {self._wanted_level} is required; "
+                "use a kernel and a container that allow seccomp filters, or isolation='process'"
+            )
 
     def lend(self) -> Worker:
         """A worker that waits for a picture; waits for one. To be given to ``take_back`` or ``give_up``."""
@@ -78,6 +106,7 @@ class Workers:
                     worker = self._next()
                     is_new = not worker.level
                     if worker.is_ready(READY_SECONDS):
+                        self._check_level(worker)
                         return worker
                     self._replace(worker)
                     if is_new:
@@ -90,14 +119,49 @@ class Workers:
 
     def _next(self) -> Worker:
         with self._lock:
-            self._start()
-            if not self._ready and not self._starting:
+            for _ in range(2):  # again when the server has died since
+                self._start()
+                idle = len(self._ready) + len(self._starting)
+                if not idle or (self._single_use and idle <= self._most + SPARES):
+                    self._fork_ahead()
+                if self._ready:
+                    return self._ready.pop()
+                if self._starting:
+                    return self._starting.popleft()
+            raise SandboxError("Workers cannot be forked; are there processes, memory and descriptors left?")
+
+    def _fork_ahead(self) -> None:
+        """Fork a worker where that can be had; forget all of them when the server has ended."""
+        try:
+            self._fork()
+        except OSError:
+            if self._server is not None and not self._server.is_alive():
+                self._end()
+
+    def set_aside(self, worker: Worker) -> bool:
+        """Let another picture have the turn of a slow one, which goes on. Whether it has given it up now."""
+        with self._lock:
+            if worker in self._aside or len(self._aside) >= ASIDE * self._most:
+                return False
+            self._aside.add(worker)
+        self._slots.release()
+        return True
+
+    def slow(self, worker: Worker) -> None:
+        """Lower the priority of a worker that is set aside."""
+        with self._lock:
+            if self._server is not None and worker in self._aside and worker in self._all:
                 try:
-                    self._fork()
+                    self._server.slow(worker.number)
                 except OSError:
                     self._end()
-                    raise SandboxError("The fork server ends again and again.") from None
-            return self._ready.pop() if self._ready else self._starting.popleft()
+
+    def _release(self, worker: Worker) -> None:
+        with self._lock:
+            was_aside = worker in self._aside
+            self._aside.discard(worker)
+        if not was_aside:
+            self._slots.release()
 
     def take_back(self, worker: Worker) -> None:
         """It waits for the next picture."""
@@ -106,30 +170,39 @@ class Workers:
                 self._ready.append(worker)
             else:  # of a server that has ended since
                 worker.connection.close()
-        self._slots.release()
+        self._release(worker)
 
-    def give_up(self, worker: Worker) -> None:
-        """Kill it, whatever it is doing, and have another one started meanwhile."""
+    def give_up(self, worker: Worker, *, ask: bool = False) -> int | None:
+        """Kill it, whatever it is doing, and have another one started meanwhile.
+
+        ask : whether to say how it ended, as ``ForkServer.end`` does; None where that cannot be known.
+        """
         try:
-            self._replace(worker)
+            return self._replace(worker, ask=ask)
         finally:
-            self._slots.release()
+            self._release(worker)
 
-    def _replace(self, worker: Worker) -> None:
+    def _replace(self, worker: Worker, *, ask: bool = False) -> int | None:
+        code = None
         with self._lock:
             worker.connection.close()
             if worker not in self._all or self._server is None:
-                return
+                return None
             self._all.remove(worker)
             if not self._server.is_alive():  # it was killed, and its workers have gone with it
                 self._end()
-                return
+                return None
             try:
-                self._server.kill(worker.number)
-                if len(self._all) < self._most + SPARES:
-                    self._fork()
+                if ask:
+                    code = self._server.end(worker.number)
+                else:
+                    self._server.kill(worker.number)
             except OSError:  # the server was killed; the next picture starts another one
                 self._end()
+                return code
+            if len(self._ready) + len(self._starting) < (self._most + SPARES if self._single_use else SPARES):
+                self._fork_ahead()
+        return code
 
     def _fork(self) -> None:
         """Raises OSError when the server has ended."""
@@ -158,11 +231,11 @@ class Workers:
 
     def forget(self) -> None:
         """In a process that the host has forked: let go of what is the host's."""
-        server, held = self._server, self._all
+        server, workers = self._server, self._all
         self._clear()
         if server is not None:
             server.disown()
-        for worker in held:
+        for worker in workers:
             worker.connection.close()
 
 
