@@ -47,8 +47,10 @@ TARGETS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     ),
     "decode": (
         ("ncii_match/decode/image.py", "ncii_match/decode/container.py", "ncii_match/decode/limits.py",
-         "ncii_match/decode/metadata.py", "ncii_match/decode/modes.py"),
-        ("test_decode.py", "test_decode_notes.py", "test_decode_hostile.py", "test_modes.py", "test_boundaries.py"),
+         "ncii_match/decode/metadata.py", "ncii_match/decode/modes.py", "ncii_match/decode/planes.py",
+         "ncii_match/decode/header.py"),
+        ("test_decode.py", "test_planes.py", "test_header.py", "test_decode_notes.py", "test_modes.py",
+         "test_boundaries.py", "test_decode_hostile.py"),
     ),
     "bank": (
         ("ncii_match/bank/holds.py", "ncii_match/bank/intake.py", "ncii_match/bank/importing.py",
@@ -57,14 +59,29 @@ TARGETS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         ("test_bank.py", "test_bank_life.py", "test_exchange.py", "test_import_bounds.py", "test_many_matches.py",
          "test_boundaries.py"),
     ),
+    "publication": (
+        ("ncii_match/bank/backlog.py", "ncii_match/bank/publication.py"),
+        ("test_bank.py", "test_bank_life.py", "test_bank_history.py", "test_unpublished.py"),
+    ),
+    "history": (
+        ("ncii_match/bank/continuity.py", "ncii_match/bank/verifying.py", "ncii_match/bank/restoring.py",
+         "ncii_match/bank/journal.py"),
+        ("test_bank_history.py", "test_bank_restore.py", "test_bank_life.py"),
+    ),
+    "reading": (
+        ("ncii_match/bank/copies.py", "ncii_match/bank/places.py", "ncii_match/bank/following.py",
+         "ncii_match/bank/manifest.py"),
+        ("test_bank_remote.py", "test_kept_banks.py", "test_matcher_faults.py", "test_swapped.py"),
+    ),
     "index": (("ncii_match/index/live.py", "ncii_match/index/rows.py"), ("test_live.py", "test_index.py")),
     "rescans": (
         ("ncii_match/rescans/since.py", "ncii_match/rescans/rows.py", "ncii_match/rescans/work.py"),
         ("test_rescan.py", "test_rescan_since.py", "test_rescan_job.py", "test_boundaries.py"),
     ),
     "sandbox": (
-        ("ncii_match/sandbox/pool.py", "ncii_match/sandbox/workers.py", "ncii_match/sandbox/worker.py"),
-        ("test_sandbox.py", "test_matcher_isolation.py"),
+        ("ncii_match/sandbox/pool.py", "ncii_match/sandbox/workers.py", "ncii_match/sandbox/worker.py",
+         "ncii_match/sandbox/stream.py", "ncii_match/sandbox/connection.py"),
+        ("test_ordered_stream.py", "test_sandbox.py", "test_matcher_isolation.py"),
     ),
 }  # fmt: skip
 """By name: modules, and the nearest tests, quickest first."""
