@@ -34,6 +34,7 @@ MEASURED: dict[str, tuple[str, ...]] = {
     "search": (*SEARCH, "benchmarks/bench_search.py"),
     "costs": (*SEARCH, "benchmarks/search_costs.py"),
     "bank": ("ncii_match/bank", *SEARCH, "benchmarks/bench_bank.py"),
+    "opening": (*READING, "ncii_match/bank/copies.py", "ncii_match/bank/manifest.py", "benchmarks/bench_opening.py"),
     "checks": (*CHECKS, "benchmarks/bench_checks.py"),
     "swaps": (*CHECKS, "ncii_match/bank", "benchmarks/bench_swaps.py"),
     "killers": (*CHECKS, "benchmarks/bench_killers.py"),
