@@ -25,6 +25,7 @@ from hypothesis.stateful import (
     rule,
     run_state_machine_as_test,
 )
+from sizes import size
 
 import ncii_match as nm
 from ncii_match.bank import intake, journal, publication
@@ -40,7 +41,8 @@ from ncii_match.values import PDQ, Hashes
 POSTGRES = os.environ.get("NCII_MATCH_TEST_POSTGRES")
 """Address of a server on which databases may be made, like postgresql://postgres@127.0.0.1:5432/postgres."""
 
-WANTED_STEPS, WANTED_STEPS_ON_POSTGRES = 20_000, 500
+WANTED_STEPS = size("STEPS", quick=1_500, everything=20_000)
+WANTED_STEPS_ON_POSTGRES = size("STEPS_ON_POSTGRES", quick=100, everything=500)
 steps = {"sqlite": 0, "postgresql": 0}
 compiled = {}
 

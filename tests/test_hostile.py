@@ -23,6 +23,7 @@ from fuzz_hooks import LEAK
 from hostile import Mutation, files, mutation
 from hostile_monsters import MONSTERS, polyglots
 from sandbox_hooks import SIGN
+from sizes import size
 from test_decode_hostile import FILES
 from test_matcher_isolation import told
 from test_sandbox import ALLOWED, same
@@ -37,9 +38,9 @@ from ncii_match.values import PDQ, UNKNOWN_QUALITY, Views
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="processes are looked at as Linux has them")
 
 SEED = 20260501
-MUTATIONS = int(os.environ.get("NCII_MATCH_TEST_MUTATIONS", "20000"))
+MUTATIONS = size("MUTATIONS", quick=2_000, everything=20_000)
 CHAPTERS = 10
-BATCH = 500
+BATCH = min(500, MUTATIONS // CHAPTERS)
 PICTURE = FILES["PNG"]
 LIMITS = DecodeLimits(max_pixels=4_000_000)
 """Far above the pictures' real sizes, far below what a lie of 100 megapixels takes to decode."""

@@ -22,6 +22,7 @@ from pyarrow import parquet as pq
 from rescan_kills import trial
 from rescans import bank_of, folder_of, job_of, matcher_of, picture, pictures_in, results, run, some, withdraw
 from sandbox_hooks import SIGN
+from sizes import size
 
 import ncii_match as nm
 from ncii_match.decode.limits import DecodeLimits
@@ -36,7 +37,7 @@ from ncii_match.rescans.summary import summarised
 from ncii_match.sandbox.pool import Sandbox
 from ncii_match.values import Views
 
-KILLS = int(os.environ.get("NCII_MATCH_TEST_RESCAN_KILLS", "60"))
+KILLS = size("RESCAN_KILLS", quick=15, everything=60)
 """Kills of a job of 500 pictures; above 100 of 5,000."""
 
 
@@ -571,7 +572,7 @@ def test_summing_up_nothing():
 def test_memory_does_not_grow_with_the_job(tmp_path, bank):
     """The same pictures under many names: a process that has done a tenth of them needs no more for the rest."""
     source = folder_of(tmp_path / "media", {"a.png": picture(1)})
-    n = int(os.environ.get("NCII_MATCH_TEST_RESCAN_PICTURES", "2000"))
+    n = size("RESCAN_PICTURES", quick=500, everything=2_000)
     lines = "".join(f'{{"id": {k}, "path": "media/a.png"}}\n' for k in range(n))
     (tmp_path / "list.ndjson").write_text(lines)
     seen = []

@@ -185,6 +185,7 @@ SHARES = [
 ]  # fmt: skip
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("engine", "max_radius", "share"), SHARES)
 def test_a_million_entries(engine, max_radius, share, many):
     queries, entries, pairs = many
