@@ -17,7 +17,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from ncii_match.bank import places
+from ncii_match.bank import sources
 from ncii_match.bank.following import Follow, Follower, outdated
 from ncii_match.bank.snapshot import Snapshot, is_guarded
 from ncii_match.decisions import (
@@ -122,7 +122,7 @@ class Matcher:
         witness: str | PathLike[str] | None = None,
         only: NDArray[np.int64] | None = None,
     ) -> None:
-        find = partial(places.find, filesystem=filesystem, cache=cache, guarded=is_guarded(verify, trusted_key))
+        find = partial(sources.find, filesystem=filesystem, cache=cache, guarded=is_guarded(verify, trusted_key))
         following = partial(Follower, key=key, follow=follow, trusted_key=trusted_key, verify=verify)
         source = find(bank_dir)
         pause = look_every if source.is_remote or follow == "background" else 0.0

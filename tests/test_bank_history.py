@@ -16,7 +16,7 @@ from ncii_match.bank import continuity, journal, manifest, tables
 from ncii_match.bank.holds import Addition
 from ncii_match.bank.snapshot import Snapshot
 from ncii_match.bank.store import Bank
-from ncii_match.errors import BankError, BankHistoryError, NciiMatchError
+from ncii_match.errors import BankError, BankHistoryError, InputError, NciiMatchError
 from ncii_match.outcomes import State
 from ncii_match.values import PDQ, Hashes
 
@@ -103,7 +103,6 @@ PUBLISHING = {
     "a new base": lambda bank, key: bank.publish(signing_key=key, full=True),
     "compact": lambda bank, key: bank.compact(signing_key=key),
     "rekey": lambda bank, key: bank.rekey(SEALING_KEY, signing_key=key),
-    "unsigned": lambda bank, key: bank.publish(),
 }
 
 
@@ -113,6 +112,9 @@ PUBLISHING = {
 @pytest.mark.parametrize("has_memory", [True, False])
 @pytest.mark.parametrize("way", PUBLISHING)
 def test_a_history_that_was_chained_anew_is_not_signed(way, has_memory, bank, key):
+    """Unsigned it is not published either, whatever its history says: readers that trust the key would refuse it."""
+    with pytest.raises(InputError, match="would be published unsigned, and its last snapshot is signed"):
+        bank.publish()
     tampering.execute(bank, "UPDATE events SET actor = 'eve' WHERE number = 2")
     tampering.chain_anew(bank)
     if not has_memory:
@@ -319,10 +321,30 @@ def test_with_its_memory_a_key_goes_on_when_only_files_are_lost(way, sqlite_bank
 def test_without_memory_nobody_publishes_what_cannot_be_compared(way, sqlite_bank, key):
     WAYS_ROUND[way](sqlite_bank.path)
     forget(key)
-    for signing in (key, None):
-        with pytest.raises(BankHistoryError, match=r"nobody can say whether the history continues it.*bank restore"):
-            sqlite_bank.publish(signing_key=signing)
+    with pytest.raises(BankHistoryError, match=r"nobody can say whether the history continues it.*bank restore"):
+        sqlite_bank.publish(signing_key=key)
     assert sqlite_bank.verify()
+
+
+@pytest.mark.parametrize("way", ["manifest damaged", "manifest removed", "snapshot removed", "snapshots removed"])
+def test_of_a_bank_that_was_never_signed_neither(way, tmp_path):
+    with Bank.create(tmp_path / "bank") as unsigned:
+        fill(unsigned, None)
+        WAYS_ROUND[way](unsigned.path)
+        with pytest.raises(BankHistoryError, match=r"nobody can say whether the history continues it.*bank restore"):
+            unsigned.publish()
+        assert unsigned.verify()
+
+
+@pytest.mark.parametrize("full", [False, True])
+def test_a_history_of_an_unsigned_bank_that_was_chained_anew_is_not_published(full, tmp_path):
+    with Bank.create(tmp_path / "bank") as unsigned:
+        fill(unsigned, None)
+        tampering.execute(unsigned, "UPDATE events SET actor = 'eve' WHERE number = 2")
+        tampering.chain_anew(unsigned)
+        with pytest.raises(BankHistoryError, match=r"snapshot 3, which was published: event 8 is another one"):
+            unsigned.publish(full=full)
+        assert Snapshot.open(unsigned.path).number == 3
 
 
 def test_a_bank_that_was_put_back_whole_is_refused_by_the_memory(tmp_path, sqlite_bank, key):
@@ -344,6 +366,10 @@ def test_an_unreadable_memory_is_said(sqlite_bank, key):
     memory.write_text("{}")
     with pytest.raises(BankHistoryError, match="cannot be read"):
         sqlite_bank.publish(signing_key=key)
+    assert [fault.what for fault in sqlite_bank.verify(signing_key=key) if "cannot be read" in fault.what]
+    memory.unlink()  # as it says
+    assert sqlite_bank.verify(signing_key=key) == []
+    assert sqlite_bank.publish(signing_key=key).number == 4
 
 
 def test_another_key_needs_a_word(tmp_path, sqlite_bank, keys):
@@ -361,14 +387,15 @@ def test_another_key_needs_a_word(tmp_path, sqlite_bank, keys):
     assert len(Snapshot.open(sqlite_bank.path, trusted_key=public)) == 4
 
 
-def test_an_unsigned_bank_may_be_signed_from_now_on_and_unsigned_ones_may_come_between(tmp_path, key):
+def test_an_unsigned_bank_may_be_signed_from_now_on_but_none_goes_unsigned_after_that(tmp_path, key):
     with Bank.create(tmp_path / "bank") as made:
         made.publish()
         made.add(some(1), case="a", source="s")
         made.publish(signing_key=key)
         made.add(some(1, seed=2), case="b", source="s")
-        made.publish()
-        assert made.publish(signing_key=key).number == 4
+        with pytest.raises(InputError, match="would be published unsigned"):
+            made.publish()
+        assert made.publish(signing_key=key).number == 3
         assert made.verify(signing_key=key) == []
 
 

@@ -16,7 +16,7 @@ import pytest
 from pyarrow import fs
 
 import ncii_match as nm
-from ncii_match.bank import manifest, places, remote, shared_memory, vault
+from ncii_match.bank import manifest, places, remote, shared_memory, sources, vault
 from ncii_match.bank.snapshot import Snapshot
 from ncii_match.bank.store import Bank
 from ncii_match.errors import BankCorruptError, BankError, InputError
@@ -531,4 +531,4 @@ def test_nothing_of_pyarrow_is_loaded_for_a_directory(bank):
     script = "import sys, ncii_match as nm; nm.Matcher(sys.argv[1]); print('pyarrow' in sys.modules)"
     command = [sys.executable, "-c", script, str(bank.path)]
     assert subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout.strip() == "False"
-    assert isinstance(places.find(bank.path), places.Local)
+    assert isinstance(sources.find(bank.path), places.Local)

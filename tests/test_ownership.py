@@ -47,7 +47,6 @@ PLANTED = "import faiss, numba, PIL, sqlalchemy, pyarrow, cv2, typer, ray, threa
 
 CIRCLES_LEFT = {
     ("ncii_match.schemas", "ncii_match.values"),  # inside Hashes.to_arrow and from_arrow, on first use
-    ("ncii_match.bank.places", "ncii_match.bank.remote"),  # inside places.find, for addresses only
 }
 
 

@@ -25,13 +25,14 @@ from pyarrow import fs
 from typer.testing import CliRunner
 
 import ncii_match as nm
-from ncii_match.bank import copies, manifest, places, publication, shared_memory, vault
+from ncii_match.bank import continuity, copies, manifest, places, publication, shared_memory, sources, vault
 from ncii_match.bank.snapshot import Snapshot, verify_files
 from ncii_match.bank.store import Bank
 from ncii_match.cli.main import app
 from ncii_match.errors import (
     BankCorruptError,
     BankError,
+    BankHistoryError,
     InputError,
     OlderSnapshotError,
     OtherBankError,
@@ -495,20 +496,58 @@ def test_what_is_no_file_is_named_and_never_waited_for(put, reader, banks, tmp_p
 
 
 @pytest.mark.parametrize("put", [fifo, directory, loop, device])
-@pytest.mark.parametrize("name", ["CURRENT", "snapshots/000002/manifest.json", "snapshots/000002/manifest.sig"])
-def test_a_publisher_waits_for_no_file_either(name, put, banks, tmp_path):
+@pytest.mark.parametrize("name", ["CURRENT", "snapshots/000003/manifest.json", "snapshots/000003/manifest.sig"])
+@pytest.mark.parametrize("has_memory", [True, False])
+def test_a_publisher_waits_for_no_file_either(has_memory, name, put, banks, tmp_path):
     target = Target(banks, "plain-local", tmp_path)
-    (target.path / name).unlink()
-    put(target.path / name)
     with Bank.open(target.path) as bank:
-        bank.verify()
+        bank.publish(signing_key=banks["signing"])  # the key remembers it at this path
+        if not has_memory:
+            shutil.rmtree(f"{banks['signing']}{continuity.MEMORY}")
+        (target.path / name).unlink()
+        put(target.path / name)
+        bank.verify(signing_key=banks["signing"], trusted_key=banks["trusted"])
         bank.add(some(1, seed=50), case="late", source="s")
-        try:
+        if put is directory and name == "CURRENT":  # it cannot be replaced by a file
+            with pytest.raises(BankError, match="CURRENT"):
+                bank.publish(signing_key=banks["signing"])
+        elif has_memory or name == "CURRENT":
             bank.publish(signing_key=banks["signing"])
-        except BankError:
-            assert put is directory  # a directory cannot be replaced by a file
-        else:
             assert len(target.snapshot()) == 7
+        else:  # nobody can say whether the history continues it
+            with pytest.raises(BankHistoryError, match="bank restore"):
+                bank.publish(signing_key=banks["signing"])
+
+
+@pytest.mark.parametrize("put", [fifo, directory, loop, device])
+def test_nobody_waits_for_the_memory_of_a_key(put, banks, tmp_path):
+    target, key = Target(banks, "plain-local", tmp_path), tmp_path / "own" / "signing.key"
+    key.parent.mkdir()
+    shutil.copy(banks["signing"], key)
+    with Bank.open(target.path) as bank:
+        bank.publish(signing_key=key)
+        (memory,) = Path(f"{key}{continuity.MEMORY}").iterdir()
+        memory.unlink()
+        put(memory)
+        for call in (bank.publish, partial(Bank.restore, target.path)):
+            with pytest.raises(BankHistoryError, match="cannot be read"):
+                call(signing_key=key)
+
+
+@pytest.mark.parametrize("put", [fifo, loop, device])
+def test_a_restore_waits_for_no_file_either(put, banks, tmp_path):
+    target = Target(banks, "plain-local", tmp_path)
+    for file in (target.path / "snapshots" / "000002").iterdir():
+        whole = file.read_bytes()
+        file.unlink()
+        put(file)
+        with pytest.raises(BankHistoryError, match="--without-snapshots"):
+            Bank.restore(target.path, signing_key=banks["signing"])
+        put_back(file, whole)
+    backup = tmp_path / "backup"
+    put(backup)
+    with pytest.raises(InputError):
+        Bank.restore(target.path, backup, signing_key=banks["signing"])
 
 
 # --- publishers -----------------------------------------------------------------------------------------------------
@@ -700,7 +739,7 @@ def test_without_verifying_a_directory_is_mapped_where_it_is(banks, tmp_path):
     snapshot = target.snapshot(verify=False)
     assert snapshot.path == target.path / "snapshots" / "000002"
     assert not Path(os.environ[copies.CACHE]).exists()
-    assert isinstance(places.find(target.path), places.Local)
+    assert isinstance(sources.find(target.path), places.Local)
     (target.path / "snapshots" / "000002" / "manifest.sig").unlink()
     with pytest.raises(SignatureError):
         target.snapshot(verify=False)

@@ -25,7 +25,7 @@ from ncii_match.bank.snapshot import Snapshot
 from ncii_match.bank.store import Bank
 from ncii_match.cli.main import app
 from ncii_match.cli.terminal import Exit
-from ncii_match.errors import BankCorruptError, BankError, BankLockedError, InputError
+from ncii_match.errors import BankCorruptError, BankError, BankHistoryError, BankLockedError, InputError
 from ncii_match.index import saved
 from ncii_match.outcomes import State
 
@@ -330,9 +330,10 @@ def test_where_to_see_what_is_not_published(bank_dir):
     assert (shown["unpublished"], shown["holds"][0]["published"]) == (2, False)
     verified = run("bank", "verify", bank_dir)
     assert (verified.exit_code, advice in verified.stderr) == (Exit.OK, True)
-    assert json.loads(run("bank", "verify", bank_dir, "--json").stdout) == {"faults": [], "unpublished": 2}
+    whole = {"faults": [], "history_checked": True}
+    assert json.loads(run("bank", "verify", bank_dir, "--json").stdout) == whole | {"unpublished": 2}
     run("bank", "publish", bank_dir)
-    assert json.loads(run("bank", "verify", bank_dir, "--json").stdout) == {"faults": [], "unpublished": 0}
+    assert json.loads(run("bank", "verify", bank_dir, "--json").stdout) == whole | {"unpublished": 0}
 
 
 # --- the library --------------------------------------------------------------------------------------------------
@@ -401,7 +402,18 @@ def test_a_snapshot_that_readers_cannot_use_counts_for_nothing(damage, bank_dir)
             bank.dispute(case="R-2", reason="appeal")
         assert not bank.is_published
         assert bank.unpublished == 5 + (damage == "another history")
-    if not from_backup:  # of that one only a person knows which is right
+    if damage == "no manifest":
+        refused = run(*spelled("withdraw", bank_dir))
+        assert refused.exit_code == Exit.UNPUBLISHED
+        assert f"bank restore {bank_dir}" in refused.stderr
+        assert "bank publish" not in refused.stderr  # it would be refused again
+        with pytest.raises(BankHistoryError, match=f"bank restore {bank_dir}"):  # by main.run an error like any other
+            run("bank", "publish", bank_dir)
+        restored = run("bank", "restore", bank_dir, "--wait", 5)
+        assert (restored.exit_code, "has no readable manifest" in restored.stderr) == (Exit.OK, True)
+        assert readers_see("withdraw", bank_dir)
+        assert run("bank", "verify", bank_dir).exit_code == Exit.OK
+    elif not from_backup:  # of that one only a person knows which is right
         assert "nothing changed" not in run(*spelled("withdraw", bank_dir)).stderr
         assert readers_see("withdraw", bank_dir)
 

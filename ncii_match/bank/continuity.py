@@ -32,6 +32,9 @@ PUBLISHED = "published"
 MEMORY = ".published"
 """A directory beside a signing key, named after it: what the key has signed last, a file for each bank."""
 
+MOST_OF_MEMORY = 1 << 16
+"""Bytes of one of those files."""
+
 IDS_AT_ONCE = 500
 """Ids in one statement."""
 
@@ -75,18 +78,18 @@ def snapshots_of(bank: Path, signing_key: str | PathLike[str] | None = None) -> 
 
 
 def _read(path: Path, number: int, signing_key: str | PathLike[str] | None) -> Published:
-    signature = None
+    signature, is_signed = None, os.path.lexists(path / manifest.SIGNATURE)
     with contextlib.suppress(OSError):
-        signature = (path / manifest.SIGNATURE).read_bytes()
+        signature = saved.read_regular(path / manifest.SIGNATURE, manifest.MOST_OF_SIGNATURE)
     try:
-        content = (path / manifest.NAME).read_bytes()
+        content = saved.read_regular(path / manifest.NAME, manifest.MOST_BYTES)
         parsed = Manifest.parse(content, path)
     except (OSError, NciiMatchError):
-        return Published(number, None, None, signature is not None, False)
+        return Published(number, None, None, is_signed, False)
     is_own = signing_key is not None and manifest.is_own(content, signature, signing_key)
     if parsed.number != number:
-        return Published(number, None, None, signature is not None, False)
-    return Published(number, content, parsed, signature is not None, is_own)
+        return Published(number, None, None, is_signed, False)
+    return Published(number, content, parsed, is_signed, is_own)
 
 
 def settings(connection: sa.Connection) -> dict[str, str]:
@@ -174,8 +177,11 @@ def _anchors(
     else:
         chosen = [snapshot for snapshot in snapshots if snapshot.number > trusted.snapshot]
         chosen += [snapshot for snapshot in snapshots if snapshot.number == trusted.snapshot and snapshot.is_own]
+    last_own = max((snapshot.number for snapshot in chosen if snapshot.is_own), default=0)
     for snapshot in sorted(chosen, key=lambda snapshot: snapshot.number):
         statement = snapshot.manifest
+        if statement is None and snapshot.number < last_own:
+            continue  # half cleared away when a process was killed; a later one, signed with this key, continues it
         if statement is None:
             raise BankHistoryError(
                 f"snapshot {snapshot.number} has no readable manifest: nobody can say whether the history continues "
@@ -262,6 +268,35 @@ def publish_detail(connection: sa.Connection, new_manifest: Manifest, vault: Vau
     }
 
 
+def last_publication(connection: sa.Connection) -> dict[str, Any]:
+    """What the last publish event says; empty without one."""
+    table = tables.events.c
+    query = sa.select(table.detail).where(table.action == "publish").order_by(table.number.desc()).limit(1)
+    detail = connection.execute(query).scalar_one_or_none()
+    return {} if detail is None else journal.detail_of(detail)
+
+
+def has_published(connection: sa.Connection, snapshots: list[Published], number: int) -> bool:
+    """Whether this history has the publication of a snapshot, and of those before it that can be read.
+
+    Enough for banks that were never signed only: there a manifest proves no more than an event does.
+    """
+    detail, name = last_publication(connection), settings(connection)["created_at"]
+    heads = [(detail.get("event"), detail.get("journal"))]
+    for snapshot in snapshots:
+        if snapshot.manifest is not None:
+            heads.append(snapshot.manifest.journal)
+            if snapshot.manifest.bank not in (None, name):
+                return False
+    if detail.get("snapshot") != number or any(type(event) is not int for event, _ in heads):
+        return False
+    for event, digest in heads:
+        stored = journal.digest_at(connection, int(event or 0))
+        if stored is None or stored.hex() != digest:
+            return False
+    return not any(journal.verify_chain(connection))
+
+
 def note_published(database: Any, number: int) -> None:
     """Write down that readers have seen something; once in a bank's life."""
     with database.reading() as connection:
@@ -274,12 +309,9 @@ def note_published(database: Any, number: int) -> None:
 
 def last_number(connection: sa.Connection, bank: Path, signing_key: str | PathLike[str] | None) -> int:
     """The highest number of a snapshot that the last publish event, or the signing key's memory, knows; 0 for none."""
-    table = tables.events.c
-    query = sa.select(table.detail).where(table.action == "publish").order_by(table.number.desc()).limit(1)
-    numbers = [journal.detail_of(detail).get("snapshot") for (detail,) in connection.execute(query)]
     remembered = recall(signing_key, bank, settings(connection)["created_at"])
-    numbers += [0 if remembered is None else remembered.snapshot]
-    return max(number for number in [0, *numbers] if type(number) is int)
+    numbers = [0, last_publication(connection).get("snapshot"), 0 if remembered is None else remembered.snapshot]
+    return max(number for number in numbers if type(number) is int)
 
 
 def recall(signing_key: str | PathLike[str] | None, bank: Path, name: str) -> Anchor | None:
@@ -291,14 +323,14 @@ def recall(signing_key: str | PathLike[str] | None, bank: Path, name: str) -> An
         return None
     path = _memory(signing_key, bank, name)
     try:
-        known = json.loads(path.read_bytes())
+        known = json.loads(saved.read_regular(path, MOST_OF_MEMORY))
         return Anchor(int(known["snapshot"]), int(known["event"]), bytes.fromhex(known["digest"]).hex())
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, TypeError, KeyError) as error:
+    except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
         raise BankHistoryError(
             f"{path}, which says what this key has signed last, cannot be read ({type(error).__name__}); put it back, "
-            "or remove it when 'ncii-match bank verify' finds nothing"
+            "or remove it when 'ncii-match bank verify' finds nothing else"
         ) from None
 
 
@@ -317,7 +349,8 @@ def remember(signing_key: str | PathLike[str] | None, bank: Path, new_manifest: 
     }
     with contextlib.suppress(OSError):
         path.parent.mkdir(mode=0o700, exist_ok=True)
-        draft.unlink(missing_ok=True)
+        for left_over in path.parent.glob(f"{path.stem}.*.draft"):  # of a process that was killed
+            left_over.unlink(missing_ok=True)
         saved.write_private(draft, json.dumps(known, indent=1).encode())
         os.replace(draft, path)
         saved.sync_directory(path.parent)

@@ -444,7 +444,10 @@ def _sweep(caches: Path, but: Path) -> None:
 
 def _kept(cache: Path) -> list[str]:
     """Snapshots that stay without a reader: the last that was complete, and one that is being copied."""
-    return (cache / CURRENT).read_text("ascii").split() if (cache / CURRENT).exists() else []
+    try:
+        return saved.read_regular(cache / CURRENT, MOST_OF_RECORD).decode("ascii").split()
+    except FileNotFoundError:
+        return []
 
 
 def _keep(cache: Path, names: list[str]) -> None:
@@ -461,7 +464,8 @@ def _clear_away(cache: Path) -> None:
             shutil.rmtree(path, ignore_errors=True)
             continue
         with suppress(OSError, NciiMatchError):
-            bases.add(_cached_base(Manifest.parse((path / manifest.NAME).read_bytes(), path)))
+            content = saved.read_regular(path / manifest.NAME, manifest.MOST_BYTES)
+            bases.add(_cached_base(Manifest.parse(content, path)))
     for path in (cache / "bases").iterdir() if (cache / "bases").is_dir() else ():
         if f"bases/{path.name}" not in bases:
             shutil.rmtree(path, ignore_errors=True)

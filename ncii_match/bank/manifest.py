@@ -34,6 +34,10 @@ SIGNING_KEY, TRUSTED_KEY = "NCII_MATCH_SIGNING_KEY", "NCII_MATCH_TRUSTED_KEY"
 """Environment variables that name the key files when no argument does."""
 
 
+PUBLISH_OR_RESTORE = "publish again; if that is refused, 'ncii-match bank restore' goes on"
+"""What to do where a publication cannot always compare itself with the one before."""
+
+
 @dataclass(frozen=True, slots=True)
 class Manifest:
     """One snapshot's own words.
@@ -98,7 +102,7 @@ class Manifest:
                 )
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise BankCorruptError(
-                f"{where} has no readable manifest ({type(error).__name__}); publish again"
+                f"{where} has no readable manifest ({type(error).__name__}); {PUBLISH_OR_RESTORE}"
             ) from None
         raise BankFormatError(f"{where} has format {found!r}; this version reads format {FORMAT}")
 
@@ -128,7 +132,7 @@ class LastRead:
         if (later.number, later.created_at) < (self.number, self.created_at):
             raise OlderSnapshotError(
                 f"{where} shows snapshot {later.number}, which is older than snapshot {self.number}, which was read "
-                f"before; publish again, or {advice}"
+                f"before; {PUBLISH_OR_RESTORE}, or {advice}"
             )
         if self.is_sealed and later.sealed is None:
             raise UnsealedError(f"{where} is in the clear, and was under a key before; {advice}")

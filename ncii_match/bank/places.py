@@ -1,7 +1,7 @@
 """Where a snapshot's files are, as plain directories on this machine: in the bank, in a cache, in shared memory.
 
-A ``Source`` is where a bank is published. ``Local`` is a directory, read in place; ``remote.Remote`` copies what it
-lacks. What is sealed is then decrypted once for all readers of the machine.
+A ``Source`` is where a bank is published. ``Local`` is a directory, read in place; ``copies`` has the kinds that are
+copied first, and ``sources`` chooses. What is sealed is then decrypted once for all readers of the machine.
 """
 
 import contextlib
@@ -14,9 +14,8 @@ import weakref
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, replace
 from functools import partial
-from os import PathLike
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from ncii_match.bank import manifest, sealed_files, shared_memory, vault
 from ncii_match.bank.manifest import LastRead, Manifest
@@ -24,8 +23,6 @@ from ncii_match.bank.publication import CURRENT
 from ncii_match.bank.sealed_files import Files
 from ncii_match.errors import BankCorruptError, BankError, BankFormatError, InputError
 from ncii_match.index import saved
-
-_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 
 
 class Held:
@@ -40,7 +37,7 @@ class Held:
             self._descriptor = saved.open_regular(path / manifest.NAME)
         except OSError as error:
             raise BankCorruptError(
-                f"{path} has no readable manifest ({manifest.NAME}: {error.strerror}); publish again"
+                f"{path} has no readable manifest ({manifest.NAME}: {error.strerror}); {manifest.PUBLISH_OR_RESTORE}"
             ) from None
         self._let_go = weakref.finalize(self, _let_go, self._descriptor, afterwards)
         with contextlib.suppress(OSError):  # being cleared away, or no locks here: what is mapped stays anyway
@@ -72,7 +69,9 @@ def signature_in(path: Path) -> bytes | None:
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
-        raise BankCorruptError(f"{path / manifest.SIGNATURE} cannot be read: {error.strerror}; publish again") from None
+        raise BankCorruptError(
+            f"{path / manifest.SIGNATURE} cannot be read: {error.strerror}; {manifest.PUBLISH_OR_RESTORE}"
+        ) from None
 
 
 class Source(Protocol):
@@ -190,25 +189,6 @@ class Local:
 
     def remember(self, last_read: LastRead) -> None:
         """Readers without a trusted key remember nothing."""
-
-
-def find(
-    bank: str | PathLike[str], filesystem: Any = None, cache: str | PathLike[str] | None = None, *,
-    guarded: bool = False,
-) -> Source:  # fmt: skip
-    """The source that an address or a path names. Raises InputError or BankError for one that names none.
-
-    guarded : for a reader with a trusted key: it reads copies of its own, verified, that nobody else can change.
-    """
-    if filesystem is None and not (isinstance(bank, str) and _ADDRESS.match(bank)):
-        if not guarded:
-            return Local(Path(bank))
-        from ncii_match.bank.copies import CopiedDirectory
-
-        return CopiedDirectory(Path(bank), cache)
-    from ncii_match.bank.remote import Remote
-
-    return Remote(os.fspath(bank), filesystem, cache, remembers=guarded)
 
 
 def number_in(content: bytes, where: object) -> int:

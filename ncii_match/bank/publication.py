@@ -409,7 +409,7 @@ def clear_away(bank: Path, keep: set[int | None], *, even_in_use: bool) -> None:
     for number in sorted(int(path.name) for path in snapshots.iterdir() if path.name.isdecimal()):
         path = snapshots / f"{number:06d}"
         if number not in keep and (even_in_use or not in_use(path)):
-            shutil.rmtree(path, ignore_errors=True)
+            _remove_whole(path)
         else:
             keep.add(number)
     bases = set()
@@ -422,6 +422,16 @@ def clear_away(bank: Path, keep: set[int | None], *, even_in_use: bool) -> None:
             cut_off = path.suffix == ".draft"
             if cut_off or (folder == "bases" and f"bases/{path.name}" not in bases):
                 shutil.rmtree(path, ignore_errors=True)
+
+
+def _remove_whole(snapshot: Path) -> None:
+    """Under another name first: whoever is killed meanwhile leaves no snapshot that lacks files."""
+    draft = snapshot.with_suffix(".draft")
+    shutil.rmtree(draft, ignore_errors=True)
+    with contextlib.suppress(OSError):  # what cannot be renamed is removed where it is
+        snapshot.rename(draft)
+    for path in (draft, snapshot):
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def in_use(path: Path) -> bool:

@@ -72,12 +72,13 @@ class Restored:
 # --- the database ---------------------------------------------------------------------------------------------------
 
 
-def put_back(bank: Path, backup: str | PathLike[str]) -> None:
+def put_back(bank: Path, backup: str | PathLike[str], *, wait: float = publication.WAIT_SECONDS) -> None:
     """Make a copy of a backup the bank's database. Until the last step the bank is as it was.
 
     backup : a file that SQLite wrote (a copy of ``bank.sqlite``, with its ``-wal`` beside it when there is one, or what
         ``sqlite3 bank.sqlite ".backup file"`` made), a directory with such a file, or the address of a PostgreSQL
         database into which a dump was loaded.
+    wait : seconds for which another publisher is waited for.
 
     Raises InputError for what is no backup of this bank, BankLockedError when somebody writes to the bank.
     """
@@ -96,7 +97,7 @@ def put_back(bank: Path, backup: str | PathLike[str]) -> None:
         bank.mkdir(mode=0o700, parents=True, exist_ok=True)
         if (bank / database.DATABASE).exists() and os.path.samefile(source, bank / database.DATABASE):
             raise InputError(f"{source} is the bank's own database; leave out --from when the backup is in its place")
-        with publication.publishing(bank):
+        with publication.publishing(bank, wait=wait):
             draft = _copy(source, bank)
             try:
                 _must_fit(bank, _name_in(draft, source))
@@ -113,7 +114,7 @@ def _copy(source: Path, bank: Path) -> Path:
         original = source.with_name(source.name + ending)
         if original.is_file():
             descriptor = os.open(draft.with_name(draft.name + ending), os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-            with os.fdopen(descriptor, "wb") as target, open(original, "rb") as file:
+            with os.fdopen(descriptor, "wb") as target, open(saved.open_regular(original), "rb") as file:
                 shutil.copyfileobj(file, target)
     try:
         with contextlib.closing(sqlite3.connect(draft, isolation_level=None)) as connection:
@@ -229,6 +230,13 @@ def last_snapshot(
             problem = str(error)
         else:
             return opened, max(known)
+    newest_is_lost = bool(snapshots) and snapshots[-1].manifest is None and snapshots[-1].number == max(known)
+    is_signed = signing_key is not None or any(snapshot.is_signed for snapshot in snapshots)
+    if problem is not None and newest_is_lost and not is_signed:
+        with workings.database.reading() as connection:
+            if continuity.has_published(connection, snapshots, max(known)):
+                report.notes.append(f"{problem}; the history has its publication, so nothing was lost with it")
+                return None, max(known)
     if problem is not None and not without_snapshots:
         raise BankHistoryError(
             f"{problem}. Without the last snapshot, what was withdrawn since the backup would match again; nothing was "
@@ -270,6 +278,11 @@ def _problem(
             "readers trust (trusted_key=, --trusted-key)"
         )
     return None
+
+
+def _manifest_of(snapshot: Snapshot) -> Manifest:
+    content = saved.read_regular(snapshot.path / manifest.NAME, manifest.MOST_BYTES)
+    return Manifest.parse(content, snapshot.path)
 
 
 # --- carrying over --------------------------------------------------------------------------------------------------
@@ -323,9 +336,7 @@ def carry_over(
 ) -> None:
     """Bring the tables to what the snapshot says, in one transaction, with the events that say so."""
     with workings.database.writing() as connection:
-        statement = (
-            None if snapshot is None else Manifest.parse((snapshot.path / manifest.NAME).read_bytes(), snapshot.path)
-        )
+        statement = None if snapshot is None else _manifest_of(snapshot)
         head, digest = journal.head(connection)
         report.is_continued = statement is not None and (
             journal.digest_at(connection, statement.journal[0]) == bytes.fromhex(statement.journal[1])
@@ -537,7 +548,7 @@ def key_for(workings: Workings, snapshot: Snapshot | None, key: bytes | None) ->
     """The key of the last snapshot when the database is not under it, as the key was changed after the backup."""
     if snapshot is None:
         return None
-    sealed = Manifest.parse((snapshot.path / manifest.NAME).read_bytes(), snapshot.path).sealed
+    sealed = _manifest_of(snapshot).sealed
     if sealed is None or sealed["key"] == workings.vault.name:
         return None
     return vault.chosen(key, sealed["key"], workings.path)

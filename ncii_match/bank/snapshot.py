@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ncii_match.bank import manifest, places, segment
+from ncii_match.bank import manifest, places, segment, sources
 from ncii_match.bank.manifest import LastRead, Manifest
 from ncii_match.bank.places import Held, Source
 from ncii_match.bank.publication import ALLOWED
@@ -109,7 +109,7 @@ class Snapshot:
             one's; OlderSnapshotError when the number is below ``not_before`` or what was read before; UnsealedError
             when the files are in the clear and must not be.
         """
-        source = places.find(bank_dir, filesystem, cache, guarded=is_guarded(verify, trusted_key))
+        source = sources.find(bank_dir, filesystem, cache, guarded=is_guarded(verify, trusted_key))
         return cls.open_from(source, verify=verify, trusted_key=trusted_key, not_before=not_before, key=key)
 
     @classmethod
@@ -163,7 +163,8 @@ class Snapshot:
         source = places.Local(bank) if isinstance(bank, Path) else bank
         if number < not_before:
             raise OlderSnapshotError(
-                f"snapshot {number} is older than snapshot {not_before}, which was read before; publish again"
+                f"snapshot {number} is older than snapshot {not_before}, which was read before; "
+                f"{manifest.PUBLISH_OR_RESTORE}"
             )
         held, described = _described(source, number, trusted_key)
         if check is not None:
@@ -412,7 +413,7 @@ def verify_files(
 
     Returns the snapshot's manifest. Raises what ``Snapshot.open`` does.
     """
-    source = places.find(bank_dir, filesystem, cache)
+    source = sources.find(bank_dir, filesystem, cache)
     while True:
         number = source.current()
         try:
@@ -434,7 +435,9 @@ def _described(source: Source, number: int, trusted_key: str | PathLike[str] | N
         manifest.check_signature(content, held.signature(), trusted, held.path)
     described = Manifest.parse(content, held.path)
     if described.number != number:
-        raise BankCorruptError(f"{held.path} says that it is snapshot {described.number}; publish again")
+        raise BankCorruptError(
+            f"{held.path} says that it is snapshot {described.number}; {manifest.PUBLISH_OR_RESTORE}"
+        )
     return held, described
 
 

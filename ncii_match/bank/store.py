@@ -343,13 +343,16 @@ class Bank:
         ------
         BankLockedError
             When another publisher, or a writer, does not finish in time.
+        BankHistoryError
+            When the history does not continue what was published, or nobody can say whether it does; ``restore``.
         BankError
             When files cannot be written.
         InputError
             When the signing key cannot be read, ``wait`` is below 0, or readers that trust a key would refuse the
             snapshot: unsigned after a signed one, or where ``NCII_MATCH_TRUSTED_KEY`` is set.
 
-        After an error changes are in the bank, and readers may not see them: see ``unpublished``, and publish again.
+        After an error changes are in the bank, and readers may not see them: see ``unpublished``, and publish
+        again; after BankHistoryError, ``restore``.
         """
         publication.check_wait(wait)
         key = signing_key or os.environ.get(manifest.SIGNING_KEY)
@@ -483,6 +486,7 @@ class Bank:
         reason: str = "an older database was put back",
         actor: str | None = None,
         workers: int = 1,
+        wait: float = publication.WAIT_SECONDS,
     ) -> restoring.Restored:
         """Go on from an older database: carry over what was published since, and publish.
 
@@ -502,6 +506,7 @@ class Bank:
         above : the highest number that readers may have seen, when it is not known here.
         reason, actor : kept in the history.
         workers : threads for the new base.
+        wait : as in ``publish``; for each of the times that this process must be the only publisher.
 
         Returns
         -------
@@ -520,18 +525,19 @@ class Bank:
         """
         path = Path(directory)
         arguments.said(reason)
+        publication.check_wait(wait)
         signing = signing_key or os.environ.get(manifest.SIGNING_KEY)
         if backup is not None:
-            restoring.put_back(path, backup)
+            restoring.put_back(path, backup, wait=wait)
         with cls.open(path, key=key) as bank:
             return bank._carry_over(  # noqa: SLF001 - its own
                 signing, trusted_key, key, without_snapshots=without_snapshots, above=above, reason=reason, actor=actor,
-                workers=workers,
+                workers=workers, wait=wait,
             )  # fmt: skip
 
     def _carry_over(
         self, signing_key: str | PathLike[str] | None, trusted_key: str | PathLike[str] | None, key: bytes | None, *,
-        without_snapshots: bool, above: int, reason: str, actor: str | None, workers: int,
+        without_snapshots: bool, above: int, reason: str, actor: str | None, workers: int, wait: float,
     ) -> restoring.Restored:  # fmt: skip
         report = restoring.Restored()
         last, highest = restoring.last_snapshot(
@@ -540,9 +546,9 @@ class Bank:
         restoring.carry_over(self._inside, last, highest, actor, reason, report)
         other = restoring.key_for(self._inside, last, key)
         if other is not None:
-            self._inside, _ = rekeying.reseal(self._inside, vault.of(other), actor, reason, publication.WAIT_SECONDS)
+            self._inside, _ = rekeying.reseal(self._inside, vault.of(other), actor, reason, wait)
         self._inside = replace(self._inside, above=highest)
-        report.snapshot = self.publish(signing_key=signing_key, workers=workers, full=True).number
+        report.snapshot = self.publish(signing_key=signing_key, workers=workers, full=True, wait=wait).number
         self._inside = replace(self._inside, above=None)
         return report
 

@@ -9,12 +9,12 @@ import numpy as np
 import sqlalchemy as sa
 from numpy.typing import NDArray
 
-from ncii_match.bank import continuity, journal, manifest, publication, tables
+from ncii_match.bank import continuity, journal, manifest, places, publication, tables
 from ncii_match.bank.continuity import Published
 from ncii_match.bank.holds import slices
 from ncii_match.bank.journal import Fault
 from ncii_match.bank.workings import Workings
-from ncii_match.errors import NciiMatchError
+from ncii_match.errors import BankHistoryError, NciiMatchError
 from ncii_match.index import saved
 from ncii_match.outcomes import State
 
@@ -38,7 +38,11 @@ def faults(
         about = continuity.settings(connection)
         newest = snapshots[-1].number if snapshots else 0
         replaced = min(_last_replaced(connection), newest - 1)  # who forges a restore has no snapshot after it
-        remembered = continuity.recall(signing_key, workings.path, about["created_at"])
+        remembered = None
+        try:
+            remembered = continuity.recall(signing_key, workings.path, about["created_at"])
+        except BankHistoryError as error:
+            yield Fault(0, str(error))
         standing = [snapshot for snapshot in snapshots if snapshot.number > replaced]
         heads = [snapshot.manifest.journal for snapshot in standing if snapshot.manifest is not None]
         anchors = [(number, bytes.fromhex(digest)) for number, digest in heads]
@@ -84,11 +88,9 @@ def _snapshot_faults(
             continue
         if trusted_key is not None:
             try:
-                signature = path / manifest.SIGNATURE
-                manifest.check_signature(
-                    snapshot.content or b"", signature.read_bytes() if signature.exists() else None, trusted_key, path
-                )
-            except (NciiMatchError, OSError) as error:
+                signature = places.signature_in(path)
+                manifest.check_signature(snapshot.content or b"", signature, trusted_key, path)
+            except NciiMatchError as error:
                 yield Fault(0, str(error))
         fault = saved.check_files(path, statement.files, verify=True)
         if fault is None and statement.base not in checked:

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from ncii_match.cli.publishing import Wait, waiting
 from ncii_match.cli.terminal import AsJson, Workers, counted, emit, progress, say
 
 app = typer.Typer(rich_markup_mode=None)
@@ -30,6 +31,7 @@ def restore_command(
     trusted_key: Annotated[
         Path | None, typer.Option("--trusted-key", help="Public key that signed the last snapshot, if another one.")
     ] = None,
+    wait: Wait = None,
     workers: Workers = None,
     as_json: AsJson = False,
 ) -> None:
@@ -45,7 +47,7 @@ def restore_command(
     with progress("restoring", None):
         report = Bank.restore(
             bank_dir, backup, signing_key=signing_key, trusted_key=trusted_key, without_snapshots=without_snapshots,
-            above=above, reason=reason, workers=workers or available_cores(),
+            above=above, reason=reason, workers=workers or available_cores(), **waiting(wait),
         )  # fmt: skip
     if as_json:
         emit(

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ncii_match.cli.terminal import Exit, counted, say
-from ncii_match.errors import NciiMatchError
+from ncii_match.errors import BankHistoryError, NciiMatchError
 
 if TYPE_CHECKING:
     from ncii_match.bank.store import Bank
@@ -39,12 +39,14 @@ class Publication:
 
     snapshot : number of the snapshot in which they do; None without. unpublished : changes that they do not see; None
     when that cannot be told. failure : why the publication failed; None when it did not, or none was asked for.
+    is_refused : whether it fails again until something else is done, which ``failure`` names.
     """
 
     bank_dir: Path
     snapshot: int | None
     unpublished: int | None
     failure: str | None = None
+    is_refused: bool = False
 
     @property
     def fields(self) -> dict[str, int | None]:
@@ -54,9 +56,10 @@ class Publication:
     def report(self) -> None:
         """Tell the person what readers do not see. Raises typer.Exit when the publication failed."""
         if self.failure is not None:
+            then = "do what is said here" if self.is_refused else f"run: ncii-match bank publish {self.bank_dir}"
             say(
                 f"ncii-match: the change is in the bank but not published ({self.failure}). Readers do not see it; "
-                f"run: ncii-match bank publish {self.bank_dir}"
+                f"{then}"
             )
             raise typer.Exit(Exit.UNPUBLISHED)
         if self.unpublished:
@@ -83,7 +86,8 @@ def publish_changes(bank: "Bank", bank_dir: Path, *, publish: bool, wait: float 
         if is_published:  # and only what follows the publication failed
             say("Readers see the change, but clearing up after its publication failed.")
             raise
-        return Publication(bank_dir, None, unpublished, str(error) or type(error).__name__)
+        is_refused = isinstance(error, BankHistoryError)
+        return Publication(bank_dir, None, unpublished, str(error) or type(error).__name__, is_refused)
 
 
 @contextlib.contextmanager
@@ -91,7 +95,9 @@ def advising(bank: "Bank", advice: str) -> Iterator[None]:
     """When what is done inside fails and readers do not see everything, say so, and what to do next."""
     try:
         yield
-    except BaseException:
+    except BaseException as error:
+        if isinstance(error, BankHistoryError):
+            advice = "Do what is said below."
         with contextlib.suppress(NciiMatchError, OSError):
             if not bank.is_published:
                 say(f"The bank has changes that readers do not see. {advice}")
