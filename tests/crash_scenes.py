@@ -6,6 +6,7 @@ letting the operation run to its end once, on a copy.
 
 import contextlib
 import io
+import json
 import os
 import re
 import shutil
@@ -19,7 +20,7 @@ from pathlib import Path
 import numpy as np
 import sqlalchemy as sa
 
-from ncii_match.bank import changing, manifest, tables
+from ncii_match.bank import changing, continuity, copies, manifest, tables
 from ncii_match.bank.manifest import Manifest
 from ncii_match.bank.snapshot import Snapshot
 from ncii_match.bank.store import Bank
@@ -74,6 +75,7 @@ class Scene:
     act: Callable
     expires: bool = False
     erases: bool = False
+    reads: bool = False
 
 
 def opened(operation):
@@ -96,6 +98,12 @@ def create(path, done):
     with bank:
         bank.publish()
         done()
+
+
+def reader(path, done):
+    """One with a cache of its own: it copies, verifies and remembers."""
+    Snapshot.open(path)
+    done()
 
 
 def command_line(path, done):
@@ -122,6 +130,7 @@ SCENES = {
         Scene("add", published, opened(lambda bank: bank.add(NEW, case="new", source="own"))),
         Scene("withdraw", published, opened(lambda bank: bank.withdraw(case="gone", reason="asked"))),
         Scene("compact", changed, opened(lambda bank: bank.compact()), expires=True, erases=True),
+        Scene("read", published, reader, reads=True),
     )
 }
 
@@ -168,9 +177,16 @@ def litter(path):
     return left + [one.name for one in (path / "bases").iterdir() if f"bases/{one.name}" not in needed]
 
 
+ADVICE = r"try again|bank create|create the bank|name another in"
+
+
 @dataclass
 class Stage:
-    """A scene with its bank and its expectations, in a directory; every trial has a fresh copy of the bank."""
+    """A scene with its bank and its expectations, in a directory.
+
+    Every trial has a fresh copy of the bank, and with it of the signing key and of what that remembers, and a new
+    cache: the memory of the trial before would refuse the bank that is put back.
+    """
 
     scene: Scene
     place: Path
@@ -178,6 +194,10 @@ class Stage:
 
     def __post_init__(self):
         self.template, self.path = self.place / "template", self.place / "bank"
+        self.keys = self.place / "template_keys"
+        self.keys.mkdir()
+        manifest.make_keys(self.keys)
+        use(self.keys, self.place / "cache")
         self.scene.prepare(self.template)
         made = self.template.exists()
         self.before = truth(self.template) if made else None
@@ -204,6 +224,14 @@ class Stage:
         shutil.rmtree(self.path, ignore_errors=True)
         if self.template.exists():
             shutil.copytree(self.template, self.path)
+        keys, cache = self.place / "keys", self.place / "cache"
+        for old in (keys, cache):
+            shutil.rmtree(old, ignore_errors=True)
+        shutil.copytree(self.keys, keys)
+        use(keys, cache)
+        for remembered in (keys / f"signing.key{continuity.MEMORY}").glob("*.json"):  # of the template's path
+            known = json.loads(remembered.read_bytes())
+            remembered.rename(continuity._memory(keys / "signing.key", self.path, known["bank"]))
 
     def work(self, done):
         self.scene.act(self.path, done)
@@ -211,8 +239,9 @@ class Stage:
     def trial(self, run, mend=lambda: None):
         """A fresh bank with readers, the work, and the checks; how it ended, and what is wrong (empty when nothing)."""
         self.copy()
-        before = Snapshot.open(self.path) if self.old else None
-        matcher = Matcher(self.path) if self.old else None
+        has_readers = self.old and not self.scene.reads  # they would leave nothing to copy
+        before = Snapshot.open(self.path) if has_readers else None
+        matcher = Matcher(self.path) if has_readers else None
         ended = run(self.work)
         wrong = []
         try:
@@ -226,7 +255,7 @@ class Stage:
             wrong.append("a traceback was printed: " + ended.stderr[-600:])
         if ended.said == "error" and not ended.ours:
             wrong.append(f"{ended.kind} came through: {ended.message}")
-        if ended.said == "error" and not re.search(r"try again|bank create|create the bank", ended.message):
+        if ended.said == "error" and not re.search(ADVICE, ended.message):
             wrong.append(f"it does not say what to do: {ended.message}")
         now = read(self.path)
         if now not in (self.old, self.new) or (ended.said == "done" and now != self.new):
@@ -248,6 +277,10 @@ class Stage:
         if matcher is not None and matcher.refresh().number != Snapshot.open(self.path).number:
             wrong.append("a running matcher does not take it up")
         wrong += [f"left over: {one}" for one in litter(self.path)]
+        wrong += [f"left over: {one}" for one in self.place.glob(f"keys/*{continuity.MEMORY}/*.draft")]
+        wrong += [f"left over: {one}" for one in self.place.glob("cache/*/*.draft")]
+        if not [*self.place.glob(f"keys/*{continuity.MEMORY}/*.json")]:
+            wrong.append("the key does not remember what it has signed")
         if self.scene.erases:
             gone = [packed.tobytes() for packed in GONE.bits]
             files = [file for file in self.path.rglob("*") if file.is_file()]
@@ -266,13 +299,26 @@ class Stage:
             wrong += [f"verify: {fault.what}" for fault in bank.verify()]
 
 
+def use(keys, cache):
+    """From now on every publication is signed with this key, and readers ask for it."""
+    os.environ |= {
+        manifest.SIGNING_KEY: str(keys / "signing.key"),
+        manifest.TRUSTED_KEY: str(keys / "trusted.key"),
+        copies.CACHE: str(cache),
+    }
+
+
 @contextlib.contextmanager
 def signed(place):
     """Every publication is signed, and readers ask for it."""
     place.mkdir()
-    private, public = manifest.make_keys(place)
-    os.environ |= {manifest.SIGNING_KEY: str(private), manifest.TRUSTED_KEY: str(public)}
+    manifest.make_keys(place)
+    names = (manifest.SIGNING_KEY, manifest.TRUSTED_KEY, copies.CACHE)
+    before = {name: os.environ.get(name) for name in names}
+    use(place, place / "cache")
     try:
         yield
     finally:
-        del os.environ[manifest.SIGNING_KEY], os.environ[manifest.TRUSTED_KEY]
+        for name, value in before.items():
+            os.environ.pop(name, None)
+            os.environ |= {} if value is None else {name: value}
