@@ -69,8 +69,8 @@ TARGETS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         ("test_bank_history.py", "test_bank_restore.py", "test_bank_life.py"),
     ),
     "reading": (
-        ("ncii_match/bank/copies.py", "ncii_match/bank/places.py", "ncii_match/bank/following.py",
-         "ncii_match/bank/manifest.py"),
+        ("ncii_match/bank/copies.py", "ncii_match/bank/places.py", "ncii_match/bank/sources.py",
+         "ncii_match/bank/following.py", "ncii_match/bank/manifest.py"),
         ("test_bank_remote.py", "test_kept_banks.py", "test_matcher_faults.py", "test_swapped.py"),
     ),
     "index": (("ncii_match/index/live.py", "ncii_match/index/rows.py"), ("test_live.py", "test_index.py")),

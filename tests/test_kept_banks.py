@@ -19,6 +19,11 @@ def key_of(place, name):
     return base64.b64decode((place / "bank.key").read_text()) if name == "sealed" else None
 
 
+def own_key(place, path):
+    """A copy: a key remembers beside it what it signs."""
+    return shutil.copy(place / "signing.key", path.parent / "signing.key")
+
+
 @pytest.fixture
 def kept(request, tmp_path):
     place, name = request.param
@@ -74,13 +79,13 @@ def test_a_kept_bank_lives_on(kept):
     with Bank.open(path, key=key) as bank:
         assert bank.verify() == []
         assert [event.action for event in bank.history()] == said["events"]
-        says(bank.publish(signing_key=shutil.copy(place / "signing.key", path.parent / "signing.key")), said)
+        says(bank.publish(signing_key=own_key(place, path)), said)
         refused = bank.add(Hashes.from_hex(said["gone"][:1]), case="R-1", source="own")
         assert refused.entry_ids.tolist() == [-1]  # withdrawn, and erased; remembered all the same
         early = bank.add(Hashes.from_hex(said["gone"][1:]), case="R-9", source="stopncii")
         assert early.entry_ids.tolist() == [-1]
         assert bank.withdraw(case="R-2", reason="r") > 0
-        bank.compact(signing_key=place / "signing.key")
+        bank.compact(signing_key=own_key(place, path))
         assert bank.verify() == []
         assert len(Snapshot.open(path, key=key)) == len(bank) < said["entries"]
 
@@ -97,5 +102,5 @@ def test_the_newest_kept_bank_has_the_present_formats(kept):
         again = publication.Manifest.parse(made.to_bytes(), path)
         assert again == made
         bank.add(Hashes.from_hex([*json.loads((place / f"{name}.json").read_text())["found"]]), case="new", source="s")
-        bank.publish(signing_key=place / "signing.key")
+        bank.publish(signing_key=own_key(place, path))
         assert sorted(publication.last_manifest(path).files) == sorted(made.files)
