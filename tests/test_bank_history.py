@@ -588,3 +588,34 @@ def test_what_erases_still_verifies(bank, key):
     assert bank.verify(signing_key=key) == []
     assert bank.add(some(3), case="a", source="s").outcome.tolist() == [Addition.WITHDRAWN] * 3
     assert {hold.state for hold in bank.holds(case="a")} == {State.WITHDRAWN}
+
+
+# --- what a kill or a disk leaves behind ----------------------------------------------------------------------------
+
+
+def test_an_older_memory_and_a_snapshot_half_cleared_away_stop_nobody(sqlite_bank, key):
+    """The memory could not be written for a while, and a publisher was killed while it removed a snapshot."""
+    (memory,) = (key.parent / f"{key.name}{continuity.MEMORY}").iterdir()
+    with sqlite_bank._database.reading() as connection:
+        older = {"snapshot": 1, "event": 2, "digest": journal.digest_at(connection, 2).hex()}
+    memory.write_text(json.dumps(json.loads(memory.read_text()) | older))
+    (sqlite_bank.path / "snapshots" / "000002" / manifest.NAME).unlink()
+    assert sqlite_bank.publish(signing_key=key).number == 4
+
+
+@pytest.mark.parametrize("change", ["none", "older", "edited", "signed"])
+def test_restore_goes_on_without_a_manifest_only_where_the_history_has_it(change, tmp_path, key):
+    with Bank.create(tmp_path / "bank") as unsigned:
+        fill(unsigned, key if change == "signed" else None)
+        if change == "older":
+            tampering.execute(unsigned, "DELETE FROM events WHERE number >= 7")
+        if change == "edited":
+            tampering.execute(unsigned, "UPDATE events SET actor = 'eve' WHERE number = 2")
+            tampering.chain_anew(unsigned)
+        WAYS_ROUND["manifest removed"](unsigned.path)
+    forget(key)
+    if change == "none":
+        assert Bank.restore(tmp_path / "bank", wait=1).snapshot == 4
+        return
+    with pytest.raises(BankHistoryError, match="--without-snapshots"):
+        Bank.restore(tmp_path / "bank", signing_key=key if change == "signed" else None)
