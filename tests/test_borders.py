@@ -56,12 +56,12 @@ def test_the_kernel_finds_what_its_twin_finds(height, width, stride, sides, seed
     inner = rng.integers(0, 256 if seed % 2 else 40, (height, width, channels), np.uint8)
     pixels = framed(inner, sides, rng.integers(0, 256, channels))
     pixels = np.clip(pixels.astype(int) + rng.integers(-3, 4, pixels.shape), 0, 255).astype(np.uint8)
-    ours, colours, noise = np.full(4, 9), np.full((4, channels), 9), np.full(4, 9)
+    ours, levels, noise = np.full((3, 4), 9)
     samples = np.dstack([pixels, rng.integers(0, 256, pixels.shape[:2], np.uint8)])[:, :, :stride]
     flat = np.ascontiguousarray(samples).reshape(len(pixels), -1)
     for edge in (0, 25, 100):
-        count = kernel.borders(flat, stride, channels, tolerance, spared, 45, edge, ours, colours, noise)
-        assert (ours.tolist(), colours.tolist(), noise.tolist()) == naive.borders(pixels, tolerance, spared, 45, edge)
+        count = kernel.borders(flat, stride, tolerance, spared, 45, edge, ours, levels, noise)
+        assert (ours.tolist(), levels.tolist(), noise.tolist()) == naive.borders(pixels, tolerance, spared, 45, edge)
         assert count == np.count_nonzero(ours)
 
 

@@ -67,8 +67,8 @@ class _StrictFile(ImageFile.ImageFile):
 class _StrictPngStream(PngImagePlugin.PngStream):
     read = _with_globals(PngImagePlugin.PngStream.read, ImageFile=_STRICT)
     crc = _with_globals(PngImagePlugin.PngStream.crc, ImageFile=_STRICT)
-    chunk_IHDR = _with_globals(PngImagePlugin.PngStream.chunk_IHDR, ImageFile=_STRICT)
-    chunk_tRNS = _with_globals(PngImagePlugin.PngStream.chunk_tRNS, ImageFile=_STRICT)
+    chunk_IHDR = _with_globals(PngImagePlugin.PngStream.chunk_IHDR, ImageFile=_STRICT)  # noqa: N815 - Pillow's name
+    chunk_tRNS = _with_globals(PngImagePlugin.PngStream.chunk_tRNS, ImageFile=_STRICT)  # noqa: N815
 
 
 class _WholeFrameError(Exception):
@@ -112,7 +112,7 @@ class _JpegFile(JpegImagePlugin.JpegImageFile, _StrictFile):
 
 
 class _PngFile(PngImagePlugin.PngImageFile, _StrictFile):
-    _open = _with_globals(PngImagePlugin.PngImageFile._open, PngStream=_StrictPngStream)
+    _open = _with_globals(PngImagePlugin.PngImageFile._open, PngStream=_StrictPngStream)  # noqa: SLF001
     load_end = _with_globals(PngImagePlugin.PngImageFile.load_end, ImageFile=_STRICT)
 
 
@@ -286,7 +286,7 @@ def _opened(name: str, data: bytes) -> ImageFile.ImageFile:
 def _pixels_of(name: str, image: ImageFile.ImageFile, data: bytes) -> NDArray[np.uint8]:
     """What ``modes.to_pixels`` gives of a file that is open but not loaded; decoded where it stays, if that can be."""
     samples, core = None, None
-    # Without a tile there is nothing to decode: a JPEG cut before its scan. Pillow refuses it only while it has no image.
+    # A JPEG cut before its scan has no tile, nothing to decode. Pillow refuses it only while it has no image core.
     if image.tile and image.mode in planes.CHANNELS and name in _IN_PLACE:
         samples, core = planes.canvas(image.mode, getattr(image, "_tile_size", image.size))  # of a TIFF before turning
         image.im = core
