@@ -153,6 +153,28 @@ def test_something_small_on_a_plain_ground_is_not_cut_out(rng):
     assert found(framed(rng.integers(0, 256, (400, 400), np.uint8), (1, 0, 0, 0), (0,))) is None  # 0.25 %
 
 
+def test_a_bar_is_what_luma_shows_of_it(rng):
+    """Hashes see nothing else. A bar in two colours is a bar where they have one luma."""
+    picture = rng.integers(0, 256, (120, 160, 3), np.uint8)
+    for other, sides in (((254, 0, 0), (20, 0, 0, 0)), ((254, 44, 0), None)):  # lumas of 76, and of 102
+        whole = framed(picture, (20, 0, 0, 0), (0, 130, 0))  # 76
+        whole[:20, ::2] = other
+        assert found(whole) == sides
+
+
+@pytest.mark.parametrize("colour", [(255, 0, 0), (0, 0, 255), (200, 30, 40), (0, 200, 0)], ids=str)
+@pytest.mark.parametrize("subsampling", [0, 2])
+def test_saturated_bars_are_found_in_jpegs_by_both_routes(colour, subsampling, photos):
+    inner = photos["coffee.png"]
+    file = io.BytesIO()
+    Image.fromarray(framed(inner, (30, 30, 0, 0), colour)).save(file, "JPEG", quality=75, subsampling=subsampling)
+    original = hash_images([inner]).bits[0]
+    for route in ("colour", "luma"):
+        trimmed = hash_images([file.getvalue()], views=(View.TRIMMED_UPRIGHT,), jpeg=route)
+        assert trimmed.status.tolist() == [Status.OK]
+        assert apart(trimmed.bits[0], original) <= PDQ_THRESHOLD
+
+
 def test_a_plain_wall_behind_bars_stays(rng):
     """A line of border runs over the whole side: what is plain only between the bars belongs to the picture."""
     picture = rng.integers(0, 256, (120, 160, 3), np.uint8)
