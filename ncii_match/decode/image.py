@@ -68,7 +68,6 @@ class _StrictPngStream(PngImagePlugin.PngStream):
     read = _with_globals(PngImagePlugin.PngStream.read, ImageFile=_STRICT)
     crc = _with_globals(PngImagePlugin.PngStream.crc, ImageFile=_STRICT)
     chunk_IHDR = _with_globals(PngImagePlugin.PngStream.chunk_IHDR, ImageFile=_STRICT)  # noqa: N815 - Pillow's name
-    chunk_tRNS = _with_globals(PngImagePlugin.PngStream.chunk_tRNS, ImageFile=_STRICT)  # noqa: N815
 
 
 class _WholeFrameError(Exception):
