@@ -57,7 +57,7 @@ def text(run: dict[str, Any]) -> str:
         *page.prose(
             f"JPEG files of {_sizes()}, made from the photographs; equal files are one file on the disk, in the page "
             "cache. The job was stopped some times and went on; between its shares one thread decoded files of the "
-            "same mix at the same scale, without hashing them, and threatexchange hashed and looked up as many in two "
+            "same mix in the same way, without hashing them, and threatexchange hashed and looked up as many in two "
             "processes. Ratios are medians of the turns' ratios, with the lowest and the highest; times are medians. "
             "The bank is the same for both."
         ),

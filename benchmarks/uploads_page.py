@@ -62,7 +62,8 @@ def text(checks: Row, swaps: Row, killers: Row) -> str:
         *page.head("What a check costs", "bench_checks.py", checks),
         *page.prose(
             f"From the bytes of a 1080p JPEG of a photograph to the decision, in a bank of "
-            f"{singles[0]['entries']:,} hashes. `threatexchange` hashes the same bytes upright and asks its own index "
+            f"{singles[0]['entries']:,} hashes. The file is decoded in colour, as by default. "
+            "`threatexchange` hashes the same bytes upright and asks its own index "
             "of the same hashes once; each round measures all of them, one right after the other. The other two "
             "sections are from `bench_swaps.py` and `bench_killers.py`."
         ),

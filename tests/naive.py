@@ -186,24 +186,25 @@ def phash_bits(small):
 
 
 def borders(pixels, tolerance, spared, most, edge):
-    """Lines of border at the top, bottom, left and right of [h, w, channels] pixels, their colours and noise."""
+    """Lines of border at the top, bottom, left and right of [h, w, 1 or 3 or 4] pixels, their levels and noise."""
     whole = pixels.astype(int)
-    found = []
-    for lines in (whole, whole[::-1], whole.swapaxes(0, 1), whole.swapaxes(0, 1)[::-1]):
-        count, length, channels = lines.shape
+    plane = whole[:, :, 0] if whole.shape[2] == 1 else luma(pixels[:, :, :3]).astype(int)
+    rows = []
+    for lines in (plane, plane[::-1], plane.T, plane.T[::-1]):
+        count, length = lines.shape
         three = lines[0, [0, length // 2, length - 1]]
-        colour = (2 * lines[0].sum(0) + length) // (2 * length)
-        off = abs(lines - colour)
-        busy = [(line.max(1) > tolerance).sum() > length * spared // 1000 for line in off]
+        level = (2 * int(lines[0].sum()) + length) // (2 * length)
+        off = abs(lines - level)
+        busy = [(line > tolerance).sum() > length * spared // 1000 for line in off]
         uniform = busy.index(True) if True in busy else count
-        if (three.max(0) - three.min(0)).max() > 2 * tolerance or uniform == 0:
-            found.append((0, [0] * channels, 0))
+        if three.max() - three.min() > 2 * tolerance or uniform == 0:
+            rows.append((0, 0, 0))
             continue
-        apart = off[uniform : uniform + 8].sum((1, 2)).tolist()
+        apart = off[uniform : uniform + 8].sum(1).tolist()
         more = next((j for j, one in enumerate(apart) if one * 100 >= max(apart) * edge), 0)
         lines_here = -1 if uniform > count * most // 100 else uniform + more
-        found.append((lines_here, colour.tolist(), off[0].sum() * 1000 // (length * channels)))
-    return tuple(list(part) for part in zip(*found, strict=True))
+        rows.append((lines_here, level, off[0].sum() * 1000 // length))
+    return tuple(list(part) for part in zip(*rows, strict=True))
 
 
 # --- distance -----------------------------------------------------------------------------------------------------

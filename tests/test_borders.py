@@ -56,12 +56,12 @@ def test_the_kernel_finds_what_its_twin_finds(height, width, stride, sides, seed
     inner = rng.integers(0, 256 if seed % 2 else 40, (height, width, channels), np.uint8)
     pixels = framed(inner, sides, rng.integers(0, 256, channels))
     pixels = np.clip(pixels.astype(int) + rng.integers(-3, 4, pixels.shape), 0, 255).astype(np.uint8)
-    ours, colours, noise = np.full(4, 9), np.full((4, channels), 9), np.full(4, 9)
+    ours, levels, noise = np.full((3, 4), 9)
     samples = np.dstack([pixels, rng.integers(0, 256, pixels.shape[:2], np.uint8)])[:, :, :stride]
     flat = np.ascontiguousarray(samples).reshape(len(pixels), -1)
     for edge in (0, 25, 100):
-        count = kernel.borders(flat, stride, channels, tolerance, spared, 45, edge, ours, colours, noise)
-        assert (ours.tolist(), colours.tolist(), noise.tolist()) == naive.borders(pixels, tolerance, spared, 45, edge)
+        count = kernel.borders(flat, stride, tolerance, spared, 45, edge, ours, levels, noise)
+        assert (ours.tolist(), levels.tolist(), noise.tolist()) == naive.borders(pixels, tolerance, spared, 45, edge)
         assert count == np.count_nonzero(ours)
 
 
@@ -151,6 +151,28 @@ def test_something_small_on_a_plain_ground_is_not_cut_out(rng):
     assert found(framed(thing[:31], (10, 10, 10, 10), (255,) * 3)) is None
     assert found(framed(thing[:32], (10, 10, 10, 10), (255,) * 3)) == (10, 10, 10, 10)
     assert found(framed(rng.integers(0, 256, (400, 400), np.uint8), (1, 0, 0, 0), (0,))) is None  # 0.25 %
+
+
+def test_a_bar_is_what_luma_shows_of_it(rng):
+    """Hashes see nothing else. A bar in two colours is a bar where they have one luma."""
+    picture = rng.integers(0, 256, (120, 160, 3), np.uint8)
+    for other, sides in (((254, 0, 0), (20, 0, 0, 0)), ((254, 44, 0), None)):  # lumas of 76, and of 102
+        whole = framed(picture, (20, 0, 0, 0), (0, 130, 0))  # 76
+        whole[:20, ::2] = other
+        assert found(whole) == sides
+
+
+@pytest.mark.parametrize("colour", [(255, 0, 0), (0, 0, 255), (200, 30, 40), (0, 200, 0)], ids=str)
+@pytest.mark.parametrize("subsampling", [0, 2])
+def test_saturated_bars_are_found_in_jpegs_by_both_routes(colour, subsampling, photos):
+    inner = photos["coffee.png"]
+    file = io.BytesIO()
+    Image.fromarray(framed(inner, (30, 30, 0, 0), colour)).save(file, "JPEG", quality=75, subsampling=subsampling)
+    original = hash_images([inner]).bits[0]
+    for route in ("colour", "luma"):
+        trimmed = hash_images([file.getvalue()], views=(View.TRIMMED_UPRIGHT,), jpeg=route)
+        assert trimmed.status.tolist() == [Status.OK]
+        assert apart(trimmed.bits[0], original) <= PDQ_THRESHOLD
 
 
 def test_a_plain_wall_behind_bars_stays(rng):

@@ -13,7 +13,7 @@ import pytest
 from conftest import PHOTOS
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image, ImageOps
+from PIL import Image, ImageFile, ImageOps
 
 from ncii_match.decode import container
 from ncii_match.decode.limits import FORMATS, DecodeLimits
@@ -275,6 +275,66 @@ def test_a_small_file_cut_anywhere_is_truncated(name):
 @pytest.mark.parametrize("name", ["JPEG", "PNG", "GIF", "BMP", "TIFF"])
 def test_an_image_opened_from_a_cut_file_is_truncated(name):
     assert status(Image.open(BytesIO(FILES[name][:-300]))) == Status.TRUNCATED
+
+
+TINY = PHOTO.resize((12, 8))
+SMALL_FILES = {
+    "AVIF": encoded(TINY, "AVIF", speed=10),
+    "BMP": encoded(TINY, "BMP"),
+    "BMP, grey": encoded(TINY.convert("L"), "BMP"),
+    "GIF": encoded(TINY.quantize(16), "GIF"),
+    "GIF, grey": encoded(TINY.convert("L"), "GIF"),
+    "JPEG": encoded(TINY, "JPEG"),
+    "JPEG, grey": encoded(TINY.convert("L"), "JPEG"),
+    "JPEG, progressive": encoded(TINY, "JPEG", progressive=True),
+    "JPEG, whole chroma": encoded(TINY, "JPEG", subsampling=0, quality=95),
+    "JPEG, CMYK": encoded(TINY.convert("CMYK"), "JPEG"),
+    "PNG": encoded(TINY, "PNG"),
+    "PNG, grey": encoded(TINY.convert("L"), "PNG"),
+    "PNG, alpha": encoded(TINY.convert("RGBA"), "PNG"),
+    "PNG, 16 bits": encoded(TINY.convert("I;16"), "PNG"),
+    "PNG, transparent colour": encoded(TINY, "PNG", transparency=(1, 2, 3)),
+    "TIFF": encoded(TINY, "TIFF"),
+    "TIFF, grey": encoded(TINY.convert("L"), "TIFF"),
+    "TIFF, LZW": encoded(TINY, "TIFF", compression="tiff_lzw"),
+    "TIFF, JPEG": encoded(TINY, "TIFF", compression="jpeg"),
+    "TIFF, turned": encoded(TINY, "TIFF", tiffinfo={274: 6}),
+    "WEBP": encoded(TINY, "WEBP"),
+    "WEBP, lossless": encoded(TINY, "WEBP", lossless=True),
+}
+
+
+@pytest.mark.parametrize("name", SMALL_FILES)
+def test_a_file_cut_at_any_byte_is_decoded_only_where_pillow_decodes_it(name, monkeypatch):
+    """By both ways to decode a JPEG; and a host that tells Pillow to fill what is missing changes nothing."""
+    data = SMALL_FILES[name]
+    cuts = [data[:length] for length in range(len(data) + 1)]
+    if name.startswith("PNG"):
+        cuts.insert(0, data[:-12] + struct.pack(">I4s10x", 100, b"IDAT"))  # more samples than it needs, cut short
+    decodes = [still_decodes(cut) for cut in cuts]
+    assert decodes[-1]
+    assert not all(decodes)
+    for jpeg in ("colour", "luma"):
+        hashes = hash_images(cuts, workers=1, jpeg=jpeg)
+        for cut, status_of_cut, is_whole in zip(cuts, hashes.status.tolist(), decodes, strict=True):
+            assert (status_of_cut == Status.OK) == is_whole, (jpeg, len(cut), Status(status_of_cut).name)
+            assert fits(name, cut, status_of_cut), (jpeg, len(cut), Status(status_of_cut).name)
+        with monkeypatch.context() as patch:
+            patch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)
+            tolerant = hash_images(cuts, workers=1, jpeg=jpeg)
+        assert np.array_equal(tolerant.status, hashes.status)
+        assert np.array_equal(tolerant.bits, hashes.bits)
+
+
+@pytest.mark.parametrize("name", SMALL_FILES)
+def test_a_host_that_lets_pillow_fill_what_is_damaged_changes_nothing(name, rng, monkeypatch):
+    files = [damaged(SMALL_FILES[name], rng) for _ in range(200)]
+    hashes = hash_images(files, workers=1)
+    monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)
+    tolerant = hash_images(files, workers=1)
+    assert np.array_equal(tolerant.status, hashes.status)
+    assert np.array_equal(tolerant.bits, hashes.bits)
+    assert ImageFile.LOAD_TRUNCATED_IMAGES, "the host's switch was touched"
 
 
 # --- damaged -------------------------------------------------------------------------------------------------------

@@ -615,7 +615,7 @@ def test_what_is_missing_or_damaged_is_said(made, found, tmp_path, monkeypatch):
         report.write(tmp_path)
     assert not (tmp_path / "report.html").exists()
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    with pytest.raises(ImportError, match=r"pip install 'ncii-match\[evaluate\]'"):
+    with pytest.raises(ImportError, match=r"pip install '\.\[evaluate\]' in a checkout"):
         report.render(made.out)
 
 

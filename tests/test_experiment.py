@@ -251,7 +251,7 @@ OTHER = {
     "groups": {"groups": "^."}, "rows": {"most": 3}, "chunk": {"chunk": 2}, "seed": {"plan": replace(PLAN, seed=8)},
     "steps": {"plan": replace(PLAN, steps=STEPS[:2])}, "reference": {"plan": replace(PLAN, reference=STEPS[1])},
     "algorithm": {"plan": replace(PLAN, algorithm=PDQ_512)}, "views": {"plan": replace(PLAN, views=Views.DIHEDRAL)},
-    "jpeg": {"plan": replace(PLAN, jpeg="colour")}, "witness": {"plan": replace(PLAN, witness=None)},
+    "jpeg": {"plan": replace(PLAN, jpeg="luma")}, "witness": {"plan": replace(PLAN, witness=None)},
     "limits": {"plan": replace(PLAN, limits=DecodeLimits(max_pixels=10**6))},
 }  # fmt: skip
 

@@ -14,14 +14,17 @@ from itertools import islice
 from pathlib import Path
 from types import SimpleNamespace
 
+import browsers
 import fuzz
 import hostile
 import numpy as np
 import pytest
+from browsers import needs_chromium
 from fuzz import peak, workers_of
 from fuzz_hooks import LEAK
 from hostile import Mutation, files, mutation
-from hostile_monsters import MONSTERS, polyglots
+from hostile_monsters import MONSTERS, _avif, _png, polyglots
+from PIL import Image
 from sandbox_hooks import SIGN
 from sizes import size
 from test_decode_hostile import FILES
@@ -29,6 +32,7 @@ from test_matcher_isolation import told
 from test_sandbox import ALLOWED, same
 
 from ncii_match import Bank, Matcher, Outcome
+from ncii_match.decode.image import read_picture
 from ncii_match.decode.limits import DecodeLimits
 from ncii_match.ingest import PictureHasher
 from ncii_match.outcomes import Status
@@ -186,6 +190,23 @@ def test_a_monster_gets_an_outcome_in_time_and_memory(guarded, name):
     assert seconds < guarded.deadline + ALLOWED
     assert most[0] - before <= guarded.memory
     same(guarded.hash(PICTURE), wanted)
+
+
+@needs_chromium
+def test_monsters_that_have_a_hash_are_what_chromium_shows():
+    """At a size that a window has: an AVIF whose frame is smaller than it says, and a PNG of nothing but alpha."""
+    for data, suffix, is_white in ((_avif(900), "avif", False), (_png(900, 6, 4 * 900), "png", True)):
+        (shown,) = browsers.shown([data], (900, 900), suffix)
+        pixels = read_picture(data, DecodeLimits()).pixels[:, :, :3]
+        assert np.array_equal(pixels, shown), suffix
+        assert (pixels == 255).all() == is_white
+
+
+def test_an_avif_that_says_more_than_it_has_is_its_picture_enlarged():
+    small, large = (read_picture(data, DecodeLimits()).pixels[:, :, :3] for data in (FILES["AVIF"], _avif(240)))
+    again = np.asarray(Image.fromarray(large).resize(small.shape[1::-1], Image.Resampling.BOX))
+    assert large.shape == (240, 240, 3)
+    assert np.abs(again.astype(int) - small).mean() < 10
 
 
 def test_a_file_that_is_also_something_else_is_the_picture_that_it_is(guarded):

@@ -633,11 +633,11 @@ def test_borders(rng):
         inner = pixels[top : height - bottom, left : width - right]
         inner[:] = rng.integers(0, rng.choice([20, 256]), inner.shape)
         for tolerance, spared, most, edge in ((0, 0, 100, 0), (12, 20, 45, 25), (3, 100, 30, 60)):
-            sides, colours, noise = np.full(4, 9), np.full((4, channels), 9), np.full(4, 9)
+            sides, levels, noise = np.full((3, 4), 9)
             flat = samples.reshape(height, -1)
-            count = borders.borders(flat, stride, channels, tolerance, spared, most, edge, sides, colours, noise)
-            found = sides.tolist(), colours.tolist(), noise.tolist()
-            assert found == naive.borders(pixels, tolerance, spared, most, edge), trial
+            count = borders.borders(flat, stride, tolerance, spared, most, edge, sides, levels, noise)
+            ours = sides.tolist(), levels.tolist(), noise.tolist()
+            assert ours == naive.borders(pixels, tolerance, spared, most, edge), trial
             assert count == np.count_nonzero(sides)
 
 

@@ -10,7 +10,7 @@ from test_exchange import some
 from ncii_match import PDQ, Action, Bank, Hashes, Matcher, Outcome, Policy, Views
 from ncii_match.decisions import decide
 from ncii_match.decode import image as decode_image
-from ncii_match.decode import modes
+from ncii_match.decode import modes, planes
 from ncii_match.hashing import borders, pdq
 from ncii_match.outcomes import Status
 from ncii_match.values import Entries, Matches
@@ -23,11 +23,12 @@ PICTURES_DOING = {
 OUR_DOING = {Status.TIMED_OUT, Status.NO_WORKER, Status.NO_MEMORY, Status.FAILED}
 
 PIXELS = np.random.default_rng(4).integers(0, 255, (120, 90), np.uint8)
+COLOURS = np.random.default_rng(5).integers(0, 255, (120, 90, 3), np.uint8)
 
 
-def png(pixels):
+def encoded(pixels, kind):
     file = io.BytesIO()
-    Image.fromarray(pixels).save(file, "PNG")
+    Image.fromarray(pixels).save(file, kind)
     return file.getvalue()
 
 
@@ -68,24 +69,30 @@ def raising(error):
 
 
 PLACES = {
-    "decoding": (modes, "to_pixels", png(PIXELS), Views.ALL),
+    "decoding, where it stays": (planes, "canvas", encoded(PIXELS, "PNG"), Views.ALL),
+    "decoding a JPEG": (planes, "canvas", encoded(PIXELS, "JPEG"), Views.ALL),
+    "decoding a JPEG in colour": (planes, "canvas", encoded(COLOURS, "JPEG"), Views.ALL),
+    "decoding, in the codec": (decode_image._JpegFile, "load", encoded(COLOURS, "JPEG"), Views.ALL),
+    "decoding, by way of a copy": (modes, "to_pixels", encoded(np.dstack([COLOURS, PIXELS]), "PNG"), Views.ALL),
     "reading an array": (decode_image, "_from_array", PIXELS, Views.ALL),
     "hashing": (pdq, "hash_picture", PIXELS, Views.ALL),
-    "hashing, without views that trim": (pdq, "hash_picture", png(PIXELS), Views.DIHEDRAL),
+    "hashing, without views that trim": (pdq, "hash_picture", encoded(PIXELS, "PNG"), Views.DIHEDRAL),
     "looking for a border": (borders, "find", FRAMED, Views.ALL),
-    "trimming": (borders, "trim", png(FRAMED), Views.ALL),
+    "trimming": (borders, "trim", encoded(FRAMED, "PNG"), Views.ALL),
 }  # fmt: skip
 
 
 FAULTS = [(place, MemoryError()) for place in PLACES]
 # Decoders raise anything for what is wrong with a picture: only there it cannot be told from a fault of ours.
-FAULTS += [(place, RuntimeError("can't start new thread")) for place in PLACES if place != "decoding"]
+FAULTS += [(place, RuntimeError("can't start new thread")) for place in PLACES if not place.startswith("decoding")]
 
 
+@pytest.mark.parametrize("jpeg", ["colour", "luma"])
 @pytest.mark.parametrize(("place", "error"), FAULTS)
-def test_a_fault_of_this_process_is_unknown(bank, monkeypatch, place, error):
+def test_a_fault_of_this_process_is_unknown(bank, monkeypatch, place, error, jpeg):
     module, name, source, views = PLACES[place]
-    with Matcher(bank, isolation="thread", views=views, policy=Policy(on_unknown=Action.BLOCK)) as matcher:
+    policy = Policy(on_unknown=Action.BLOCK)
+    with Matcher(bank, isolation="thread", views=views, policy=policy, jpeg=jpeg) as matcher:
         assert matcher.check(source).outcome is Outcome.NO_MATCH
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(module, name, raising(error))

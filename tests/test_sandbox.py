@@ -225,8 +225,10 @@ def test_a_view_that_failed_is_told_from_one_that_has_a_hash():
     views = Views.BORDERS
     photo = Image.open(PHOTOS / "coffee.png").convert("RGB").resize((1200, 900))
     framed = encoded(ImageOps.expand(photo, 90, "red"), "JPEG")
-    with Sandbox(PDQ, views, workers=1, **HOOKS) as sandbox:
-        here = PictureHasher(PDQ, views, DecodeLimits()).hash([framed])
+    with Sandbox(
+        PDQ, views, workers=1, jpeg="luma", **HOOKS
+    ) as sandbox:  # looks at a border in full, by a second request
+        here = PictureHasher(PDQ, views, DecodeLimits(), "luma").hash([framed])
         same(sandbox.hash(framed), here)
         assert not here.status.any()
         half = sandbox.hash(framed + HALF)

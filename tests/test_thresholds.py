@@ -394,5 +394,5 @@ def test_what_is_not_a_sweep():
 
 def test_without_scipy_it_says_how_to_get_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "scipy.special", None)
-    with pytest.raises(ImportError, match=r"pip install 'ncii-match\[evaluate\]'"):
+    with pytest.raises(ImportError, match=r"pip install '\.\[evaluate\]' in a checkout"):
         nm.sweep_thresholds([3], counted([9]))

@@ -8,6 +8,7 @@ tools too. Of an animation the first frame is taken.
 import os
 import stat
 from io import BytesIO
+from types import FunctionType, SimpleNamespace
 from typing import Any, Literal, Protocol, get_args
 
 import numpy as np
@@ -46,6 +47,29 @@ def check_route(jpeg: object) -> None:
         raise InputError(f"jpeg is {jpeg!r}; choose 'luma' or 'colour'")
 
 
+def _with_globals(function: Any, **variables: Any) -> Any:
+    """The same function of Pillow's, with other values for some variables of its module."""
+    return FunctionType(
+        function.__code__, function.__globals__ | variables, argdefs=function.__defaults__, closure=function.__closure__
+    )
+
+
+# The host may set ImageFile.LOAD_TRUNCATED_IMAGES, one switch for its process: Pillow then fills what a file lacks with
+# black or grey, and says nothing. A part of a picture is no picture here, whatever the host has set; and what the host
+# has set stays, for its other threads rely on it. So Pillow's methods that ask the switch are given a copy that is off.
+_STRICT = SimpleNamespace(**vars(ImageFile) | {"LOAD_TRUNCATED_IMAGES": False})
+
+
+class _StrictFile(ImageFile.ImageFile):
+    load = _with_globals(ImageFile.ImageFile.load, LOAD_TRUNCATED_IMAGES=False)
+
+
+class _StrictPngStream(PngImagePlugin.PngStream):
+    read = _with_globals(PngImagePlugin.PngStream.read, ImageFile=_STRICT)
+    crc = _with_globals(PngImagePlugin.PngStream.crc, ImageFile=_STRICT)
+    chunk_IHDR = _with_globals(PngImagePlugin.PngStream.chunk_IHDR, ImageFile=_STRICT)  # noqa: N815 - Pillow's name
+
+
 class _WholeFrameError(Exception):
     """Not a fault: a decoder has given its frame, which needs no second picture to be copied into."""
 
@@ -70,11 +94,32 @@ _LAYOUTS = {"RGB": 3, "RGBX": 4, "RGBA": 4}
 """Bytes of a pixel in a frame."""
 
 
-class _AvifFile(_WholeFrames, AvifImagePlugin.AvifImageFile):
+class _AvifFile(_WholeFrames, AvifImagePlugin.AvifImageFile, _StrictFile):
     pass
 
 
-class _WebPFile(_WholeFrames, WebPImagePlugin.WebPImageFile):
+class _BmpFile(BmpImagePlugin.BmpImageFile, _StrictFile):
+    pass
+
+
+class _GifFile(GifImagePlugin.GifImageFile, _StrictFile):
+    pass
+
+
+class _JpegFile(JpegImagePlugin.JpegImageFile, _StrictFile):
+    load_read = _with_globals(JpegImagePlugin.JpegImageFile.load_read, ImageFile=_STRICT)
+
+
+class _PngFile(PngImagePlugin.PngImageFile, _StrictFile):
+    _open = _with_globals(PngImagePlugin.PngImageFile._open, PngStream=_StrictPngStream)  # noqa: SLF001
+    load_end = _with_globals(PngImagePlugin.PngImageFile.load_end, ImageFile=_STRICT)
+
+
+class _TiffFile(TiffImagePlugin.TiffImageFile, _StrictFile):
+    pass
+
+
+class _WebPFile(_WholeFrames, WebPImagePlugin.WebPImageFile, _StrictFile):
     pass
 
 
@@ -82,11 +127,11 @@ class _WebPFile(_WholeFrames, WebPImagePlugin.WebPImageFile):
 # formats is ever parsed, and Pillow's process-wide pixel limit does not stand in for ours.
 _PLUGINS: dict[str, type[ImageFile.ImageFile]] = {
     "AVIF": _AvifFile,
-    "BMP": BmpImagePlugin.BmpImageFile,
-    "GIF": GifImagePlugin.GifImageFile,
-    "JPEG": JpegImagePlugin.JpegImageFile,
-    "PNG": PngImagePlugin.PngImageFile,
-    "TIFF": TiffImagePlugin.TiffImageFile,
+    "BMP": _BmpFile,
+    "GIF": _GifFile,
+    "JPEG": _JpegFile,
+    "PNG": _PngFile,
+    "TIFF": _TiffFile,
     "WEBP": _WebPFile,
 }
 
@@ -240,7 +285,8 @@ def _opened(name: str, data: bytes) -> ImageFile.ImageFile:
 def _pixels_of(name: str, image: ImageFile.ImageFile, data: bytes) -> NDArray[np.uint8]:
     """What ``modes.to_pixels`` gives of a file that is open but not loaded; decoded where it stays, if that can be."""
     samples, core = None, None
-    if image.mode in planes.CHANNELS and name in _IN_PLACE:
+    # A JPEG cut before its scan has no tile, nothing to decode. Pillow refuses it only while it has no image core.
+    if image.tile and image.mode in planes.CHANNELS and name in _IN_PLACE:
         samples, core = planes.canvas(image.mode, getattr(image, "_tile_size", image.size))  # of a TIFF before turning
         image.im = core
         if name == "JPEG" and image.mode == "RGB" and features.check_feature("libjpeg_turbo"):

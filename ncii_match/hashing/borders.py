@@ -7,7 +7,7 @@ from ncii_match.kernels import borders
 from ncii_match.values import Picture
 
 TOLERANCE = 12
-"""Levels of 255 that a border's samples may be off its colour."""
+"""Levels of 255 that the luma of a border's pixels may be off its own."""
 
 SPARED = 20
 """Pixels in a thousand of a line that may be further off."""
@@ -26,7 +26,7 @@ SMALLEST_SHARE = 200
 
 
 CLEAN = 500
-"""Thousandths of a level that the samples of a drawn border are off its colour at most, as a rule; a wall or the sky
+"""Thousandths of a level that the luma of a drawn border's pixels is off its own at most, as a rule; a wall or the sky
 seldom comes as near."""
 
 Sides = tuple[int, int, int, int]
@@ -38,26 +38,25 @@ def find(picture: Picture) -> Sides | None:
     pixels = picture.pixels
     height, width = pixels.shape[:2]
     stride = 1 if pixels.ndim == 2 else pixels.shape[2]
-    channels = min(stride, 3)
-    sides, colours, noise = np.empty(4, np.int64), np.empty((4, channels), np.int64), np.empty(4, np.int64)
+    sides, levels, noise = np.empty((3, 4), np.int64)
     flat = pixels.reshape(height, -1)
-    if not borders.borders(flat, stride, channels, TOLERANCE, SPARED, MOST, EDGE, sides, colours, noise):
+    if not borders.borders(flat, stride, TOLERANCE, SPARED, MOST, EDGE, sides, levels, noise):
         return None
-    top, bottom, left, right = _drawn(sides, colours, noise)
+    top, bottom, left, right = _drawn(sides, levels, noise)
     if min(height - top - bottom, width - left - right) * picture.scale < SMALLEST_REST:
         return None
     worth = max(top, bottom) * SMALLEST_SHARE >= height or max(left, right) * SMALLEST_SHARE >= width
     return (top, bottom, left, right) if worth else None
 
 
-def _drawn(sides: NDArray[np.int64], colours: NDArray[np.int64], noise: NDArray[np.int64]) -> Sides:
+def _drawn(sides: NDArray[np.int64], levels: NDArray[np.int64], noise: NDArray[np.int64]) -> Sides:
     """The sides whose border was drawn, rather than photographed, as far as that can be told; 0 for the others.
 
-    Where some border is clean, those that are neither clean nor of its colour belong to the picture.
+    Where some border is clean, those that are neither clean nor as light as it belong to the picture.
     """
 
     def alike(a: int, b: int) -> bool:
-        return bool(np.all(np.abs(colours[a] - colours[b]) <= TOLERANCE))
+        return abs(int(levels[a]) - int(levels[b])) <= TOLERANCE
 
     found = [side for side in range(4) if sides[side]]
     clean = [side for side in found if noise[side] <= CLEAN]

@@ -1,14 +1,17 @@
 """Where a uniform border ends, looked for from each of the four sides on its own.
 
-A line (a row from the top or bottom, a column from the left or right) belongs to the border while nearly all its
-samples are near the colour of that side's outermost line. Lines run over the picture's whole width or height: behind
-black bars at top and bottom, a white wall at the left is no border, for its column begins and ends in black.
+Hashes see luma, so borders are looked for in luma. In R, G and B the chroma noise of a saturated border in a JPEG is
+larger than the tolerance. A line (a row from the top or bottom, a column from the left or right) belongs to the border
+while the luma of nearly all its pixels is near the mean of the side's outermost line. Lines run over the whole width or
+height: behind black bars at top and bottom, a white wall at the left is no border, for its column begins and ends in
+black.
 """
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ncii_match.kernels.jit import filled, given, i64, kernel, part, u8
+from ncii_match.kernels.luma import luma_of
 
 TOP, BOTTOM, LEFT, RIGHT = 0, 1, 2, 3
 
@@ -29,14 +32,19 @@ def _place(side, k, height, width, stride):
 
 
 @part
-def _uniform(flat, base, step, length, channels, colour, tolerance, spared):
-    """Whether at most ``spared`` pixels of a line are further than ``tolerance`` from a colour, in any channel."""
+def _level(flat, at, stride):
+    """Luma of the pixel whose samples begin at ``at``."""
+    if stride == 1:
+        return np.int64(flat[at])
+    return np.int64(luma_of(np.int32(flat[at]), np.int32(flat[at + 1]), np.int32(flat[at + 2])))
+
+
+@part
+def _uniform(flat, base, step, length, stride, level, tolerance, spared):
+    """Whether at most ``spared`` pixels of a line are further than ``tolerance`` from a level."""
     outliers = 0
     for i in range(length):
-        off = 0
-        for c in range(channels):
-            off = max(off, abs(np.int64(flat[base + i * step + c]) - colour[c]))
-        if off > tolerance:
+        if abs(_level(flat, base + i * step, stride) - level) > tolerance:
             outliers += 1
             if outliers > spared:
                 return False
@@ -44,84 +52,76 @@ def _uniform(flat, base, step, length, channels, colour, tolerance, spared):
 
 
 @part
-def _deviation(flat, base, step, length, channels, colour):
-    """Sum of the absolute differences of a line's samples from a colour."""
+def _deviation(flat, base, step, length, stride, level):
+    """Sum of the absolute differences of a line's pixels from a level."""
     total = 0
     for i in range(length):
-        for c in range(channels):
-            total += abs(np.int64(flat[base + i * step + c]) - colour[c])
+        total += abs(_level(flat, base + i * step, stride) - level)
     return total
 
 
-@kernel(i64, given(u8, 2), i64, i64, i64, i64, i64, i64, filled(i64, 1), filled(i64, 2), filled(i64, 1))
+@kernel(i64, given(u8, 2), i64, i64, i64, i64, i64, filled(i64, 1), filled(i64, 1), filled(i64, 1))
 def borders(
     pixels: NDArray[np.uint8],
     stride: int,
-    channels: int,
     tolerance: int,
     spared: int,
     most: int,
     edge: int,
     sides: NDArray[np.int64],
-    colours: NDArray[np.int64],
+    levels: NDArray[np.int64],
     noise: NDArray[np.int64],
 ) -> int:
     """Lines of border at the top, bottom, left and right of ``pixels`` [h, w * stride], into ``sides`` [4].
 
-    stride : samples of a pixel. channels : how many of them, from the first on, are looked at.
-    tolerance : levels a sample may be off. spared : pixels in a thousand of a line that may be further off.
+    stride : samples of a pixel: 1 is grey; of 3 and more the first three are red, green and blue, the others nothing.
+    tolerance : levels the luma of a pixel may be off. spared : pixels in a thousand of a line that may be further off.
     most : percent of the height or width that a border may take; where it takes more, ``sides`` says -1.
     edge : percent. The last lines before the picture may be neither border nor picture. Of the eight lines that follow
-    the uniform ones, those count as border too that come before the first to differ from the border's colour by this
+    the uniform ones, those count as border too that come before the first to differ from the border's level by this
     share of what the most different one does.
-    colours [4, channels], noise [4] : mean of each border's outermost line, and how far in thousandths of a level its
-    samples are off that on average. Returns how many of ``sides`` are not 0; the others' are 0 here too.
+    levels, noise [4] : mean luma of each border's outermost line, and how far in thousandths of a level its pixels are
+    off that on average. Returns how many of ``sides`` are not 0; the others' are 0 here too.
     """
     height, width = pixels.shape[0], pixels.shape[1] // stride
     flat = pixels.reshape(-1)
     apart = np.zeros(WINDOW, np.int64)
-    found = 0
-    sides[:], noise[:] = 0, 0
-    colours[:] = 0
+    bordered = 0
+    sides[:], levels[:], noise[:] = 0, 0, 0
     for side in range(4):
-        colour = colours[side]
         length, lines = (width, height) if side < LEFT else (height, width)
         base, step = _place(side, 0, height, width, stride)
-        same = True  # three samples rule out most pictures
-        for c in range(channels):
-            first, last = np.int64(flat[base + c]), np.int64(flat[base + (length - 1) * step + c])
-            middle = np.int64(flat[base + length // 2 * step + c])
-            same = same and max(first, last, middle) - min(first, last, middle) <= 2 * tolerance
-        if not same:
-            continue
-        for c in range(channels):
-            total = 0
-            for i in range(length):
-                total += np.int64(flat[base + i * step + c])
-            colour[c] = (total + length // 2) // length
+        first, last = _level(flat, base, stride), _level(flat, base + (length - 1) * step, stride)
+        middle = _level(flat, base + length // 2 * step, stride)
+        if max(first, last, middle) - min(first, last, middle) > 2 * tolerance:
+            continue  # three pixels rule out most pictures
+        total = 0
+        for i in range(length):
+            total += _level(flat, base + i * step, stride)
+        level = (total + length // 2) // length
         spare, limit = length * spared // 1000, lines * most // 100
         k = 0
         while k <= limit and k < lines:
             base, step = _place(side, k, height, width, stride)
-            if not _uniform(flat, base, step, length, channels, colour, tolerance, spare):
+            if not _uniform(flat, base, step, length, stride, level, tolerance, spare):
                 break
             k += 1
         if k == 0:
-            colours[side] = 0
             continue
-        found += 1
+        bordered += 1
         base, step = _place(side, 0, height, width, stride)
-        noise[side] = _deviation(flat, base, step, length, channels, colour) * 1000 // (length * channels)
+        levels[side] = level
+        noise[side] = _deviation(flat, base, step, length, stride, level) * 1000 // length
         if k > limit:
             sides[side] = -1
             continue
         window, peak = min(WINDOW, lines - k), 0
         for j in range(window):
             base, step = _place(side, k + j, height, width, stride)
-            apart[j] = _deviation(flat, base, step, length, channels, colour)
+            apart[j] = _deviation(flat, base, step, length, stride, level)
             peak = max(peak, apart[j])
         j = 0
         while apart[j] * 100 < peak * edge:
             j += 1
         sides[side] = k + j
-    return found
+    return bordered

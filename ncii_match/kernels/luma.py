@@ -3,7 +3,13 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from ncii_match.kernels.jit import filled, given, i64, kernel, u8
+from ncii_match.kernels.jit import filled, given, i64, kernel, part, u8
+
+
+@part
+def luma_of(red: np.int32, green: np.int32, blue: np.int32) -> np.int32:
+    """Luma of one pixel, for kernels that need no plane of it."""
+    return (red * 19595 + green * 38470 + blue * 7471 + 32768) >> 16
 
 
 @kernel(i64, given(u8, 3), filled(u8, 2))
@@ -15,5 +21,5 @@ def luma(pixels: NDArray[np.uint8], grey: NDArray[np.uint8]) -> int:
     for y in range(pixels.shape[0]):
         for x in range(pixels.shape[1]):
             red, green, blue = np.int32(pixels[y, x, 0]), np.int32(pixels[y, x, 1]), np.int32(pixels[y, x, 2])
-            grey[y, x] = np.uint8((red * 19595 + green * 38470 + blue * 7471 + 32768) >> 16)
+            grey[y, x] = np.uint8(luma_of(red, green, blue))
     return 0
