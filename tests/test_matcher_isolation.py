@@ -73,7 +73,9 @@ POLICY = Policy(on_unknown=Action.BLOCK, on_unreadable=Action.BLOCK)
 def struck(place):
     """A matcher whose workers do what a picture says, for half a second."""
     matcher = Matcher(place, isolation="process", policy=POLICY, views=Views.BORDERS)
-    matcher._hashing._sandbox = Sandbox(matcher._algorithm, matcher.views, workers=2, deadline=0.5, **HOOKS)
+    matcher._hashing._sandbox = Sandbox(
+        matcher._algorithm, matcher.views, workers=2, deadline=0.5, jpeg="luma", **HOOKS
+    )
     return matcher
 
 
