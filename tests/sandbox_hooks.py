@@ -52,10 +52,10 @@ def _region():
 
 
 def _advise(advice):
-    """Ask the kernel for something that a worker may not have; end by a signal where it is had."""
+    """Ask the kernel for something that a worker may not have; end with 7 where it is refused."""
     libc, (start, size, _) = ctypes.CDLL(None, use_errno=True), _region()
     libc.madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
-    os.kill(os.getpid(), signal.SIGUSR1) if libc.madvise(start, size, advice) == 0 else os._exit(7)
+    os._exit(8 if libc.madvise(start, size, advice) == 0 else 7)
 
 
 def _outgrow():
@@ -131,7 +131,6 @@ DEEDS = {
     b"memory file": lambda: os.memfd_create("x"),
     b"shared segment": lambda: ctypes.CDLL(None).shmget(0, 1 << 20, 0o1600),
     b"give pages back": lambda: _advise(9),
-    b"poison pages": lambda: _advise(100),
     b"page them out": lambda: _advise(21),
     b"outgrow the region": _outgrow,
     b"write a file": lambda: os.write(os.open("/tmp/ncii_match_hostile", os.O_CREAT | os.O_WRONLY), b"x"),
