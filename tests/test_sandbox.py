@@ -748,7 +748,7 @@ def test_running_workers_are_as_confined_as_the_probe(sandbox):
 
 
 def test_a_worker_that_loses_its_server_ends():
-    with Sandbox(workers=1, deadline=20, **HOOKS) as sandbox:
+    with Sandbox(workers=1, deadline=5, **HOOKS) as sandbox:
         server = sandbox._workers._server._process.pid
         busy = threading.Thread(target=lambda: sandbox.hash(SIGN + b"sleep"))
         busy.start()
