@@ -12,6 +12,7 @@ import time
 
 import numpy as np
 
+from ncii_match.decode import planes
 from ncii_match.errors import DecodeError
 from ncii_match.outcomes import Status
 from ncii_match.sandbox import wire
@@ -42,6 +43,44 @@ def _executable():
 def _loop():
     while True:
         pass
+
+
+def _region():
+    """The memory that this worker has in common with the host: its address, its size, and its samples."""
+    arena = planes._memories[0].__self__
+    return arena._start, arena._size, arena._bytes
+
+
+def _advise(advice):
+    """Ask the kernel for something that a worker may not have; end with 7 where it is refused."""
+    libc, (start, size, _) = ctypes.CDLL(None, use_errno=True), _region()
+    libc.madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
+    os._exit(8 if libc.madvise(start, size, advice) == 0 else 7)
+
+
+def _outgrow():
+    libc, (start, size, _) = ctypes.CDLL(None), _region()
+    libc.mremap.restype, libc.mremap.argtypes = ctypes.c_void_p, [ctypes.c_void_p, *[ctypes.c_size_t] * 2, ctypes.c_int]
+    ctypes.memset(libc.mremap(start, size, 2 * size, 1) + size, 1, 1)
+
+
+def _write_on():
+    """Say that the picture is there, and go on writing to it while the host looks."""
+    samples = _region()[2]
+    head = wire.REPLY.pack(1, 0, 1, 1, wire.SHARED, SIDE, SIDE, SIDE, SIDE)
+    os.write(3, head)
+    for level in range(10**9):
+        samples[: SIDE * SIDE] = level % 256
+        samples[: SIDE * SIDE : 1 + level % 7] = level // 3 % 256
+
+
+def _look_for_others():
+    """A picture that says whether anybody was here before: grey where nobody was, and the process ends otherwise."""
+    samples = _region()[2][1 << 20 : 8 << 20]  # behind the picture that warms a worker up
+    if samples.any():
+        os._exit(9)
+    samples[:] = 77
+    return claimed()
 
 
 def _other_process():
@@ -91,6 +130,9 @@ DEEDS = {
     b"share memory": lambda: mmap.mmap(-1, 300 << 20),
     b"memory file": lambda: os.memfd_create("x"),
     b"shared segment": lambda: ctypes.CDLL(None).shmget(0, 1 << 20, 0o1600),
+    b"give pages back": lambda: _advise(9),
+    b"page them out": lambda: _advise(21),
+    b"outgrow the region": _outgrow,
     b"write a file": lambda: os.write(os.open("/tmp/ncii_match_hostile", os.O_CREAT | os.O_WRONLY), b"x"),
 }
 
@@ -99,9 +141,11 @@ SIDE = 64
 GREY = np.full((SIDE, SIDE), 200, np.uint8)
 
 
-def reply(number=1, status=0, channels=1, scale=1, height=SIDE, width=SIDE, rows=SIDE, columns=SIDE, samples=None):
+def reply(
+    number=1, status=0, channels=1, scale=1, height=SIDE, width=SIDE, rows=SIDE, columns=SIDE, samples=None, where=0
+):
     """A whole reply, true or not, written past the worker's own code."""
-    head = wire.REPLY.pack(number, status, channels, scale, height, width, rows, columns)
+    head = wire.REPLY.pack(number, status, channels, scale, where, height, width, rows, columns)
     os.write(3, head + (bytes(rows * columns * max(channels, 1)) if samples is None else samples))
     time.sleep(1000)
 
@@ -136,10 +180,13 @@ LIES = {
     b"huge": lambda: reply(height=60_000, width=60_000, rows=60_000, columns=60_000, samples=b""),
     b"largest": lambda: reply(height=2**32 - 1, width=2**32 - 1, rows=2**32 - 1, columns=2**32 - 1, samples=b""),
     b"one sample more": lambda: reply(samples=bytes(SIDE * SIDE + 1)),
-    b"two replies": lambda: reply(samples=bytes(SIDE * SIDE) + wire.BEGUN + wire.REPLY.pack(*[1, 5, *[0] * 6])),
+    b"two replies": lambda: reply(samples=bytes(SIDE * SIDE) + wire.BEGUN + wire.REPLY.pack(*[1, 5, *[0] * 7])),
     b"one sample less": lambda: reply(samples=bytes(SIDE * SIDE - 1)),
-    b"less, and the end": lambda: (os.write(3, wire.REPLY.pack(1, 0, 1, 1, SIDE, SIDE, SIDE, SIDE)), os._exit(0)),
-    b"half a head": lambda: (os.write(3, wire.REPLY.pack(1, 5, *[0] * 6)[:9]), os._exit(0)),
+    b"less, and the end": lambda: (os.write(3, wire.REPLY.pack(1, 0, 1, 1, 0, SIDE, SIDE, SIDE, SIDE)), os._exit(0)),
+    b"nowhere": lambda: reply(where=2),
+    b"in memory, and more": lambda: reply(where=wire.SHARED, samples=b"more"),
+    b"no picture, in memory": lambda: reply(1, 5, 0, 0, 0, 0, 0, 0, b"", wire.SHARED),
+    b"half a head": lambda: (os.write(3, wire.REPLY.pack(1, 5, *[0] * 7)[:9]), os._exit(0)),
 }
 
 
@@ -152,7 +199,8 @@ TAKEOVERS = {
     b"take over": _take_over,
     b"copy the socket": lambda: (_take_over(), os.dup(3)),
     b"answer for others": lambda: [
-        os.write(3, wire.REPLY.pack(number, 0, 1, 1, SIDE, SIDE, SIDE, SIDE) + GREY.tobytes()) for number in range(1, 9)
+        os.write(3, wire.REPLY.pack(number, 0, 1, 1, 0, SIDE, SIDE, SIDE, SIDE) + GREY.tobytes())
+        for number in range(1, 9)
     ],
     b"true, then sleep": lambda: reply(samples=GREY.tobytes()),
     b"fork": os.fork,
@@ -161,6 +209,7 @@ TAKEOVERS = {
     b"abort": os.abort,
     b"garbage": _write(b"garbage" * 1000),
     b"close": lambda: os.close(3),
+    b"write on": _write_on,
 }
 """What an intruder does in a worker that then goes on as far as it can."""
 
@@ -174,6 +223,8 @@ def decode_or_strike(reader, data, scaled_side):
     _, lie, name = data.rpartition(b"LIE ")
     if lie:
         return LIES[name]()
+    if data.endswith(b" LOOK"):
+        return _look_for_others()
     _, take, name = data.rpartition(b"TAKE ")
     if take:
         TAKEOVERS[name]()

@@ -3,6 +3,7 @@
 import gc
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -22,9 +23,10 @@ from ncii_match.decode.limits import DecodeLimits
 from ncii_match.errors import InputError, SandboxError
 from ncii_match.ingest import TASK_PICTURES, TASKS_AHEAD, PictureHasher, hash_batches
 from ncii_match.outcomes import Status
-from ncii_match.sandbox import confine, syscalls
-from ncii_match.sandbox.connection import MalformedReplyError, Reply
+from ncii_match.sandbox import confine, region, syscalls, wire
+from ncii_match.sandbox.connection import MalformedReplyError, Reply, Worker
 from ncii_match.sandbox.pool import Sandbox, _Decoding
+from ncii_match.sandbox.region import Region
 from ncii_match.values import PDQ, PDQ_512, PHASH, Hashes, Views
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="level and processes are looked at as Linux has them")
@@ -150,6 +152,7 @@ ENDS_SOMEHOW = {
     b"garbage, then wait": Status.TIMED_OUT,
 }
 NEEDS_SECCOMP = {b"fork", b"process", b"exec", b"program", b"socket", b"connect", b"open", b"list", b"delete", b"kill"}
+NEEDS_SECCOMP |= {b"give pages back", b"page them out", b"outgrow the region"}
 NEEDS_SECCOMP |= {b"executable", b"raise limits", b"thread", b"share memory", b"memory file", b"shared segment"}
 
 
@@ -167,6 +170,20 @@ def test_a_deed_costs_its_picture_and_nothing_else(struck, deed):
     assert not os.path.exists("/tmp/pwned")
 
 
+@pytest.mark.skipif(not SECCOMP, reason="refused by the filter")
+@pytest.mark.parametrize("deed", [b"give pages back", b"page them out"])
+def test_a_worker_takes_no_page_from_the_host(deed):
+    with Sandbox(workers=1, **HOOKS) as sandbox:
+        assert status(sandbox.hash(SIGN + deed)) == Status.CRASHED
+        assert sandbox.status().endings == {"ended by itself with 7": 1}
+
+
+def test_no_advice_is_let_through_that_spoils_pages():
+    """Not tried out: an administrator's ``MADV_HWPOISON`` does what it says."""
+    remove, soft_offline, poison = 9, 101, 100
+    assert not {remove, poison, soft_offline} & set(syscalls._ADVICE)
+
+
 SQUARE = encoded(Image.new("L", (SIDE, SIDE), 90), "PNG")
 """Its header states the size that the lies of the hooks are about."""
 
@@ -181,7 +198,8 @@ def test_a_reply_that_an_honest_worker_does_not_give_is_a_crash(struck, lie):
 
 
 def reply_of(**numbers):
-    true = {"status": Status.OK, "channels": 1, "scale": 1, "height": 600, "width": 900, "rows": 600, "columns": 900}
+    true = {"status": Status.OK, "channels": 1, "scale": 1, "where": 0}
+    true |= {"height": 600, "width": 900, "rows": 600, "columns": 900}
     return Reply(**{**true, **numbers})
 
 
@@ -222,12 +240,10 @@ def test_limits_bound_a_claim_where_no_header_states_the_size():
 
 def test_a_view_that_failed_is_told_from_one_that_has_a_hash():
     """Rows of zeros with Status.OK would be looked up, found nowhere, and taken for an answer."""
-    views = Views.BORDERS
+    views = Views.BORDERS  # by luma: a border is looked at in full, by a second request
     photo = Image.open(PHOTOS / "coffee.png").convert("RGB").resize((1200, 900))
     framed = encoded(ImageOps.expand(photo, 90, "red"), "JPEG")
-    with Sandbox(
-        PDQ, views, workers=1, jpeg="luma", **HOOKS
-    ) as sandbox:  # looks at a border in full, by a second request
+    with Sandbox(PDQ, views, workers=1, jpeg="luma", **HOOKS) as sandbox:
         here = PictureHasher(PDQ, views, DecodeLimits(), "luma").hash([framed])
         same(sandbox.hash(framed), here)
         assert not here.status.any()
@@ -262,6 +278,112 @@ def test_a_picture_that_takes_over_its_worker_decides_nothing_about_the_others()
                 assert hashes.status[k] == Status.OK
         assert sandbox.status().pictures == CHECKS
         assert sandbox.status().started >= CHECKS
+
+
+@pytest.mark.skipif(not SECCOMP, reason="nothing is shared with workers that the kernel does not confine")
+def test_a_worker_that_writes_on_while_the_host_looks_alters_its_own_picture_only():
+    with Sandbox(PDQ, Views.ALL, workers=2, deadline=20.0, **HOOKS) as sandbox:
+        good = PictureHasher(PDQ, Views.ALL, DecodeLimits()).hash([PHOTO])
+        for _ in range(20):
+            hashes = sandbox.hash(SQUARE + b"TAKE write on")
+            assert set(hashes.status.tolist()) <= {Status.OK, Status.NO_BORDER}
+            same(sandbox.hash(PHOTO), good)
+        assert sandbox.status().endings == {}
+
+
+@pytest.mark.skipif(not SECCOMP, reason="nothing is shared with workers that the kernel does not confine")
+def test_nobody_finds_the_pixels_of_another_picture():
+    with Sandbox(workers=2, **HOOKS) as sandbox:
+        hashes = Hashes.concat(sandbox.hash_stream([SQUARE + b" LOOK" if k % 2 else PHOTO for k in range(60)]))
+        assert not hashes.status.any()
+        assert sandbox.status().endings == {}
+    with Sandbox(workers=1, recycle_after=10, **HOOKS) as sandbox:  # as it would be in one and the same process
+        assert status(sandbox.hash(SQUARE + b" LOOK")) == Status.OK
+        assert status(sandbox.hash(SQUARE + b" LOOK")) == Status.CRASHED
+
+
+def shapes_by_way(monkeypatch):
+    """Lists of the shapes of pictures, by where their samples are."""
+    ways, samples = {wire.SHARED: [], wire.FOLLOWING: []}, Worker.samples
+
+    def noted(worker, where, shape, until):
+        ways[where].append(shape)
+        return samples(worker, where, shape, until)
+
+    monkeypatch.setattr(Worker, "samples", noted)
+    return ways
+
+
+@pytest.mark.skipif(not SECCOMP, reason="nothing is shared with workers that the kernel does not confine")
+def test_pictures_larger_than_the_region_take_the_socket(monkeypatch):
+    monkeypatch.setattr(region, "BYTES", 4 << 20)
+    ways = shapes_by_way(monkeypatch)
+    here = PictureHasher(PDQ, Views.ALL, DecodeLimits())
+    photo = Image.open(PHOTOS / "coffee.png").convert("RGB")
+    with Sandbox(PDQ, Views.ALL, workers=1) as sandbox:
+        for width, way in ((1024, wire.SHARED), (1025, wire.FOLLOWING), (1024, wire.SHARED)):  # [1024, 1024, 4] fits
+            for name in ("JPEG", "PNG", "TIFF", "BMP"):
+                data = encoded(photo.resize((width, 1024)), name)
+                same(sandbox.hash(data), here.hash([data]))
+                assert ways[way].pop() == (1024, width, 4), name
+        for name in ("WEBP", "GIF"):  # decoded elsewhere, and copied there
+            data = encoded(photo, name)
+            same(sandbox.hash(data), here.hash([data]))
+        assert len(ways[wire.SHARED]) == 2
+        assert not ways[wire.FOLLOWING]
+
+
+@pytest.mark.parametrize("jpeg", ["luma", "colour"])
+def test_one_process_for_several_pictures_begins_each_in_black(jpeg):
+    """A second picture is drawn where the first was; what it leaves out must not show through."""
+    photo = Image.open(PHOTOS / "coffee.png").convert("RGB")
+    large = [encoded(photo.resize((900, 700)), name) for name in ("JPEG", "PNG", "WEBP")]
+    small = [encoded(photo.resize((300, 200)), name) for name in ("JPEG", "GIF", "PNG")]
+    files = [*large, *small, *(data[: len(data) // 2] for data in large + small), *FILES.values()]
+    here = PictureHasher(PDQ, Views.BORDERS, DecodeLimits(), jpeg)
+    with Sandbox(PDQ, Views.BORDERS, workers=1, recycle_after=1000, jpeg=jpeg) as sandbox:
+        for data in files:
+            same(sandbox.hash(data), here.hash([data]))
+
+
+def test_without_a_filter_nothing_is_shared(monkeypatch):
+    ways = shapes_by_way(monkeypatch)
+    with Sandbox(workers=1, _seccomp=False) as sandbox:
+        same(sandbox.hash(PHOTO), PictureHasher(PDQ, Views.UPRIGHT, DecodeLimits()).hash([PHOTO]))
+    assert not ways[wire.SHARED]
+    assert ways[wire.FOLLOWING]
+
+
+@pytest.mark.parametrize(("level", "size"), [("rlimits", 4 << 20), ("seccomp", None), ("seccomp", 2 << 20)])
+def test_samples_in_memory_that_is_not_there_are_a_crash(level, size):
+    ours, theirs = socket.socketpair()
+    worker = Worker(1, ours, Region(size) if size else None)
+    worker.level = level
+    with theirs, pytest.raises(MalformedReplyError, match="memory that is not there"):
+        worker.samples(wire.SHARED, (1024, 1024, 3), time.monotonic() + 5)
+    worker.close()
+
+
+def shared_memory():
+    """Kilobytes of shared memory that this process has mapped."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("RssShmem"))
+
+
+PILED = int(os.environ.get("NCII_MATCH_TEST_REGIONS", "500"))
+
+
+def test_the_memory_of_pictures_is_given_back():
+    with Sandbox(workers=2, **HOOKS) as sandbox:
+        given = [PHOTO, SIGN + b"exit", SQUARE + b"TAKE write on" if SECCOMP else PHOTO, PHOTO[:400]]
+        for _ in sandbox.hash_stream(given * 5):
+            pass
+        before, descriptors = shared_memory(), len(os.listdir("/proc/self/fd"))
+        for _ in sandbox.hash_stream(given[k % 4] for k in range(PILED)):
+            pass
+        assert shared_memory() <= before + 1024
+        assert len(os.listdir("/proc/self/fd")) <= descriptors + 3
+        assert "ncii_match-pixels" not in Path("/proc/self/maps").read_text()
 
 
 def test_one_worker_for_many_pictures_is_what_an_intruder_would_like():
@@ -554,7 +676,8 @@ def test_a_fork_server_that_does_not_start_says_why(monkeypatch):
 @pytest.mark.parametrize("name", syscalls.MACHINES)
 def test_filters_are_whole(name, threads):
     machine = syscalls.MACHINES[name]
-    numbers = [*machine.allowed, *machine.killed, machine.mmap, machine.mprotect, machine.clone, machine.tgkill]
+    numbers = [*machine.allowed, *machine.killed, machine.mmap, machine.mprotect, machine.madvise]
+    numbers += [machine.clone, machine.tgkill]
     assert len(set(numbers)) == len(numbers)
     steps = syscalls.program(machine, threads=threads)
     assert len(steps) % 8 == 0
@@ -625,7 +748,7 @@ def test_running_workers_are_as_confined_as_the_probe(sandbox):
 
 
 def test_a_worker_that_loses_its_server_ends():
-    with Sandbox(workers=1, deadline=20, **HOOKS) as sandbox:
+    with Sandbox(workers=1, deadline=5, **HOOKS) as sandbox:
         server = sandbox._workers._server._process.pid
         busy = threading.Thread(target=lambda: sandbox.hash(SIGN + b"sleep"))
         busy.start()

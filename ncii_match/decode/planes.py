@@ -13,6 +13,7 @@ good (https://arrow.apache.org/docs/format/CDataInterface.html), where its sampl
 """
 
 import ctypes
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
@@ -66,13 +67,27 @@ def _shape(mode: str, size: tuple[int, int]) -> tuple[int, ...]:
     return (height, width) if CHANNELS[mode] == 1 else (height, width, CHANNELS[mode])
 
 
+Memory = Callable[[tuple[int, ...]], "NDArray[np.uint8] | None"]
+"""Black samples of a shape, in memory of its own; None where it has none. May raise MemoryError."""
+
+_memories: list[Memory] = []
+
+
+def draw_into(memory: Memory) -> None:
+    """Have canvases in this memory first, in all of this process from now on: for one that decodes and nothing else."""
+    _memories[:] = [memory]
+
+
 def canvas(mode: str, size: tuple[int, int]) -> tuple[NDArray[np.uint8], Any]:
     """Black samples, and Pillow's image core over them: what is drawn into the core is in the samples.
 
     mode : ``L`` or ``RGB``. size : width and height, neither 0.
     The samples are uint8 [h, w], or [h, w, 4] of which the last is not a colour.
     """
-    samples = np.zeros(_shape(mode, size), np.uint8)
+    shape = _shape(mode, size)
+    samples = _memories[0](shape) if _memories else None
+    if samples is None:
+        samples = np.zeros(shape, np.uint8)
     return samples, Image.core.map_buffer(samples, size, "raw", 0, (mode, 0, 1))  # type: ignore[attr-defined]
 
 

@@ -43,7 +43,11 @@ def usable_baselines() -> list[str]:
 
 @cache
 def _content_digest(source: str) -> bytes:
-    return hashlib.sha256(Path(source).read_bytes()).digest()
+    """Of every module beside a kernel's own: pieces of one are compiled into the kernels of another."""
+    total = hashlib.sha256()
+    for path in sorted(Path(source).parent.glob("*.py")):
+        total.update(hashlib.sha256(path.read_bytes()).digest())
+    return total.digest()
 
 
 def folders_for(source: str) -> list[str]:

@@ -15,7 +15,7 @@ from ncii_match.sandbox import syscalls
 LEVELS = ("none", "rlimits", "seccomp")
 """From weak to strong. ``rlimits``: memory, processor time and descriptors are bounded, and nothing can be written to
 files, but the process may open files and sockets. ``seccomp``: it cannot open anything, start a process or a thread,
-reach the network or another process, share memory, or make memory executable."""
+reach the network or another process, share memory beyond its region, or make memory executable."""
 
 _PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_GET_SECCOMP, _PR_SET_SECCOMP, _PR_SET_NO_NEW_PRIVS = 1, 4, 21, 22, 38
 _SECCOMP_MODE_FILTER = 2

@@ -1,5 +1,6 @@
 """The host's end of one worker, in the hands of one thread at a time."""
 
+import math
 import select
 import socket
 import time
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 from ncii_match.outcomes import Status
 from ncii_match.sandbox import wire
 from ncii_match.sandbox.confine import LEVELS
+from ncii_match.sandbox.region import Region
 
 _TIME = Struct("@ll")
 """The kernel's ``timeval``: seconds and microseconds."""
@@ -33,6 +35,7 @@ class Reply(NamedTuple):
     status: Status
     channels: int
     scale: int
+    where: int
     height: int
     width: int
     rows: int
@@ -52,10 +55,13 @@ class WorkerEndedError(OSError):
 
 
 class Worker:
-    """A worker as the host sees it: a socket, a number, and how many requests and pictures it has been given."""
+    """A worker as the host sees it: a socket, a number, and how many requests and pictures it has been given.
 
-    def __init__(self, number: int, connection: socket.socket) -> None:
-        self.number, self.connection = number, connection
+    region : the memory that it has in common with the host, and with nobody else.
+    """
+
+    def __init__(self, number: int, connection: socket.socket, region: Region | None = None) -> None:
+        self.number, self.connection, self.region = number, connection, region
         self.requests = self.pictures = 0
         self.level = ""
 
@@ -125,8 +131,16 @@ class Worker:
             raise MalformedReplyError("more than a reply")
         return Reply(status, *numbers)
 
-    def samples(self, shape: tuple[int, ...], until: float) -> NDArray[np.uint8]:
-        """The samples that follow a reply, in memory of the host's own. Raises as ``reply`` does."""
+    def samples(self, where: int, shape: tuple[int, ...], until: float) -> NDArray[np.uint8]:
+        """The samples of a reply. Raises as ``reply`` does, and MemoryError.
+
+        where : ``wire.FOLLOWING``: they come into memory of the host's own. ``wire.SHARED``: they are mapped, and may
+            change while they are looked at.
+        """
+        if where == wire.SHARED:
+            return self._shared(shape)
+        if where != wire.FOLLOWING:
+            raise MalformedReplyError("samples that are nowhere")
         pixels = np.empty(shape, np.uint8)
         if self._fill(pixels.reshape(-1).data, until) < pixels.size:
             _seconds_left(until)
@@ -134,6 +148,20 @@ class Worker:
         if self.has_more_to_say():
             raise MalformedReplyError("more than a reply")
         return pixels
+
+    def _shared(self, shape: tuple[int, ...]) -> NDArray[np.uint8]:
+        # Without the filter a worker could give the region's pages back while they are read.
+        if self.region is None or self.level != "seccomp" or math.prod(shape) > self.region.size:
+            raise MalformedReplyError("samples in memory that is not there")
+        if self.has_more_to_say():
+            raise MalformedReplyError("more than a reply")
+        return self.region.samples(shape)
+
+    def close(self) -> None:
+        """Let go of its socket and its region."""
+        self.connection.close()
+        if self.region is not None:
+            self.region.close()
 
     def _fill(self, buffer: memoryview, until: float) -> int:
         """Bytes received into a buffer, fewer than it holds when time is over or the worker has ended."""

@@ -19,7 +19,7 @@ from ncii_match.decode.limits import DecodeLimits
 from ncii_match.errors import DecodeError, InputError, SandboxError
 from ncii_match.ingest import TASK_PICTURES, TASKS_AHEAD, Decode, PictureHasher, available_cores
 from ncii_match.outcomes import Status
-from ncii_match.sandbox import wire
+from ncii_match.sandbox import confine, region, wire
 from ncii_match.sandbox.connection import MalformedReplyError, Reply, Worker, WorkerEndedError
 from ncii_match.sandbox.stream import OrderedStream
 from ncii_match.sandbox.workers import Workers
@@ -73,7 +73,8 @@ class Sandbox:
     deadline : seconds for one picture, counted from when a worker has been found for it. Then the worker is killed.
     memory : bytes that a worker may take on top of what it starts with. The default of 1 GiB holds, by what
         ``DecodeLimits.max_pixels`` needs for each pixel, measured: 107 megapixels in colour, 70 with transparency, a
-        JPEG of any size allowed, and 52 of WebP. A larger picture is ``Status.OUT_OF_MEMORY``.
+        JPEG of any size allowed, and 52 of WebP. A larger picture is ``Status.OUT_OF_MEMORY``. Besides, at the level
+        ``"seccomp"``, up to 64 MiB (or as much as ``memory``) that it shares with this process for the pixels.
     recycle_after : pictures after which a worker is replaced. 1, the default: a process for each picture, so that one
         that takes over its decoder costs itself only. More is quicker for small pictures, and whoever takes over a
         worker decides what is seen of the pictures that it decodes afterwards.
@@ -85,13 +86,14 @@ class Sandbox:
     cannot be started or confined as required, or after ``close``.
 
     What workers have by ``level``: ``"seccomp"`` (Linux on x86-64 and ARM64): no file, no network, no other process or
-    thread, no shared memory, no secret of the host's, and no way to get them. ``"rlimits"``: bounded memory, processor
-    time and descriptors, nothing written to files. They come from a fork server that is a fresh program, so it does
-    not matter which threads run in the host or whether its main module can be imported. They end with the host, however
-    it ends. A process that the host forks starts its own.
+    thread, no memory in common with others but for its own pixels, no secret of the host's, and no way to get them.
+    ``"rlimits"``: bounded memory, processor time and descriptors, nothing written to files. They come from a fork
+    server that is a fresh program, so it does not matter which threads run in the host or whether its main module can
+    be imported. They end with the host, however it ends. A process that the host forks starts its own.
 
-    Bytes, paths and file objects are read in this process, within the limits, and decoded in a worker, whose pixels
-    this process copies, compares with what the file's header states, and hashes. Pillow images and arrays are hashed
+    Bytes, paths and file objects are read in this process, within the limits, and decoded in a worker. This
+    process compares its answer with what the file's header states, and hashes the pixels where they lie, in memory that
+    no other worker ever has; larger ones come through its socket. Pillow images and arrays are hashed
     as they are: the host has decoded them. (A Pillow image that was opened and not loaded is decoded here, too; give
     its file instead.)
 
@@ -126,7 +128,9 @@ class Sandbox:
         self.algorithm, self.views, self.limits = algorithm, self._here.views, limits
         # A bound for a worker that nobody stops; the host stops each picture long before.
         cpu = math.ceil(60 + 2 * self.deadline * min(recycle_after, 1000))
-        orders = wire.Orders(-1, [], limits, jpeg, memory, cpu, _seccomp, _task)
+        is_filtered = _seccomp and confine.level() == "seccomp"
+        shared = region.size_for(memory) if is_filtered and region.is_available() else 0
+        orders = wire.Orders(-1, [], limits, jpeg, memory, cpu, shared, _seccomp, _task)
         self._workers = Workers(
             orders, self.workers, single_use=recycle_after == 1, level="seccomp" if require_seccomp else None
         )
@@ -295,7 +299,7 @@ class _Decoding:
             raise DecodeError(reply.status)
         self._check(reply, scaled_side)
         shape = (reply.rows, reply.columns) if reply.channels == 1 else (reply.rows, reply.columns, reply.channels)
-        return Picture(worker.samples(shape, self._until), reply.height, reply.width, reply.scale)
+        return Picture(worker.samples(reply.where, shape, self._until), reply.height, reply.width, reply.scale)
 
     def _check(self, reply: Reply, scaled_side: int | None) -> None:
         """Raises MalformedReplyError for a picture that this file cannot be."""

@@ -8,12 +8,16 @@ from dataclasses import replace
 
 from ncii_match.errors import SandboxError
 from ncii_match.sandbox import wire
+from ncii_match.sandbox.region import Region
 
 START_SECONDS = 60.0
 """Longest wait for a fork server, which takes half a second as a rule."""
 
 END_SECONDS = 10.0
 """Longest wait until it has ended a worker, which takes a millisecond as a rule."""
+
+SEND_BYTES = 1 << 20
+"""What a socket to a worker takes before the host waits, as far as the system allows: most files, in one turn."""
 
 _START = (
     "import sys, json; sys.path[:] = json.loads(sys.argv[1])['path'];"
@@ -40,6 +44,7 @@ class ForkServer:
         if not sys.executable:
             raise SandboxError("sys.executable names no Python to start a fork server with; set it to one")
         self.control, theirs = socket.socketpair()
+        self._region_size = orders.region
         try:
             path = [os.path.abspath(entry) for entry in sys.path]
             text = replace(orders, control=theirs.fileno(), path=path).to_json()
@@ -75,17 +80,20 @@ class ForkServer:
         self.close()
         raise SandboxError(f"The fork server did not start: {why}")
 
-    def fork(self, number: int) -> socket.socket:
-        """Order a worker; its socket. Returns before it lives. OSError when the server has ended."""
+    def fork(self, number: int) -> tuple[socket.socket, Region | None]:
+        """Order a worker; its socket, and its region. Returns before it lives. OSError when the server has ended."""
+        region = Region(self._region_size) if self._region_size else None
         ours, theirs = socket.socketpair()
+        ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BYTES)
         try:
-            socket.send_fds(self.control, [wire.COMMAND.pack(wire.FORK, number)], [theirs.fileno()])
+            descriptors = [theirs.fileno()] if region is None else [theirs.fileno(), region.descriptor]
+            socket.send_fds(self.control, [wire.COMMAND.pack(wire.FORK, number)], descriptors)
         except BaseException:
             ours.close()
             raise
         finally:
             theirs.close()
-        return ours
+        return ours, region
 
     def kill(self, number: int) -> None:
         """Kill a worker, if it still lives. OSError when the server has ended, and all workers with it."""

@@ -12,7 +12,8 @@ from ncii_match.decode.image import JpegRoute
 from ncii_match.decode.limits import DecodeLimits
 
 COMMAND = Struct("<cI")
-"""Host to fork server: what to do, and the worker's number. ``FORK`` carries the worker's end of a socket pair."""
+"""Host to fork server: what to do, and the worker's number. ``FORK`` carries the worker's end of a socket pair, and the
+descriptor of its ``Region`` where it has one."""
 
 FORK, KILL, END, SLOW = b"F", b"K", b"E", b"S"
 """``KILL`` ends a worker. ``END`` ends it and answers with ``ENDED``. ``SLOW`` lowers its priority for good."""
@@ -36,9 +37,12 @@ No bytes: the picture of the request before, once more."""
 BEGUN = b"B"
 """Worker to host: the whole picture is here. A worker that ends before has not died of the picture."""
 
-REPLY = Struct("<IBBBxIIII")
-"""Worker to host: number of the request, ``Status``, channels (1 stands for [h, w]), scale, height and width of the
-picture as stored, rows and columns of the samples; the samples follow. All 0 after a status other than OK."""
+REPLY = Struct("<IBBBBIIII")
+"""Worker to host: number of the request, ``Status``, channels (1 stands for [h, w]), scale, where the samples are,
+height and width of the picture as stored, rows and columns of the samples. All 0 after a status other than OK."""
+
+FOLLOWING, SHARED = 0, 1
+"""Where samples are: behind the reply, or in the worker's ``Region``, from its first byte on."""
 
 CHANNELS, SCALES = (1, 3, 4), (1, 2, 4, 8)
 
@@ -52,6 +56,7 @@ class Orders:
     limits, jpeg : as for ``read_picture``.
     memory : bytes for one picture.
     cpu : seconds of processor time in a worker's life.
+    region : bytes of memory that each worker shares with the host, for its pixels; 0: none.
     seccomp : whether workers install the filter of system calls where the kernel has one.
     task : ``module:function`` that decodes.
     """
@@ -62,13 +67,14 @@ class Orders:
     jpeg: JpegRoute
     memory: int
     cpu: int
+    region: int
     seccomp: bool
     task: str
 
     def to_json(self) -> str:
         """One line of text."""
         limits = {**asdict(self.limits), "formats": sorted(self.limits.formats)}
-        names = ("control", "path", "jpeg", "memory", "cpu", "seccomp", "task")
+        names = ("control", "path", "jpeg", "memory", "cpu", "region", "seccomp", "task")
         return json.dumps({**{name: getattr(self, name) for name in names}, "limits": limits})
 
     @classmethod

@@ -79,7 +79,7 @@ class Workers:
                 while self._starting:
                     worker = self._starting.popleft()
                     if not worker.is_ready(READY_SECONDS):
-                        worker.connection.close()
+                        worker.close()
                         raise SandboxError("A worker did not get ready: it can not decode where it is confined to.")
                     self._ready.append(worker)
                     self._check_level(worker)
@@ -169,7 +169,7 @@ class Workers:
             if worker in self._all:
                 self._ready.append(worker)
             else:  # of a server that has ended since
-                worker.connection.close()
+                worker.close()
         self._release(worker)
 
     def give_up(self, worker: Worker, *, ask: bool = False) -> int | None:
@@ -185,7 +185,7 @@ class Workers:
     def _replace(self, worker: Worker, *, ask: bool = False) -> int | None:
         code = None
         with self._lock:
-            worker.connection.close()
+            worker.close()
             if worker not in self._all or self._server is None:
                 return None
             self._all.remove(worker)
@@ -209,7 +209,7 @@ class Workers:
         if self._server is None:
             self._server = ForkServer(self._orders)
         self._count = (self._count + 1) % 2**32
-        worker = Worker(self._count, self._server.fork(self._count))
+        worker = Worker(self._count, *self._server.fork(self._count))
         self._all.add(worker)
         self._starting.append(worker)
 
@@ -223,7 +223,7 @@ class Workers:
         if self._server is not None:
             self._server.close()
         for worker in {*self._ready, *self._starting}:  # those that are lent are closed by who has them
-            worker.connection.close()
+            worker.close()
         self._server = None
         self._all.clear()
         self._ready.clear()
@@ -236,7 +236,7 @@ class Workers:
         if server is not None:
             server.disown()
         for worker in workers:
-            worker.connection.close()
+            worker.close()
 
 
 _LIVING: "weakref.WeakSet[Workers]" = weakref.WeakSet()
