@@ -1,11 +1,13 @@
 """A history that was rewritten is refused by the next publication, or found by ``verify``; never signed unseen."""
 
 import dataclasses
+import errno
 import json
 import os
 import shutil
 import uuid
 from datetime import UTC, datetime
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -96,6 +98,21 @@ def is_found(path):
 def forget(key):
     """What the key remembers, as on a machine where its directory cannot be written."""
     shutil.rmtree(f"{key}{continuity.MEMORY}", ignore_errors=True)
+
+
+def test_a_memory_that_cannot_be_written_is_logged_and_stops_no_publication(sqlite_bank, key, caplog, monkeypatch):
+    forget(key)
+    make_folder = Path.mkdir
+
+    def refuse(path, *arguments, **options):
+        if path.name.endswith(continuity.MEMORY):
+            raise OSError(errno.EROFS, "Read-only file system")
+        make_folder(path, *arguments, **options)
+
+    monkeypatch.setattr(Path, "mkdir", refuse)
+    before = sqlite_bank.publish(signing_key=key).number
+    assert "Read-only file system" in caplog.text
+    assert sqlite_bank.publish(signing_key=key, full=True).number == before + 1
 
 
 PUBLISHING = {

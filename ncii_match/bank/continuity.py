@@ -8,6 +8,7 @@ key has beside it (``<key>.published/``), and a setting of the tables which says
 import contextlib
 import hashlib
 import json
+import logging
 import os
 from dataclasses import dataclass
 from os import PathLike
@@ -25,6 +26,8 @@ from ncii_match.bank.vault import Vault
 from ncii_match.errors import BankHistoryError, NciiMatchError
 from ncii_match.index import saved
 from ncii_match.outcomes import State
+
+_LOG = logging.getLogger("ncii_match")
 
 PUBLISHED = "published"
 """A setting of the tables: the first snapshot that readers saw. Without it no snapshot is missed."""
@@ -335,7 +338,10 @@ def recall(signing_key: str | PathLike[str] | None, bank: Path, name: str) -> An
 
 
 def remember(signing_key: str | PathLike[str] | None, bank: Path, new_manifest: Manifest) -> None:
-    """Write down beside the signing key what it has signed. Where nothing can be written, the snapshots must do."""
+    """Write down beside the signing key what it has signed. Where nothing can be written, the snapshots must do.
+
+    That is logged: a bank that is rolled back with all its snapshots is then not noticed.
+    """
     if signing_key is None or new_manifest.bank is None:
         return
     path = _memory(signing_key, bank, new_manifest.bank)
@@ -347,13 +353,19 @@ def remember(signing_key: str | PathLike[str] | None, bank: Path, new_manifest: 
         "event": new_manifest.journal[0],
         "digest": new_manifest.journal[1],
     }
-    with contextlib.suppress(OSError):
+    try:
         path.parent.mkdir(mode=0o700, exist_ok=True)
         for left_over in path.parent.glob(f"{path.stem}.*.draft"):  # of a process that was killed
             left_over.unlink(missing_ok=True)
         saved.write_private(draft, json.dumps(known, indent=1).encode())
         os.replace(draft, path)
         saved.sync_directory(path.parent)
+    except OSError as error:
+        _LOG.warning(
+            "What was signed last cannot be written to %s (%s). A bank that is put back as a whole will pass for this "
+            "one. Let the publisher write beside its signing key.",
+            path.parent, error.strerror,
+        )  # fmt: skip
 
 
 def _memory(signing_key: str | PathLike[str], bank: Path, name: str) -> Path:
