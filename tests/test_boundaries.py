@@ -235,7 +235,7 @@ def test_half_a_percent_of_a_side_is_worth_trimming(side, is_trimmed):
 
 def drawn(noise, colours):
     sides = np.array([4, 0, 5, 0], np.int64)
-    shown = np.zeros((4, 1), np.int64)
+    shown = np.zeros(4, np.int64)
     shown[0], shown[2] = colours
     heard = np.zeros(4, np.int64)
     heard[0], heard[2] = noise

@@ -229,13 +229,22 @@ class CopiedBank:
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
-        descriptor = os.open(self.cache / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-            os.utime(descriptor)  # by which a sweep sees that somebody reads this bank
+            descriptor = os.open(self.cache / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise self._unusable(error) from None
+        try:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
+                os.utime(descriptor)  # by which a sweep sees that somebody reads this bank
+            except OSError as error:
+                raise self._unusable(error) from None
             yield
         finally:
             os.close(descriptor)
+
+    def _unusable(self, error: OSError) -> BankError:
+        return BankError(f"the cache {self.cache} cannot be used: {error.strerror}; name another in {CACHE}")
 
 
 class CopiedDirectory(CopiedBank):
