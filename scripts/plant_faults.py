@@ -235,7 +235,7 @@ class Copy:
 
     def run(self, tests: list[str], seconds: float | None) -> str:
         """``passed``, ``failed`` by a test, ``broken`` (nothing could run), or ``late``."""
-        command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *tests]
+        command = [sys.executable, "-m", "pytest", "-x", "-q", "-n0", "-p", "no:cacheprovider", *tests]
         # No compiled modules: two faults of one length within a second would be taken for the same file.
         environment = {**os.environ, "PYTHONPATH": str(self.path), "PYTHONDONTWRITEBYTECODE": "1"}
         process = subprocess.Popen(
