@@ -193,9 +193,7 @@ def private_directory(path: Path) -> Path:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
         found = path.lstat()
     except OSError as error:
-        raise BankError(
-            f"{path} cannot be made a directory: {error.strerror}; mend that, or name another place"
-        ) from None
+        raise BankError(f"{path} cannot be made a directory: {error.strerror}; mend that, and try again") from None
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o077:
         raise BankError(f"{path} is not a directory that only this user can look into; remove it, or chmod 700")
     return path
