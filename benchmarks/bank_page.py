@@ -1,4 +1,4 @@
-"""``docs/bank.md`` from one run of ``bench_bank.py``."""
+"""``docs/bank-figures.md`` from one run of ``bench_bank.py``."""
 
 from statistics import median
 from typing import Any

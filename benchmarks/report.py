@@ -23,8 +23,8 @@ PAGES: dict[str, tuple[tuple[str, ...], Callable[..., str]]] = {
     "performance.md": (("hashing",), performance_page.text),
     "accuracy.md": (("accuracy", "thresholds"), accuracy_page.text),
     "search.md": (("search",), search_page.text),
-    "bank.md": (("bank",), bank_page.text),
-    "uploads.md": (("checks", "swaps", "killers"), uploads_page.text),
+    "bank-figures.md": (("bank",), bank_page.text),
+    "check-figures.md": (("checks", "swaps", "killers"), uploads_page.text),
     "rescan-figures.md": (("rescan",), rescan_page.text),
     "threshold-figures.md": (("thresholds", "pairs", "noise"), thresholds_page.text),
 }

@@ -1,4 +1,4 @@
-"""``docs/uploads.md`` from a run of ``bench_checks.py``, ``bench_swaps.py`` and ``bench_killers.py`` each."""
+"""``docs/check-figures.md`` from a run of ``bench_checks.py``, ``bench_swaps.py`` and ``bench_killers.py`` each."""
 
 from statistics import median
 from typing import Any

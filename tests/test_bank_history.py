@@ -299,7 +299,7 @@ WAYS_ROUND = {
 ONLY_WITH_MEMORY = {"manifests forged, signatures removed": forge_unsigned}
 
 
-# Without memory nothing that is signed is left when all manifests are forged and bare: docs/history.md says so.
+# Without memory nothing that is signed is left when all manifests are forged and bare: docs/bank.md says so.
 @pytest.mark.parametrize(
     ("way", "has_memory"),
     [*((way, True) for way in [*WAYS_ROUND, *ONLY_WITH_MEMORY]), *((way, False) for way in WAYS_ROUND)],

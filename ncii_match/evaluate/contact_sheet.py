@@ -48,7 +48,7 @@ class Tile:
 
 
 def open_picture(path: Path) -> Pixels:
-    """RGB pixels of a file, uint8 [h, w, 3], as they are stored (docs/uploads.md). Raises DecodeError."""
+    """RGB pixels of a file, uint8 [h, w, 3], as they are stored (docs/quickstart.md). Raises DecodeError."""
     pixels = read_picture(path, DecodeLimits(), None, "colour").colours
     return np.ascontiguousarray(pixels if pixels.ndim == 3 else np.dstack([pixels] * 3))
 
