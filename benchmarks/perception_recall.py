@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ncii_match.evaluate.uploads import hashes_of, load
+from ncii_match.evaluate.trial_table import hashes_of, load
 from ncii_match.values import Views
 
 PRECISION = 99.99

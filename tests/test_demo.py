@@ -11,9 +11,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from ncii_match.cli.main import app
-from ncii_match.evaluate.demo import BANKED, demonstrate, total_uploads
-from ncii_match.evaluate.demo_page import render
-from ncii_match.evaluate.everyday import EVERYDAY
+from ncii_match.evaluate.demo import BANKED, EVERYDAY, demonstrate, render, total_uploads
 
 SURVIVES = {edit.name for edit in EVERYDAY} - {"cropped by 10 % a side", "tilted by 10 degrees"}
 

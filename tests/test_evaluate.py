@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 from ncii_match import PDQ, PHASH, Hashes, InputError, JobError, hash_images
 from ncii_match.cli import terminal
 from ncii_match.cli.main import app
-from ncii_match.evaluate import hashes_alone, labelled
+from ncii_match.evaluate import labelled_data
 from ncii_match.evaluate.experiment import Experiment
 from ncii_match.rescans.stored import Chunks, find
 
@@ -79,7 +79,7 @@ def test_what_is_asked_for_is_checked_before_the_work(pictures, tmp_path, monkey
         raise AssertionError
 
     monkeypatch.setattr(Experiment, "run", worked)
-    monkeypatch.setattr(labelled, "evaluate", worked)
+    monkeypatch.setattr(labelled_data, "evaluate_copies", worked)
     out = ("--out", tmp_path / "out")
     for arguments, why in (
         (("pictures", pictures, "--threshold", 257), "above the 256 bits"),
@@ -135,8 +135,8 @@ def test_ctrl_c_finishes_what_is_in_hand(pictures, tmp_path, monkeypatch):
     def interrupted(*_args, **_more):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(labelled, "evaluate", interrupted)
-    monkeypatch.setattr(hashes_alone, "evaluate", interrupted)
+    monkeypatch.setattr(labelled_data, "evaluate_copies", interrupted)
+    monkeypatch.setattr(labelled_data, "evaluate_hashes", interrupted)
     kept(tmp_path / "kept.parquet", 20)
     for source, more in ((pictures, ("copies", *GROUPED)), (tmp_path / "kept.parquet", ("pictures",))):
         with pytest.raises(JobError, match="stopped; nothing was written"):
@@ -159,7 +159,7 @@ def test_copies_that_could_not_be_read_are_said(pictures, tmp_path, monkeypatch,
         "recall": {"upright": row}, "threshold": 31, "copies": [], "false": None, "left_out": 0,
         "unreadable": [{"id": f"{k}.png", "status": "CORRUPT"} for k in range(bad)],
     }  # fmt: skip
-    monkeypatch.setattr(labelled, "evaluate", lambda *_, **__: found)
+    monkeypatch.setattr(labelled_data, "evaluate_copies", lambda *_, **__: found)
     shown = invoked("evaluate", "copies", pictures, *GROUPED, "--out", tmp_path / "out")
     assert shown.exit_code == terminal.Exit.UNREADABLE
     assert said in shown.stderr.replace("\n", " ")
@@ -236,7 +236,8 @@ def test_hashes_alone(tmp_path):
         },
         "distances": sorted([d, n] for d, n in Counter(distance for distance, *_ in apart).items()),
         "closest": [
-            {"distance": distance, "id": names[a], "entry": names[b]} for distance, a, b in apart[: hashes_alone.LISTED]
+            {"distance": distance, "id": names[a], "entry": names[b]}
+            for distance, a, b in apart[: labelled_data.LISTED]
         ],
     }  # fmt: skip
     assert [distance <= 31 for distance, *_ in apart[:2]] == [True, False]
@@ -315,4 +316,4 @@ def test_hashes_that_say_nothing_are_refused(tmp_path):
     table = pa.table({"id": ["a"], "hash": one.column("hash")})
     pq.write_table(table.cast(table.schema.set(1, one.schema.field("hash"))), tmp_path / "one.parquet")
     with pytest.raises(InputError, match="no two different hashes"):
-        hashes_alone.evaluate(Chunks(find(tmp_path / "one.parquet")), tmp_path / "out", 31, 50)
+        labelled_data.evaluate_hashes(Chunks(find(tmp_path / "one.parquet")), tmp_path / "out", 31, 50)

@@ -25,11 +25,11 @@ from pyarrow import parquet as pq
 
 from ncii_match import PDQ, Views, hash_images
 from ncii_match.errors import InputError
-from ncii_match.evaluate import charts, findings, report, wording
-from ncii_match.evaluate.again import Again
+from ncii_match.evaluate import charts, findings, formatting, report
 from ncii_match.evaluate.experiment import Experiment
-from ncii_match.evaluate.thumbnails import THUMBNAIL, data_uri
+from ncii_match.evaluate.report import THUMBNAIL, data_uri
 from ncii_match.evaluate.transforms import Step, encode
+from ncii_match.evaluate.trial_table import Again
 from ncii_match.evaluate.trials import Plan, seed_of
 from ncii_match.rescans.stored import Chunks, find
 from ncii_match.values import PDQ_MIN_QUALITY, PDQ_THRESHOLD
@@ -623,27 +623,27 @@ def test_what_is_missing_or_damaged_is_said(made, found, tmp_path, monkeypatch):
     ("share", "shown"), [(0, "0 %"), (1, "100 %"), (0.5, "50.0 %"), (0.9996, "99.96 %"), (0.0004, "0.04 %")]
 )
 def test_percent(share, shown):
-    assert wording.percent(share).replace("\u00a0", " ") == shown
+    assert formatting.percent(share).replace("\u00a0", " ") == shown
 
 
 @pytest.mark.parametrize(
     ("told", "shown"),
     [
-        (wording.signed(0.0), "0 points"),
-        (wording.signed(0.25), "+25.0 points"),
-        (wording.signed(-0.99996), "-99.996 points"),
-        (wording.signed(-0.12345, rounding=ROUND_FLOOR), "-12.4 points"),
-        (wording.signed(-0.12345, rounding=ROUND_CEILING), "-12.3 points"),
-        (wording.signed(0.12345, rounding=ROUND_CEILING), "+12.4 points"),
-        (wording.signed(-1.23e-7, wording.power, ROUND_FLOOR), "-1.3 \u00d7 10⁻⁷"),
-        (wording.signed(1.23e-7, wording.power, ROUND_FLOOR), "+1.2 \u00d7 10⁻⁷"),
-        (wording.confidence(0.95), "95 %"),
-        (wording.confidence(0.9999), "99.99 %"),
-        (wording.a_million(0.0), "0"),
-        (wording.a_million(9.91, ROUND_CEILING), "10"),
-        (wording.a_million(9.99, ROUND_FLOOR), "9.9"),
-        (wording.a_million(12_345.6, ROUND_FLOOR), "12,345"),
-        (wording.a_million(12_345.6, ROUND_CEILING), "12,346"),
+        (formatting.signed(0.0), "0 points"),
+        (formatting.signed(0.25), "+25.0 points"),
+        (formatting.signed(-0.99996), "-99.996 points"),
+        (formatting.signed(-0.12345, rounding=ROUND_FLOOR), "-12.4 points"),
+        (formatting.signed(-0.12345, rounding=ROUND_CEILING), "-12.3 points"),
+        (formatting.signed(0.12345, rounding=ROUND_CEILING), "+12.4 points"),
+        (formatting.signed(-1.23e-7, formatting.power, ROUND_FLOOR), "-1.3 \u00d7 10⁻⁷"),
+        (formatting.signed(1.23e-7, formatting.power, ROUND_FLOOR), "+1.2 \u00d7 10⁻⁷"),
+        (formatting.confidence(0.95), "95 %"),
+        (formatting.confidence(0.9999), "99.99 %"),
+        (formatting.a_million(0.0), "0"),
+        (formatting.a_million(9.91, ROUND_CEILING), "10"),
+        (formatting.a_million(9.99, ROUND_FLOOR), "9.9"),
+        (formatting.a_million(12_345.6, ROUND_FLOOR), "12,345"),
+        (formatting.a_million(12_345.6, ROUND_CEILING), "12,346"),
     ],
 )
 def test_signs_levels_and_rates_a_million(told, shown):
@@ -652,12 +652,12 @@ def test_signs_levels_and_rates_a_million(told, shown):
 
 def test_no_bound_is_rounded_to_the_wrong_side(rng):
     for share in [*(10 ** rng.uniform(-12, 0, 300)), 0.01, 0.1, 1e-9, 1 / 3, 1 - 1e-9, 1.0]:
-        assert bounds(wording.at_most(share), share)
-        assert bounds(wording.power_at_most(share), share)
-        assert value_of(wording.upper_end(share)) >= share * (1 - 1e-12)
-        assert value_of(wording.at_least(share)) <= share
-        assert (value_of(wording.percent(share)) in (0, 1)) == (share == 1)
-        assert close(wording.rate(share), share)
+        assert bounds(formatting.at_most(share), share)
+        assert bounds(formatting.power_at_most(share), share)
+        assert value_of(formatting.upper_end(share)) >= share * (1 - 1e-12)
+        assert value_of(formatting.at_least(share)) <= share
+        assert (value_of(formatting.percent(share)) in (0, 1)) == (share == 1)
+        assert close(formatting.rate(share), share)
     for many in [*(10 ** rng.uniform(-6, 14, 300)), 999_999_999, 1_000_000_001]:
-        assert bounds(wording.number_at_most(many), many)
-        assert close(wording.number(many), many)
+        assert bounds(formatting.number_at_most(many), many)
+        assert close(formatting.number(many), many)

@@ -19,10 +19,9 @@ from ncii_match.decode.limits import DecodeLimits
 from ncii_match.errors import JobError
 from ncii_match.evaluate import findings, trials
 from ncii_match.evaluate.experiment import RESULTS, Experiment, grouping, settings_of, trials_of
-from ncii_match.evaluate.strata import STRATA
 from ncii_match.evaluate.transforms import Step
-from ncii_match.evaluate.trials import NO_DISTANCE, UNALTERED, Trials, between, seed_of
-from ncii_match.evaluate.uploads import load
+from ncii_match.evaluate.trial_table import load
+from ncii_match.evaluate.trials import NO_DISTANCE, STRATA, UNALTERED, Trials, between, seed_of
 from ncii_match.ingest import PictureHasher
 from ncii_match.rescans.locked import locked
 from ncii_match.rescans.media import hashes_of

@@ -12,12 +12,12 @@ from pyarrow import parquet as pq
 
 from ncii_match import InputError, Status, Views
 from ncii_match.errors import JobError
-from ncii_match.evaluate import findings, worst
+from ncii_match.evaluate import findings
 from ncii_match.evaluate.experiment import trials_of
 from ncii_match.evaluate.findings import Question, find, read
 from ncii_match.evaluate.pairs import PairCounts
+from ncii_match.evaluate.trial_table import LOOKS, hashes_of, load
 from ncii_match.evaluate.trials import NO_DISTANCE, UNALTERED
-from ncii_match.evaluate.uploads import LOOKS, hashes_of, load
 from ncii_match.rescans import media
 from ncii_match.rescans.locked import locked
 
@@ -124,7 +124,7 @@ def test_false_pairs_are_those_of_a_loop(rows, found, out):
         assert things not in nearest
         nearest[things] = one["distance"]
     assert nearest == dict(sorted(closest.items(), key=lambda one: one[1])[: len(nearest)])
-    assert len(nearest) == min(worst.LISTED, len(closest))
+    assert len(nearest) == min(findings.LISTED, len(closest))
 
 
 def test_uploads_are_compared_with_each_other(rows, found):
@@ -209,7 +209,7 @@ def test_pictures_quality_misses_and_flags_add_up(rows, found):
     told = [one["step"] for one in found["misses"]]
     assert set(told) <= missed
     assert len(told) == len(set(told)) >= min(len(missed), 3)
-    assert max(Counter(one["id"] for one in found["misses"]).values()) <= worst.NAMED
+    assert max(Counter(one["id"] for one in found["misses"]).values()) <= findings.NAMED
     assert all(one["distance"] is None or one["distance"] > THRESHOLD for one in found["misses"])
     assert [one["recall"] for one in found["misses"]] == sorted(
         (one["recall"] for one in found["misses"]), reverse=True

@@ -13,9 +13,9 @@ from planted import QUALITY, THRESHOLD, VIEWS, WITNESS_VIEWS
 from pyarrow import parquet as pq
 
 from ncii_match import Status
-from ncii_match.evaluate import findings, witness_study, worst
+from ncii_match.evaluate import findings
 from ncii_match.evaluate.findings import Question, find
-from ncii_match.evaluate.uploads import LOOKS, load
+from ncii_match.evaluate.trial_table import LOOKS, load
 
 RATES = (0.9, 0.7, 0.6, 0.01, 0.001)
 """Such as so few pictures can show, under either bound."""
@@ -303,7 +303,7 @@ def test_worst_misses(rows, found):
             key=lambda one: -1 if isinstance(one[1], str) else one[1], reverse=True
         )  # keeps the order of equals
         for copy, one in missed:
-            if named[copy["id"]] < worst.NAMED:
+            if named[copy["id"]] < findings.NAMED:
                 named[copy["id"]] += 1
                 known = [q for q, there in zip(copy["quality"], copy["there"], strict=True) if there and q != 255]
                 why = ("too far", one) if isinstance(one, int) else (one, None)
@@ -321,7 +321,7 @@ def test_closest_and_entries_that_fire(rows, found, out):
     for distance, u, e in pairs:
         upload, entry = rows.uploads[u], rows.entries[e]
         things = frozenset((upload["group"], entry["group"]))
-        if things not in seen and len(wanted) < worst.LISTED:
+        if things not in seen and len(wanted) < findings.LISTED:
             seen.add(things)
             strata = [upload["stratum"], entry["stratum"]]
             wanted.append({"id": upload["id"], "step": upload["step"], "entry": entry["id"], "distance": distance,
@@ -336,7 +336,7 @@ def test_closest_and_entries_that_fire(rows, found, out):
 def witnessed(rows, known):
     """Rows of the study; ``known``: false pairs are known up to so many bits."""
     wanted, pairs = [], rows.different("all", QUALITY)
-    for wide in witness_study.WIDER:
+    for wide in findings.WIDER:
         bits = round(THRESHOLD * wide)
         for limit in (None, 6, 10, 14, 18):
             found = false = 0

@@ -22,8 +22,7 @@ def demo_command(
 
     Example: ncii-match demo --out demo.html
     """
-    from ncii_match.evaluate.demo import demonstrate, total_uploads
-    from ncii_match.evaluate.demo_page import render
+    from ncii_match.evaluate.demo import demonstrate, render, total_uploads
 
     photos = fixtures() / "photos"
     if page.is_dir():

@@ -71,7 +71,7 @@ def bank_command(
     from dataclasses import replace
 
     from ncii_match.bank.snapshot import Snapshot
-    from ncii_match.evaluate.traffic import ROWS_AT_ONCE, at, figures, measure, ready
+    from ncii_match.evaluate.bank_evaluation import ROWS_AT_ONCE, at, figures, measure, ready
     from ncii_match.matcher import Matcher
     from ncii_match.policy import Policy
     from ncii_match.rescans.files import without_secrets
@@ -138,9 +138,9 @@ def bank_command(
 
 
 def _show(found: dict[str, Any], out_dir: Path | None) -> None:
-    from ncii_match.evaluate import wording
+    from ncii_match.evaluate import formatting
 
-    told, sure = found["as_it_is"], plain(wording.confidence(found["level"]))
+    told, sure = found["as_it_is"], plain(formatting.confidence(found["level"]))
     out.print(
         f"{counted(found['rows'], 'picture')} against {counted(found['bank_entries'], 'entry', 'entries')}, "
         f"snapshot {' and '.join(map(str, found['snapshots'])) or 'none'}. Under the policy as it is, {_flagged(told)}."
@@ -152,7 +152,7 @@ def _show(found: dict[str, Any], out_dir: Path | None) -> None:
         rates = [row["per_million"], row["per_million_low"], row["per_million_high"]]
         roundings = ROUND_HALF_EVEN, ROUND_FLOOR, ROUND_CEILING
         many, low, high = (
-            "" if rate is None else wording.a_million(rate, rounding)
+            "" if rate is None else formatting.a_million(rate, rounding)
             for rate, rounding in zip(rates, roundings, strict=True)
         )
         table.add_row(
@@ -208,7 +208,7 @@ def _show_entries(found: dict[str, Any]) -> None:
 
 
 def _flagged(told: dict[str, Any]) -> str:
-    from ncii_match.evaluate.wording import a_million
+    from ncii_match.evaluate.formatting import a_million
 
     if told["share"] is None:
         return "nothing is known"

@@ -62,9 +62,9 @@ def _show(found: dict[str, Any]) -> None:
         say(f"Careful: {one['why']}.")
     if not found["paired"]:
         say(f"A and B are taken as independent{_where(found)}: {found['why_not_paired']}.")
-    from ncii_match.evaluate import wording
+    from ncii_match.evaluate import formatting
 
-    level = plain(wording.confidence(found["level"]))
+    level = plain(formatting.confidence(found["level"]))
     out.print("Differences of shares are in percentage points.")
     table = Table("looked at", "what", "A", "B", "B - A", f"{level} interval", "", box=None)
     for name, one in found["sets"].items():
@@ -102,7 +102,7 @@ def _alterations(labels: list[str]) -> str:
 
 
 def _show_rates(found: dict[str, Any]) -> None:
-    from ncii_match.evaluate import wording
+    from ncii_match.evaluate import formatting
 
     points = [row for row in found["operating_points"] if row["looks"] == found["looks"] and row["bound"] == "pictures"]
     if points:
@@ -112,7 +112,7 @@ def _show_rates(found: dict[str, Any]) -> None:
             for side in "ab":
                 share = row[f"{side}_recall"]
                 cells += ["none" if row[side] is None else str(row[side])]
-                cells += ["" if share is None else plain(wording.percent(share))]
+                cells += ["" if share is None else plain(formatting.percent(share))]
             table.add_row(f"{row['rate']:g}", *cells)
         out.print(table)
     if found["expected_flags"]:
@@ -120,13 +120,16 @@ def _show_rates(found: dict[str, Any]) -> None:
         for row in found["expected_flags"]:
             cells = []
             for side in "ab":
-                cells += [plain(wording.number(row[side])), plain(wording.number_at_most(row[f"{side}_uploads_high"]))]
+                cells += [
+                    plain(formatting.number(row[side])),
+                    plain(formatting.number_at_most(row[f"{side}_uploads_high"])),
+                ]
             table.add_row(f"{row['bank_size']:,}", *cells)
         out.print(table)
 
 
 def _cells(row: dict[str, Any], *, recall: bool) -> list[str]:
-    from ncii_match.evaluate.wording import percent, power, signed
+    from ncii_match.evaluate.formatting import percent, power, signed
 
     told, between = percent if recall else power, ""
     if row["low"] is not None:

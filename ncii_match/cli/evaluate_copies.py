@@ -52,7 +52,7 @@ def copies_command(
     Example: ncii-match evaluate copies bridge-mods/ --groups '^' --out /tmp/bridge
     """
     from ncii_match.evaluate.experiment import grouping
-    from ncii_match.evaluate.labelled import evaluate
+    from ncii_match.evaluate.labelled_data import evaluate_copies
     from ncii_match.rescans.files import without_secrets
     from ncii_match.rescans.stored import Chunks, find
 
@@ -70,7 +70,7 @@ def copies_command(
         stopped("nothing was written, and the same command begins again"),
         progress("hashing", chunks.stored.rows) as bar,
     ):
-        found = evaluate(
+        found = evaluate_copies(
             chunks, out_dir, groups, algorithm=algorithm,
             threshold=threshold,
             min_quality=PDQ_MIN_QUALITY if min_quality is None else min_quality, workers=workers,

@@ -111,9 +111,9 @@ def pictures_command(
     threshold = checked(PDQ_THRESHOLD if threshold is None else threshold, algorithm)
     min_quality = PDQ_MIN_QUALITY if min_quality is None else min_quality
     from ncii_match.evaluate import findings, report
-    from ncii_match.evaluate.again import Again
     from ncii_match.evaluate.experiment import PICTURES_A_CHUNK, Experiment
     from ncii_match.evaluate.transforms import REFERENCES, preset
+    from ncii_match.evaluate.trial_table import Again
     from ncii_match.evaluate.trials import Plan
 
     steps = preset(preset_name)
@@ -179,9 +179,9 @@ def _typed(context: typer.Context, parameters: frozenset[str]) -> list[str]:
 
 
 def _show(found: dict[str, Any], page: Path) -> None:
-    from ncii_match.evaluate import wording
+    from ncii_match.evaluate import formatting
 
-    threshold, sure = found["question"]["threshold"], plain(wording.confidence(found["question"]["level"]))
+    threshold, sure = found["question"]["threshold"], plain(formatting.confidence(found["question"]["level"]))
     pictures = found["pictures"]
     out.print(
         f"{counted(pictures['readable'], 'picture')} of {pictures['groups']:,} things, "
@@ -190,10 +190,10 @@ def _show(found: dict[str, Any], page: Path) -> None:
     table = Table("looked at", "copies found", f"{sure} interval", "false pairs", "of", "share at most", box=None)
     for name, one in found["sets"].items():
         recall, wrong = one["recall"], one["false"]
-        between = f"{wording.at_least(recall['low'])} to {wording.upper_end(recall['high'])}"
+        between = f"{formatting.at_least(recall['low'])} to {formatting.upper_end(recall['high'])}"
         table.add_row(
-            name, plain(wording.percent(recall["recall"])), plain(between), f"{wrong['false_pairs']:,}",
-            f"{wrong['pairs']:,}", plain(wording.power_at_most(wrong["high_pictures"])),
+            name, plain(formatting.percent(recall["recall"])), plain(between), f"{wrong['false_pairs']:,}",
+            f"{wrong['pairs']:,}", plain(formatting.power_at_most(wrong["high_pictures"])),
         )  # fmt: skip
     out.print(table)
     out.print(
@@ -206,32 +206,32 @@ def _show(found: dict[str, Any], page: Path) -> None:
 def _hashes(
     chunks: Any, out_dir: Path, threshold: int | None, min_quality: int | None, groups: str | None, workers: int | None
 ) -> dict[str, Any]:
-    from ncii_match.evaluate.hashes_alone import evaluate
+    from ncii_match.evaluate.labelled_data import evaluate_hashes
 
     with progress("comparing", None) as bar:
 
         def tell(done: int, total: int) -> None:
             bar.update(bar.task_ids[0], completed=done, total=total)
 
-        return evaluate(chunks, out_dir, threshold, min_quality, groups=groups, workers=workers, progress=tell)
+        return evaluate_hashes(chunks, out_dir, threshold, min_quality, groups=groups, workers=workers, progress=tell)
 
 
 def _show_hashes(found: dict[str, Any], out_dir: Path, *, as_json: bool) -> None:
     if as_json:
         emit(found)
         return
-    from ncii_match.evaluate import wording
-    from ncii_match.evaluate.hashes_alone import LEVEL
+    from ncii_match.evaluate import formatting
+    from ncii_match.evaluate.labelled_data import LEVEL
 
     wrong = found["false"]
-    rate, most = wording.power(wrong["rate"]), wording.power_at_most(wrong["high_pictures"])
+    rate, most = formatting.power(wrong["rate"]), formatting.power_at_most(wrong["high_pictures"])
     out.print(
         f"{counted(found['pictures'], 'hash', 'hashes')} of {Algorithm.parse(found['algorithm']).name}, "
         f"{wrong['pairs']:,} pairs: {wrong['false_pairs']:,} within {found['threshold']} bits, a share of "
-        f"{plain(rate)}; at most {plain(most)} with {plain(wording.confidence(LEVEL))} confidence."
+        f"{plain(rate)}; at most {plain(most)} with {plain(formatting.confidence(LEVEL))} confidence."
     )
     for one in found["closest"][:10]:
-        out.print(f"  {one['distance']:3d} bits: {wording.name(one['id'])} and {wording.name(one['entry'])}")
+        out.print(f"  {one['distance']:3d} bits: {formatting.name(one['id'])} and {formatting.name(one['entry'])}")
     out.print(
         f"The closest pairs and all counts are in {out_dir / 'pairs.json'}. No copies were made: recall is unknown."
     )

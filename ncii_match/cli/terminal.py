@@ -253,9 +253,9 @@ def checked(threshold: int, algorithm: Algorithm) -> int:
 
 def unreadable(named: list[dict[str, str]], every: int) -> str:
     """Which pictures could not be read, and why: the first few of those that are named."""
-    from ncii_match.evaluate import wording
+    from ncii_match.evaluate import formatting
 
-    shown = [f"{wording.name(one['id'])} ({one['status'].replace('_', ' ').lower()})" for one in named[:FEW]]
+    shown = [f"{formatting.name(one['id'])} ({one['status'].replace('_', ' ').lower()})" for one in named[:FEW]]
     more = [f"{every - len(shown):,} more"] if shown and every > len(shown) else []
     return f": {', '.join([*shown, *more])}" if shown else ""
 

@@ -19,7 +19,7 @@ from markupsafe import Markup, escape
 from numpy.typing import NDArray
 
 from ncii_match.errors import MissingExtraError
-from ncii_match.evaluate.wording import number, percent, tens
+from ncii_match.evaluate.formatting import number, percent, tens
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -19,8 +19,8 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from ncii_match.errors import InputError
-from ncii_match.evaluate import findings, intervals, uploads
-from ncii_match.evaluate.differences import Difference, independent, of_bounds, paired
+from ncii_match.evaluate import findings, intervals, trial_table
+from ncii_match.evaluate.intervals import Difference, difference_of_bounds, independent_difference, paired_difference
 from ncii_match.evaluate.thresholds import Comparison
 from ncii_match.values import Views
 
@@ -180,9 +180,9 @@ def _recall(
 ) -> dict[str, Any]:
     if table is not None:
         both, a_only, b_only, neither = table.tolist()
-        found = paired(both, a_only, b_only, neither, level, worth=min(worth))
+        found = paired_difference(both, a_only, b_only, neither, level, worth=min(worth))
     else:
-        found = independent(
+        found = independent_difference(
             a["found"], a["pairs"], b["found"], b["pairs"], level, a_worth=worth[0], b_worth=worth[1]
         )  # fmt: skip
     return {
@@ -207,7 +207,7 @@ def _false(left: dict[str, Any], right: dict[str, Any], level: float) -> dict[st
             return row
         counts = false["false_pairs"], false["pairs"], disjoint, (1 + level) / 2
         bounds += [float(intervals.shared_lower(*counts)), float(intervals.shared_upper(*counts))]
-    d, low, high = of_bounds(a["rate"], bounds[0], bounds[1], b["rate"], bounds[2], bounds[3])
+    d, low, high = difference_of_bounds(a["rate"], bounds[0], bounds[1], b["rate"], bounds[2], bounds[3])
     found = Difference(d, low, high, paired=False)
     return {**row, "low": low, "high": high, "mark": MARKS[-found.sign]}
 
@@ -296,13 +296,13 @@ def _found(place: str | PathLike[str], said: dict[str, Any]) -> Found | str:
     """What was found, from the rows; a sentence where those are not there, or not what the findings were made of."""
     directory = Path(place) if Path(place).is_dir() else Path(place).parent
     try:
-        rows = uploads.load(directory)
+        rows = trial_table.load(directory)
     except InputError:
         return f"the rows of {directory} are not there, or damaged"
     question = said["question"]
     copies = np.flatnonzero((rows.step >= 0) & rows.readable)
     looks = {}
-    for name, views in uploads.LOOKS.items():
+    for name, views in trial_table.LOOKS.items():
         if name in said["sets"]:
             same = rows.same(views, question["min_quality"], copies)
             looks[name] = (same.comparison == Comparison.DONE) & (same.distances <= question["threshold"])
@@ -319,7 +319,7 @@ def _found(place: str | PathLike[str], said: dict[str, Any]) -> Found | str:
     )
 
 
-def _pictures(directory: Path, rows: uploads.Uploads) -> str:
+def _pictures(directory: Path, rows: trial_table.Uploads) -> str:
     digest = hashlib.sha256(json.dumps([rows.ids[k] for k in rows.originals.tolist()]).encode())
-    digest.update(uploads.hashes_of(directory, rows, rows.originals, Views.UPRIGHT).bits.tobytes())
+    digest.update(trial_table.hashes_of(directory, rows, rows.originals, Views.UPRIGHT).bits.tobytes())
     return digest.hexdigest()

@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 
 from ncii_match.decode.image import read_picture
 from ncii_match.decode.limits import DecodeLimits
-from ncii_match.evaluate import wording
+from ncii_match.evaluate import formatting
 from ncii_match.evaluate.transforms import REFERENCES, Altered, Pixels, encode, preset
-from ncii_match.evaluate.transforms.altered import checked
-from ncii_match.evaluate.transforms.recompress import decoded
+from ncii_match.evaluate.transforms.recompression import decoded
+from ncii_match.evaluate.transforms.transform import checked
 from ncii_match.ingest import hash_images
 from ncii_match.outcomes import Status
 from ncii_match.values import PDQ_MIN_QUALITY, PDQ_THRESHOLD
@@ -92,7 +92,7 @@ def contact_sheet(
     return environment.get_template("contact_sheet.html.j2").render(
         preset=name,
         seed=seed,
-        title=wording.name(title),
+        title=formatting.name(title),
         families=families,
         picture=_tile("as it is", "", pixels, own.bits[0]),
         reference=None if reference is None else reference.label,

@@ -20,15 +20,13 @@ from pyarrow import parquet as pq
 from ncii_match import __version__
 from ncii_match.bank.exchange.files import whole
 from ncii_match.errors import InputError
-from ncii_match.evaluate.experiment import settings_of
+from ncii_match.evaluate.experiment import settings_of, trials_of
 from ncii_match.evaluate.pairs import PairCounts, distance_histogram
 from ncii_match.evaluate.thresholds import Comparison, SamePairs, ThresholdTable, sweep_thresholds
-from ncii_match.evaluate.uploads import LOOKS, Uploads, hashes_of, load
-from ncii_match.evaluate.witness_study import study
-from ncii_match.evaluate.worst import LISTED, closest, false_entries, misses
+from ncii_match.evaluate.trial_table import LOOKS, Uploads, hashes_of, load
 from ncii_match.outcomes import Status
 from ncii_match.rescans.locked import locked
-from ncii_match.values import Hashes, View, Views
+from ncii_match.values import PDQ_THRESHOLD, Algorithm, Hashes, View, Views
 
 FORMAT = 1
 
@@ -379,3 +377,151 @@ def _different(counts: dict[str, PairCounts]) -> pa.Table:
 def _write(path: Path, table: pa.Table) -> None:
     with whole(path) as file:
         pq.write_table(table, file, compression="zstd", write_page_checksum=True)
+
+
+LISTED = 24
+"""Worst misses and closest innocents that are named."""
+
+NAMED = 2
+"""Misses of one picture that are named: a flat one is missed in every step."""
+
+
+def false_entries(
+    uploads: Uploads, entries: NDArray[np.intp], counts: PairCounts, threshold: int
+) -> dict[str, Any] | None:
+    """How many entries, and of how many things, the false pairs are of; None when not all of those are named."""
+    within = counts.closest[counts.closest[:, 0] <= threshold]
+    if len(within) != int(counts.histogram[: threshold + 1].sum()):
+        return None
+    places = np.unique(within[:, 2])
+    return {"entries": len(places), "things": len(np.unique(uploads.group[entries[places]]))}
+
+
+def misses(
+    uploads: Uploads, copies: NDArray[np.intp], same: SamePairs, threshold: int, taken: NDArray[np.bool_]
+) -> list[dict[str, Any]]:  # fmt: skip
+    """Copies that were missed although most of their step are found: of each step the farthest that was compared.
+
+    Where none was, one that could not be. A picture is named twice at most. taken : bool [copies], those of pictures
+    that a bank would take; of others no copy is named, for they are missed whatever is done.
+    """
+    done = same.comparison == Comparison.DONE
+    found = done & (same.distances <= threshold)
+    far = np.where(done, same.distances.astype(np.int64), -1)
+    steps = [(float(found[here].mean()), k, here) for k in range(len(uploads.steps))
+             if len(here := np.flatnonzero(uploads.step[copies] == k)) and not found[here].all()]  # fmt: skip
+    rows: list[dict[str, Any]] = []
+    named: Counter[str] = Counter()
+    for recall, k, here in sorted(steps, key=lambda one: (-one[0], one[1])):
+        missed = here[~found[here] & taken[here]]
+        for worst in missed[np.argsort(-far[missed], kind="stable")].tolist():
+            name = uploads.ids[copies[worst]]
+            if named[name] < NAMED:
+                named[name] += 1
+                rows.append({
+                    "id": name, "step": uploads.steps[k], "recall": recall,
+                    "distance": int(same.distances[worst]) if done[worst] else None,
+                    "why": "too far" if done[worst] else Comparison(int(same.comparison[worst])).name,
+                    "quality": int(uploads.best_quality(copies[[worst]])[0]),
+                })  # fmt: skip
+                break
+        if len(rows) == LISTED:
+            break
+    return rows
+
+
+def closest(
+    uploads: Uploads, chosen: NDArray[np.intp], entries: NDArray[np.intp], counts: PairCounts
+) -> list[dict[str, Any]]:
+    """Different pictures that come nearest, each two things shown once."""
+    rows, seen = [], set()
+    for distance, left, right in counts.closest.tolist():
+        upload, entry = int(chosen[left]), int(entries[right])
+        pair = frozenset((int(uploads.group[upload]), int(uploads.group[entry])))
+        if pair in seen:
+            continue
+        seen.add(pair)
+        step = int(uploads.step[upload])
+        rows.append({
+            "id": uploads.ids[upload], "step": uploads.steps[step] if step >= 0 else "", "entry": uploads.ids[entry],
+            "distance": distance, "strata": [str(uploads.strata[upload]), str(uploads.strata[entry])],
+        })  # fmt: skip
+        if len(rows) == LISTED:
+            break
+    return rows
+
+
+WITNESS_THRESHOLDS = {"phash": (6, 10, 14, 18), "pdq": (PDQ_THRESHOLD, 2 * PDQ_THRESHOLD, 3 * PDQ_THRESHOLD)}
+"""Bits of the witness's hash, inclusive, that are tried."""
+
+WIDER = (1.0, 1.3, 1.6, 2.0)
+"""Thresholds that are tried, as multiples of the one in question: a witness may let a wider one be borne."""
+
+
+def study(
+    out: str | PathLike[str],
+    uploads: Uploads,
+    copies: NDArray[np.intp],
+    same: SamePairs,
+    chosen: NDArray[np.intp],
+    entries: NDArray[np.intp],
+    counts: PairCounts,
+    threshold: int,
+) -> dict[str, Any] | None:
+    """Recall and false pairs for some thresholds and witnesses' thresholds; None when no second hash was made.
+
+    same : of ``copies``. counts : of ``chosen`` uploads against ``entries``, with the closest pairs named: beyond the
+    farthest of those it is not known what the witness says, and ``false_pairs`` is None. The witness is asked about
+    every match, that is with ``witness_above`` 0.
+    """
+    said = settings_of(out)
+    if said["witness"] is None:
+        return None
+    witness = Algorithm.parse(said["witness"])
+    hashes, apart = _witness_hashes(out, len(uploads), witness)
+    agree = apart[copies].min(axis=1)
+    done = same.comparison == Comparison.DONE
+    pairs = counts.closest
+    all_named = len(pairs) == counts.pairs
+    known = int(pairs[-1, 0]) - 1 if len(pairs) and not all_named else uploads.algorithm.bits if all_named else -1
+    theirs = _between(hashes[chosen[pairs[:, 1]]], hashes[entries[pairs[:, 2]], :1])
+    rows = []
+    for wide in WIDER:
+        bits = round(threshold * wide)
+        near = done & (same.distances <= bits)
+        false = pairs[:, 0] <= bits
+        for limit in (None, *WITNESS_THRESHOLDS[witness.name]):
+            found = near if limit is None else near & (agree <= limit)
+            kept = false if limit is None else false & (theirs <= limit)
+            rows.append({
+                "threshold": bits, "witness_threshold": limit, "found": int(found.sum()), "copies": len(copies),
+                "recall": float(found.mean()), "false_pairs": int(kept.sum()) if bits <= known else None,
+            })  # fmt: skip
+    return {"algorithm": str(witness), "pairs": counts.pairs, "rows": rows}
+
+
+def _witness_hashes(
+    out: str | PathLike[str], n: int, witness: Algorithm
+) -> tuple[NDArray[np.uint8], NDArray[np.uint16]]:
+    """The witness's hashes uint8 [n, v, bytes], zero where there is none, and distances uint16 [n, v]."""
+    v = len(Views.BORDERS)
+    hashes, apart, first = np.empty((n, v, witness.nbytes), np.uint8), np.empty((n, v), np.uint16), 0
+    for table in trials_of(out, ["witness_hashes", "witness_distances"]):
+        last = first + len(table)
+        packed = b"".join(table.column("witness_hashes").to_pylist())
+        hashes[first:last] = np.frombuffer(packed, np.uint8).reshape(len(table), v, witness.nbytes)
+        listed: pa.FixedSizeListArray = table.column("witness_distances").combine_chunks()
+        apart[first:last] = listed.flatten().to_numpy().reshape(len(table), v)
+        first = last
+    return hashes, apart
+
+
+def _between(uploads: NDArray[np.uint8], banked: NDArray[np.uint8]) -> NDArray[np.int64]:
+    """Least distance of the views of each upload [k, v, bytes] to one hash [k, 1, bytes]: int64 [k].
+
+    A view without a hash is all zero; as a hash that is so rare that it is passed over.
+    """
+    apart = np.bitwise_count(uploads.view(np.uint64) ^ banked.view(np.uint64)).sum(axis=2, dtype=np.int64)
+    apart[~uploads.any(axis=2)] = uploads.shape[2] * 8
+    least: NDArray[np.int64] = apart.min(axis=1, initial=uploads.shape[2] * 8)
+    return least

@@ -3,13 +3,15 @@
 Its figures are those of ``findings.json``; the lines that are printed at its end work them out again from the rows.
 """
 
+import base64
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
+import cv2
 import numpy as np
 import pyarrow as pa
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -18,13 +20,100 @@ from numpy.typing import NDArray
 from pyarrow import parquet as pq
 
 from ncii_match.bank.exchange.files import whole
-from ncii_match.errors import InputError
-from ncii_match.evaluate import findings, wording
+from ncii_match.errors import DecodeError, InputError
+from ncii_match.evaluate import findings, formatting
 from ncii_match.evaluate.charts import EVERY, Bins, Charts
-from ncii_match.evaluate.thumbnails import Pictures, Sheet
+from ncii_match.evaluate.transforms import Altered, Pixels, encode
+from ncii_match.evaluate.transforms.recompression import decoded
 from ncii_match.evaluate.trials import NO_DISTANCE
 from ncii_match.rescans.report import typed
 from ncii_match.values import Algorithm, View
+
+THUMBNAIL = 160
+"""Pixels of the longer side at most."""
+
+QUALITY = 72
+"""Of the JPEG: 3 to 6 kB each."""
+
+WHY = {
+    "LOW_QUALITY": "its hash is of too low quality to be looked up",
+    "NOT_HASHED": "it could not be hashed",
+    "NOT_FOUND": "the copy is missing",
+}
+
+
+class Pictures(Protocol):
+    """Where the pictures of an experiment come from, like ``trial_table.Again``. May raise InputError, DecodeError."""
+
+    def original(self, name: str, /) -> Pixels:
+        """As it is stored: uint8 [h, w, 3] RGB."""
+        ...
+
+    def copy(self, name: str, step: str, /) -> Altered:
+        """As a step altered it; the step is empty for none."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Side:
+    """One of two pictures: its name, what was done to it, and a data URI, None without a picture."""
+
+    name: str
+    step: str
+    image: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Two:
+    """Two pictures beside each other, and what is said of them. distance : bits, None where there is none."""
+
+    left: Side
+    right: Side
+    distance: int | None
+    says: str
+
+
+class Sheet:
+    """Puts pictures beside each other.
+
+    pictures : None for names only. reference : the step whose hash a bank would hold, None for the picture as it is.
+    """
+
+    def __init__(self, pictures: Pictures | None, reference: str | None) -> None:
+        self._pictures, self._reference = pictures, reference or ""
+
+    def miss(self, row: Mapping[str, Any]) -> Two:
+        """What a bank would hold, and a copy that was missed: a row of the findings' ``misses``."""
+        apart = row["distance"]
+        why = f"{apart} bits apart" if apart is not None else f"{WHY.get(row['why'], row['why'])}"
+        says = f"{why}; quality {row['quality']}; of this alteration {formatting.percent(row['recall'])} are found"
+        return Two(self._side(row["id"], self._reference), self._side(row["id"], row["step"]), apart, says)
+
+    def innocent(self, row: Mapping[str, Any]) -> Two:
+        """An upload and an entry that show different things: a row of the findings' ``closest``."""
+        kinds = " and ".join(dict.fromkeys(row["strata"]))
+        left, right = self._side(row["id"], row["step"]), self._side(row["entry"], self._reference)
+        return Two(left, right, row["distance"], f"{row['distance']} bits apart; {kinds}")
+
+    def _side(self, picture: str, step: str) -> Side:
+        image = None
+        if self._pictures is not None:
+            try:
+                image = data_uri(self._pictures.copy(picture, step) if step else self._pictures.original(picture))
+            except (InputError, DecodeError, OSError, MemoryError):
+                image = None  # the page says that it could not be shown
+        return Side(formatting.name(picture), step, image)
+
+
+def data_uri(altered: Altered) -> str:
+    """A picture, made small, as an address that holds it."""
+    pixels = decoded(altered) if isinstance(altered, bytes) else altered
+    height, width = pixels.shape[:2]
+    factor = min(1.0, THUMBNAIL / max(height, width))
+    size = (max(1, round(width * factor)), max(1, round(height * factor)))
+    small = np.asarray(cv2.resize(pixels, size, interpolation=cv2.INTER_AREA), np.uint8)
+    return "data:image/jpeg;base64," + base64.b64encode(encode(small, quality=QUALITY)).decode()
+
 
 NAME = "report.html"
 
@@ -32,7 +121,7 @@ FILTERS = (
     "percent", "at_least", "at_most", "upper_end", "rate", "number", "number_at_most", "power", "power_at_most", "name",
     "confidence",
 )  # fmt: skip
-"""Of ``wording``, that the page calls."""
+"""Of ``formatting``, that the page calls."""
 
 COARSE = 16
 """Parts of all bits in which the tables under the charts gather distances."""
@@ -80,7 +169,7 @@ def write(out: str | PathLike[str], pictures: Pictures | None = None, *, command
     Parameters
     ----------
     out : the directory of an evaluation whose figures were found (``findings.find``)
-    pictures : where the pictures come from that are shown, ``again.Again``; None for their names only
+    pictures : where the pictures come from that are shown, ``trial_table.Again``; None for their names only
     command : what repeats the evaluation, word by word, to be printed on the page as bash takes it, without the
         secrets of addresses
 
@@ -110,7 +199,7 @@ def render(out: str | PathLike[str], pictures: Pictures | None = None, *, comman
     environment = Environment(
         loader=PackageLoader("ncii_match.evaluate"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
-    environment.filters |= {name: getattr(wording, name) for name in FILTERS}
+    environment.filters |= {name: getattr(formatting, name) for name in FILTERS}
     environment.filters |= {"counted": "{:,}".format, "code": lambda words: " ".join(map(typed, words))}
     return environment.get_template("evaluation.html.j2").render(
         found=found,

@@ -226,19 +226,19 @@ class ThresholdTable:
 
     def explain(self, threshold: int) -> str:
         """Two sentences for a person: what the threshold finds, and what it takes for found."""
-        from ncii_match.evaluate import wording  # it needs pyarrow
+        from ncii_match.evaluate import formatting  # it needs pyarrow
 
         found, wrong, level = self.recall_at(threshold), self.rate_at(threshold), f"{100 * self.level:g} %"
         missing = f", {found.not_compared:,} that could not be compared among the missed" if found.not_compared else ""
         said = (
             f"At a threshold of {threshold} bits, {found.hits:,} of {found.pairs:,} altered copies are found, "
-            f"{wording.percent(found.recall)} ({level} interval: {wording.at_least(found.low)} to "
-            f"{wording.upper_end(found.high)}){missing}. "
+            f"{formatting.percent(found.recall)} ({level} interval: {formatting.at_least(found.low)} to "
+            f"{formatting.upper_end(found.high)}){missing}. "
             f"Of {wrong.pairs:,} pairs of different pictures {wrong.false_pairs:,} are taken for the same, a share of "
             f"{wrong.rate:.2g}; with {level} confidence it is at most {_up(wrong.high_pictures)} where pictures are "
             f"drawn independently, or {_up(wrong.high)} if even pairs that share a picture were independent."
         )
-        return said.replace(wording.SPACE, " ")
+        return said.replace(formatting.SPACE, " ")
 
     def to_dict(self) -> dict[str, Any]:
         """All of it as lists and numbers, for JSON."""

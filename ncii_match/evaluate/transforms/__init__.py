@@ -4,9 +4,8 @@
 """
 
 from ncii_match.evaluate.encoding import encode
-from ncii_match.evaluate.transforms.altered import SMALLEST_SIDE, Altered, Pixels, Transform
-from ncii_match.evaluate.transforms.presets import PRESETS, REFERENCES, preset
-from ncii_match.evaluate.transforms.steps import TRANSFORMS, Step
+from ncii_match.evaluate.transforms.presets import PRESETS, REFERENCES, TRANSFORMS, Step, preset
+from ncii_match.evaluate.transforms.transform import SMALLEST_SIDE, Altered, Pixels, Transform
 
 __all__ = [
     "PRESETS",

@@ -5,7 +5,7 @@ import math
 import cv2
 import numpy as np
 
-from ncii_match.evaluate.transforms.altered import Alter, Pixels, Transform
+from ncii_match.evaluate.transforms.transform import Alter, Pixels, Transform
 
 SURROUNDINGS = (24, 24, 24)
 """What is seen beside a screen that is photographed from an angle."""

@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image
 
 from ncii_match.evaluate.encoding import encode
-from ncii_match.evaluate.transforms.altered import Pixels, Transform
+from ncii_match.evaluate.transforms.transform import Pixels, Transform
 
 AVIF_SPEED = 9
 """Of 0 to 10. Pillow's own 6 takes ten times as long (250 ms for 640 x 480) for a file that is a fifth smaller."""

@@ -18,8 +18,8 @@ from test_cli import run
 from ncii_match.bank.store import Bank
 from ncii_match.cli.terminal import Exit
 from ncii_match.errors import AlgorithmMismatchError, BankCorruptError, InputError, JobError, PolicyError
-from ncii_match.evaluate import firing, traffic
-from ncii_match.evaluate.firing import MANY, MOST_DIFFERENT, Advice, Tally, advise
+from ncii_match.evaluate import bank_evaluation, entry_advice
+from ncii_match.evaluate.entry_advice import MANY, MOST_DIFFERENT, Advice, Tally, advise
 from ncii_match.matcher import Matcher
 from ncii_match.outcomes import Hold, Outcome, State, Status
 from ncii_match.policy import Policy
@@ -125,10 +125,10 @@ def made(tmp_path_factory):
 
 def measured(made, policy=None, radius=RADIUS, chunk=64, workers=2, source=None, **options):
     policy = Policy() if policy is None else policy
-    matcher = Matcher(made.bank, policy=traffic.at(policy, radius), isolation="thread", workers=1)
+    matcher = Matcher(made.bank, policy=bank_evaluation.at(policy, radius), isolation="thread", workers=1)
     with matcher:
-        found = traffic.measure(Chunks(find(source or made.hashes), chunk), matcher, policy, workers=workers)
-        return traffic.figures(found, matcher, str(made.bank), **options)
+        found = bank_evaluation.measure(Chunks(find(source or made.hashes), chunk), matcher, policy, workers=workers)
+        return bank_evaluation.figures(found, matcher, str(made.bank), **options)
 
 
 def brute(made, policy, thresholds=None, rows=None):
@@ -165,7 +165,7 @@ def test_figures_at_every_threshold_are_those_of_a_brute_force_count(made, regio
     found = measured(made, policy)
     assert [row["threshold"] for row in found["thresholds"]] == [*range(RADIUS + 1)]
     for row in found["thresholds"]:
-        wanted = brute(made, traffic.at(policy, row["threshold"]))
+        wanted = brute(made, bank_evaluation.at(policy, row["threshold"]))
         assert row["outcomes"] == wanted
         known = len(made.rows) - wanted["UNREADABLE"] - wanted["UNKNOWN"]
         assert (row["flagged"], row["looked_at"]) == (wanted["MATCH"], known)
@@ -284,8 +284,8 @@ def test_a_bank_that_fails_is_no_bank_without_matches(made, monkeypatch):
         kind = type(matcher.snapshot.index)
         real = kind.search
         monkeypatch.setattr(kind, "search", search)
-        done = traffic.measure(Chunks(find(made.hashes), 50), matcher, Policy(), workers=1)
-        found = traffic.figures(done, matcher, str(made.bank))
+        done = bank_evaluation.measure(Chunks(find(made.hashes), 50), matcher, Policy(), workers=1)
+        found = bank_evaluation.figures(done, matcher, str(made.bank))
     assert found["causes"] == {"bank:BankCorruptError": 50}
     assert found["rows"] == len(made.rows)
     assert found["as_it_is"]["outcomes"]["UNKNOWN"] == 50 + 2
@@ -375,7 +375,7 @@ def test_what_is_no_hashes_is_refused(made, tmp_path):
         Matcher(made.bank, policy=Policy(min_quality=1), isolation="thread", workers=1) as matcher,
         pytest.raises(InputError, match="another policy"),
     ):
-        traffic.measure(Chunks(find(made.hashes)), matcher, Policy())
+        bank_evaluation.measure(Chunks(find(made.hashes)), matcher, Policy())
 
 
 def test_witness_age_and_deadline_are_left_out(made):
@@ -454,7 +454,7 @@ def test_of_too_many_different_pictures_the_number_is_known():
     tally.add("near", 4, different[-2])
     assert (tally.names[-1], tally.members[-1], tally.further) == ("near", 2, 6)
     assert tally.by_distance.sum() == 2 * len(different) + 2
-    (one,) = firing.firings({7: held(tally)}, Policy(), KNOWN, {})
+    (one,) = entry_advice.firings({7: held(tally)}, Policy(), KNOWN, {})
     assert one.different == MOST_DIFFERENT + 2
 
 
@@ -473,7 +473,7 @@ def test_quantiles_are_distances_that_were_met():
     tally = held(Tally((), RADIUS, 15))
     for k in (1, 3, 5, 9):
         tally.add(k, k, some(1).bits[0])
-    (one,) = firing.firings({7: tally}, Policy(), KNOWN, {})
+    (one,) = entry_advice.firings({7: tally}, Policy(), KNOWN, {})
     assert [one.quantile(share) for share in (0.25, 0.26, 0.5, 0.75, 0.76, 1)] == [1, 3, 3, 5, 9, 9]
 
 
@@ -512,18 +512,18 @@ def test_a_page_without_content_is_named(tmp_path, rng):
 
 def test_qualities_of_many_entries_are_those_of_few(made, monkeypatch):
     wanted = {number: 20 if name == "weak" else 90 for name, number in made.ids.items()}
-    assert firing.qualities_of(made.bank, set(wanted)) == wanted
-    monkeypatch.setattr(firing, "ONE_BY_ONE", 2)
+    assert entry_advice.qualities_of(made.bank, set(wanted)) == wanted
+    monkeypatch.setattr(entry_advice, "ONE_BY_ONE", 2)
     some_ids = {made.ids["weak"], made.ids["edge"]}
-    assert firing.qualities_of(made.bank, some_ids) == {number: wanted[number] for number in some_ids}
-    assert firing.qualities_of(made.bank.parent, some_ids) == {}
+    assert entry_advice.qualities_of(made.bank, some_ids) == {number: wanted[number] for number in some_ids}
+    assert entry_advice.qualities_of(made.bank.parent, some_ids) == {}
 
 
 def test_of_unknown_quality_nothing_is_a_plausible_reupload(made, monkeypatch):
     """As in a reader's copy, or where the bank is locked: what may be of low quality is looked at."""
     number = made.ids["copied"]
     (known,) = [one for one in measured(made)["entries"] if one["entry_id"] == number]
-    monkeypatch.setattr(traffic, "qualities_of", lambda *_: {})
+    monkeypatch.setattr(bank_evaluation, "qualities_of", lambda *_: {})
     found = {one["entry_id"]: one for one in measured(made)["entries"]}
     assert (known["advice"], found[number]["advice"]) == ("plausible re-uploads", "look at")
     assert (found[number]["quality"], found[number]["low_quality"]) == (None, None)
@@ -588,7 +588,7 @@ def test_ctrl_c_ends_it_with_a_sentence(made, monkeypatch):
     def interrupted(*_args, **_more):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(traffic, "measure", interrupted)
+    monkeypatch.setattr(bank_evaluation, "measure", interrupted)
     with pytest.raises(JobError, match="stopped; nothing was written"):
         command(made)
 
@@ -736,7 +736,7 @@ def test_lists_of_an_earlier_run_do_not_stand_beside_its_figures(made, tmp_path)
 
 def test_where_nothing_can_be_written_is_said_before_the_work(made, tmp_path, monkeypatch):
     (tmp_path / "file").write_text("x")
-    monkeypatch.setattr(traffic, "measure", lambda *_, **__: pytest.fail("the work was begun"))
+    monkeypatch.setattr(bank_evaluation, "measure", lambda *_, **__: pytest.fail("the work was begun"))
     for place in (tmp_path / "file", tmp_path / "file" / "deep"):
         with pytest.raises(InputError, match="cannot be written to"):
             command(made, "--out", place)
@@ -745,7 +745,7 @@ def test_where_nothing_can_be_written_is_said_before_the_work(made, tmp_path, mo
 def test_no_case_is_in_the_text_of_a_firing(rng):
     tally = held(Tally((), RADIUS, 15))
     tally.add("a.png", 3, some(1).bits[0])
-    (one,) = firing.firings({7: tally}, Policy(), KNOWN, {})
+    (one,) = entry_advice.firings({7: tally}, Policy(), KNOWN, {})
     assert one.cases == ("R-1",)
     assert "R-1" not in repr(one)
 
@@ -760,7 +760,7 @@ def test_what_is_allowed_never_hides_the_entrys_own_copies(rng):
         tally.add("page", half + 4, page)
         tally.add("again", RADIUS, flipped(page, half, rng))
     tally.add("copy", half, flipped(entry, half, rng))
-    (one,) = firing.firings({7: tally}, Policy(), KNOWN, {})
+    (one,) = entry_advice.firings({7: tally}, Policy(), KNOWN, {})
     assert one.advice is Advice.ALLOW_LIST
     assert one.allow_radius == 3
     assert len(one.allowable) == MANY
@@ -770,14 +770,14 @@ def test_what_is_allowed_never_hides_the_entrys_own_copies(rng):
 
 
 def test_odd_names_in_a_command():
-    one = firing.Firing(
+    one = entry_advice.Firing(
         entry_id=3, pictures=20, different=20, largest=1, near=0, distances=((20, 20),),
         examples=(), allowable=(1, 0, 2), allow_radius=2, state=State.SEED, quality=None, low_quality=False,
         degenerate=False, sources=(), cases=(),
     )  # fmt: skip
     tally = Tally((), RADIUS, 15)
     tally.names = ["a b", "-rf", "\x1b[2Jx"]
-    text = firing.command(one, tally, "/srv/my bank", None)
+    text = entry_advice.command(one, tally, "/srv/my bank", None)
     assert shlex.split(text)[:7] == ["ncii-match", "bank", "allow", "/srv/my bank", "./-rf", "a b", "PICTURE"]
     assert shlex.split(text)[8] == "2"
     assert text.isprintable()

@@ -1,4 +1,4 @@
-"""The rows of an experiment in memory, and what a policy would make of them."""
+"""A finished experiment read back: its rows in memory, and its pictures altered again."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -7,12 +7,14 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from ncii_match.errors import InputError
-from ncii_match.evaluate.experiment import settings_of, trials_of
+from ncii_match.evaluate.experiment import Experiment, settings_of, trials_of
 from ncii_match.evaluate.thresholds import Comparison, SamePairs
-from ncii_match.evaluate.trials import NO_DISTANCE, UNALTERED
+from ncii_match.evaluate.transforms import Altered, Pixels
+from ncii_match.evaluate.trials import NO_DISTANCE, UNALTERED, read, seed_of
 from ncii_match.outcomes import Status
 from ncii_match.rescans import media
 from ncii_match.values import UNKNOWN_QUALITY, Algorithm, Hashes, View, Views
@@ -148,3 +150,56 @@ def _chosen(out: str | PathLike[str], rows: NDArray[Any], columns: NDArray[np.in
             batch = table.take(pa.array(here)).combine_chunks().to_batches()[0]
             found = media.hashes_of(batch)
             yield found.bits.reshape(len(here), -1, found.algorithm.nbytes)[:, columns]
+
+
+class Again:
+    """Originals and copies of an experiment, by the pictures' ids.
+
+    Where a picture stands among the stored ones follows from the order of the rows in ``trials/``, of which only ids
+    and steps are read; of the pictures only the one asked for (its row group, where it is stored in one).
+    """
+
+    def __init__(self, experiment: Experiment) -> None:
+        self._experiment = experiment
+        self._steps = {step.label: step for step in experiment.plan.steps}
+        originals = [
+            table.column("id").filter(pc.equal(table.column("step"), UNALTERED))
+            for table in trials_of(experiment.out, ["id", "step"])
+        ]
+        self._ids = pa.chunked_array([chunk for one in originals for chunk in one.chunks], pa.string())
+        self._last: tuple[str, Pixels] | None = None
+
+    def original(self, name: str) -> Pixels:
+        """The picture as it is stored, uint8 [h, w, 3] RGB. Keeps the last one.
+
+        Raises
+        ------
+        InputError
+            When no picture has this id, or another one stands in its place by now.
+        DecodeError
+            When it cannot be read.
+        """
+        if self._last is None or self._last[0] != name:
+            self._last = name, self._read(name)
+        return self._last[1]
+
+    def copy(self, name: str, step: str) -> Altered:
+        """The picture as a step (by its label; empty for none) altered it: pixels, or the bytes of a file.
+
+        The same bytes as in the experiment. Raises as ``original``, and InputError for a step that was not evaluated.
+        """
+        if step == UNALTERED:
+            return self.original(name)
+        if step not in self._steps:
+            raise InputError(f"the step {step!r} was not evaluated; those that were are in experiment.json")
+        return self._steps[step].apply(self.original(name), seed_of(self._experiment.plan.seed, name))
+
+    def _read(self, name: str) -> Pixels:
+        places = pc.indices_nonzero(pc.equal(self._ids, name))
+        if not len(places):
+            raise InputError("no picture of this evaluation has the id asked for")
+        row = int(places[0].as_py())
+        [(found, source)] = self._experiment.pictures(row, row + 1)
+        if found != name:
+            raise InputError("another picture is stored where the one asked for was; evaluate again")
+        return read(source, self._experiment.plan.limits)[1]

@@ -17,8 +17,8 @@ from typer.testing import CliRunner
 
 from ncii_match import PDQ, InputError, Status, Views, hash_images
 from ncii_match.cli.main import app
-from ncii_match.evaluate.labelled import evaluate
-from ncii_match.evaluate.uploads import LOOKS
+from ncii_match.evaluate.labelled_data import evaluate_copies
+from ncii_match.evaluate.trial_table import LOOKS
 from ncii_match.ingest import PictureHasher
 from ncii_match.rescans.stored import Chunks, find
 
@@ -47,7 +47,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def found(folder):
-    return evaluate(
+    return evaluate_copies(
         Chunks(find(folder), 4), folder.parent / "out", "^[a-z]+", algorithm=PDQ, threshold=THRESHOLD,
         min_quality=QUALITY, workers=2,
     )  # fmt: skip
@@ -107,7 +107,7 @@ def test_the_command(folder, tmp_path):
 def test_what_cannot_be_compared_is_refused(folder, tmp_path):
     for groups, why in (("-[0-9]+.*", "show the same thing"), ("(", "expression")):
         with pytest.raises(InputError, match=why):
-            evaluate(
+            evaluate_copies(
                 Chunks(find(folder / "single-0.png")), tmp_path, groups, algorithm=PDQ, threshold=THRESHOLD,
                 min_quality=QUALITY,
             )  # fmt: skip
@@ -189,7 +189,7 @@ def stored(place, names):
 
 
 def evaluated(stored, out, threshold):
-    return evaluate(
+    return evaluate_copies(
         Chunks(stored, 4), out, "^[a-z]", algorithm=PDQ, threshold=threshold, min_quality=QUALITY, workers=2
     )
 

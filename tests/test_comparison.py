@@ -14,7 +14,7 @@ from test_cli import run
 from ncii_match.cli import evaluate_pictures
 from ncii_match.cli.terminal import Exit
 from ncii_match.errors import InputError
-from ncii_match.evaluate import differences, intervals
+from ncii_match.evaluate import intervals
 from ncii_match.evaluate.comparison import compare
 from ncii_match.evaluate.experiment import Experiment
 from ncii_match.evaluate.findings import Question, find
@@ -137,16 +137,16 @@ def step_of(found, label, look="upright"):
 )
 def test_independent_differences_are_newcombes(one, other, low, high):
     """The examples of his table II, method 10."""
-    found = differences.independent(*other, *one, 0.95, a_worth=other[1], b_worth=one[1])
+    found = intervals.independent_difference(*other, *one, 0.95, a_worth=other[1], b_worth=one[1])
     assert (found.low, found.high) == pytest.approx((low, high), abs=5.1e-5)
     assert found.difference == pytest.approx(one[0] / one[1] - other[0] / other[1])
-    back = differences.independent(*one, *other, 0.95, a_worth=one[1], b_worth=other[1])
+    back = intervals.independent_difference(*one, *other, 0.95, a_worth=one[1], b_worth=other[1])
     assert (back.low, back.high) == pytest.approx((-found.high, -found.low))
     assert not found.paired
 
 
 def test_paired_differences_are_newcombes():
-    found = differences.paired(36, 2, 12, 0, 0.95, worth=50)
+    found = intervals.paired_difference(36, 2, 12, 0, 0.95, worth=50)
     assert (found.difference, found.low, found.high) == pytest.approx((0.2, 0.0569, 0.3404), abs=5.1e-5)
     assert found.paired
 
@@ -156,11 +156,11 @@ def test_what_pairing_does(table):
     """Swapped it is the other way round. Alike pairs narrow the interval, unlike ones widen it."""
     both, a_only, b_only, neither = table
     n = sum(table)
-    found = differences.paired(*table, 0.9, worth=n)
-    back = differences.paired(both, b_only, a_only, neither, 0.9, worth=n)
+    found = intervals.paired_difference(*table, 0.9, worth=n)
+    back = intervals.paired_difference(both, b_only, a_only, neither, 0.9, worth=n)
     assert (found.low, found.high) == pytest.approx((-back.high, -back.low))
     assert -1 <= found.low <= found.difference <= found.high <= 1
-    apart = differences.independent(both + a_only, n, both + b_only, n, 0.9, a_worth=n, b_worth=n)
+    apart = intervals.independent_difference(both + a_only, n, both + b_only, n, 0.9, a_worth=n, b_worth=n)
     cross = both * neither - a_only * b_only
     wider, narrower = found.high - found.low, apart.high - apart.low
     assert wider < narrower if cross > n / 2 else wider > narrower if cross < 0 else wider == pytest.approx(narrower)
@@ -175,15 +175,15 @@ def test_pairing_is_corrected_where_pairs_are_alike():
         (low_a, high_a), (low_b, high_b) = (intervals.wilson(round(50 * share), 50, 0.95) for share in shares)
         down, up = (shares[1] - low_b, high_a - shares[0]), (high_b - shares[1], shares[0] - low_a)
         wanted = [np.sqrt(x * x - 2 * phi * x * y + y * y) for x, y in (down, up)]
-        found = differences.paired(e, f, g, h, 0.95, worth=50)
+        found = intervals.paired_difference(e, f, g, h, 0.95, worth=50)
         assert found.difference - found.low == pytest.approx(wanted[0])
         assert found.high - found.difference == pytest.approx(wanted[1])
 
 
 def test_fewer_independent_trials_are_wider():
     for made in (
-        lambda worth: differences.paired(200, 30, 60, 110, 0.95, worth=worth),
-        lambda worth: differences.independent(230, 400, 260, 400, 0.95, a_worth=worth, b_worth=worth),
+        lambda worth: intervals.paired_difference(200, 30, 60, 110, 0.95, worth=worth),
+        lambda worth: intervals.independent_difference(230, 400, 260, 400, 0.95, a_worth=worth, b_worth=worth),
     ):
         every, some_of_it = made(400), made(100)
         assert every == made(1000)
@@ -192,7 +192,7 @@ def test_fewer_independent_trials_are_wider():
 
 
 def test_the_sign_is_that_of_an_interval_without_zero():
-    sign = [differences.Difference(0.1, low, high, paired=True).sign for low, high in ((0.01, 1), (0, 1), (-1, -0.01))]
+    sign = [intervals.Difference(0.1, low, high, paired=True).sign for low, high in ((0.01, 1), (0, 1), (-1, -0.01))]
     assert sign == [1, 0, -1]
 
 
@@ -205,13 +205,15 @@ def test_copies_are_compared_with_themselves(a, b):
     assert found["why_not_paired"] is None
     row = step_of(found, LABELS[0])
     # of 50: 0-13 and 48-49 in A, 12-25 and 48-49 in B: both 4, in A only 12, in B only 12, in neither 22
-    wanted = differences.paired(4, 12, 12, 22, 1 - 0.05 / 4, worth=PICTURES)
+    wanted = intervals.paired_difference(4, 12, 12, 22, 1 - 0.05 / 4, worth=PICTURES)
     assert (row["a_found"], row["b_found"], row["a_pairs"]) == (16, 16, PICTURES)  # EDGE is within the threshold
     assert (row["difference"], row["low"], row["high"]) == (wanted.difference, wanted.low, wanted.high)
-    assert row["low"] < differences.independent(16, 50, 16, 50, 1 - 0.05 / 4, a_worth=50, b_worth=50).low
+    assert row["low"] < intervals.independent_difference(16, 50, 16, 50, 1 - 0.05 / 4, a_worth=50, b_worth=50).low
     together = found["sets"]["upright"]["recall"]
     table = np.sum([[4, 12, 12, 22], [20, 26, 0, 4], [50, 0, 0, 0], [44, 0, 6, 0]], axis=0)
-    wanted = differences.paired(*table.tolist(), 0.95, worth=PICTURES)  # not as if 200 copies were 200 pictures
+    wanted = intervals.paired_difference(
+        *table.tolist(), 0.95, worth=PICTURES
+    )  # not as if 200 copies were 200 pictures
     assert (together["a_found"], together["b_found"]) == (table[:2].sum(), table[[0, 2]].sum())
     assert (together["difference"], together["low"], together["high"]) == (wanted.difference, wanted.low, wanted.high)
 
@@ -233,7 +235,7 @@ def test_marks_stand_where_the_interval_leaves_out_zero(a, b):
 def test_steps_are_marked_together(a, b):
     """Six of fifty more is beyond chance for one alteration alone, not for one of four."""
     row = step_of(compare(a, b), LABELS[3])
-    alone = differences.paired(44, 0, 6, 0, 0.95, worth=PICTURES)
+    alone = intervals.paired_difference(44, 0, 6, 0, 0.95, worth=PICTURES)
     assert alone.low > 0 > row["low"]
     assert row["mark"] == ""
 
@@ -281,7 +283,7 @@ def test_groups_of_pictures_are_worth_less(place):
     """Two pictures of each thing: as many copies, half the trials."""
     grouped = [place.evaluated(f"grouped-{name}", found, groups=r"-(\d+)") for name, found in (("a", A), ("b", B))]
     found = compare(*grouped)
-    wanted = differences.paired(20, 26, 0, 4, 1 - 0.05 / 4, worth=PICTURES / 2)
+    wanted = intervals.paired_difference(20, 26, 0, 4, 1 - 0.05 / 4, worth=PICTURES / 2)
     assert found["paired"] is True
     assert step_of(found, LABELS[1])["low"] == wanted.low
 
@@ -292,9 +294,9 @@ def test_other_pictures_are_independent_and_in_the_way(place, a):
     assert [one["name"] for one in found["obstacles"]] == ["input"]
     assert found["paired"] is False
     row = step_of(found, LABELS[1])
-    wanted = differences.independent(46, 50, 20, 50, 1 - 0.05 / 4, a_worth=50, b_worth=50)
+    wanted = intervals.independent_difference(46, 50, 20, 50, 1 - 0.05 / 4, a_worth=50, b_worth=50)
     assert (row["difference"], row["low"], row["high"]) == (wanted.difference, wanted.low, wanted.high)
-    wanted = differences.independent(156, 200, 136, 200, 0.95, a_worth=50, b_worth=50)
+    wanted = intervals.independent_difference(156, 200, 136, 200, 0.95, a_worth=50, b_worth=50)
     together = found["sets"]["upright"]["recall"]
     assert (together["a_found"], together["b_found"]) == (156, 136)
     assert (together["low"], together["high"]) == (wanted.low, wanted.high)
@@ -322,7 +324,7 @@ def test_other_steps_leave_those_in_common(place, a):
     assert found["sets"]["upright"]["steps_level"] == pytest.approx(1 - 0.05 / 3)
     assert [row["name"] for row in found["settings"]] == ["steps"]
     assert found["paired"] is True  # those in both are of the same copies
-    wanted = differences.paired(4, 12, 12, 22, 1 - 0.05 / 3, worth=PICTURES)
+    wanted = intervals.paired_difference(4, 12, 12, 22, 1 - 0.05 / 3, worth=PICTURES)
     assert step_of(found, LABELS[0])["low"] == wanted.low
     assert found["worse"] is True
     shown = run("evaluate", "compare", a, fewer)
@@ -436,7 +438,7 @@ def test_more_false_matches_are_worse(place, a, false, other, disjoint, mark):
         for bound in (intervals.shared_lower, intervals.shared_upper)
     ]
     shares = false / 10_000, bounds[0], bounds[1], other / 10_000, bounds[2], bounds[3]
-    assert (row["difference"], row["low"], row["high"]) == differences.of_bounds(*shares)
+    assert (row["difference"], row["low"], row["high"]) == intervals.difference_of_bounds(*shares)
 
 
 def test_without_an_interval_nothing_is_marked(place, a):

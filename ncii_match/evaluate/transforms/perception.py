@@ -10,8 +10,8 @@ import cv2
 import numpy as np
 
 from ncii_match.evaluate.encoding import encode
-from ncii_match.evaluate.transforms.altered import Alter, Pixels, Transform
-from ncii_match.evaluate.transforms.recompress import decoded
+from ncii_match.evaluate.transforms.recompression import decoded
+from ncii_match.evaluate.transforms.transform import Alter, Pixels, Transform
 
 LONGER = 256
 """Pixels of the longer side of every picture there."""

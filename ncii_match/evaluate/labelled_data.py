@@ -1,4 +1,8 @@
-"""Copies that somebody has made already: pictures whose names say which show the same thing."""
+"""Evaluations of pictures or hashes as they are: nothing is altered, and names say which pictures show the same thing.
+
+``evaluate_copies`` compares pictures that somebody has altered already with their originals. ``evaluate_hashes``
+compares hashes without their pictures, which says nothing about recall.
+"""
 
 import json
 from collections import defaultdict
@@ -13,21 +17,26 @@ import numpy as np
 from ncii_match.bank.exchange.files import whole
 from ncii_match.errors import InputError
 from ncii_match.evaluate import intervals
-from ncii_match.evaluate.experiment import grouping, pictures_in
-from ncii_match.evaluate.pairs import distance_histogram
+from ncii_match.evaluate.experiment import grouping, names_of, pictures_in
+from ncii_match.evaluate.pairs import Progress, distance_histogram
+from ncii_match.evaluate.trial_table import LOOKS
 from ncii_match.evaluate.trials import NO_DISTANCE, between
-from ncii_match.evaluate.uploads import LOOKS
 from ncii_match.ingest import hash_batches
 from ncii_match.outcomes import Status
 from ncii_match.rescans.locked import locked, make
+from ncii_match.rescans.rows import hashes_in
 from ncii_match.rescans.stored import Chunks
 from ncii_match.rescans.work import TRIED_AGAIN
-from ncii_match.values import Algorithm, Hashes, View
+from ncii_match.values import PDQ, PDQ_MIN_QUALITY, PDQ_THRESHOLD, Algorithm, Hashes, View
 
 LEVEL = 0.95
+"""Of the intervals and bounds."""
+
+LISTED = 100
+"""Closest pairs of hashes that are named."""
 
 
-def evaluate(
+def evaluate_copies(
     chunks: Chunks, out: str | PathLike[str], groups: str, *, algorithm: Algorithm, threshold: int, min_quality: int,
     workers: int | None = None, report: Callable[[int], object] = lambda _: None,
 ) -> dict[str, Any]:  # fmt: skip
@@ -46,10 +55,10 @@ def evaluate(
         raise InputError("there are no pictures; give some")
     make(place)  # before the work
     with locked(place):
-        return _evaluate(chunks, place, groups, algorithm, threshold, min_quality, workers, report)
+        return _compare_copies(chunks, place, groups, algorithm, threshold, min_quality, workers, report)
 
 
-def _evaluate(
+def _compare_copies(
     chunks: Chunks, place: Path, groups: str, algorithm: Algorithm, threshold: int, min_quality: int,
     workers: int | None, report: Callable[[int], object],
 ) -> dict[str, Any]:  # fmt: skip
@@ -87,7 +96,7 @@ def _evaluate(
         "unreadable": [{"id": names[row], "status": status.name} for row, status in _unreadable(names, upright)],
         "copies": sorted(copies, key=lambda one: (str(one["original"]), str(one["id"]))),
         "recall": {name: _recall([one["distances"][name] for one in copies], lost, threshold) for name in looks},  # type: ignore[index]
-        "false": _false(hashes, names, group_of, threshold, min_quality, workers) if len(readable) > 1 else None,
+        "false": _false_pairs(hashes, names, group_of, threshold, min_quality, workers) if len(readable) > 1 else None,
     }  # fmt: skip
     with whole(place / "copies.json") as file:
         file.write(json.dumps(said, indent=1).encode() + b"\n")
@@ -155,7 +164,7 @@ def _recall(distances: list[int | None], unreadable: int, threshold: int) -> dic
     }  # fmt: skip
 
 
-def _false(
+def _false_pairs(
     hashes: Hashes, names: list[str], group_of: Callable[[str], str], threshold: int, min_quality: int,
     workers: int | None,
 ) -> dict[str, Any]:  # fmt: skip
@@ -169,3 +178,81 @@ def _false(
         "pairs": counts.pairs, "false_pairs": within, "high": float(intervals.upper(within, counts.pairs, LEVEL)),
         "high_pictures": float(intervals.shared_upper(within, counts.pairs, counts.disjoint_in_all, LEVEL)),
     }  # fmt: skip
+
+
+LISTED = 100
+
+
+def evaluate_hashes(
+    chunks: Chunks, out: str | PathLike[str], threshold: int | None, min_quality: int | None, *,
+    groups: str | None = None, workers: int | None = None, progress: Progress | None = None,
+) -> dict[str, Any]:  # fmt: skip
+    """Compare each with each, write ``pairs.json`` into ``out``, and return what it says.
+
+    threshold, min_quality : None for the default policy's, which only PDQ has. groups : as for ``Experiment``.
+    Memory: 35 bytes a hash and what ``distance_histogram`` takes, and the ids.
+    """
+    place = Path(out)
+    make(place)  # before the work
+    with locked(place):
+        return _compare_hashes(chunks, place, threshold, min_quality, groups, workers, progress)
+
+
+def _compare_hashes(
+    chunks: Chunks, place: Path, threshold: int | None, min_quality: int | None, groups: str | None,
+    workers: int | None, progress: Progress | None,
+) -> dict[str, Any]:  # fmt: skip
+    names, hashes = _read(chunks)
+    if threshold is None or min_quality is None:
+        if not hashes.algorithm.comparable_with(PDQ):
+            raise InputError(f"{hashes.algorithm.name} has no default policy; give --threshold and --min-quality")
+        threshold = PDQ_THRESHOLD if threshold is None else threshold
+        min_quality = PDQ_MIN_QUALITY if min_quality is None else min_quality
+    if threshold > hashes.algorithm.bits:
+        raise InputError(f"threshold {threshold} is above the {hashes.algorithm.bits} bits of a hash")
+    found = distance_histogram(
+        hashes, groups=_groups(names, groups), min_quality=min_quality, closest=LISTED, workers=workers,
+        progress=progress,
+    )  # fmt: skip
+    if not found.pairs:
+        raise InputError("there are no two different hashes that are good enough; give more, or a lower --min-quality")
+    within = int(found.histogram[: threshold + 1].sum())
+    of = np.array([within]), np.array([found.pairs])
+    said = {
+        "algorithm": str(hashes.algorithm),
+        "threshold": threshold,
+        "min_quality": min_quality,
+        "pictures": found.pictures[0],
+        "left_out": found.left_out[0],
+        "false": {
+            "pairs": found.pairs, "false_pairs": within, "rate": within / found.pairs,
+            "high": float(intervals.upper(*of, LEVEL)[0]),
+            "high_pictures": float(intervals.shared_upper(*of, np.array([found.disjoint_in_all]), LEVEL)[0]),
+        },
+        "distances": [[int(d), int(found.histogram[d])] for d in np.flatnonzero(found.histogram)],
+        "closest": [
+            {"distance": distance, "id": names[a], "entry": names[b]} for distance, a, b in found.closest.tolist()
+        ],
+    }  # fmt: skip
+    with whole(place / "pairs.json") as file:
+        file.write(json.dumps(said, indent=1).encode() + b"\n")
+    return said
+
+
+def _read(chunks: Chunks) -> tuple[list[str], Hashes]:
+    names: list[str] = []
+    parts = []
+    for number in range(len(chunks)):
+        batch = chunks.read(number)
+        names += names_of(batch.column("id"))
+        parts.append(hashes_in(batch, chunks.stored.contents))
+    if not parts:
+        raise InputError("there are no hashes; give some")
+    return names, Hashes.concat(parts)
+
+
+def _groups(names: list[str], expression: str | None) -> Any:
+    if expression is None:
+        return None
+    group_of = grouping(expression)
+    return np.unique([group_of(name) for name in names], return_inverse=True)[1]

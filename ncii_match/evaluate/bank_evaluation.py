@@ -22,7 +22,7 @@ from pyarrow import parquet as pq
 
 from ncii_match.bank.exchange.files import whole
 from ncii_match.errors import InputError
-from ncii_match.evaluate.firing import Advice, Firing, Tally, command, firings, half_of, qualities_of
+from ncii_match.evaluate.entry_advice import Advice, Firing, Tally, command, firings, half_of, qualities_of
 from ncii_match.evaluate.intervals import wilson
 from ncii_match.ingest import available_cores, in_order
 from ncii_match.matcher import Matcher
