@@ -28,8 +28,9 @@ PROGRAM = Path(sys.executable).parent / "ncii-match"
 
 def run(*arguments, cwd=None):
     return subprocess.run(
-        [PROGRAM, "evaluate", *map(str, arguments)], cwd=cwd, capture_output=True, text=True, check=False, timeout=300
-    )
+        [PROGRAM, "evaluate", *map(str, arguments)],
+        cwd=cwd, capture_output=True, text=True, check=False, timeout=300, umask=0,
+    )  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -69,6 +70,8 @@ def test_a_folder_is_evaluated_and_gone_on_with(pictures, tmp_path):
     assert "data:image/" not in page
     assert f"file://{pictures} --out" in page
     assert not [path for path in (tmp_path / "out").rglob("*") if path.is_file() and b"hush" in path.read_bytes()]
+    for path in [tmp_path / "out", *(tmp_path / "out").rglob("*")]:
+        assert path.stat().st_mode & 0o777 == (0o700 if path.is_dir() else 0o600), path
     other = run(*arguments, "all", cwd=tmp_path)
     assert other.returncode == 1
     assert "begun with another" in other.stderr

@@ -10,6 +10,7 @@ import pytest
 from conftest import ROOT
 
 OWNERS = {
+    "fcntl": ("files", "bank", "sandbox"),
     "numba": ("kernels",),
     "llvmlite": ("kernels",),
     "PIL": ("decode", "evaluate"),
@@ -43,7 +44,7 @@ PACKAGES = sorted(
 )
 """Every package below the first."""
 
-PLANTED = "import faiss, numba, PIL, sqlalchemy, pyarrow, cv2, typer, ray, threatexchange, requests\n"
+PLANTED = "import fcntl, faiss, numba, PIL, sqlalchemy, pyarrow, cv2, typer, ray, threatexchange, requests\n"
 
 CIRCLES_LEFT = {
     ("ncii_match.schemas", "ncii_match.values"),  # inside Hashes.to_arrow and from_arrow, on first use

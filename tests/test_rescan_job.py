@@ -27,10 +27,11 @@ from sizes import size
 import ncii_match as nm
 from ncii_match.decode.limits import DecodeLimits
 from ncii_match.errors import InputError, JobError
+from ncii_match.files import locks
 from ncii_match.ingest import PictureHasher, in_order
 from ncii_match.outcomes import Status
 from ncii_match.rescans import job as jobs
-from ncii_match.rescans import locked, media
+from ncii_match.rescans import media
 from ncii_match.rescans.files import Found
 from ncii_match.rescans.stored import Chunks, Folder, find
 from ncii_match.rescans.summary import summarised
@@ -343,7 +344,7 @@ def test_a_place_that_cannot_be_used(tmp_path, source, bank, monkeypatch):
     def no_locks(*_):
         raise OSError(errno.ENOLCK, "No locks available")
 
-    monkeypatch.setattr(locked.fcntl, "flock", no_locks)
+    monkeypatch.setattr(locks.fcntl, "flock", no_locks)
     with pytest.raises(JobError, match=r"cannot be locked \(No locks available\)"):
         run(tmp_path / "out", source, bank)
 

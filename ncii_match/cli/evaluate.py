@@ -98,8 +98,8 @@ def transforms_command(
 
 
 def _write(page: Path, picture: Path, preset_name: str, seed: int, steps: int) -> None:
-    from ncii_match.bank.exchange.files import whole
     from ncii_match.evaluate.contact_sheet import contact_sheet, open_picture
+    from ncii_match.files import atomic
 
     pixels = open_picture(picture)
     with progress("altering", steps) as bar:
@@ -107,5 +107,5 @@ def _write(page: Path, picture: Path, preset_name: str, seed: int, steps: int) -
             pixels, preset_name, seed=seed, title=picture.name, advance=lambda: bar.advance(bar.task_ids[0])
         )
     page.parent.mkdir(parents=True, exist_ok=True)
-    with whole(page) as file:
+    with atomic.output_file(page) as file:
         file.write(text.encode("utf-8"))

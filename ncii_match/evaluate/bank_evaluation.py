@@ -20,10 +20,10 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from pyarrow import parquet as pq
 
-from ncii_match.bank.exchange.files import whole
 from ncii_match.errors import InputError
 from ncii_match.evaluate.entry_advice import Advice, Firing, Tally, command, firings, half_of, qualities_of
 from ncii_match.evaluate.intervals import wilson
+from ncii_match.files import atomic
 from ncii_match.ingest import available_cores, in_order
 from ncii_match.matcher import Matcher
 from ncii_match.outcomes import Hold, Outcome, Status
@@ -283,9 +283,9 @@ def figures(
     }
     plain: dict[str, Any] = json.loads(json.dumps(found))
     if place is not None:
-        with whole(place / "entries.parquet") as file:
+        with atomic.output_file(place / "entries.parquet") as file:
             pq.write_table(_table(fired, cases=cases), file, compression="zstd", write_page_checksum=True)
-        with whole(place / "traffic.json") as file:
+        with atomic.output_file(place / "traffic.json") as file:
             file.write(json.dumps(plain, indent=1).encode() + b"\n")
     return plain
 
@@ -345,7 +345,7 @@ def _allow_list(place: Path, firing: Firing, traffic: Traffic) -> str:
     lists = place / "allow"
     lists.mkdir(mode=0o700, exist_ok=True)
     path = lists / f"entry-{firing.entry_id}.txt"
-    with whole(path) as file:
+    with atomic.output_file(path) as file:
         for packed in traffic.tallies[firing.entry_id].hashes[list(firing.allowable)]:
             file.write(packed.tobytes().hex().encode() + b"\n")
     return str(path)

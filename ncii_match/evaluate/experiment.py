@@ -22,10 +22,10 @@ import pyarrow as pa
 from pyarrow import parquet as pq
 
 from ncii_match import __version__
-from ncii_match.bank.exchange.files import whole
 from ncii_match.decode.image import Source
 from ncii_match.errors import InputError, JobError
 from ncii_match.evaluate.trials import Plan, Trials
+from ncii_match.files import atomic
 from ncii_match.ingest import available_cores, in_order
 from ncii_match.rescans.locked import locked, make
 from ncii_match.rescans.rows import source_of
@@ -93,7 +93,7 @@ class Experiment:
         for old in (self.out / "trials").iterdir():
             if re.fullmatch(r"\d{8}\.parquet|\.\d{8}\.parquet\.draft", old.name):
                 old.unlink()
-        with whole(path) as file:
+        with atomic.output_file(path) as file:
             file.write(json.dumps(self.said, indent=1).encode() + b"\n")
 
     def _forget(self) -> None:

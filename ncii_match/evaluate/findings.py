@@ -18,12 +18,12 @@ from numpy.typing import NDArray
 from pyarrow import parquet as pq
 
 from ncii_match import __version__
-from ncii_match.bank.exchange.files import whole
 from ncii_match.errors import InputError
 from ncii_match.evaluate.experiment import settings_of, trials_of
 from ncii_match.evaluate.pairs import PairCounts, distance_histogram
 from ncii_match.evaluate.thresholds import Comparison, SamePairs, ThresholdTable, sweep_thresholds
 from ncii_match.evaluate.trial_table import LOOKS, Uploads, hashes_of, load
+from ncii_match.files import atomic
 from ncii_match.outcomes import Status
 from ncii_match.rescans.locked import locked
 from ncii_match.values import PDQ_THRESHOLD, Algorithm, Hashes, View, Views
@@ -150,7 +150,7 @@ def _find(out: str | PathLike[str], question: Question, workers: int | None, tol
     place = Path(out)
     _write(place / "thresholds.parquet", _thresholds(tables))
     _write(place / "different.parquet", _different(counts))
-    with whole(place / "findings.json") as file:
+    with atomic.output_file(place / "findings.json") as file:
         file.write(json.dumps(plain, indent=1).encode() + b"\n")
     return plain
 
@@ -375,7 +375,7 @@ def _different(counts: dict[str, PairCounts]) -> pa.Table:
 
 
 def _write(path: Path, table: pa.Table) -> None:
-    with whole(path) as file:
+    with atomic.output_file(path) as file:
         pq.write_table(table, file, compression="zstd", write_page_checksum=True)
 
 

@@ -14,13 +14,13 @@ from typing import Any
 
 import numpy as np
 
-from ncii_match.bank.exchange.files import whole
 from ncii_match.errors import InputError
 from ncii_match.evaluate import intervals
 from ncii_match.evaluate.experiment import grouping, names_of, pictures_in
 from ncii_match.evaluate.pairs import Progress, distance_histogram
 from ncii_match.evaluate.trial_table import LOOKS
 from ncii_match.evaluate.trials import NO_DISTANCE, between
+from ncii_match.files import atomic
 from ncii_match.ingest import hash_batches
 from ncii_match.outcomes import Status
 from ncii_match.rescans.locked import locked, make
@@ -98,7 +98,7 @@ def _compare_copies(
         "recall": {name: _recall([one["distances"][name] for one in copies], lost, threshold) for name in looks},  # type: ignore[index]
         "false": _false_pairs(hashes, names, group_of, threshold, min_quality, workers) if len(readable) > 1 else None,
     }  # fmt: skip
-    with whole(place / "copies.json") as file:
+    with atomic.output_file(place / "copies.json") as file:
         file.write(json.dumps(said, indent=1).encode() + b"\n")
     return said
 
@@ -234,7 +234,7 @@ def _compare_hashes(
             {"distance": distance, "id": names[a], "entry": names[b]} for distance, a, b in found.closest.tolist()
         ],
     }  # fmt: skip
-    with whole(place / "pairs.json") as file:
+    with atomic.output_file(place / "pairs.json") as file:
         file.write(json.dumps(said, indent=1).encode() + b"\n")
     return said
 

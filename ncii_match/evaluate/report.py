@@ -19,13 +19,13 @@ from markupsafe import Markup
 from numpy.typing import NDArray
 from pyarrow import parquet as pq
 
-from ncii_match.bank.exchange.files import whole
 from ncii_match.errors import DecodeError, InputError
 from ncii_match.evaluate import findings, formatting
 from ncii_match.evaluate.charts import EVERY, Bins, Charts
 from ncii_match.evaluate.transforms import Altered, Pixels, encode
 from ncii_match.evaluate.transforms.recompression import decoded
 from ncii_match.evaluate.trials import NO_DISTANCE
+from ncii_match.files import atomic
 from ncii_match.rescans.report import typed
 from ncii_match.values import Algorithm, View
 
@@ -179,7 +179,7 @@ def write(out: str | PathLike[str], pictures: Pictures | None = None, *, command
     """
     path = Path(out) / NAME
     text = render(out, pictures, command=command)
-    with whole(path) as file:
+    with atomic.output_file(path) as file:
         file.write(text.encode("utf-8"))
     return path
 

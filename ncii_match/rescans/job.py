@@ -19,9 +19,8 @@ from typing import Any, Self
 
 import pyarrow as pa
 
-from ncii_match.bank.exchange.files import whole
 from ncii_match.errors import InputError, JobError
-from ncii_match.index.saved import sync_directory
+from ncii_match.files import atomic, private
 from ncii_match.matcher import Matcher
 from ncii_match.rescans.elsewhere import Assigned, Engine
 from ncii_match.rescans.identity import other_in, said_of, written
@@ -112,7 +111,7 @@ class Job:
             with refused(self.out):
                 if self._since is not None:
                     write_table(self.out / NEW, pa.table({"entry_id": self._since.new}))
-                with whole(path) as file:
+                with atomic.output_file(path) as file:
                     file.write(written(said))
             return
         before = self._before()
@@ -228,37 +227,29 @@ class Job:
         self._remove_drafts()
         with refused(self.out):
             for place in self._files.folders:
-                sync_directory(place)
+                atomic.sync_folder(place)
             found, quarantine = summarised([self._files.decisions(number) for number in range(len(self._chunks))])
             write_table(self.out / "quarantine.parquet", quarantine)
             if self._since is not None:
                 write_table(self.out / "withdrawn.parquet", self._since.table())
             said = {"rows": self._chunks.stored.rows, **found}
-            with whole(self.out / "summary.json") as file:
+            with atomic.output_file(self.out / "summary.json") as file:
                 file.write(json.dumps(said, indent=1).encode() + b"\n")
         self._note("finished")
         return said
 
     def _note(self, event: str, **more: Any) -> None:
         """A line in the log, for whoever wants to know how the time went. Nothing depends on it."""
-        with (
-            contextlib.suppress(OSError),
-            open(self.out / "log.ndjson", "a", encoding="utf-8", opener=_private) as file,
-        ):
-            file.write(json.dumps({"at": round(time.time(), 3), "event": event, **more}) + "\n")
+        line = json.dumps({"at": round(time.time(), 3), "event": event, **more}) + "\n"
+        with contextlib.suppress(OSError):
+            private.append(self.out / "log.ndjson", line.encode())
 
     def close(self) -> None:
         """Let others work on it."""
-        if self._lock >= 0:
-            os.close(self._lock)
-            self._lock = -1
+        self._lock.close()
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-
-def _private(path: str, flags: int) -> int:
-    return os.open(path, flags, 0o600)

@@ -1,48 +1,46 @@
 """Directories of results: private, and for one process at a time."""
 
 import contextlib
-import fcntl
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
 from ncii_match.errors import JobError
+from ncii_match.files import private
+from ncii_match.files.locks import FileLock
 
 
-def make(*places: Path) -> None:
-    """Private directories, where there are none. Raises JobError where that cannot be."""
-    for place in places:
+def make(*folders: Path) -> None:
+    """Make private directories, where there are none. Raises JobError where that cannot be."""
+    for folder in folders:
         try:
-            place.mkdir(mode=0o700, parents=True, exist_ok=True)
+            private.make_folder(folder)
         except OSError as error:
-            raise JobError(_cannot(place, error)) from None
+            raise JobError(_cannot(folder, error)) from None
 
 
-def lock(place: Path) -> int:
-    """The descriptor that holds a directory; close it to let others in. Raises JobError while another has it."""
+def lock(folder: Path) -> FileLock:
+    """The lock that keeps others out of a directory until it is closed. Raises JobError while another has it."""
     try:
-        descriptor = os.open(place / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        folder_lock = FileLock.create(folder / "lock")
     except OSError as error:
-        raise JobError(_cannot(place, error)) from None
+        raise JobError(_cannot(folder, error)) from None
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        is_free = folder_lock.acquire(timeout=0)
     except OSError as error:
-        os.close(descriptor)
-        if not isinstance(error, BlockingIOError):
-            raise JobError(f"{place} cannot be locked ({error.strerror}); choose another --out") from None
-        raise JobError(f"another process works on {place}; wait for it, or choose another --out") from None
-    return descriptor
+        folder_lock.close()
+        raise JobError(f"{folder} cannot be locked ({error.strerror}); choose another --out") from None
+    if not is_free:
+        folder_lock.close()
+        raise JobError(f"another process works on {folder}; wait for it, or choose another --out")
+    return folder_lock
 
 
 @contextlib.contextmanager
-def locked(place: Path) -> Iterator[None]:
+def locked(folder: Path) -> Iterator[None]:
     """As ``lock``, as long as the block lasts."""
-    descriptor = lock(place)
-    try:
+    with lock(folder):
         yield
-    finally:
-        os.close(descriptor)
 
 
-def _cannot(place: Path, error: OSError) -> str:
-    return f"{place} cannot be worked in ({error.strerror}); choose another place, or make room"
+def _cannot(folder: Path, error: OSError) -> str:
+    return f"{folder} cannot be worked in ({error.strerror}); choose another place, or make room"

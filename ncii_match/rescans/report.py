@@ -13,8 +13,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from pyarrow import parquet as pq
 
 from ncii_match import __version__
-from ncii_match.bank.exchange.files import whole
 from ncii_match.errors import InputError
+from ncii_match.files import atomic
 from ncii_match.outcomes import Action, Outcome
 from ncii_match.policy import Policy
 from ncii_match.rescans.files import without_secrets
@@ -93,7 +93,7 @@ class Chart:
 def write(out: str | PathLike[str]) -> Path:
     """Write ``report.html`` into the directory of a finished job. Raises InputError when something is missing there."""
     path, text = Path(out) / NAME, render(out)
-    with whole(path) as file:
+    with atomic.output_file(path) as file:
         file.write(text.encode("utf-8"))
     return path
 

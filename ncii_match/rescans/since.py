@@ -14,10 +14,10 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from ncii_match.bank.comparing import Change
-from ncii_match.bank.exchange.files import whole
 from ncii_match.bank.store import Bank
 from ncii_match.decisions import redecide
 from ncii_match.errors import InputError
+from ncii_match.files import atomic
 from ncii_match.outcomes import Outcome, State
 from ncii_match.policy import Policy
 from ncii_match.rescans.files import ADDRESS, without_secrets
@@ -75,7 +75,7 @@ class Since:
     def write_reversed(self, previous: Path, policy: Policy, out: Path) -> int:
         """Write ``reversed`` to ``reversed.ndjson`` in this job's directory; how many there are."""
         ended = [*self.reversed(previous, policy, out)]
-        with whole(out / "reversed.ndjson") as file:
+        with atomic.output_file(out / "reversed.ndjson") as file:
             file.write("".join(json.dumps(one, default=str) + "\n" for one in ended).encode())
         return len(ended)
 

@@ -16,8 +16,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow import parquet as pq
 
-from ncii_match.bank.exchange.files import whole
 from ncii_match.errors import BankError, EngineError, IndexFormatError, InputError, JobError, SandboxError
+from ncii_match.files import atomic
 from ncii_match.matcher import Matcher
 from ncii_match.outcomes import Outcome, Status
 from ncii_match.rescans import media
@@ -153,7 +153,7 @@ def outcomes_in(decided: pa.RecordBatch | pa.Table) -> dict[str, int]:
 
 def write_table(path: Path, table: pa.Table, mark: str = "") -> None:
     """A private Parquet file that appears whole."""
-    with whole(path, mark) as file:
+    with atomic.output_file(path, mark) as file:
         pq.write_table(table, file, compression="zstd", write_page_checksum=True)
 
 
