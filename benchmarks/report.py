@@ -1,6 +1,4 @@
-"""Write the pages of measured figures, and the picture of one of them, from the newest raw figures.
-
-Every number in them comes from there, or is computed by the package. Drawing the picture needs Matplotlib.
+"""Write the tables of the pages of figures from the newest raw results. People write the text around them.
 
 python benchmarks/report.py [--check]     --check writes nothing and fails when a page is not what it should be
 """
@@ -9,52 +7,44 @@ import argparse
 import sys
 from collections.abc import Callable
 
-import accuracy_page
-import bank_page
-import performance_page
+import bank_tables
+import hashing_tables
 import record
-import rescan_page
-import search_page
-import search_picture
-import thresholds_page
-import uploads_page
+import search_tables
+import tables
+import threshold_tables
 
-PAGES: dict[str, tuple[tuple[str, ...], Callable[..., str]]] = {
-    "performance.md": (("hashing",), performance_page.text),
-    "accuracy.md": (("accuracy", "thresholds"), accuracy_page.text),
-    "search.md": (("search",), search_page.text),
-    "bank-figures.md": (("bank",), bank_page.text),
-    "check-figures.md": (("checks", "swaps", "killers"), uploads_page.text),
-    "rescan-figures.md": (("rescan",), rescan_page.text),
-    "threshold-figures.md": (("thresholds", "pairs", "noise"), thresholds_page.text),
+PAGES: dict[str, tuple[tuple[str, ...], Callable[..., dict[str, str]]]] = {
+    "performance.md": (("hashing",), hashing_tables.performance),
+    "accuracy.md": (("accuracy",), hashing_tables.accuracy),
+    "search.md": (("search", "costs"), search_tables.search),
+    "bank-figures.md": (("bank",), bank_tables.bank),
+    "check-figures.md": (("checks", "swaps", "killers"), bank_tables.uploads),
+    "rescan-figures.md": (("rescan",), bank_tables.rescans),
+    "threshold-figures.md": (("thresholds", "pairs", "noise"), threshold_tables.thresholds),
 }
-"""By page: the kinds of run that it is made from, and what makes it."""
+"""By page: the kinds of run that its tables are made from, and what makes them."""
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--check", action="store_true", help="only say whether the pages are up to date")
-    check = parser.parse_args().check
+    only_check = parser.parse_args().check
     stale = []
-    for name, (kinds, text) in PAGES.items():
-        path, wanted = record.ROOT / "docs" / name, text(*map(record.newest, kinds))
-        if not check:
-            path.parent.mkdir(exist_ok=True)
-            path.write_text(wanted)
-        elif not path.exists() or path.read_text() != wanted:
+    for name, (kinds, make) in PAGES.items():
+        path = record.ROOT / "docs" / name
+        page = path.read_text()
+        current = tables.fill(page, make(*map(record.newest, kinds)))
+        if page != current:
             stale.append(f"docs/{name}")
-    picture, run = record.ROOT / "docs" / search_picture.NAME, record.newest("search")
-    if not search_picture.current(picture, run):
-        stale.append(f"docs/{search_picture.NAME}")
-        if not check:
-            picture.parent.mkdir(exist_ok=True)
-            picture.write_text(search_picture.draw(run))
-    if check and stale:
-        sys.exit(f"{' and '.join(stale)} is not what the newest figures say; run: python benchmarks/report.py")
+            if not only_check:
+                path.write_text(current)
+    if only_check and stale:
+        sys.exit(f"{', '.join(stale)}: not what the newest figures say; run: python benchmarks/report.py")
 
 
 if __name__ == "__main__":
     try:
         main()
-    except FileNotFoundError as error:
+    except (FileNotFoundError, ValueError) as error:
         sys.exit(str(error))
