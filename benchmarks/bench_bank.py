@@ -24,7 +24,7 @@ import pytest
 import record
 
 from ncii_match import PDQ, Bank, Hashes, Snapshot
-from ncii_match.bank.safety import degenerate
+from ncii_match.bank.truth.degenerate_hashes import degenerate
 
 LARGE, SMALL, TINY = 10_000_000, 100_000, 3_000
 PER_CASE = 4

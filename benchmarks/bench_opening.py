@@ -22,8 +22,8 @@ from bench_bank import LARGE, PER_CASE, SMALL, TINY, hashes_of
 from bench_bank import _size as size_of
 
 from ncii_match import Bank, Snapshot
-from ncii_match.bank import manifest, segment
-from ncii_match.bank.segment import Segment
+from ncii_match.bank.snapshots import manifest, segment
+from ncii_match.bank.snapshots.segment import Segment
 
 ROUNDS = 5
 

@@ -29,7 +29,7 @@ import numpy as np
 import record
 
 from ncii_match import Bank, Decision, Matcher, Outcome, hash_images
-from ncii_match.bank.following import Follow
+from ncii_match.bank.snapshots.following import Follow
 from ncii_match.values import PDQ_MIN_QUALITY
 
 LARGE, SMALL, TINY = 1_000_000, 50_000, 2_000

@@ -7,8 +7,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ncii_match.bank.snapshot import Snapshot as Snapshot
-    from ncii_match.bank.store import Bank as Bank
+    from ncii_match.bank.bank import Bank as Bank
+    from ncii_match.bank.snapshots.snapshot import Snapshot as Snapshot
     from ncii_match.decisions import decide as decide
     from ncii_match.decisions import redecide as redecide
     from ncii_match.decode.limits import DecodeLimits as DecodeLimits
@@ -72,8 +72,8 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
-    "ncii_match.bank.snapshot": ("Snapshot",),
-    "ncii_match.bank.store": ("Bank",),
+    "ncii_match.bank.snapshots.snapshot": ("Snapshot",),
+    "ncii_match.bank.bank": ("Bank",),
     "ncii_match.decisions": ("decide", "redecide"),
     "ncii_match.decode.limits": ("DecodeLimits",),
     "ncii_match.errors": (

@@ -17,9 +17,9 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from ncii_match.bank import sources
-from ncii_match.bank.following import Follow, Follower, outdated
-from ncii_match.bank.snapshot import Snapshot, is_guarded
+from ncii_match.bank.snapshots import source_choice
+from ncii_match.bank.snapshots.following import Follow, Follower, outdated
+from ncii_match.bank.snapshots.snapshot import Snapshot, is_guarded
 from ncii_match.decisions import (
     MOST_HOLDS,
     MOST_MATCHES,
@@ -122,7 +122,7 @@ class Matcher:
         witness: str | PathLike[str] | None = None,
         only: NDArray[np.int64] | None = None,
     ) -> None:
-        find = partial(sources.find, filesystem=filesystem, cache=cache, guarded=is_guarded(verify, trusted_key))
+        find = partial(source_choice.find, filesystem=filesystem, cache=cache, guarded=is_guarded(verify, trusted_key))
         following = partial(Follower, key=key, follow=follow, trusted_key=trusted_key, verify=verify)
         source = find(bank_dir)
         pause = look_every if source.is_remote or follow == "background" else 0.0

@@ -9,8 +9,8 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from ncii_match.bank.following import Follower, outdated
-from ncii_match.bank.snapshot import Snapshot
+from ncii_match.bank.snapshots.following import Follower, outdated
+from ncii_match.bank.snapshots.snapshot import Snapshot
 from ncii_match.errors import NciiMatchError, PolicyError
 from ncii_match.outcomes import Hold, Status
 from ncii_match.policy import Policy

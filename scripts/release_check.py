@@ -24,7 +24,11 @@ SEARCH = (
     "ncii_match/kernels/mih.py",
     "ncii_match/kernels/rows.py",
 )
-READING = ("ncii_match/bank/snapshot.py", "ncii_match/bank/segment.py", "ncii_match/bank/following.py")
+READING = (
+    "ncii_match/bank/snapshots/snapshot.py",
+    "ncii_match/bank/snapshots/segment.py",
+    "ncii_match/bank/snapshots/following.py",
+)
 CHECKS = (*HASHING, *SEARCH, *READING, "ncii_match/sandbox", "ncii_match/matcher.py", "ncii_match/isolation.py")
 EVALUATION = (*HASHING, "ncii_match/evaluate")
 
@@ -34,7 +38,12 @@ MEASURED: dict[str, tuple[str, ...]] = {
     "search": (*SEARCH, "benchmarks/bench_search.py"),
     "costs": (*SEARCH, "benchmarks/search_costs.py"),
     "bank": ("ncii_match/bank", *SEARCH, "benchmarks/bench_bank.py"),
-    "opening": (*READING, "ncii_match/bank/copies.py", "ncii_match/bank/manifest.py", "benchmarks/bench_opening.py"),
+    "opening": (
+        *READING,
+        "ncii_match/bank/snapshots/copies.py",
+        "ncii_match/bank/snapshots/manifest.py",
+        "benchmarks/bench_opening.py",
+    ),
     "checks": (*CHECKS, "benchmarks/bench_checks.py"),
     "swaps": (*CHECKS, "ncii_match/bank", "benchmarks/bench_swaps.py"),
     "killers": (*CHECKS, "benchmarks/bench_killers.py"),

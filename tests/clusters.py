@@ -20,7 +20,7 @@ from pyarrow import parquet as pq
 from rescans import results
 
 import ncii_match as nm
-from ncii_match.bank.store import Bank
+from ncii_match.bank.bank import Bank
 from ncii_match.errors import JobError
 from ncii_match.rescans.held import Looking
 from ncii_match.rescans.job import Job

@@ -11,10 +11,10 @@ import time
 import sqlalchemy as sa
 from crash_scenes import some
 
-from ncii_match.bank import tables
-from ncii_match.bank.holds import Addition
-from ncii_match.bank.snapshot import Snapshot
-from ncii_match.bank.store import Bank
+from ncii_match.bank.bank import Bank
+from ncii_match.bank.snapshots.snapshot import Snapshot
+from ncii_match.bank.truth import tables
+from ncii_match.bank.truth.holds import Addition
 from ncii_match.errors import BankError
 from ncii_match.outcomes import State
 

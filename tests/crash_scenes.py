@@ -20,10 +20,11 @@ from pathlib import Path
 import numpy as np
 import sqlalchemy as sa
 
-from ncii_match.bank import changing, continuity, copies, manifest, tables
-from ncii_match.bank.manifest import Manifest
-from ncii_match.bank.snapshot import Snapshot
-from ncii_match.bank.store import Bank
+from ncii_match.bank.bank import Bank
+from ncii_match.bank.snapshots import continuity, copies, manifest
+from ncii_match.bank.snapshots.manifest import Manifest
+from ncii_match.bank.snapshots.snapshot import Snapshot
+from ncii_match.bank.truth import hold_states, tables
 from ncii_match.errors import BankError, BankFormatError
 from ncii_match.matcher import Matcher
 from ncii_match.values import PDQ, Hashes
@@ -205,7 +206,7 @@ class Stage:
         if self.scene.expires:
             self.copy()
             with Bank.open(self.path) as bank:
-                changing.expire(bank._inside)
+                hold_states.expire(bank._inside)
             self.truths.add(truth(self.path))
         self.copy()
         self.scene.act(self.path, lambda: None)

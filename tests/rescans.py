@@ -9,7 +9,7 @@ from conftest import PHOTOS
 from PIL import Image, ImageOps
 
 import ncii_match as nm
-from ncii_match.bank.store import Bank
+from ncii_match.bank.bank import Bank
 from ncii_match.matcher import Matcher
 from ncii_match.rescans.job import Job
 from ncii_match.rescans.stored import Chunks, find

@@ -1,6 +1,6 @@
 """What somebody does to a bank who can write its database and its files, and has no key."""
 
-from ncii_match.bank import journal, tables
+from ncii_match.bank.truth import journal, tables
 
 
 def execute(bank, *statements):

@@ -34,7 +34,7 @@ from ncii_match.adapters import asgi_body
 from ncii_match.adapters.asgi import CheckUploads, Problems, Refusal
 from ncii_match.adapters.asgi_body import SNIFFED, Spool, looks_like_picture
 from ncii_match.adapters.asgi_multipart import Multipart
-from ncii_match.bank.store import Bank
+from ncii_match.bank.bank import Bank
 from ncii_match.decisions import Policy
 from ncii_match.errors import InputError
 from ncii_match.ingest import hash_images

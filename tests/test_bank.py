@@ -7,12 +7,13 @@ import threading
 import numpy as np
 import pytest
 
-from ncii_match.bank import arguments, database, journal, manifest
-from ncii_match.bank.exchange import text
-from ncii_match.bank.exchange.files import LONGEST_LINE
-from ncii_match.bank.holds import Addition
-from ncii_match.bank.snapshot import Snapshot
-from ncii_match.bank.store import Bank
+from ncii_match.bank.bank import Bank
+from ncii_match.bank.snapshots import manifest
+from ncii_match.bank.snapshots.snapshot import Snapshot
+from ncii_match.bank.transfer.formats import hash_list
+from ncii_match.bank.transfer.formats.text_files import LONGEST_LINE
+from ncii_match.bank.truth import arguments, database, journal
+from ncii_match.bank.truth.holds import Addition
 from ncii_match.errors import (
     AlgorithmMismatchError,
     BankCorruptError,
@@ -407,13 +408,13 @@ def test_hash_files(tmp_path):
         f"{'a' * 3 * LONGEST_LINE}\n{good} , 7\n{good}x\n{ALL_ONES}",
         encoding="utf-8",
     )
-    read = text.whole(path, PDQ)
+    read = hash_list.whole(path, PDQ)
     assert read.numbers.tolist() == [1, 2, 10, 12]
     assert read.hashes.to_hex() == [good, good, good, ALL_ONES]
     assert read.hashes.quality.tolist() == [255, 100, 7, 255]
     assert [one.line for one in read.rejected] == [5, 6, 7, 8, 9, 11]
     assert all(good[:16] not in one.reason for one in read.rejected)
     path.write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(range(256)) * 20)
-    assert len(text.whole(path, PDQ)) == 0
+    assert len(hash_list.whole(path, PDQ)) == 0
     with pytest.raises(InputError, match="No such file"):
-        text.whole(tmp_path / "none.txt", PDQ)
+        hash_list.whole(tmp_path / "none.txt", PDQ)

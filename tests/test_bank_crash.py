@@ -14,10 +14,10 @@ import pytest
 from conftest import ROOT
 from crash_scenes import some
 
-from ncii_match.bank import database
-from ncii_match.bank.database import DATABASE
-from ncii_match.bank.snapshot import Snapshot
-from ncii_match.bank.store import Bank
+from ncii_match.bank.bank import Bank
+from ncii_match.bank.snapshots.snapshot import Snapshot
+from ncii_match.bank.truth import database
+from ncii_match.bank.truth.database import DATABASE
 from ncii_match.errors import BankError, BankFormatError, BankLockedError
 
 EVERYTHING = os.environ.get("NCII_MATCH_TEST_STRACE") == "1"
@@ -138,7 +138,7 @@ def test_what_a_failed_publication_has_written_is_cleared_away(tmp_path, monkeyp
         def full(*_args):
             raise OSError(28, "No space left on device", str(bank.path / "CURRENT"))
 
-        monkeypatch.setattr("ncii_match.bank.publication.Draft.show", full)
+        monkeypatch.setattr("ncii_match.bank.snapshots.publication.Draft.show", full)
         with pytest.raises(BankError, match="CURRENT cannot be written: No space left on device; free space there"):
             bank.publish()
         assert [*(bank.path / "bases").iterdir(), *(bank.path / "snapshots").iterdir()] == []

@@ -12,10 +12,10 @@ from conftest import ROOT
 from sizes import size
 
 import ncii_match as nm
-from ncii_match.bank import manifest
-from ncii_match.bank.manifest import Manifest
-from ncii_match.bank.snapshot import Snapshot
-from ncii_match.bank.store import Bank
+from ncii_match.bank.bank import Bank
+from ncii_match.bank.snapshots import manifest
+from ncii_match.bank.snapshots.manifest import Manifest
+from ncii_match.bank.snapshots.snapshot import Snapshot
 from ncii_match.errors import BankCorruptError, BankError, BankFormatError
 from ncii_match.index import saved
 from ncii_match.values import PDQ, Hashes
@@ -170,7 +170,7 @@ import faulthandler, os, sys
 from pathlib import Path
 import numpy as np
 import ncii_match as nm
-from ncii_match.bank.snapshot import Snapshot
+from ncii_match.bank.snapshots.snapshot import Snapshot
 from ncii_match.errors import NciiMatchError
 from ncii_match.index import bands, mih
 from ncii_match.values import PDQ, Hashes

@@ -15,7 +15,7 @@ from rescans import bank_of, mirrored, pictures_in, some
 from scipy.stats import binomtest
 from test_cli import run
 
-from ncii_match.bank.store import Bank
+from ncii_match.bank.bank import Bank
 from ncii_match.cli.terminal import Exit
 from ncii_match.errors import AlgorithmMismatchError, BankCorruptError, InputError, JobError, PolicyError
 from ncii_match.evaluate import bank_evaluation, entry_advice
@@ -494,9 +494,9 @@ class KNOWN:
 
 def test_a_page_without_content_is_named(tmp_path, rng):
     """Hashes of blank and striped pages get into a bank by force or by feeds only; one that fires is called by name."""
-    from ncii_match.bank import safety
+    from ncii_match.bank.truth import degenerate_hashes
 
-    template = safety.templates(PDQ).bits[7]
+    template = degenerate_hashes.templates(PDQ).bits[7]
     with Bank.create(tmp_path / "bank") as bank:
         bank.add(Hashes(PDQ, template[None], [90]), case="R-1", source="feed", force=True)
         bank.publish()

@@ -14,10 +14,11 @@ import pytest
 import sqlalchemy as sa
 import tampering
 
-from ncii_match.bank import continuity, journal, manifest, tables
-from ncii_match.bank.holds import Addition
-from ncii_match.bank.snapshot import Snapshot
-from ncii_match.bank.store import Bank
+from ncii_match.bank.bank import Bank
+from ncii_match.bank.snapshots import continuity, manifest
+from ncii_match.bank.snapshots.snapshot import Snapshot
+from ncii_match.bank.truth import journal, tables
+from ncii_match.bank.truth.holds import Addition
 from ncii_match.errors import BankError, BankHistoryError, InputError, NciiMatchError
 from ncii_match.outcomes import State
 from ncii_match.values import PDQ, Hashes
@@ -418,7 +419,7 @@ def test_an_unsigned_bank_may_be_signed_from_now_on_but_none_goes_unsigned_after
 
 def test_a_publication_that_was_cut_off_before_it_showed_does_not_count(tmp_path, key, monkeypatch):
     """Its event is there, its snapshot is not; the next one has a number of its own."""
-    from ncii_match.bank import publication
+    from ncii_match.bank.snapshots import publication
 
     def killed(*_):
         raise KeyboardInterrupt

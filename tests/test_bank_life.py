@@ -12,10 +12,11 @@ import pytest
 from conftest import PHOTOS, ROOT
 
 import ncii_match as nm
-from ncii_match.bank import journal, manifest, safety, schema, tables
-from ncii_match.bank.holds import Addition
-from ncii_match.bank.snapshot import Snapshot
-from ncii_match.bank.store import Bank
+from ncii_match.bank.bank import Bank
+from ncii_match.bank.snapshots import manifest
+from ncii_match.bank.snapshots.snapshot import Snapshot
+from ncii_match.bank.truth import degenerate_hashes, journal, schema, tables
+from ncii_match.bank.truth.holds import Addition
 from ncii_match.errors import BankCorruptError, BankError, InputError
 from ncii_match.index import saved
 from ncii_match.outcomes import State
@@ -177,7 +178,7 @@ def test_photographs_are_not_taken_for_flat_pictures():
     hashes = nm.hash_images(photographs, views=nm.Views.DIHEDRAL)
     fit = hashes[hashes.quality >= 50]
     assert len(fit) > 60
-    assert not safety.degenerate(fit).any()
+    assert not degenerate_hashes.degenerate(fit).any()
 
 
 def test_ones_may_differ_from_half_the_bits_by_a_bound(bank):

@@ -28,11 +28,12 @@ from hypothesis.stateful import (
 from sizes import size
 
 import ncii_match as nm
-from ncii_match.bank import intake, journal, publication
-from ncii_match.bank import records as bank_records
-from ncii_match.bank.holds import Addition
-from ncii_match.bank.snapshot import Snapshot
-from ncii_match.bank.store import Bank
+from ncii_match.bank.bank import Bank
+from ncii_match.bank.snapshots import publication
+from ncii_match.bank.snapshots.snapshot import Snapshot
+from ncii_match.bank.truth import intake, journal
+from ncii_match.bank.truth import queries as bank_records
+from ncii_match.bank.truth.holds import Addition
 from ncii_match.errors import BankError, InputError
 from ncii_match.index import saved
 from ncii_match.outcomes import State, Status

@@ -16,9 +16,10 @@ import pytest
 from pyarrow import fs
 
 import ncii_match as nm
-from ncii_match.bank import manifest, places, remote, shared_memory, sources, vault
-from ncii_match.bank.snapshot import Snapshot
-from ncii_match.bank.store import Bank
+from ncii_match.bank.bank import Bank
+from ncii_match.bank.crypto import bank_key
+from ncii_match.bank.snapshots import manifest, remote, shared_memory, source_choice, sources
+from ncii_match.bank.snapshots.snapshot import Snapshot
 from ncii_match.errors import BankCorruptError, BankError, InputError
 from ncii_match.values import PDQ, Hashes
 
@@ -34,7 +35,7 @@ def some(n, seed=0):
 @pytest.fixture(autouse=True)
 def cache(tmp_path, monkeypatch):
     monkeypatch.setenv(remote.CACHE, str(tmp_path / "cache"))
-    for name in (vault.KEY, vault.KEY_FILE, manifest.TRUSTED_KEY):
+    for name in (bank_key.KEY, bank_key.KEY_FILE, manifest.TRUSTED_KEY):
         monkeypatch.delenv(name, raising=False)
     return tmp_path / "cache"
 
@@ -354,8 +355,8 @@ def test_checks_do_not_wait_for_another_that_copies(bank):
 
 SCRIPT = """
 import sys
-from ncii_match.bank import copies
-from ncii_match.bank.snapshot import Snapshot
+from ncii_match.bank.snapshots import copies
+from ncii_match.bank.snapshots.snapshot import Snapshot
 put = copies._put
 def told(target, chunks, **how):
     put(target, chunks, **how)
@@ -531,4 +532,4 @@ def test_nothing_of_pyarrow_is_loaded_for_a_directory(bank):
     script = "import sys, ncii_match as nm; nm.Matcher(sys.argv[1]); print('pyarrow' in sys.modules)"
     command = [sys.executable, "-c", script, str(bank.path)]
     assert subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout.strip() == "False"
-    assert isinstance(sources.find(bank.path), places.Local)
+    assert isinstance(source_choice.find(bank.path), sources.Local)

@@ -11,10 +11,11 @@ from test_bank_history import POSTGRES, forget, fresh_database, some
 from typer.testing import CliRunner
 
 import ncii_match as nm
-from ncii_match.bank import database, manifest, restoring
-from ncii_match.bank.holds import Addition
-from ncii_match.bank.snapshot import Snapshot
-from ncii_match.bank.store import Bank
+from ncii_match.bank.bank import Bank
+from ncii_match.bank.snapshots import manifest, restoration
+from ncii_match.bank.snapshots.snapshot import Snapshot
+from ncii_match.bank.truth import database
+from ncii_match.bank.truth.holds import Addition
 from ncii_match.cli.main import app
 from ncii_match.errors import BankHistoryError, BankLockedError, InputError
 
@@ -147,16 +148,16 @@ def test_a_restored_bank_publishes_what_was_published(way, tmp_path, key):
         assert bank.verify(signing_key=key) == []
         actions = [event.action for event in bank.history()]
         assert actions.count("restore") >= 4
-        assert (bank.path / restoring.REPLACED).exists()
+        assert (bank.path / restoration.REPLACED).exists()
         bank.compact(signing_key=key)
-        assert not (bank.path / restoring.REPLACED).exists()
+        assert not (bank.path / restoration.REPLACED).exists()
 
 
 def test_an_older_database_is_not_published_and_the_error_names_the_command(lost, key):
     path, backup = lost
     wanted = content(path)
     for has_memory in (True, False):
-        restoring.put_back(path, backup)
+        restoration.put_back(path, backup)
         if not has_memory:
             forget(key)
         with Bank.open(path) as bank:
@@ -173,7 +174,7 @@ def test_an_older_database_is_not_published_and_the_error_names_the_command(lost
 def test_what_was_done_after_the_backup_was_in_its_place_stays(lost, key):
     """The later word counts: an addition and a withdrawal that came before anybody thought of restoring."""
     path, backup = lost
-    restoring.put_back(path, backup)
+    restoration.put_back(path, backup)
     with Bank.open(path) as bank:
         bank.add(some(1, seed=5), case="R-5", source="own")  # takes a number that the snapshot knows for another hash
         bank.withdraw(case="R-2", entry_ids=[5], reason="asked")
@@ -212,7 +213,7 @@ def test_a_restore_that_is_cut_off_can_be_done_again(lost, key, monkeypatch):
     def killed(*_, **__):
         raise KeyboardInterrupt
 
-    for where, name in ((restoring, "carry_over"), (Bank, "publish"), (restoring.saved, "sync_directory")):
+    for where, name in ((restoration, "carry_over"), (Bank, "publish"), (restoration.saved, "sync_directory")):
         with monkeypatch.context() as patched:
             patched.setattr(where, name, killed)
             with pytest.raises(KeyboardInterrupt):
@@ -308,7 +309,7 @@ def test_a_sealed_bank_is_restored_and_put_under_the_key_of_the_last_snapshot(tm
     """The backup is under the key before; what is published is under the one that readers have."""
     import base64
 
-    from ncii_match.bank import vault
+    from ncii_match.bank.crypto import bank_key
 
     lines = [base64.b64encode(one).decode() for one in (OTHER, KEY)]
     (tmp_path / "both.key").write_text("\n".join(lines) + "\n")
@@ -320,7 +321,7 @@ def test_a_sealed_bank_is_restored_and_put_under_the_key_of_the_last_snapshot(tm
     wanted = content(tmp_path / "bank", key=OTHER)
     with pytest.raises(BankHistoryError, match="another key"):
         Bank.restore(tmp_path / "bank", backup, signing_key=key, key=KEY)
-    monkeypatch.setenv(vault.KEY_FILE, str(tmp_path / "both.key"))
+    monkeypatch.setenv(bank_key.KEY_FILE, str(tmp_path / "both.key"))
     Bank.restore(tmp_path / "bank", backup, signing_key=key)
     assert content(tmp_path / "bank", key=OTHER) == wanted
     with Bank.open(tmp_path / "bank", key=OTHER) as bank:

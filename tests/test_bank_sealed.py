@@ -18,10 +18,11 @@ import numpy as np
 import pytest
 
 import ncii_match as nm
-from ncii_match.bank import manifest, places, publication, rekeying, sealed_files, shared_memory, vault
-from ncii_match.bank.holds import Addition
-from ncii_match.bank.snapshot import Snapshot
-from ncii_match.bank.store import Bank
+from ncii_match.bank.bank import Bank
+from ncii_match.bank.crypto import bank_key, sealed_files
+from ncii_match.bank.snapshots import manifest, publication, rekeying, shared_memory, sources
+from ncii_match.bank.snapshots.snapshot import Snapshot
+from ncii_match.bank.truth.holds import Addition
 from ncii_match.errors import BankCorruptError, BankError, BankFormatError, BankLockedError, InputError, UnsealedError
 from ncii_match.index import saved
 from ncii_match.values import PDQ, Hashes
@@ -42,7 +43,7 @@ def memory(monkeypatch):
     """A place of its own in shared memory; the directory that copies lie in."""
     place = Path(tempfile.mkdtemp(prefix="ncii_match_test_", dir=shared_memory.USUAL))
     monkeypatch.setenv(shared_memory.PLACE, str(place))
-    for name in (vault.KEY, vault.KEY_FILE):
+    for name in (bank_key.KEY, bank_key.KEY_FILE):
         monkeypatch.delenv(name, raising=False)
     yield place / f"ncii_match-{os.getuid()}"
     shutil.rmtree(place)
@@ -153,7 +154,7 @@ def test_the_manifest_is_checked_without_the_key(bank, tmp_path):
     bank.add(some(3), case="a", source="s")
     path = bank.publish(signing_key=private).path
     said = manifest.Manifest.parse((path / "manifest.json").read_bytes(), path)
-    assert said.sealed == {"key": vault.fingerprint(KEY), "cipher": sealed_files.CIPHER, "chunk": 1 << 20}
+    assert said.sealed == {"key": bank_key.fingerprint(KEY), "cipher": sealed_files.CIPHER, "chunk": 1 << 20}
     assert saved.check_files(path, said.files, verify=True) is None
     assert saved.check_files(bank.path / said.base, said.base_files, verify=True) is None
     assert len(Snapshot.open(bank.path, trusted_key=public, key=KEY)) == 3
@@ -187,15 +188,15 @@ def test_a_reader_needs_the_key(bank, tmp_path, monkeypatch):
         Snapshot.open(bank.path, key=OTHER)
     file = tmp_path / "key"
     file.write_text(base64.b64encode(KEY).decode() + "\n")
-    monkeypatch.setenv(vault.KEY_FILE, str(file))
+    monkeypatch.setenv(bank_key.KEY_FILE, str(file))
     assert len(Snapshot.open(bank.path)) == 2
     matcher = nm.Matcher(bank.path)
     assert matcher.lookup(hashes)[0].outcome.name == "MATCH"
     bank.publish()
     file.unlink()
     assert matcher.lookup(hashes)[0].outcome.name == "UNKNOWN"
-    monkeypatch.delenv(vault.KEY_FILE)
-    monkeypatch.setenv(vault.KEY, base64.b64encode(KEY).decode())
+    monkeypatch.delenv(bank_key.KEY_FILE)
+    monkeypatch.setenv(bank_key.KEY, base64.b64encode(KEY).decode())
     assert matcher.lookup(hashes)[0].outcome.name == "MATCH"
     with nm.Matcher(bank.path, key=KEY) as given:
         assert given.lookup(hashes)[0].outcome.name == "MATCH"
@@ -209,7 +210,7 @@ def test_a_reader_with_both_keys_goes_on_when_the_key_changes(bank, tmp_path, mo
     bank.publish()
     file = tmp_path / "keys"
     file.write_text("\n".join(base64.b64encode(key).decode() for key in (KEY, OTHER)))
-    monkeypatch.setenv(vault.KEY_FILE, str(file))
+    monkeypatch.setenv(bank_key.KEY_FILE, str(file))
     matcher = nm.Matcher(bank.path)
     assert matcher.lookup(hashes)[0].outcome.name == "MATCH"
     bank.rekey(OTHER)
@@ -221,7 +222,7 @@ def test_a_reader_with_both_keys_goes_on_when_the_key_changes(bank, tmp_path, mo
     for wrong in ("", "short", base64.b64encode(KEY).decode() + "\nshort"):
         file.write_text(wrong)
         with pytest.raises(InputError, match="is not a key"):
-            vault.keys_from()
+            bank_key.keys_from()
         with pytest.raises(BankError, match="is not a key"):
             Snapshot.open(bank.path)
 
@@ -231,7 +232,7 @@ def test_a_plain_bank_needs_no_key_and_no_shared_memory(tmp_path, monkeypatch):
     with Bank.create(tmp_path / "bank") as bank:
         bank.add(some(2), case="a", source="s")
         assert bank.publish().path == bank.path / "snapshots" / "000001"
-    monkeypatch.setenv(vault.KEY, base64.b64encode(OTHER).decode())
+    monkeypatch.setenv(bank_key.KEY, base64.b64encode(OTHER).decode())
     assert len(Snapshot.open(tmp_path / "bank")) == 2  # the environment's key is for banks that are under one
     with pytest.raises(UnsealedError, match="in the clear, and a key was given for it"):
         Snapshot.open(tmp_path / "bank", key=OTHER)
@@ -403,8 +404,8 @@ def test_copies_are_private_shared_and_go_with_the_last_reader(bank, memory):
 def test_a_delta_costs_only_the_delta(bank, memory, monkeypatch):
     bank.add(some(30), case="a", source="s")
     first = bank.publish()
-    decrypted, decrypt = [], places._decrypt
-    monkeypatch.setattr(places, "_decrypt", lambda directory, *rest: [decrypted.append(directory.parent.name), decrypt(directory, *rest)])  # noqa: E501  # fmt: skip
+    decrypted, decrypt = [], sources._decrypt
+    monkeypatch.setattr(sources, "_decrypt", lambda directory, *rest: [decrypted.append(directory.parent.name), decrypt(directory, *rest)])  # noqa: E501  # fmt: skip
     bank.withdraw(case="a", entry_ids=[7], reason="asked")
     second = bank.publish()
     assert decrypted == ["snapshots"]
@@ -429,14 +430,14 @@ def test_withdrawn_hashes_leave_the_memory_with_their_last_reader(bank, memory):
 
 SCRIPT = """
 import os, sys, time
-from ncii_match.bank import places
-from ncii_match.bank.snapshot import Snapshot
-decrypt = places._decrypt
+from ncii_match.bank.snapshots import sources
+from ncii_match.bank.snapshots.snapshot import Snapshot
+decrypt = sources._decrypt
 def told(directory, *rest):
     print("decrypts", directory.parent.name, flush=True)
     time.sleep(float(sys.argv[2]))
     decrypt(directory, *rest)
-places._decrypt = told
+sources._decrypt = told
 print("ready", flush=True)
 sys.stdin.readline()
 snapshot = Snapshot.open(sys.argv[1], key=bytes(range(32)))
@@ -520,8 +521,8 @@ def test_a_killed_publisher_leaves_nothing_for_long(bank, memory):
     bank.add(hashes, case="a", source="s")
     script = (
         "import os, signal, sys\n"
-        "from ncii_match.bank import sealed_files\n"
-        "from ncii_match.bank.store import Bank\n"
+        "from ncii_match.bank.crypto import sealed_files\n"
+        "from ncii_match.bank.bank import Bank\n"
         "sealed_files.seal = lambda *all: os.kill(os.getpid(), signal.SIGKILL)\n"
         "Bank.open(sys.argv[1], key=bytes(range(32))).publish()\n"
     )
@@ -537,7 +538,7 @@ def test_a_killed_publisher_leaves_nothing_for_long(bank, memory):
 def test_a_forked_process_does_not_end_what_its_parent_uses(bank, memory):
     script = (
         "import gc, os, sys\n"
-        "from ncii_match.bank.snapshot import Snapshot\n"
+        "from ncii_match.bank.snapshots.snapshot import Snapshot\n"
         "snapshot = Snapshot.open(sys.argv[1], key=bytes(range(32)))\n"
         "child = os.fork()\n"
         "if child == 0:\n"
@@ -627,7 +628,7 @@ def test_another_key_leaves_everything_as_it_was(before, after, tmp_path, memory
         assert list(bank.holds()) == holds
         assert [(event.number, event.digest) for event in bank.history()][: len(told)] == told
         (event,) = [event for event in bank.history() if event.action == "rekey"]
-        named = {key: key and vault.fingerprint(key) for key in (before, after)}
+        named = {key: key and bank_key.fingerprint(key) for key in (before, after)}
         assert (event.actor, event.detail) == ("ann", {"from": named[before], "to": named[after], "hashes": 40})
         assert matched(bank, hashes, after) == list(range(4, 41))
         assert bank.add(hashes[3:4], case="a", source="s").outcome.tolist() == [Addition.HELD]
@@ -698,14 +699,14 @@ def test_a_process_killed_while_the_key_changes_leaves_a_bank_that_publish_puts_
     hashes = lived(bank)
     old = [file.read_bytes() for file in (bank.path / "bases").rglob("*.u8") if file.stat().st_size > 200]
     place = {
-        "in the transaction": "from ncii_match.bank import journal as m; name = 'record'",
-        "before the publication": "from ncii_match.bank.publication import Draft as m; name = 'write'",
-        "after CURRENT": "from ncii_match.bank import rekeying as m; name = 'finish'",
-        "in the vacuum": "from ncii_match.bank import erasure as m; name = 'scrub'",
+        "in the transaction": "from ncii_match.bank.truth import journal as m; name = 'record'",
+        "before the publication": "from ncii_match.bank.snapshots.publication import Draft as m; name = 'write'",
+        "after CURRENT": "from ncii_match.bank.snapshots import rekeying as m; name = 'finish'",
+        "in the vacuum": "from ncii_match.bank.truth import erasure as m; name = 'scrub'",
     }[moment]
     script = (
         "import os, signal, sys\n"
-        f"from ncii_match.bank.store import Bank\n{place}\n"
+        f"from ncii_match.bank.bank import Bank\n{place}\n"
         "bank = Bank.open(sys.argv[1], key=bytes(range(32)))\n"
         "setattr(m, name, lambda *all, **named: os.kill(os.getpid(), signal.SIGKILL))\n"
         "bank.rekey(bytes(range(1, 33)))\n"
@@ -742,15 +743,15 @@ def test_the_key_changes_from_the_command_line(bank, tmp_path, monkeypatch):
         (tmp_path / name).write_text(base64.b64encode(key).decode())
 
     def run(*arguments, file):
-        monkeypatch.setenv(vault.KEY_FILE, str(tmp_path / file))
+        monkeypatch.setenv(bank_key.KEY_FILE, str(tmp_path / file))
         return CliRunner().invoke(app, ["bank", "rekey", str(bank.path), *arguments])
 
     result = run("--new-key-file", str(tmp_path / "new"), "--json", file="old")
-    assert json.loads(result.stdout) == {"hashes": 2, "key": vault.fingerprint(OTHER)}
+    assert json.loads(result.stdout) == {"hashes": 2, "key": bank_key.fingerprint(OTHER)}
     result = run("--plain", "--reason", "moved", file="new")
     assert result.exit_code == 0
     assert "in the clear" in result.output
-    monkeypatch.delenv(vault.KEY_FILE)
+    monkeypatch.delenv(bank_key.KEY_FILE)
     assert len(Snapshot.open(bank.path)) == 2
     for wrong in ((), ("--plain", "--new-key-file", str(tmp_path / "new"))):
         assert isinstance(run(*wrong, file="new").exception, InputError)
@@ -767,7 +768,7 @@ def test_a_base_in_the_clear_is_not_built_upon_by_a_sealed_snapshot(tmp_path, me
             (KEY, sealed_files.description(OTHER), False),
             (None, sealed_files.description(KEY), False),
         ):
-            draft = publication.Draft(bank.path, PDQ, vault.of(key), None)
+            draft = publication.Draft(bank.path, PDQ, bank_key.of(key), None)
             assert (draft._ids_of(dataclasses.replace(said, sealed=sealed)) is not None) == usable
 
 

@@ -11,8 +11,9 @@ from test_witness import PHOTO, contradicting, matcher, near, tell
 from test_witness import banks as banks  # noqa: PLC0414
 
 import ncii_match as nm
-from ncii_match.bank import following, intake, snapshot
-from ncii_match.bank.holds import Addition
+from ncii_match.bank.snapshots import following, snapshot
+from ncii_match.bank.truth import intake
+from ncii_match.bank.truth.holds import Addition
 from ncii_match.decisions import Policy, decide
 from ncii_match.decode import container
 from ncii_match.errors import BankCorruptError, DecodeError, InputError

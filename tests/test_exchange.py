@@ -15,8 +15,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ncii_match import PDQ, PDQ_512, PHASH, Bank, Hashes, InputError
-from ncii_match.bank import importing, intake
-from ncii_match.bank.exchange import FORMATS, columnar, files, lines, pieces, recognised, table
+from ncii_match.bank.transfer import importing
+from ncii_match.bank.transfer.formats import FORMATS, columnar, csv_table, pieces, recognised, record_batch, text_files
+from ncii_match.bank.truth import intake
 from ncii_match.errors import BankError
 from ncii_match.outcomes import State
 
@@ -203,7 +204,7 @@ def test_columns_at_once_are_read_as_rows_are(tmp_path_factory, data):
     pq.write_table(pa.table(columns), path)
     parts = []
     for slow in (False, True):
-        builder = lines.Builder(PDQ)
+        builder = record_batch.Builder(PDQ)
         if slow:
             builder.add_many = lambda *_: False
         parts.append([*columnar.read(path, builder)])
@@ -350,7 +351,7 @@ def test_a_status_that_nobody_has_described_changes_nothing(tmp_path, bank):
 
 
 def test_the_order_of_lines_does_not_matter_for_a_withdrawal(tmp_path, bank, monkeypatch):
-    monkeypatch.setattr(lines, "AT_ONCE", 1)
+    monkeypatch.setattr(record_batch, "AT_ONCE", 1)
     monkeypatch.setattr(importing, "SORTED_AT_ONCE", 1)
     a, b = some(2).to_hex()
     header = "hash,case,state\n"
@@ -525,7 +526,7 @@ def test_a_dry_run_changes_nothing_and_says_the_same(tmp_path, bank, monkeypatch
     monkeypatch.setattr(intake, "AT_ONCE", 7)
     monkeypatch.setattr(importing, "STEPS_AT_ONCE", 1)
     monkeypatch.setattr(importing, "SORTED_AT_ONCE", 30)
-    monkeypatch.setattr(lines, "AT_ONCE", 15)
+    monkeypatch.setattr(record_batch, "AT_ONCE", 15)
     texts = some(60).to_hex()
     path = write(
         tmp_path / "t.csv", "hash,case\n" + "".join(f"{one},{k % 4}\n" for k, one in enumerate(texts + texts[:20]))
@@ -561,7 +562,7 @@ def test_exports_can_be_chosen_and_take_their_name_only_when_whole(tmp_path, ban
     assert bank.export_file(tmp_path / "t.csv", source="t", states=[State.WITHDRAWN]) == 3
     assert [event.action for event in bank.history()].count("export") == 3
     old = (tmp_path / "a.csv").read_bytes()
-    monkeypatch.setattr(table, "as_texts", lambda _record: 1 / 0)
+    monkeypatch.setattr(csv_table, "as_texts", lambda _record: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         bank.export_file(tmp_path / "a.csv")
     assert (tmp_path / "a.csv").read_bytes() == old
@@ -628,5 +629,5 @@ def test_no_json_makes_a_reader_fail(tmp_path_factory, texts, name):
 def test_lines_of_a_file_are_those_of_python(tmp_path, monkeypatch):
     text = "a\nbb\r\n\n  c  \n" + "x" * 70_000 + "\nlast"
     path = write(tmp_path / "t.txt", text)
-    expected = [line.strip()[: files.LONGEST_LINE] for line in text.split("\n")]
-    assert [line for _, line in files.Lines(path)] == expected
+    expected = [line.strip()[: text_files.LONGEST_LINE] for line in text.split("\n")]
+    assert [line for _, line in text_files.Lines(path)] == expected

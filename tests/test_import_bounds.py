@@ -11,8 +11,8 @@ from test_exchange import ENDINGS, as_lines, held, record, some, write
 from typer.testing import CliRunner
 
 from ncii_match import Bank, Hashes, Matcher
-from ncii_match.bank.bounds import claimed_sources, comparable
-from ncii_match.bank.exchange import FORMATS, table
+from ncii_match.bank.transfer.bounds import claimed_sources, comparable
+from ncii_match.bank.transfer.formats import FORMATS, csv_table
 from ncii_match.cli.main import app
 from ncii_match.cli.terminal import Exit
 from ncii_match.errors import BankError, InputError
@@ -30,7 +30,7 @@ def bank(tmp_path):
 
 def table_file(path, name, records):
     """Records with the columns of a table, in one of the four formats that have them."""
-    columns = [column for column in table.COLUMNS if any(column in one for one in records)]
+    columns = [column for column in csv_table.COLUMNS if any(column in one for one in records)]
     if name == "csv":
         with path.open("w", newline="") as file:
             rows = csv.DictWriter(file, columns)
@@ -326,10 +326,10 @@ def test_no_state_is_stronger_than_the_one_given(tmp_path, bank, asked, given):
 
 
 def test_bounds_are_the_same_in_many_pieces(tmp_path, bank, monkeypatch):
-    from ncii_match.bank import importing
-    from ncii_match.bank.exchange import lines
+    from ncii_match.bank.transfer import importing
+    from ncii_match.bank.transfer.formats import record_batch
 
-    monkeypatch.setattr(lines, "AT_ONCE", 3)
+    monkeypatch.setattr(record_batch, "AT_ONCE", 3)
     monkeypatch.setattr(importing, "SORTED_AT_ONCE", 7)
     hashes = some(40).to_hex()
     rng = np.random.default_rng(1)

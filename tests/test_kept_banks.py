@@ -9,7 +9,8 @@ import pytest
 from conftest import ROOT
 
 from ncii_match import Bank, Hashes, Matcher, Outcome, Snapshot
-from ncii_match.bank import database, publication, schema
+from ncii_match.bank.snapshots import publication
+from ncii_match.bank.truth import database, schema
 
 KEPT = sorted((ROOT / "data" / "fixtures" / "banks").iterdir())
 BANKS = [(place, name) for place in KEPT for name in ("plain", "sealed")]

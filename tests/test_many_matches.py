@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from ncii_match import PDQ, Bank, Hashes, Matcher, Policy, decisions
 from ncii_match import matcher as matcher_module
-from ncii_match.bank.segment import Segment
+from ncii_match.bank.snapshots.segment import Segment
 from ncii_match.decisions import choose_strongest, decide, redecide
 from ncii_match.outcomes import Action, Hold, Outcome, State, strongest
 from ncii_match.rescans.rows import rescan

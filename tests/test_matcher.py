@@ -10,7 +10,7 @@ from conftest import PHOTOS
 from PIL import Image
 
 from ncii_match import matcher as road
-from ncii_match.bank.store import Bank
+from ncii_match.bank.bank import Bank
 from ncii_match.decisions import Policy
 from ncii_match.errors import BankError, BankFormatError, PolicyError
 from ncii_match.ingest import hash_images

@@ -14,10 +14,10 @@ import pytest
 
 import ncii_match as nm
 from ncii_match import matcher as road
-from ncii_match.bank import canaries, following
-from ncii_match.bank.canaries import CanaryError
-from ncii_match.bank.snapshot import Snapshot
-from ncii_match.bank.store import Bank
+from ncii_match.bank.bank import Bank
+from ncii_match.bank.snapshots import canaries, following
+from ncii_match.bank.snapshots.canaries import CanaryError
+from ncii_match.bank.snapshots.snapshot import Snapshot
 from ncii_match.errors import AlgorithmMismatchError, BankCorruptError, BankError, EngineError, InputError, PolicyError
 from ncii_match.outcomes import Action, Hold, Outcome, State
 from ncii_match.values import PDQ, PHASH, Entries, Hashes

@@ -27,7 +27,7 @@ from hypothesis import strategies as st
 from uploads import BOUNDARY, NO_MATCH, Application, RecordingMatcher, decision, form, part
 
 from ncii_match.adapters.asgi import CheckUploads
-from ncii_match.bank.store import Bank
+from ncii_match.bank.bank import Bank
 from ncii_match.ingest import hash_images
 from ncii_match.outcomes import Action, Outcome
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from rescans import COFFEE, bank_of, matcher_of, mirrored, picture, some
 
 import ncii_match as nm
-from ncii_match.bank.store import Bank
+from ncii_match.bank.bank import Bank
 from ncii_match.errors import AlgorithmMismatchError, BankError, InputError
 from ncii_match.outcomes import Status
 from ncii_match.rescans import media

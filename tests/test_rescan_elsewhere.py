@@ -23,8 +23,8 @@ from rescans import add, bank_of, picture, pictures_in, results
 from typer.testing import CliRunner
 
 import ncii_match as nm
-from ncii_match.bank import vault
-from ncii_match.bank.store import Bank
+from ncii_match.bank.bank import Bank
+from ncii_match.bank.crypto import bank_key
 from ncii_match.cli import rescan as command
 from ncii_match.cli.main import app
 from ncii_match.decode.limits import DecodeLimits
@@ -191,7 +191,7 @@ def test_workers_take_the_key_of_a_sealed_bank_from_their_own_environment(place,
         bank.publish()
     (place / "key").write_text(base64.b64encode(key).decode())
     (place / "key").chmod(0o600)
-    monkeypatch.setenv(vault.KEY_FILE, str(place / "key"))
+    monkeypatch.setenv(bank_key.KEY_FILE, str(place / "key"))
     looking = Looking(str(place / "sealed"), views=Views.UPRIGHT, isolation="thread")
     left = []
     for engine in (None, Processes(looking, str(place / "media"), method="spawn")):
@@ -205,8 +205,8 @@ def test_workers_take_the_key_of_a_sealed_bank_from_their_own_environment(place,
     with looking.matcher() as matcher, jobs.Job(
         place / "other", Chunks(find(place / "media"), 8), matcher
     ) as job:  # fmt: skip
-        monkeypatch.delenv(vault.KEY_FILE)
-        with pytest.raises(JobError, match=f"nothing can be looked at .*{vault.KEY_FILE}"):
+        monkeypatch.delenv(bank_key.KEY_FILE)
+        with pytest.raises(JobError, match=f"nothing can be looked at .*{bank_key.KEY_FILE}"):
             job.run(engine=Processes(looking, str(place / "media"), method="spawn"))
         assert not list((place / "other" / "decisions").iterdir())
 

@@ -11,7 +11,7 @@ from rescans import add, bank_of, job_of, matcher_of, picture, pictures_in, resu
 from typer.testing import CliRunner
 
 import ncii_match as nm
-from ncii_match.bank.store import Bank
+from ncii_match.bank.bank import Bank
 from ncii_match.cli.main import app
 from ncii_match.errors import BankError, InputError, JobError, PolicyError
 from ncii_match.rescans.since import Since

@@ -14,7 +14,7 @@ from browsers import needs_chromium, shown
 from steering import DECOYS, FAMILIES, HEIGHT, SAMPLINGS, TARGETS, WIDTH, drawn, encode, steered
 from typer.testing import CliRunner
 
-from ncii_match.bank.store import Bank
+from ncii_match.bank.bank import Bank
 from ncii_match.cli.main import app
 from ncii_match.errors import InputError
 from ncii_match.ingest import hash_images

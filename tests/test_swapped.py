@@ -25,9 +25,10 @@ from pyarrow import fs
 from typer.testing import CliRunner
 
 import ncii_match as nm
-from ncii_match.bank import continuity, copies, manifest, places, publication, shared_memory, sources, vault
-from ncii_match.bank.snapshot import Snapshot, verify_files
-from ncii_match.bank.store import Bank
+from ncii_match.bank.bank import Bank
+from ncii_match.bank.crypto import bank_key
+from ncii_match.bank.snapshots import continuity, copies, manifest, publication, shared_memory, source_choice, sources
+from ncii_match.bank.snapshots.snapshot import Snapshot, verify_files
 from ncii_match.cli.main import app
 from ncii_match.errors import (
     BankCorruptError,
@@ -84,7 +85,7 @@ def banks(tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def own_place(monkeypatch):
-    for name in (vault.KEY, vault.KEY_FILE, manifest.TRUSTED_KEY, manifest.SIGNING_KEY):
+    for name in (bank_key.KEY, bank_key.KEY_FILE, manifest.TRUSTED_KEY, manifest.SIGNING_KEY):
         monkeypatch.delenv(name, raising=False)
     memory = Path(tempfile.mkdtemp(prefix="ncii_match_test_", dir="/dev/shm" if Path("/dev/shm").is_dir() else None))
     monkeypatch.setenv(shared_memory.PLACE, str(memory))
@@ -264,7 +265,7 @@ def test_what_is_cut_off_while_it_serves_does_not_end_the_process(target, banks)
     done = subprocess.run(
         [sys.executable, "-c", SERVING, target.path, banks["trusted"], target.content, ",".join(ASKED.to_hex())],
         cwd=ROOT, capture_output=True, text=True, check=False, timeout=100,
-        env=os.environ | {vault.KEY: base64.b64encode(KEY).decode()},
+        env=os.environ | {bank_key.KEY: base64.b64encode(KEY).decode()},
     )  # fmt: skip
     assert (done.returncode, done.stdout) == (0, "served 3\n"), done.stderr[-2000:]
 
@@ -405,7 +406,7 @@ def test_files_in_the_clear_do_not_take_the_place_of_sealed_ones(given, target, 
     import base64
 
     if given == "environment":
-        monkeypatch.setenv(vault.KEY, base64.b64encode(KEY).decode())
+        monkeypatch.setenv(bank_key.KEY, base64.b64encode(KEY).decode())
         target.how["key"] = None
     with target.matcher() as matcher:
         with Bank.open(target.path, key=KEY) as bank:
@@ -419,7 +420,7 @@ def test_a_sealed_bank_is_followed_by_a_sealed_one_without_a_trusted_key(banks, 
     import base64
 
     target = Target(banks, "sealed-local", tmp_path)
-    monkeypatch.setenv(vault.KEY, base64.b64encode(KEY).decode())
+    monkeypatch.setenv(bank_key.KEY, base64.b64encode(KEY).decode())
     with nm.Matcher(target.path) as matcher:
         with Bank.open(target.path, key=KEY) as bank:
             bank.rekey(None, signing_key=banks["signing"])
@@ -737,7 +738,7 @@ def test_without_verifying_a_directory_is_mapped_where_it_is(banks, tmp_path):
     snapshot = target.snapshot(verify=False)
     assert snapshot.path == target.path / "snapshots" / "000002"
     assert not Path(os.environ[copies.CACHE]).exists()
-    assert isinstance(sources.find(target.path), places.Local)
+    assert isinstance(source_choice.find(target.path), sources.Local)
     (target.path / "snapshots" / "000002" / "manifest.sig").unlink()
     with pytest.raises(SignatureError):
         target.snapshot(verify=False)

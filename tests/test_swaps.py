@@ -18,9 +18,10 @@ from conftest import PHOTOS, ROOT
 from swap_processes import QUERIES, apart, case_of
 
 import ncii_match as nm
-from ncii_match.bank import database, publication, rekeying
-from ncii_match.bank.snapshot import Snapshot
-from ncii_match.bank.store import Bank
+from ncii_match.bank.bank import Bank
+from ncii_match.bank.snapshots import publication, rekeying
+from ncii_match.bank.snapshots.snapshot import Snapshot
+from ncii_match.bank.truth import database
 from ncii_match.errors import BankLockedError
 from ncii_match.outcomes import Action, Outcome
 from ncii_match.values import PDQ, Hashes

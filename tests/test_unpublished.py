@@ -19,10 +19,11 @@ from test_bank_life import POSTGRES, fresh_database, some
 from typer.testing import CliRunner
 
 import ncii_match as nm
-from ncii_match.bank import database, erasure, journal, manifest, publication, rekeying
-from ncii_match.bank.publication import Draft
-from ncii_match.bank.snapshot import Snapshot
-from ncii_match.bank.store import Bank
+from ncii_match.bank.bank import Bank
+from ncii_match.bank.snapshots import manifest, publication, rekeying
+from ncii_match.bank.snapshots.publication import Draft
+from ncii_match.bank.snapshots.snapshot import Snapshot
+from ncii_match.bank.truth import database, erasure, journal
 from ncii_match.cli.main import app
 from ncii_match.cli.terminal import Exit
 from ncii_match.errors import BankCorruptError, BankError, BankHistoryError, BankLockedError, InputError
@@ -242,7 +243,7 @@ def test_a_dry_run_publishes_nothing(bank_dir):
 
 def test_an_import_that_fails_midway_says_that_its_first_part_is_not_published(bank_dir, monkeypatch):
     """And importing the file again makes all of it count."""
-    from ncii_match.bank.importing import _Run
+    from ncii_match.bank.transfer.importing import _Run
 
     path = bank_dir.parent / "both.ndjson"
     lines = [(bank_dir.parent / name).read_text() for name in ("ended.ndjson", "feed.ndjson")]

@@ -28,8 +28,8 @@ from pathlib import Path
 import numpy as np
 
 from ncii_match import Bank, Hashes, Matcher, Outcome
-from ncii_match.bank import manifest
-from ncii_match.bank.snapshot import Snapshot
+from ncii_match.bank.snapshots import manifest
+from ncii_match.bank.snapshots.snapshot import Snapshot
 from ncii_match.errors import BankError
 from ncii_match.outcomes import State
 from ncii_match.values import PDQ

@@ -48,7 +48,7 @@ def create_command(
 
     Example: ncii-match bank create /srv/bank
     """
-    from ncii_match.bank.store import Bank
+    from ncii_match.bank.bank import Bank
 
     with (
         Bank.create(bank_dir, algorithm.algorithm) as bank,
@@ -94,9 +94,9 @@ def add_command(
 
     Example: ncii-match bank add /srv/bank report-17/*.jpg --case R-17
     """
-    from ncii_match.bank.exchange import text
-    from ncii_match.bank.holds import Addition
-    from ncii_match.bank.store import CASE_CAP, Bank
+    from ncii_match.bank.bank import CASE_CAP, Bank
+    from ncii_match.bank.transfer.formats import hash_list
+    from ncii_match.bank.truth.holds import Addition
     from ncii_match.ingest import hash_batches
     from ncii_match.outcomes import Status
     from ncii_match.values import Hashes
@@ -113,7 +113,7 @@ def add_command(
                 bar.advance(bar.task_ids[0], len(batch))
         refused: list[tuple[str, str]] = []
         for path in lists:
-            read = text.whole(path, bank.algorithm)
+            read = hash_list.whole(path, bank.algorithm)
             batches.append(read.hashes)
             names += [f"{path}:{line}" for line in read.numbers]
             refused += [(f"{path}:{one.line}", one.reason) for one in read.rejected]
@@ -228,7 +228,7 @@ def _change(
     what: str, done: str, bank_dir: Path, reason: str, case: str | None, source: str | None, entry: list[int] | None,
     publish: bool, wait: float | None, as_json: bool, **more: bool,
 ) -> None:  # fmt: skip
-    from ncii_match.bank.store import Bank
+    from ncii_match.bank.bank import Bank
 
     with Bank.open(bank_dir) as bank:
         changed = getattr(bank, what)(case=case, source=source, entry_ids=entry, reason=reason, **more)
@@ -267,8 +267,8 @@ def allow_command(
 
     Example: ncii-match bank allow /srv/bank logo.png --radius 8 --reason "the site's own logo"
     """
-    from ncii_match.bank.exchange import text
-    from ncii_match.bank.store import Bank
+    from ncii_match.bank.bank import Bank
+    from ncii_match.bank.transfer.formats import hash_list
     from ncii_match.ingest import hash_images
     from ncii_match.outcomes import Status
     from ncii_match.values import Hashes
@@ -276,7 +276,7 @@ def allow_command(
     with Bank.open(bank_dir) as bank:
         files = files_in(places)
         lists = [path for path in files if path.suffix.lower() in (".txt", ".csv")]
-        read = [text.whole(path, bank.algorithm) for path in lists]
+        read = [hash_list.whole(path, bank.algorithm) for path in lists]
         pictures = hash_images([path for path in files if path not in set(lists)], bank.algorithm, jpeg=jpeg.route)
         hashes = Hashes.concat([pictures, *(one.hashes for one in read)], bank.algorithm)
         usable = hashes.status == Status.OK
@@ -307,7 +307,7 @@ def disallow_command(
 
     Example: ncii-match bank disallow /srv/bank --row 3 --reason "it was no logo"
     """
-    from ncii_match.bank.store import Bank
+    from ncii_match.bank.bank import Bank
 
     with Bank.open(bank_dir) as bank:
         ended = bank.disallow(row, reason=reason)
@@ -336,7 +336,7 @@ def publish_command(
 
     Example: ncii-match bank publish /srv/bank
     """
-    from ncii_match.bank.store import Bank
+    from ncii_match.bank.bank import Bank
     from ncii_match.ingest import available_cores
 
     with (
@@ -363,7 +363,7 @@ def compact_command(
 
     Example: ncii-match bank compact /srv/bank
     """
-    from ncii_match.bank.store import Bank
+    from ncii_match.bank.bank import Bank
     from ncii_match.ingest import available_cores
 
     with Bank.open(bank_dir) as bank:
@@ -384,7 +384,7 @@ def keys_command(
 
     Example: ncii-match bank keys /etc/ncii-match
     """
-    from ncii_match.bank.manifest import make_keys
+    from ncii_match.bank.snapshots.manifest import make_keys
 
     private, public = make_keys(directory)
     if as_json:
@@ -399,7 +399,7 @@ def upgrade_command(bank_dir: BankDir, as_json: AsJson = False) -> None:
 
     Example: ncii-match bank upgrade /srv/bank
     """
-    from ncii_match.bank import database, schema
+    from ncii_match.bank.truth import database, schema
 
     opened = database.existing(bank_dir)
     try:

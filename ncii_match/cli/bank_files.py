@@ -72,7 +72,7 @@ def import_command(
 
     Example: ncii-match bank import /srv/bank feed.json.gz --format stopncii --dry-run
     """
-    from ncii_match.bank.store import CASE_CAP, Bank
+    from ncii_match.bank.bank import CASE_CAP, Bank
 
     with Bank.open(bank_dir) as bank:
         again = f"Import the file again, or run: ncii-match bank publish {bank_dir}"
@@ -126,7 +126,7 @@ def export_command(
 
     Example: ncii-match bank export /srv/bank holds.parquet
     """
-    from ncii_match.bank.store import Bank
+    from ncii_match.bank.bank import Bank
     from ncii_match.outcomes import State
 
     states = [one for one in State if withdrawn or one is not State.WITHDRAWN]
@@ -153,17 +153,17 @@ def diff_command(
 
     Example: ncii-match bank diff /srv/bank --since 12
     """
-    from ncii_match.bank import exchange
-    from ncii_match.bank.snapshot import Snapshot
-    from ncii_match.bank.store import Bank
+    from ncii_match.bank.bank import Bank
+    from ncii_match.bank.snapshots.snapshot import Snapshot
+    from ncii_match.bank.transfer import formats
 
     with Bank.open(bank_dir) as bank:
         if against is not None:
             if against.is_dir():
                 common = bank.compare(Snapshot.open(against, trusted_key=trusted_key).hashes())
             else:
-                name = exchange.recognised(against, format_name)
-                common = bank.compare(piece.hashes for piece in exchange.pieces(against, name, bank.algorithm))
+                name = formats.recognised(against, format_name)
+                common = bank.compare(piece.hashes for piece in formats.pieces(against, name, bank.algorithm))
             here, there = common.only_here.tolist(), len(common.only_there)
             if as_json:
                 emit({"both": common.both, "only_here": here, "only_there": there})
@@ -202,7 +202,7 @@ def near_command(
 
     Example: ncii-match bank near /srv/bank --radius 10
     """
-    from ncii_match.bank.store import Bank
+    from ncii_match.bank.bank import Bank
     from ncii_match.ingest import available_cores
 
     with Bank.open(bank_dir) as bank:

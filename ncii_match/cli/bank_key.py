@@ -33,19 +33,19 @@ def rekey_command(
 
     Example: ncii-match bank rekey /srv/bank --new-key-file bank-2027.key
     """
-    from ncii_match.bank import vault
-    from ncii_match.bank.store import Bank
+    from ncii_match.bank.bank import Bank
+    from ncii_match.bank.crypto import bank_key
     from ncii_match.ingest import available_cores
 
     if plain == (new_key_file is not None):
         raise InputError("say what follows: --new-key-file FILE, or --plain")
-    new = None if new_key_file is None else vault.key_from(new_key_file)
+    new = None if new_key_file is None else bank_key.key_from(new_key_file)
     advice = f"If the key was changed, run with the new one: ncii-match bank publish {bank_dir}"
     with Bank.open(bank_dir) as bank, advising(bank, advice), progress("sealing", None):
         changed = bank.rekey(
             new, reason=reason, signing_key=signing_key, workers=workers or available_cores(), **waiting(wait)
         )
-    name = None if new is None else vault.fingerprint(new)
+    name = None if new is None else bank_key.fingerprint(new)
     if as_json:
         emit({"hashes": changed, "key": name})
     else:

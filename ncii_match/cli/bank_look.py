@@ -26,7 +26,7 @@ def list_command(
 
     Example: ncii-match bank list /srv/bank --case R-17
     """
-    from ncii_match.bank.store import Bank
+    from ncii_match.bank.bank import Bank
 
     with Bank.open(bank_dir) as bank:
         table = Table("entry", "case", "source", "state", "quality", "since", "changed", box=None)
@@ -78,7 +78,7 @@ def show_command(
 
     Example: ncii-match bank show /srv/bank 12
     """
-    from ncii_match.bank.store import Bank
+    from ncii_match.bank.bank import Bank
 
     with Bank.open(bank_dir) as bank:
         events = [_event(event) for event in bank.history(entry_id=entry)]
@@ -107,7 +107,7 @@ def history_command(
 
     Example: ncii-match bank history /srv/bank --case R-17
     """
-    from ncii_match.bank.store import Bank
+    from ncii_match.bank.bank import Bank
 
     with Bank.open(bank_dir) as bank:
         events = (_event(event) for event in bank.history(case=case, entry_id=entry))
@@ -147,9 +147,9 @@ def verify_command(bank_dir: BankDir, trusted_key: TrustedKey = None, as_json: A
 
     Example: ncii-match bank verify /srv/bank
     """
-    from ncii_match.bank.snapshot import Snapshot, verify_files
-    from ncii_match.bank.store import Bank
-    from ncii_match.bank.vault import MissingKeyError
+    from ncii_match.bank.bank import Bank
+    from ncii_match.bank.crypto.bank_key import MissingKeyError
+    from ncii_match.bank.snapshots.snapshot import Snapshot, verify_files
 
     unpublished = 0
     faults: list[dict[str, object]] = []
@@ -191,7 +191,7 @@ def stats_command(bank_dir: BankDir, as_json: AsJson = False) -> None:
 
     Example: ncii-match bank stats /srv/bank
     """
-    from ncii_match.bank.store import Bank
+    from ncii_match.bank.bank import Bank
 
     with Bank.open(bank_dir) as bank:
         counts = bank.stats()

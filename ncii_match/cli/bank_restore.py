@@ -41,7 +41,7 @@ def restore_command(
 
     Example: ncii-match bank restore /srv/bank --from /backup/bank.sqlite
     """
-    from ncii_match.bank.store import Bank
+    from ncii_match.bank.bank import Bank
     from ncii_match.ingest import available_cores
 
     with progress("restoring", None):

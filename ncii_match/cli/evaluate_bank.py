@@ -70,7 +70,7 @@ def bank_command(
     """
     from dataclasses import replace
 
-    from ncii_match.bank.snapshot import Snapshot
+    from ncii_match.bank.snapshots.snapshot import Snapshot
     from ncii_match.evaluate.bank_evaluation import ROWS_AT_ONCE, at, figures, measure, ready
     from ncii_match.matcher import Matcher
     from ncii_match.policy import Policy

@@ -15,7 +15,7 @@ from ncii_match.cli.terminal import Exit, counted, say
 from ncii_match.errors import BankHistoryError, NciiMatchError
 
 if TYPE_CHECKING:
-    from ncii_match.bank.store import Bank
+    from ncii_match.bank.bank import Bank
 
 Publish = Annotated[
     bool, typer.Option("--publish/--no-publish", help="Make readers see the change before the command ends.")

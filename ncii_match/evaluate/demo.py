@@ -17,7 +17,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from PIL import Image, ImageDraw, ImageEnhance, ImageFont, ImageOps
 
 from ncii_match import __version__
-from ncii_match.bank.store import Bank
+from ncii_match.bank.bank import Bank
 from ncii_match.decisions import Decision
 from ncii_match.evaluate.encoding import encode_image
 from ncii_match.ingest import hash_images

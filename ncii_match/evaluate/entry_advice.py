@@ -15,9 +15,9 @@ from os import PathLike
 import numpy as np
 from numpy.typing import NDArray
 
-from ncii_match.bank.safety import degenerate
-from ncii_match.bank.snapshot import Snapshot, widest_allowed
-from ncii_match.bank.store import Bank
+from ncii_match.bank.bank import Bank
+from ncii_match.bank.snapshots.snapshot import Snapshot, widest_allowed
+from ncii_match.bank.truth.degenerate_hashes import degenerate
 from ncii_match.errors import BankError
 from ncii_match.outcomes import Hold, State, strongest
 from ncii_match.policy import Policy

@@ -13,8 +13,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from ncii_match.bank.comparing import Change
-from ncii_match.bank.store import Bank
+from ncii_match.bank.bank import Bank
+from ncii_match.bank.snapshots.comparison import Change
 from ncii_match.decisions import redecide
 from ncii_match.errors import InputError
 from ncii_match.files import atomic

@@ -1,0 +1,127 @@
+"""A snapshot's file under the bank's key, as ``docs/formats.md`` describes it: a header, then chunks under AES-256-GCM.
+
+Each file has a key of its own, derived from the bank's key, the file's salt and its name. A chunk's nonce is its number
+and whether it is the last, so chunks that are moved, left out, doubled, cut off or taken from another file do not open.
+"""
+
+import errno
+import hashlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from ncii_match.bank.crypto import bank_key
+from ncii_match.errors import BankCorruptError
+from ncii_match.index import saved
+
+MAGIC = b"ncii_match sealed file\0\0"
+VERSION = 1
+CIPHER = "AES-256-GCM chunks"
+CHUNK = 1 << 20
+SALT_BYTES, TAG_BYTES = 32, 16
+HEADER_BYTES = len(MAGIC) + 4 + 4 + SALT_BYTES
+
+Files = dict[str, dict[str, Any]]
+"""What a manifest says of files: length and SHA-256 by name."""
+
+
+def description(key: bytes) -> dict[str, Any]:
+    """What a manifest says of sealed files."""
+    return {"key": bank_key.fingerprint(key), "cipher": CIPHER, "chunk": CHUNK}
+
+
+def plain_bytes(stored: int) -> int:
+    """How long a file is without its seal. Raises BankCorruptError for a length that none has."""
+    content = stored - HEADER_BYTES
+    chunks = max(1, -(-content // (CHUNK + TAG_BYTES)))
+    plain = content - chunks * TAG_BYTES
+    if plain < 0 or max(1, -(-plain // CHUNK)) != chunks:
+        raise BankCorruptError(f"the manifest lists a file of {stored:,} bytes, and no sealed one has that length")
+    return plain
+
+
+def seal(source: Path, target: Path, key: bytes, name: str) -> dict[str, Any]:
+    """Write a private file with the content of another under the key, to the disk; its length and SHA-256.
+
+    name : of the file as seen from the bank's directory; it opens under no other.
+    """
+    header = MAGIC + VERSION.to_bytes(4, "little") + CHUNK.to_bytes(4, "little") + os.urandom(SALT_BYTES)
+    cipher = _cipher(key, header, name)
+    total, left = hashlib.sha256(header), source.stat().st_size
+    descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "wb") as file, open(source, "rb") as plain:
+        file.write(header)
+        number = 0
+        while number == 0 or left:
+            chunk = plain.read(CHUNK)
+            left -= len(chunk)
+            stored = cipher.encrypt(_nonce(number, last=not left), chunk, header)
+            total.update(stored)
+            file.write(stored)
+            number += 1
+        length = file.tell()
+        file.flush()
+        os.fsync(file.fileno())
+    return {"bytes": length, "sha256": total.hexdigest()}
+
+
+def seal_all(source: Path, target: Path, files: Files, key: bytes, place: str) -> Files:
+    """Seal files of one directory into another; lengths and SHA-256 of what is stored.
+
+    place : the directory that they will be in, as seen from the bank's.
+    """
+    made = {}
+    for name in files:
+        (target / name).parent.mkdir(mode=0o700, exist_ok=True)
+        made[name] = seal(source / name, target / name, key, f"{place}/{name}")
+    for folder in {(target / name).parent for name in files} - {target}:
+        saved.sync_directory(folder)
+    return made
+
+
+def unseal(source: Path, key: bytes, name: str, described: dict[str, Any]) -> Iterator[bytes]:
+    """The content, chunk by chunk. What was read is to be used only when all of it was.
+
+    Raises BankCorruptError when the file is not the one described, or does not open.
+    """
+    from cryptography.exceptions import InvalidTag
+
+    try:
+        with open(saved.open_regular(source), "rb") as file:
+            yield from _unseal(file, key, name, described)
+    except FileNotFoundError:
+        raise BankCorruptError(f"{source} is missing; publish again") from None
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENXIO, errno.ELOOP):
+            raise
+        raise BankCorruptError(f"{source} cannot be read: {error.strerror}; publish again") from None
+    except (InvalidTag, ValueError):
+        raise BankCorruptError(f"{source} does not open under the bank's key: it was changed; publish again") from None
+
+
+def _unseal(file: BinaryIO, key: bytes, name: str, described: dict[str, Any]) -> Iterator[bytes]:
+    header = file.read(HEADER_BYTES)
+    known = MAGIC + VERSION.to_bytes(4, "little") + CHUNK.to_bytes(4, "little")
+    if header[: len(known)] != known:
+        raise ValueError
+    cipher, total = _cipher(key, header, name), hashlib.sha256(header)
+    left, number = described["bytes"] - HEADER_BYTES, 0
+    while number == 0 or left > 0:
+        stored = file.read(min(left, CHUNK + TAG_BYTES))
+        left -= len(stored)
+        total.update(stored)
+        yield cipher.decrypt(_nonce(number, last=not left), stored, header)
+        number += 1
+    if file.read(1) or total.hexdigest() != described["sha256"]:
+        raise ValueError
+
+
+def _cipher(key: bytes, header: bytes, name: str) -> Any:
+    from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+    return AESGCM(bank_key.derived(key, b"file " + name.encode(), salt=header[-SALT_BYTES:]))
+
+
+def _nonce(number: int, *, last: bool) -> bytes:
+    return number.to_bytes(11, "little") + bytes([last])

@@ -1,0 +1,138 @@
+"""Looking at a bank beside itself and beside others: what changed, what two banks share, what two cases share."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import sqlalchemy as sa
+from numpy.typing import NDArray
+
+from ncii_match.bank.snapshots import publication, segment
+from ncii_match.bank.snapshots.segment import Segment
+from ncii_match.bank.truth import journal, tables
+from ncii_match.bank.truth.context import Workings
+from ncii_match.errors import BankError
+from ncii_match.index import build_index
+from ncii_match.outcomes import State
+from ncii_match.values import Hashes
+
+SEARCHED_AT_ONCE = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A hold that is not what it was. ``before`` is None where there was none."""
+
+    entry_id: int
+    case: str
+    source: str
+    before: State | None
+    now: State
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Common:
+    """Two sets of hashes beside each other: how many are in both, which only here (entry ids), only there (rows)."""
+
+    both: int
+    only_here: NDArray[np.int64]
+    only_there: NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class Near:
+    """Two entries of different cases, near to each other; the same id twice for one that many cases hold."""
+
+    entry_id: int
+    other_id: int
+    distance: int
+    cases: tuple[str, ...]
+    other_cases: tuple[str, ...]
+
+
+def since(workings: Workings, snapshot: int | None) -> Iterator[Change]:
+    """Holds that changed since a snapshot, the current one by default. Raises BankError for an unknown one."""
+    number = publication.pointer(workings.path) if snapshot is None else snapshot
+    with workings.database.reading() as connection:
+        event = 0 if number is None else _event_of(connection, number)
+        later = _states(connection, event, None, None)
+        earlier = _states(connection, 0, event, np.unique(later[:, 0]))
+        before = {(entry, case): state for entry, case, state in earlier.tolist()}
+        names = {row.id: row for row in connection.execute(sa.select(tables.cases))} if len(later) else {}
+        for entry, case, state in later.tolist():
+            was = before.get((entry, case))
+            if was != state and not (was is None and state == State.WITHDRAWN):
+                name = names[case]
+                yield Change(entry, name.reference, name.source, None if was is None else State(was), State(state))
+
+
+def _event_of(connection: sa.Connection, snapshot: int) -> int:
+    for event in journal.events(connection, actions=("publish",)):
+        if event.detail["snapshot"] == snapshot:
+            digest = bytes.fromhex(event.detail["journal"])
+            number = connection.execute(sa.select(tables.events.c.number).where(tables.events.c.digest == digest))
+            return number.scalar_one_or_none() or 0
+    raise BankError(f"the history knows no snapshot {snapshot}; 'ncii-match bank history' lists what was published")
+
+
+def _states(
+    connection: sa.Connection, after: int, until: int | None, entry_ids: NDArray[np.int64] | None
+) -> NDArray[np.int64]:
+    """Entry, case and last state, int64 [n, 3] by entry and case, of the holds that some events are about."""
+    parts = [np.empty((0, 3), np.int64)]
+    for event in journal.events(connection, after=after):
+        if until is not None and event.number > until:
+            break
+        state = event.detail.get("state")
+        if state is None or not len(event.entry_ids):
+            continue
+        chosen = slice(None) if entry_ids is None else np.isin(event.entry_ids, entry_ids)
+        entries, cases = event.entry_ids[chosen], event.case_ids[chosen]
+        parts.append(np.column_stack([entries, cases, np.full(len(entries), int(State[str(state).upper()]))]))
+    said = np.concatenate(parts)[::-1]
+    _, last = np.unique(said[:, :2], axis=0, return_index=True)
+    found: NDArray[np.int64] = said[last]
+    return found
+
+
+def against(workings: Workings, others: Iterable[Hashes]) -> Common:
+    """The active entries beside hashes from elsewhere, the same bits only."""
+    with workings.database.reading() as connection:
+        mine = segment.select(connection, workings.algorithm, workings.vault.unseal, None)
+    theirs = Hashes.concat(others, workings.algorithm)
+    here, there = _as_values(mine.bits), _as_values(theirs.bits)
+    only_here, only_there = ~np.isin(here, there), ~np.isin(there, here)
+    return Common(int((~only_here).sum()), mine.entry_ids[only_here], np.flatnonzero(only_there))
+
+
+def _as_values(bits: NDArray[np.uint8]) -> NDArray[np.bytes_]:
+    """Rows as single values that sort: an S array ignores zeros at the end, so that every value gets a last byte."""
+    padded = np.concatenate([bits, np.ones((len(bits), 1), np.uint8)], axis=1)
+    return padded.view(f"S{padded.shape[1]}")[:, 0]
+
+
+def near(workings: Workings, radius: int, *, workers: int = 1) -> Iterator[Near]:
+    """Pairs of entries within ``radius`` bits that are not held by the same cases, each once, by entry id.
+
+    Raises InputError for a radius that cannot be searched.
+    """
+    with workings.database.reading() as connection:
+        mine = segment.select(connection, workings.algorithm, workings.vault.unseal, None)
+    index = build_index(
+        mine.entry_ids, Hashes(workings.algorithm, mine.bits), max_radius=max(radius, 1), workers=workers
+    )
+    for first in range(0, len(mine), SEARCHED_AT_ONCE):
+        some = Hashes(workings.algorithm, mine.bits[first : first + SEARCHED_AT_ONCE])
+        found = index.search(some, radius)
+        of_row = first + np.repeat(np.arange(len(some)), np.diff(found.offsets))
+        other = np.searchsorted(mine.entry_ids, found.entry_ids)
+        for row, beside, distance in zip(of_row.tolist(), other.tolist(), found.distances.tolist(), strict=True):
+            if beside < row:
+                continue
+            cases, of_other = _cases(mine, row), _cases(mine, beside)
+            if len(cases) > 1 if beside == row else cases != of_other:
+                yield Near(int(mine.entry_ids[row]), int(mine.entry_ids[beside]), distance, cases, of_other)
+
+
+def _cases(mine: Segment, row: int) -> tuple[str, ...]:
+    return tuple(sorted({case.reference for case, _, _ in mine.holds_of(row)}))

@@ -1,0 +1,269 @@
+"""What a published snapshot says of itself, and the proof that the bank's owner said it.
+
+``manifest.json`` lists every file that belongs to the snapshot, those of its base included, with length and SHA-256.
+``manifest.sig`` is the Ed25519 signature of its bytes, when the bank has a signing key.
+"""
+
+import base64
+import hashlib
+import json
+import os
+import re
+from dataclasses import dataclass
+from datetime import datetime
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+from ncii_match.bank.crypto import sealed_files
+from ncii_match.errors import (
+    BankCorruptError,
+    BankFormatError,
+    InputError,
+    OlderSnapshotError,
+    OtherBankError,
+    SignatureError,
+    UnsealedError,
+)
+from ncii_match.values import Algorithm
+
+FORMAT = 2
+NAME, SIGNATURE = "manifest.json", "manifest.sig"
+MOST_BYTES, MOST_OF_SIGNATURE = 1 << 24, 1024
+SIGNING_KEY, TRUSTED_KEY = "NCII_MATCH_SIGNING_KEY", "NCII_MATCH_TRUSTED_KEY"
+"""Environment variables that name the key files when no argument does."""
+
+
+PUBLISH_OR_RESTORE = "publish again; if that is refused, 'ncii-match bank restore' goes on"
+"""What to do where a publication cannot always compare itself with the one before."""
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """One snapshot's own words.
+
+    journal : number and digest (hex) of the last event that is in it. base : directory of the base, seen from the bank.
+    base_files, files : of the base, and of the snapshot's own directory; ``{"bytes": …, "sha256": …}`` by name.
+    sealed : None for files in the clear, or fingerprint of the key, cipher, and bytes of a chunk. Lengths and digests
+    are of the files as they are stored. bank : which bank it is of, the same in all its snapshots; None where an older
+    version has published.
+    """
+
+    number: int
+    created_at: datetime
+    algorithm: Algorithm
+    count: int
+    journal: tuple[int, str]
+    base: str
+    base_journal: int
+    base_files: dict[str, dict[str, Any]]
+    files: dict[str, dict[str, Any]]
+    sealed: dict[str, Any] | None = None
+    bank: str | None = None
+
+    def to_bytes(self) -> bytes:
+        """As it is written and signed."""
+        content = {
+            "format": FORMAT,
+            "number": self.number,
+            "created_at": self.created_at.isoformat(),
+            "algorithm": str(self.algorithm),
+            "count": self.count,
+            "journal": {"number": self.journal[0], "digest": self.journal[1]},
+            "base": {"directory": self.base, "journal": self.base_journal, "files": self.base_files},
+            "files": self.files,
+            "sealed": self.sealed,
+            "bank": self.bank,
+        }
+        body = json.dumps(content, indent=1).encode().removesuffix(b"\n}")
+        return body + _seal(body)
+
+    @classmethod
+    def parse(cls, content: bytes, where: object) -> "Manifest":
+        """The inverse. Raises BankFormatError for a newer format, BankCorruptError for anything else that is wrong."""
+        try:
+            read = json.loads(content)
+            found = read["format"]
+            if found == FORMAT:
+                if content != (body := content[: -len(_seal(b""))]) + _seal(body):
+                    raise ValueError
+                return cls(
+                    _whole(read["number"]),
+                    _aware(read["created_at"]),
+                    Algorithm.parse(read["algorithm"]),
+                    _whole(read["count"]),
+                    (_whole(read["journal"]["number"]), str(read["journal"]["digest"])),
+                    _inside(read["base"]["directory"]),
+                    _whole(read["base"]["journal"]),
+                    _files(read["base"]["files"]),
+                    _files(read["files"]),
+                    _sealed(read["sealed"], where),
+                    _text(read.get("bank")),
+                )
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            raise BankCorruptError(
+                f"{where} has no readable manifest ({type(error).__name__}); {PUBLISH_OR_RESTORE}"
+            ) from None
+        raise BankFormatError(f"{where} has format {found!r}; this version reads format {FORMAT}")
+
+
+@dataclass(frozen=True, slots=True)
+class LastRead:
+    """What a reader remembers of the newest snapshot that it has read. Whatever it opens later must fit to that.
+
+    bank : None where an older version had published, which does not name its bank: any bank may follow on that.
+    """
+
+    bank: str | None
+    number: int
+    created_at: datetime
+    is_sealed: bool
+
+    def check(self, later: Manifest, where: object, advice: str = "make another reader if it is meant to be") -> None:
+        """Raises OtherBankError, OlderSnapshotError or UnsealedError for a manifest that must not follow.
+
+        where : the bank, for the message. advice : what to do when all is as it should be.
+        """
+        if self.bank is not None and later.bank != self.bank:
+            raise OtherBankError(
+                f"{where} is another bank (created {later.bank or 'by an older version'}) than was read there before "
+                f"(created {self.bank}); {advice}"
+            )
+        if (later.number, later.created_at) < (self.number, self.created_at):
+            raise OlderSnapshotError(
+                f"{where} shows snapshot {later.number}, which is older than snapshot {self.number}, which was read "
+                f"before; {PUBLISH_OR_RESTORE}, or {advice}"
+            )
+        if self.is_sealed and later.sealed is None:
+            raise UnsealedError(f"{where} is in the clear, and was under a key before; {advice}")
+
+    def to_json(self) -> bytes:
+        """As it is written."""
+        content = [self.bank, self.number, self.created_at.isoformat(), self.is_sealed]
+        return json.dumps(dict(zip(("bank", "number", "created_at", "is_sealed"), content, strict=True))).encode()
+
+    @classmethod
+    def from_json(cls, content: bytes) -> "LastRead":
+        """The inverse. Raises ValueError, KeyError or TypeError."""
+        read = json.loads(content)
+        return cls(_text(read["bank"]), _whole(read["number"]), _aware(read["created_at"]), bool(read["is_sealed"]))
+
+
+def _seal(body: bytes) -> bytes:
+    """How a manifest ends: the digest of all before. It shows damage; only a signature is proof against people."""
+    return b',\n "digest": "%s"\n}' % hashlib.sha256(body).hexdigest().encode()
+
+
+def _whole(value: Any) -> int:
+    if type(value) is not int or value < 0:
+        raise ValueError
+    return value
+
+
+def _text(value: Any) -> str | None:
+    if value is not None and type(value) is not str:
+        raise ValueError
+    return value
+
+
+def _aware(value: str) -> datetime:
+    found = datetime.fromisoformat(value)
+    if found.tzinfo is None:
+        raise ValueError
+    return found
+
+
+def _inside(value: str) -> str:
+    """A relative path that stays below where it starts; a manifest from elsewhere must not point at other files."""
+    if not value or value.startswith("/") or ".." in value.split("/") or "\\" in value or "\0" in value:
+        raise ValueError
+    return value
+
+
+def _sealed(value: dict[str, Any] | None, where: object) -> dict[str, Any] | None:
+    if value is None:
+        return None
+    if set(value) != {"key", "cipher", "chunk"} or not re.fullmatch("[0-9a-f]{32}", value["key"]):
+        raise ValueError
+    if value["cipher"] != sealed_files.CIPHER or _whole(value["chunk"]) != sealed_files.CHUNK:
+        raise BankFormatError(f"{where} is sealed in a way that this version does not know")
+    return value
+
+
+def _files(value: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    return {_inside(name): {"bytes": _whole(one["bytes"]), "sha256": str(one["sha256"])} for name, one in value.items()}
+
+
+def make_keys(directory: str | PathLike[str]) -> tuple[Path, Path]:
+    """Make a pair of keys in a directory; the paths of the two files.
+
+    ``signing.key`` stays where the bank is written, ``trusted.key`` goes to every reader. Both are 0600. Raises
+    InputError when one is there already.
+    """
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+    place = Path(directory)
+    private, public = place / "signing.key", place / "trusted.key"
+    made = Ed25519PrivateKey.generate()
+    for path, key in ((private, made.private_bytes_raw()), (public, made.public_key().public_bytes_raw())):
+        try:
+            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        except FileExistsError:
+            raise InputError(f"{path} is there already; a lost signing key cannot be made again") from None
+        with os.fdopen(descriptor, "w") as file:
+            file.write(base64.b64encode(key).decode() + "\n")
+    return private, public
+
+
+def read_key(path: str | PathLike[str]) -> bytes:
+    """A key file of ``make_keys``. Raises InputError, which never shows what is in it."""
+    try:
+        key = base64.b64decode(Path(path).read_text("ascii").strip(), validate=True)
+    except OSError as error:
+        raise InputError(f"the key {path} cannot be read: {error.strerror}") from None
+    except ValueError:
+        key = b""
+    if len(key) != 32:
+        raise InputError(f"{path} is not a key: it holds 32 bytes in base64")
+    return key
+
+
+def sign(content: bytes, key_file: str | PathLike[str]) -> bytes:
+    """The signature of a manifest's bytes."""
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+    signature: bytes = Ed25519PrivateKey.from_private_bytes(read_key(key_file)).sign(content)
+    return signature
+
+
+def is_own(content: bytes, signature: bytes | None, key_file: str | PathLike[str]) -> bool:
+    """Whether the holder of this signing key has signed it."""
+    from cryptography.exceptions import InvalidSignature
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+    try:
+        Ed25519PrivateKey.from_private_bytes(read_key(key_file)).public_key().verify(signature or b"", content)
+    except InvalidSignature:
+        return False
+    return True
+
+
+def belong_together(signing_key: str | PathLike[str], trusted_key: str | PathLike[str]) -> bool:
+    """Whether what the one key signs is what the other one trusts. Raises InputError for files that hold no key."""
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+    public: bytes = Ed25519PrivateKey.from_private_bytes(read_key(signing_key)).public_key().public_bytes_raw()
+    return public == read_key(trusted_key)
+
+
+def check_signature(content: bytes, signature: bytes | None, key_file: str | PathLike[str], where: object) -> None:
+    """Raises SignatureError unless the holder of the key signed this."""
+    from cryptography.exceptions import InvalidSignature
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
+    if signature is None:
+        raise SignatureError(f"{where} is not signed, and {key_file} is trusted; publish it with the signing key")
+    try:
+        Ed25519PublicKey.from_public_bytes(read_key(key_file)).verify(signature, content)
+    except InvalidSignature:
+        raise SignatureError(f"{where} was not signed by {key_file}: it was changed, or comes from elsewhere") from None

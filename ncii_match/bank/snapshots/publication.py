@@ -1,0 +1,451 @@
+"""Making snapshots. A base holds every active entry and its index; later snapshots add a delta to it.
+
+``snapshots/<number>/`` has the manifest and the delta, ``bases/<number>/`` a base. Everything reaches the disk before
+``CURRENT`` is replaced, in one step. Readers hold a shared lock on the manifest they use, and what they use stays.
+"""
+
+import contextlib
+import fcntl
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import UTC, datetime
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import sqlalchemy as sa
+from numpy.typing import NDArray
+
+from ncii_match.bank.crypto import sealed_files
+from ncii_match.bank.crypto.bank_key import Vault
+from ncii_match.bank.crypto.sealed_files import Files
+from ncii_match.bank.snapshots import continuity, manifest, segment, shared_memory
+from ncii_match.bank.snapshots.manifest import Manifest
+from ncii_match.bank.snapshots.segment import Segment
+from ncii_match.bank.truth import disk_errors, journal, tables
+from ncii_match.errors import BankLockedError, InputError, NciiMatchError
+from ncii_match.index import build_index, saved
+from ncii_match.values import Algorithm, Hashes
+
+CURRENT = "CURRENT"
+"""The one pointer file of a bank: the number of the snapshot to read, as text."""
+
+MOST_IN_DELTA = 1 << 15
+"""Changed entries beyond which a new base is made: each search compares with all of those added."""
+
+ALLOWED = {"allowed_hashes.u8": "u1", "allowed_radii.u16": "<u2"}
+
+
+WAIT_SECONDS = 60.0
+"""How long a publisher waits for another one unless it is told otherwise. Building a base of ten million entries takes
+longer: who must not fail meanwhile waits longer."""
+
+LOOK_SECONDS = 0.02
+"""Between looks at the lock. The system's own waiting could be ended by a signal only, which threads do not get."""
+
+
+def check_wait(wait: float) -> None:
+    """Raises InputError unless it is a number of seconds from 0 on."""
+    if not wait >= 0:
+        raise InputError(f"wait is {wait}; give seconds from 0 on, or float('inf')")
+
+
+@contextmanager
+def publishing(
+    bank: Path, *, wait: float = WAIT_SECONDS, is_covered: Callable[[], bool] = lambda: False
+) -> Iterator[bool]:
+    """One publisher at a time, without holding up those who write to the database.
+
+    Parameters
+    ----------
+    wait : seconds for which another publisher is waited for, from 0 on; a steady clock counts them.
+    is_covered : asked while another one publishes, and after it. Once it is true there is nothing left to do.
+
+    Yields
+    ------
+    True while this process alone publishes; False, without the lock, when ``is_covered`` became true.
+
+    Raises
+    ------
+    BankLockedError
+        When the other one does not finish in time.
+    """
+    owner = os.getpid()
+    with disk_errors.explained(bank):
+        descriptor = os.open(bank / "publish.lock", os.O_RDWR | os.O_CREAT, 0o600)
+        _lock_descriptors.add(descriptor)
+        try:
+            if not _take_turn(descriptor, bank, wait, is_covered):
+                yield False
+                return
+            _drop_drafts(bank)  # of a publication that was killed: what they take may be what this one needs
+            try:
+                yield True
+            except BaseException:
+                if os.getpid() == owner:
+                    _drop_drafts(bank)
+                raise
+        finally:
+            if os.getpid() == owner:  # a process that was forked meanwhile has closed it, and must not unlock it
+                _lock_descriptors.discard(descriptor)
+                fcntl.flock(descriptor, fcntl.LOCK_UN)  # also for a process that is forked and has not closed it yet
+                os.close(descriptor)
+
+
+_lock_descriptors: set[int] = set()
+"""Of locks that this process holds or waits for."""
+
+
+def _close_inherited_locks() -> None:
+    """In a forked process: otherwise it would keep the lock until it ends, whatever became of the publisher."""
+    for descriptor in _lock_descriptors:
+        os.close(descriptor)
+    _lock_descriptors.clear()
+
+
+os.register_at_fork(after_in_child=_close_inherited_locks)
+
+
+def _take_turn(descriptor: int, bank: Path, wait: float, is_covered: Callable[[], bool]) -> bool:
+    """Get the lock, or find that it is not needed any more; whether it was got."""
+    deadline, has_waited = time.monotonic() + wait, False
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            left = deadline - time.monotonic()
+            if is_covered():
+                return False
+            if left <= 0:
+                raise BankLockedError(
+                    f"another process is publishing {bank} and did not finish in {wait:g} seconds; "
+                    "try again in a moment, or wait longer (wait=, --wait)"
+                ) from None
+            has_waited = True
+            time.sleep(min(left, LOOK_SECONDS))
+        else:
+            return not (has_waited and is_covered())
+
+
+def _drop_drafts(bank: Path) -> None:
+    """Make room: nobody reads drafts, and only the publisher has any."""
+    for folder in ("snapshots", "bases"):
+        for draft in (bank / folder).glob("*.draft"):
+            shutil.rmtree(draft, ignore_errors=True)
+
+
+def pointer(bank: Path) -> int | None:
+    """The number that ``CURRENT`` names; None when there is none that can be read."""
+    try:
+        text = saved.read_regular(bank / CURRENT, 64).decode("ascii").strip()
+    except (OSError, UnicodeDecodeError):
+        return None
+    return int(text) if text.isdecimal() else None
+
+
+def last_manifest(bank: Path, signing_key: str | PathLike[str] | None = None) -> Manifest | None:
+    """The current snapshot's manifest when its base can be built upon.
+
+    With a signing key only when that key has signed it: what somebody else has changed must not be signed by us.
+    """
+    number = pointer(bank)
+    if number is None:
+        return None
+    path = bank / "snapshots" / f"{number:06d}"
+    try:
+        content = saved.read_regular(path / manifest.NAME, manifest.MOST_BYTES)
+        found = Manifest.parse(content, path)
+    except (OSError, NciiMatchError):
+        return None
+    if signing_key is not None:
+        try:
+            signature = saved.read_regular(path / manifest.SIGNATURE, manifest.MOST_OF_SIGNATURE)
+        except OSError:
+            return None
+        if not manifest.is_own(content, signature, signing_key):
+            return None
+    return None if saved.check_files(bank / found.base, found.base_files, verify=False) else found
+
+
+def check_signing(bank: Path, signing_key: str | PathLike[str] | None) -> None:
+    """Raises InputError when readers that trust a key would refuse what is published with this one, or without any.
+
+    So it is refused before anything is changed: a bank whose snapshots are signed does not go unsigned unnoticed.
+    """
+    trusted = os.environ.get(manifest.TRUSTED_KEY)
+    number = pointer(bank)
+    if signing_key is None:
+        signed = number is not None and (bank / "snapshots" / f"{number:06d}" / manifest.SIGNATURE).exists()
+        if signed or trusted:
+            why = "its last snapshot is signed" if signed else f"{manifest.TRUSTED_KEY} is set"
+            raise InputError(
+                f"{bank} would be published unsigned, and {why}: readers that trust the key would refuse it; name the "
+                f"signing key in {manifest.SIGNING_KEY}, or with --signing-key"
+            )
+    elif trusted and not manifest.belong_together(signing_key, trusted):
+        raise InputError(
+            f"{signing_key} is not the key that {trusted} (of {manifest.TRUSTED_KEY}) belongs to: readers would refuse "
+            "what it signs; name the right one"
+        )
+
+
+def changed_since(connection: sa.Connection, event: int) -> NDArray[np.int64]:
+    """Entries, rising, whose holds any later event is about."""
+    later = sa.select(tables.events.c.entry_ids).where(tables.events.c.number > event)
+    parts = [journal.ids_of(ids) for (ids,) in connection.execute(later)]
+    return np.unique(np.concatenate([np.empty(0, np.int64), *parts])).astype(np.int64)
+
+
+def name_of(connection: sa.Connection) -> str:
+    """What tells a bank from every other one: when it was created, to the microsecond."""
+    about = tables.about
+    return str(connection.execute(sa.select(about.c.value).where(about.c.key == "created_at")).scalar_one())
+
+
+def among(wanted: NDArray[np.int64], rising: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Which of the wanted ids are among many rising ones: a look for each, not a pass over all of them."""
+    places = np.searchsorted(rising, wanted)
+    found = np.zeros(len(wanted), bool)
+    inside = places < len(rising)
+    found[inside] = rising[places[inside]] == wanted[inside]
+    return found
+
+
+class Draft:
+    """A snapshot being written. ``write`` puts its files on the disk; ``show`` makes it the current one."""
+
+    def __init__(
+        self,
+        bank: Path,
+        algorithm: Algorithm,
+        vault: Vault,
+        signing_key: str | PathLike[str] | None,
+        above: int | None = None,
+    ) -> None:
+        """``above``: of a restore, which starts a history anew: the number of the last snapshot that was published."""
+        self.bank, self.algorithm, self._signing_key, self._vault = bank, algorithm, signing_key, vault
+        self._key, self._unseal, self._is_restore = vault.key, vault.unseal, above is not None
+        self.number = max(_next_number(bank), 1 + (above or 0))
+        self.path = bank / "snapshots" / f"{self.number:06d}"
+        self.detail: dict[str, Any] = {}
+        """What the event of this publication says, once it is written."""
+
+    def write(self, connection: sa.Connection, *, full: bool, workers: int) -> Manifest:
+        """Everything but the signature and the pointer, from one consistent view of the tables."""
+        before = None if full else last_manifest(self.bank, self._signing_key)
+        if before is not None and before.bank != name_of(connection):
+            before = None  # what another bank has published here is not built upon: two banks would be mixed
+        base_ids = None if before is None else self._ids_of(before)
+        head, digest = journal.head(connection)
+        if before is not None:
+            changed = changed_since(connection, before.base_journal)
+            if len(changed) > MOST_IN_DELTA:
+                before = None
+        for name in ("snapshots", "bases"):
+            (self.bank / name).mkdir(mode=0o700, exist_ok=True)
+        if not self._is_restore:
+            after = None if before is None or base_ids is None else before.base_journal
+            continuity.check(
+                connection, self.bank, self._vault, self._signing_key, pointed=pointer(self.bank), after=after
+            )
+        self.number = max(self.number, 1 + continuity.last_number(connection, self.bank, self._signing_key))
+        self.path = self.bank / "snapshots" / f"{self.number:06d}"
+        if before is None or base_ids is None:
+            made = self._write_base(connection, head, workers)
+            delta, removed = _nothing(self.algorithm), np.empty(0, np.int64)
+            active = made.count
+        else:
+            made = before
+            slices = [changed[first : first + 500].tolist() for first in range(0, len(changed), 500)]
+            delta = segment.select(connection, self.algorithm, self._unseal, slices)
+            removed = changed[among(changed, base_ids)]
+            active = len(base_ids) - len(removed) + len(delta)
+        more = {"removed.i64": removed.astype("<i8"), **_allowed(connection, self.algorithm, self._unseal)}
+
+        def write(place: Path) -> Files:
+            files = segment.write(place, delta)
+            for name, array in more.items():
+                files[name] = saved.write_private(place / name, array.reshape(-1).view(np.uint8).data)
+            return files
+
+        _, files = self._filled(self.path, write)
+        finished = replace(
+            made, number=self.number, created_at=datetime.now(UTC), algorithm=self.algorithm, count=active,
+            journal=(head, digest.hex()), files=files,
+            sealed=None if self._key is None else sealed_files.description(self._key), bank=name_of(connection),
+        )  # fmt: skip
+        self.detail = continuity.publish_detail(connection, finished, self._vault)
+        return finished
+
+    def show(self, made: Manifest) -> None:
+        """Make it what readers see."""
+        draft, content = self.path.with_suffix(".draft"), made.to_bytes()
+        saved.write_private(draft / manifest.NAME, content)
+        if self._signing_key is not None:
+            saved.write_private(draft / manifest.SIGNATURE, manifest.sign(content, self._signing_key))
+        saved.sync_directory(draft)
+        base = self.bank / made.base
+        if not base.exists():  # of this snapshot; a draft until now, so that a failure leaves nothing large behind
+            base.with_suffix(".draft").rename(base)
+            saved.sync_directory(base.parent)
+        draft.rename(self.path)
+        saved.sync_directory(self.path.parent)
+        point_at(self.bank, self.number)
+        continuity.remember(self._signing_key, self.bank, made)
+
+    def _write_base(self, connection: sa.Connection, head: int, workers: int) -> Manifest:
+        base = segment.select(connection, self.algorithm, self._unseal, None)
+
+        def write(place: Path) -> Files:
+            index = build_index(base.entry_ids, Hashes(self.algorithm, base.bits), workers=workers)
+            index.save(place / "index")
+            files = segment.write(place, base, leave_out=segment.IN_INDEX)
+            for file in sorted((place / "index").iterdir()):
+                files[f"index/{file.name}"] = saved.describe_file(file)
+            return files
+
+        path = self.bank / "bases" / f"{self.number:06d}"
+        draft, files = self._filled(path, write)
+        saved.sync_directory(draft)
+        return Manifest(
+            self.number, datetime.now(UTC), self.algorithm, len(base), (head, ""), f"bases/{path.name}", head, files, {}
+        )
+
+    def _filled(self, path: Path, write: Callable[[Path], Files]) -> tuple[Path, Files]:
+        """A draft with the files that ``write`` makes; under a key they are made in memory, and sealed into it."""
+        draft = self._fresh(path)
+        if self._key is None:
+            return draft, write(draft)
+        with shared_memory.workplace() as work:
+            with shared_memory.explained(work):
+                files = write(work)
+            return draft, sealed_files.seal_all(work, draft, files, self._key, f"{path.parent.name}/{path.name}")
+
+    def _ids_of(self, before: Manifest) -> NDArray[np.int64] | None:
+        """Entries of an earlier base; None when it is under another key than the bank, or damaged."""
+        name = "index/entry_ids.i64"
+        if self._key is None:
+            return self._plain_ids_of(before, name) if before.sealed is None else None
+        if before.sealed != sealed_files.description(self._key):
+            return None
+        stored = f"{before.base}/{name}"
+        try:
+            described = before.base_files[name]
+            content = b"".join(sealed_files.unseal(self.bank / stored, self._key, stored, described))
+        except (NciiMatchError, KeyError):
+            return None
+        return np.frombuffer(content, "<i8")
+
+    def _plain_ids_of(self, before: Manifest, name: str) -> NDArray[np.int64] | None:
+        """As ``_ids_of``. What will be signed follows from verified ids.
+
+        One that was swapped meanwhile could keep an entry out of those removed, and the base be put right again before
+        a reader looks.
+        """
+        described, path = before.base_files[name], self.bank / before.base / name
+        if self._signing_key is None:
+            return saved.map_array(path, np.dtype("<i8"), (described["bytes"] // 8,))
+        try:
+            content = saved.read_regular(path, described["bytes"] + 1)
+        except OSError:
+            return None
+        return np.frombuffer(content, "<i8") if saved.describe(content) == described else None
+
+    @staticmethod
+    def _fresh(path: Path) -> Path:
+        draft = path.with_suffix(".draft")
+        shutil.rmtree(draft, ignore_errors=True)  # left by a publication that was cut off
+        draft.mkdir(mode=0o700)
+        return draft
+
+
+def _nothing(algorithm: Algorithm) -> Segment:
+    return Segment(
+        np.empty(0, np.int64), np.empty((0, algorithm.nbytes), np.uint8), np.zeros(1, np.int64), np.empty(0, np.uint32),
+        np.empty(0, np.uint8), np.empty(0, np.int64), np.zeros(1, np.int64), np.empty(0, np.uint8),
+    )  # fmt: skip
+
+
+def _allowed(
+    connection: sa.Connection, algorithm: Algorithm, unseal: Callable[[bytes, bytes | None], bytes]
+) -> dict[str, NDArray[Any]]:
+    table = tables.allowed
+    rows = connection.execute(
+        sa.select(table.c.hash, table.c.sealed, table.c.radius).where(table.c.ended.is_(None)).order_by(table.c.id)
+    ).all()
+    packed = b"".join(unseal(row.hash, row.sealed) for row in rows)
+    return {
+        "allowed_hashes.u8": np.frombuffer(packed, np.uint8).reshape(-1, algorithm.nbytes),
+        "allowed_radii.u16": np.array([row.radius for row in rows], "<u2"),
+    }
+
+
+def _next_number(bank: Path) -> int:
+    taken = [0, pointer(bank) or 0]
+    for folder in ("snapshots", "bases"):
+        if (bank / folder).is_dir():
+            taken += [int(path.name) for path in (bank / folder).iterdir() if path.name.isdecimal()]
+    return max(taken) + 1
+
+
+def point_at(bank: Path, number: int) -> None:
+    """Replace the pointer file, in one step that lasts."""
+    draft = bank / f"{CURRENT}.draft"
+    draft.unlink(missing_ok=True)
+    saved.write_private(draft, f"{number:06d}\n".encode())
+    os.replace(draft, bank / CURRENT)
+    saved.sync_directory(bank)
+
+
+def clear_away(bank: Path, keep: set[int | None], *, even_in_use: bool) -> None:
+    """Remove what no reader needs: all snapshots but those to keep and those in use, and the bases of none of them.
+
+    even_in_use : for erasure; readers that have mapped a file keep it until they let go of it.
+    """
+    snapshots, keep = bank / "snapshots", {*keep}
+    for number in sorted(int(path.name) for path in snapshots.iterdir() if path.name.isdecimal()):
+        path = snapshots / f"{number:06d}"
+        if number not in keep and (even_in_use or not in_use(path)):
+            _remove_whole(path)
+        else:
+            keep.add(number)
+    bases = set()
+    for kept in keep - {None}:
+        with contextlib.suppress(OSError, NciiMatchError):
+            content = saved.read_regular(snapshots / f"{kept:06d}" / manifest.NAME, manifest.MOST_BYTES)
+            bases.add(Manifest.parse(content, kept).base)
+    for folder in ("bases", "snapshots"):
+        for path in (bank / folder).iterdir() if (bank / folder).is_dir() else ():
+            cut_off = path.suffix == ".draft"
+            if cut_off or (folder == "bases" and f"bases/{path.name}" not in bases):
+                shutil.rmtree(path, ignore_errors=True)
+
+
+def _remove_whole(snapshot: Path) -> None:
+    """Under another name first: whoever is killed meanwhile leaves no snapshot that lacks files."""
+    draft = snapshot.with_suffix(".draft")
+    shutil.rmtree(draft, ignore_errors=True)
+    with contextlib.suppress(OSError):  # what cannot be renamed is removed where it is
+        snapshot.rename(draft)
+    for path in (draft, snapshot):
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def in_use(path: Path) -> bool:
+    """Whether a reader holds its manifest."""
+    try:
+        descriptor = saved.open_regular(path / manifest.NAME)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False

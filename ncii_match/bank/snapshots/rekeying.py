@@ -1,0 +1,89 @@
+"""Another key for a bank, or its first, or none: every hash is sealed anew, and what was sealed before is cleared away.
+
+The tables change in one transaction, which also notes that older files are still there. The publication that follows,
+by whichever process, sees the note, makes a new base, clears all older ones away and lets the database forget; then
+the note goes. So a process may be killed anywhere: the bank is under the one key or the other.
+"""
+
+from dataclasses import replace
+from pathlib import Path
+
+import sqlalchemy as sa
+
+from ncii_match.bank.crypto.bank_key import Vault
+from ncii_match.bank.snapshots import publication
+from ncii_match.bank.truth import arguments, erasure, journal, tables
+from ncii_match.bank.truth.context import Workings, moment
+from ncii_match.bank.truth.database import Database
+from ncii_match.errors import InputError
+
+AT_ONCE = 20_000
+"""Rows in one piece: memory stays bounded."""
+
+_NOTE = "rekeyed"
+"""A setting that stands while files under the key before may still be there; its value is that key's fingerprint."""
+
+
+def reseal(workings: Workings, new: Vault, actor: str | None, reason: str, wait: float) -> tuple[Workings, int]:
+    """Seal every hash of the tables with another vault, in one transaction; the workings from now on, and how many.
+
+    Nobody publishes meanwhile; ``wait`` is for how many seconds another publisher is waited for. Raises InputError when
+    it is the key that the bank has, BankError when a hash does not open under the old one.
+    """
+    old, database = workings.vault, workings.database
+    arguments.said(reason)
+    if old.name == new.name:
+        what = "the bank has this key already" if new.name else "the bank has no key already"
+        raise InputError(f"{what}; if the change was cut off, 'ncii-match bank publish' does the rest")
+    with publication.publishing(workings.path, wait=wait):
+        with database.writing() as connection:
+            kept = tables.entries.c.hash.is_not(None)
+            allowed = sa.func.length(tables.allowed.c.hash) > 0
+            changed = _reseal(connection, tables.entries, kept, old, new)
+            changed += _reseal(connection, tables.allowed, allowed, old, new)
+            about = {"key": new.name, "mark_secret": new.hide(workings.mark_secret)}
+            for name, value in about.items():
+                connection.execute(tables.about.update().where(tables.about.c.key == name).values(value=value))
+            _forget_note(connection)
+            connection.execute(tables.about.insert().values(key=_NOTE, value=old.name))
+            journal.record(
+                connection, at=moment(connection), action="rekey", actor=actor or arguments.user(), reason=reason,
+                detail={"from": old.name or None, "to": new.name or None, "hashes": changed},
+            )  # fmt: skip
+        database.key_name = new.name
+    return replace(workings, vault=new), changed
+
+
+def _reseal(connection: sa.Connection, table: sa.Table, chosen: sa.ColumnElement[bool], old: Vault, new: Vault) -> int:
+    query = sa.select(table.c.id, table.c.hash, table.c.sealed).where(chosen).order_by(table.c.id).limit(AT_ONCE)
+    last, changed = 0, 0
+    while rows := connection.execute(query.where(table.c.id > last)).fetchall():
+        opened = [(old.unseal(key, sealed), number) for number, key, sealed in rows]
+        values = [(new.lookup(packed), new.seal(packed), number) for packed, number in opened]
+        tables.update(connection, table, ["hash", "sealed"], values)
+        last, changed = rows[-1].id, changed + len(rows)
+    return changed
+
+
+def finish(bank: Path, database: Database, number: int) -> None:
+    """After a publication: when the key was changed before it, clear away all that is older, and let the files forget.
+
+    Readers that have mapped a file keep it until they let go of it.
+    """
+    if not unfinished(database):
+        return
+    publication.clear_away(bank, {number}, even_in_use=True)
+    erasure.scrub(database)
+    with database.writing() as connection:
+        _forget_note(connection)
+
+
+def unfinished(database: Database) -> bool:
+    """Whether files under an earlier key may still be there."""
+    with database.reading() as connection:
+        query = sa.select(tables.about.c.value).where(tables.about.c.key == _NOTE)
+        return connection.execute(query).first() is not None
+
+
+def _forget_note(connection: sa.Connection) -> None:
+    connection.execute(tables.about.delete().where(tables.about.c.key == _NOTE))

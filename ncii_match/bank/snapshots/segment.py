@@ -1,0 +1,208 @@
+"""A set of entries on disk: their ids, the holds on each, the cases of those.
+
+The base of a snapshot is one, and so is its delta. Plain little-endian arrays that are mapped as they are;
+``docs/formats.md`` describes each file.
+"""
+
+import json
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import sqlalchemy as sa
+from numpy.typing import NDArray
+
+from ncii_match.bank.truth import tables
+from ncii_match.bank.truth.cases import Case
+from ncii_match.errors import BankCorruptError, BankError
+from ncii_match.index import saved
+from ncii_match.outcomes import State
+from ncii_match.values import Algorithm
+
+FETCHED_AT_ONCE = 20_000
+
+FILES = {
+    "entry_ids.i64": "<i8",
+    "hashes.u8": "u1",
+    "hold_offsets.i64": "<i8",
+    "hold_cases.u32": "<u4",
+    "hold_states.u8": "u1",
+    "hold_untils.i64": "<i8",
+    "case_offsets.i64": "<i8",
+    "cases.jsonl": "u1",
+}
+
+
+IN_INDEX = ("entry_ids.i64", "hashes.u8")
+"""What a base does not write twice: its index has it."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Segment:
+    """Entries by rising id, each with its active holds.
+
+    entry_ids : int64 [n]. bits : uint8 [n, nbytes]. Entry row i has the holds ``offsets[i]:offsets[i + 1]``.
+    offsets : int64 [n + 1]. cases : uint32 [m], a row of ``case_lines``. states : uint8 [m]. untils : int64 [m],
+    microseconds since 1970 when the hold ends, 0 for never. case_lines : JSON, one a case.
+    """
+
+    entry_ids: NDArray[np.int64]
+    bits: NDArray[np.uint8]
+    offsets: NDArray[np.int64]
+    cases: NDArray[np.uint32]
+    states: NDArray[np.uint8]
+    untils: NDArray[np.int64]
+    case_offsets: NDArray[np.int64]
+    case_lines: NDArray[np.uint8]
+    regions: dict[int, str | None] = field(default_factory=dict, init=False)
+    """Regions of cases that were asked for before."""
+
+    def __len__(self) -> int:
+        return len(self.entry_ids)
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """By file name."""
+        values = (
+            self.entry_ids, self.bits, self.offsets, self.cases, self.states, self.untils, self.case_offsets,
+            self.case_lines,
+        )  # fmt: skip
+        return dict(zip(FILES, values, strict=True))
+
+    def holds_of(self, row: int) -> list[tuple[Case, State, int]]:
+        """Case, state and end of each hold on one entry. Raises BankCorruptError when the files contradict."""
+        try:
+            first, last = int(self.offsets[row]), int(self.offsets[row + 1])
+            if not 0 <= first < last <= len(self.cases) or State.WITHDRAWN in self.states[first:last]:
+                raise ValueError
+            return [
+                (self.case(int(self.cases[hold])), State(int(self.states[hold])), int(self.untils[hold]))
+                for hold in range(first, last)
+            ]
+        except (ValueError, IndexError, KeyError, TypeError):
+            raise BankCorruptError(
+                "the holds of a snapshot contradict each other; verify it and publish again"
+            ) from None
+
+    def region_of(self, row: int) -> str | None:
+        """Where one case applies. Raises BankCorruptError when the files contradict."""
+        if row not in self.regions:
+            try:
+                self.regions[row] = self.case(row).region
+            except (ValueError, IndexError, KeyError, TypeError):
+                raise BankCorruptError(
+                    "the cases of a snapshot contradict each other; verify it and publish again"
+                ) from None
+        return self.regions[row]
+
+    def entries_of_case(self, reference: str, source: str) -> NDArray[np.int64]:
+        """Ids of the entries that a case holds, rising."""
+        start = re.escape(_start(reference, source))
+        for found in re.finditer(start + rb"[,}]", self.case_lines.data):
+            row = int(np.searchsorted(self.case_offsets, found.start()))
+            if self.case_offsets[row] == found.start():
+                held = np.flatnonzero(self.cases == row)
+                return self.entry_ids[np.unique(np.searchsorted(self.offsets, held, side="right") - 1)]
+        return self.entry_ids[:0]
+
+    def case(self, row: int) -> Case:
+        """One case."""
+        line = json.loads(bytes(self.case_lines[self.case_offsets[row] : self.case_offsets[row + 1]]))
+        return Case(line["reference"], line["source"], line.get("region"), tuple(line.get("tags", ())))
+
+
+def select(
+    connection: sa.Connection,
+    algorithm: Algorithm,
+    unseal: Callable[[bytes, bytes | None], bytes],
+    entry_ids: Iterable[list[int]] | None,
+) -> Segment:
+    """The active entries, of all or of some (given in pieces fit for a statement, rising)."""
+    entries, holds, cases = tables.entries.c, tables.holds.c, tables.cases.c
+    query = (
+        sa.select(entries.id, entries.hash, entries.sealed, holds.case_id, holds.state, holds.until)
+        .join_from(tables.holds, tables.entries, entries.id == holds.entry_id)
+        .where(holds.state != State.WITHDRAWN)
+        .order_by(holds.entry_id, holds.case_id)
+    )
+    queries = [query] if entry_ids is None else [query.where(holds.entry_id.in_(some)) for some in entry_ids]
+    packed, columns = bytearray(), [[np.empty(0, np.int64)] for _ in range(4)]
+    last = -1
+    for one in queries:
+        for part in connection.execution_options(yield_per=FETCHED_AT_ONCE).execute(one).partitions():
+            for entry, key, secret, _, _, _ in part:
+                if entry != last:
+                    try:
+                        packed += unseal(key, secret)
+                    except BankError as error:
+                        raise BankError(f"entry {entry}: {error}") from None
+                    last = entry
+            numbers = np.array([(row[0], row[3], row[4], row[5] or 0) for row in part], np.int64)
+            for column, values in zip(columns, numbers.T, strict=True):
+                column.append(values)
+    of_hold, case_ids, states, untils = (np.concatenate(column) for column in columns)
+    found, counts = np.unique(of_hold, return_counts=True)
+    used, lines = np.unique(case_ids), []
+    for some in (used[first : first + 500].tolist() for first in range(0, len(used), 500)):
+        rows = connection.execute(sa.select(tables.cases).where(cases.id.in_(some)).order_by(cases.id))
+        lines += [_line(row) for row in rows]
+    return Segment(
+        found,
+        np.frombuffer(bytes(packed), np.uint8).reshape(-1, algorithm.nbytes),
+        np.concatenate([np.zeros(1, np.int64), np.cumsum(counts)]).astype(np.int64),
+        np.searchsorted(used, case_ids).astype(np.uint32),
+        states.astype(np.uint8),
+        untils,
+        np.concatenate([np.zeros(1, np.int64), np.cumsum([len(line) for line in lines])]).astype(np.int64),
+        np.frombuffer(b"".join(lines), np.uint8),
+    )
+
+
+def _start(reference: str, source: str) -> bytes:
+    """How a case's line begins, without its last brace."""
+    return json.dumps({"reference": reference, "source": source}, ensure_ascii=False)[:-1].encode()
+
+
+def _line(row: sa.Row[Any]) -> bytes:
+    line = {"reference": row.reference, "source": row.source}
+    if row.region:
+        line["region"] = row.region
+    if row.tags:
+        line["tags"] = json.loads(row.tags)
+    return json.dumps(line, ensure_ascii=False).encode() + b"\n"
+
+
+def opened(
+    files: dict[str, dict[str, Any]],
+    algorithm: Algorithm,
+    fetch: Callable[[str, np.dtype[Any], tuple[int, ...]], NDArray[Any]],
+) -> Segment:
+    """Map a segment: shapes follow from the files' lengths. Raises BankCorruptError when those do not fit together."""
+    try:
+        lengths = {name: files[name]["bytes"] // np.dtype(kind).itemsize for name, kind in FILES.items()}
+        n, m, c = lengths["entry_ids.i64"], lengths["hold_cases.u32"], lengths["case_offsets.i64"]
+    except (KeyError, TypeError):
+        raise BankCorruptError("the manifest does not list what a snapshot has; publish again") from None
+    shapes = dict.fromkeys(FILES, (0,)) | {
+        "entry_ids.i64": (n,),
+        "hashes.u8": (n, algorithm.nbytes),
+        "hold_offsets.i64": (n + 1,),
+        "hold_cases.u32": (m,),
+        "hold_states.u8": (m,),
+        "hold_untils.i64": (m,),
+        "case_offsets.i64": (c,),
+        "cases.jsonl": (lengths["cases.jsonl"],),
+    }
+    return Segment(*(fetch(name, np.dtype(kind), shapes[name]) for name, kind in FILES.items()))
+
+
+def write(directory: Path, segment: Segment, leave_out: tuple[str, ...] = ()) -> dict[str, dict[str, Any]]:
+    """Write a segment's files; length and SHA-256 of each."""
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return {
+        name: saved.write_private(directory / name, array.reshape(-1).view(np.uint8).data)
+        for name, array in segment.arrays().items()
+        if name not in leave_out
+    }

@@ -1,0 +1,498 @@
+"""Reading what a bank has published: numbered, unchanging, mapped into memory. ``docs/formats.md`` describes the files.
+
+A reader needs ``CURRENT``, ``snapshots`` and ``bases`` only, and writes nothing there; ``places`` says where they are.
+"""
+
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from functools import partial
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ncii_match.bank.snapshots import manifest, segment, source_choice, sources
+from ncii_match.bank.snapshots.manifest import LastRead, Manifest
+from ncii_match.bank.snapshots.publication import ALLOWED
+from ncii_match.bank.snapshots.segment import Segment
+from ncii_match.bank.snapshots.sources import Held, Source
+from ncii_match.bank.truth.cases import Case
+from ncii_match.errors import (
+    BankCorruptError,
+    BankFormatError,
+    EngineError,
+    IndexFormatError,
+    InputError,
+    OlderSnapshotError,
+    UnsealedError,
+)
+from ncii_match.index import RadiusIndex, build_index, open_index, saved
+from ncii_match.index.live import LiveIndex
+from ncii_match.outcomes import Hold, State, strongest
+from ncii_match.values import PDQ, PDQ_THRESHOLD, Algorithm, Entries, Hashes, HoldColumns, Matches
+
+
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class Snapshot:
+    """One publication. ``Snapshot.open(bank_dir)`` opens the current one.
+
+    number : 1, 2, 3 …; created_at : when it was published (UTC); algorithm : of its hashes.
+    bank : which bank it is of, the same in all its snapshots; None where an older version has published.
+    is_sealed : whether its files are under a key.
+    index : a ``RadiusIndex`` over its entries, all of them active when it was published.
+    allowed, allowed_radii : hashes on the allow list, and how far (bits, inclusive) each of them reaches.
+    """
+
+    path: Path
+    number: int
+    created_at: datetime
+    algorithm: Algorithm
+    index: RadiusIndex
+    allowed: Hashes
+    allowed_radii: NDArray[np.uint16]
+    bank: str | None
+    is_sealed: bool
+    _base: Segment = field(repr=False)
+    _delta: Segment = field(repr=False)
+    _removed: NDArray[np.int64] = field(repr=False)
+    _held: tuple[object, ...] = field(repr=False)
+
+    @classmethod
+    def open(
+        cls,
+        bank_dir: str | PathLike[str],
+        *,
+        verify: bool | None = None,
+        trusted_key: str | PathLike[str] | None = None,
+        not_before: int = 0,
+        key: bytes | None = None,
+        filesystem: Any = None,
+        cache: str | PathLike[str] | None = None,
+    ) -> "Snapshot":
+        """Open the snapshot that a bank's ``CURRENT`` names.
+
+        Parameters
+        ----------
+        bank_dir : the bank's directory, or an address that ``pyarrow.fs.FileSystem.from_uri`` understands, like
+            ``s3://bucket/bank``: then files that are not in the cache yet are copied, and checked, first.
+        verify : whether the SHA-256 of every file is checked. None: with a trusted key, and once: files of a directory
+            are copied into the cache, too, and what was verified is remembered until the machine starts anew. True:
+            of every file each time, as the directory has it (of a remote bank, of the copies). False: only lengths are
+            checked, and a directory is mapped where it is. Without a trusted key None is False: bits that were flipped
+            in a file may then be taken for the truth; what contradicts itself is BankCorruptError (UNKNOWN from a
+            ``Matcher``).
+        trusted_key : file of the public key that must have signed it; ``NCII_MATCH_TRUSTED_KEY`` by default, and when
+            neither is given signatures are not looked at. With it, unless ``verify`` is False, nobody who can write to
+            the bank can change what this reader answers, before it opens the bank or after; and what it has read
+            before is remembered in the cache: another bank, an older snapshot, or one in the clear after a sealed one
+            is refused.
+        not_before : the lowest number that is accepted: a reader never goes back to an older snapshot.
+        key : 32 bytes, of a bank that must be sealed; ``NCII_MATCH_BANK_KEY(_FILE)`` by default, for those that are.
+            Its files are decrypted in shared memory, once for all processes of this user.
+        filesystem : a ``pyarrow.fs.FileSystem`` in which ``bank_dir`` is a path.
+        cache : directory for copies of banks; ``NCII_MATCH_CACHE``, or one in the user's cache, by default.
+
+        Raises
+        ------
+        BankError
+            When nothing was published, the key is missing or another one, there is no room, or a remote bank cannot be
+            reached.
+        OtherBankError
+            When another bank is there than the one that was read before.
+        BankFormatError
+            When this is no bank, or a newer format.
+        BankCorruptError
+            When a file is not what the manifest says; SignatureError when the signature is missing or not the trusted
+            one's; OlderSnapshotError when the number is below ``not_before`` or what was read before; UnsealedError
+            when the files are in the clear and must not be.
+        """
+        source = source_choice.find(bank_dir, filesystem, cache, guarded=is_guarded(verify, trusted_key))
+        return cls.open_from(source, verify=verify, trusted_key=trusted_key, not_before=not_before, key=key)
+
+    @classmethod
+    def open_from(
+        cls,
+        source: Source,
+        *,
+        verify: bool | None = None,
+        trusted_key: str | PathLike[str] | None = None,
+        not_before: int = 0,
+        key: bytes | None = None,
+        check: Callable[[Manifest], None] | None = None,
+    ) -> "Snapshot":
+        """Open a source's current snapshot. Raises what ``open`` does, and ``check`` of its manifest."""
+        last_read = source.last_read()
+
+        def check_all(described: Manifest) -> None:
+            if check is not None:
+                check(described)
+            if last_read is not None:
+                last_read.check(described, source.shown, source.advice)
+
+        while True:
+            number = source.current()
+            try:
+                opened = cls.open_number(
+                    source, number, verify=verify, trusted_key=trusted_key, not_before=not_before, key=key,
+                    check=check_all,
+                )  # fmt: skip
+            except (BankCorruptError, BankFormatError):
+                if source.current() == number:
+                    raise
+                # Published twice while it was being opened, and cleared away: the new one is there.
+            else:
+                source.remember(opened.last_read)
+                return opened
+
+    @classmethod
+    def open_number(
+        cls,
+        bank: Path | Source,
+        number: int,
+        *,
+        verify: bool | None = None,
+        trusted_key: str | PathLike[str] | None = None,
+        not_before: int = 0,
+        key: bytes | None = None,
+        check: Callable[[Manifest], None] | None = None,
+    ) -> "Snapshot":
+        """Open one snapshot of a bank that is still there. Raises what ``open`` does, and ``check`` of its manifest."""
+        source = sources.Local(bank) if isinstance(bank, Path) else bank
+        if number < not_before:
+            raise OlderSnapshotError(
+                f"snapshot {number} is older than snapshot {not_before}, which was read before; "
+                f"{manifest.PUBLISH_OR_RESTORE}"
+            )
+        held, described = _described(source, number, trusted_key)
+        if check is not None:
+            check(described)  # before anything is copied
+        if key is not None and described.sealed is None:
+            raise UnsealedError(
+                f"{source.shown} is in the clear, and a key was given for it: somebody may have put it there; leave "
+                "key= out for a bank without one"
+            )
+        path, base = source.files(held.path, described)
+        try:
+            _check_digests(source, path, base, described, verify, guarded=is_guarded(verify, trusted_key))
+            return cls._mapped(path, sources.plain(path, base, described, key), held)
+        except BankCorruptError:
+            source.mend(path, base, described)
+            raise
+        except (IndexFormatError, EngineError, ValueError, OSError, KeyError) as error:  # InputError is a ValueError
+            source.mend(path, base, described)
+            raise BankCorruptError(f"{path}: {error}; publish again") from None
+
+    @classmethod
+    def _mapped(cls, named: Path, plain: sources.Plain, held: sources.Held) -> "Snapshot":
+        path, base, said = plain.path, plain.base, plain.said
+        algorithm = said.algorithm
+        files = said.base_files | {name: said.base_files[f"index/{name}"] for name in segment.IN_INDEX}
+        old = segment.opened(files, algorithm, partial(_fetch_of_base, base))
+        new = segment.opened(said.files, algorithm, partial(_fetch, path))
+        removed = _fetch(path, "removed.i64", np.dtype("<i8"), (said.files["removed.i64"]["bytes"] // 8,))
+        index: RadiusIndex = open_index(base / "index")
+        if index.algorithm != algorithm or len(index) != len(old):
+            raise BankCorruptError(f"{base} does not belong to {named}; publish again")
+        if len(new) or len(removed):
+            live = LiveIndex(index)
+            live.remove(removed)
+            live.add(new.entry_ids, Hashes(algorithm, new.bits))
+            index = live
+        if len(index) != said.count:
+            raise BankCorruptError(f"{named} has {len(index)} entries instead of {said.count}; publish again")
+        count = said.files["allowed_radii.u16"]["bytes"] // 2
+        allowed = _fetch(path, "allowed_hashes.u8", np.dtype(ALLOWED["allowed_hashes.u8"]), (count, algorithm.nbytes))
+        radii = _fetch(path, "allowed_radii.u16", np.dtype(ALLOWED["allowed_radii.u16"]), (count,)).copy()
+        if radii.max(initial=0) > widest_allowed(algorithm):  # it would hide pictures that nobody has allowed
+            raise BankCorruptError(f"{path} allows more than any bank does; publish again")
+        return cls(
+            named,
+            said.number,
+            said.created_at,
+            algorithm,
+            index,
+            Hashes(algorithm, allowed.copy()),  # short, and looked at for every picture: not left to the disk
+            radii,
+            said.bank,
+            said.sealed is not None,
+            old,
+            new,
+            removed,
+            (*plain.kept, held),
+        )
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def __repr__(self) -> str:
+        return f"<Snapshot {self.number} of {self.created_at:%Y-%m-%d %H:%M:%S} UTC: {len(self)} entries>"
+
+    @property
+    def last_read(self) -> LastRead:
+        """What a reader remembers of it."""
+        return LastRead(self.bank, self.number, self.created_at, self.is_sealed)
+
+    def hashes(self) -> Hashes:
+        """Every entry's hash, in no order that means anything; a copy."""
+        kept = self._base.bits[~np.isin(self._base.entry_ids, self._removed)]
+        return Hashes(self.algorithm, np.concatenate([kept, self._delta.bits]))
+
+    def segments(self) -> Iterator[tuple[Segment, NDArray[np.bool_]]]:
+        """The base and the delta, each with which of its entries count: bool [n]."""
+        yield self._base, ~_among(self._removed, self._base.entry_ids)
+        yield self._delta, np.ones(len(self._delta), bool)
+
+    def holds_of(self, entry_id: int) -> list[tuple[Case, State, int]]:
+        """Case, state and end (microseconds since 1970, 0 for never) of each hold on an entry.
+
+        Raises InputError for an entry that is not in the snapshot.
+        """
+        row = _place(self._delta.entry_ids, entry_id)
+        if row is not None:
+            return self._delta.holds_of(row)
+        row = _place(self._base.entry_ids, entry_id)
+        if row is not None and _place(self._removed, entry_id) is None:
+            return self._base.holds_of(row)
+        raise InputError(f"entry {entry_id} is not in snapshot {self.number}")
+
+    def on_allow_list(self, hashes: Hashes) -> NDArray[np.bool_]:
+        """Which pictures are within the radius of a hash on the allow list, in any view: bool [pictures]."""
+        allowed = np.zeros(hashes.pictures, bool)
+        if len(self.allowed):
+            widest = int(self.allowed_radii.max())
+            index = build_index(np.arange(len(self.allowed)), self.allowed, max_radius=widest, engine="flat")
+            found = index.search(hashes)
+            within = found.distances <= self.allowed_radii[found.entry_ids]
+            pictures = np.repeat(np.arange(len(found)), np.diff(found.offsets))
+            allowed[pictures[within]] = True
+        return allowed
+
+    def only(self, entry_ids: NDArray[np.int64]) -> "Snapshot":
+        """The same, with an index over some of its entries; ids that it does not have are passed over."""
+        found = [(int(one), bits) for one in np.unique(entry_ids) if (bits := self.hash_of(int(one))) is not None]
+        bits = np.array([one for _, one in found], np.uint8).reshape(-1, self.algorithm.nbytes)
+        ids = np.array([one for one, _ in found], np.int64)
+        index = build_index(ids, Hashes(self.algorithm, bits), max_radius=self.index.max_radius)
+        return replace(self, index=index)
+
+    def count_of_case(self, reference: str, source: str) -> int:
+        """Entries that a case holds. Reads through the list of cases."""
+        old = self._base.entries_of_case(reference, source)
+        new = self._delta.entries_of_case(reference, source)
+        return len(old) - int(_among(self._removed, old).sum()) + len(new)
+
+    def count_holds(self, entry_ids: NDArray[np.int64]) -> NDArray[np.int64]:
+        """How many holds each of some entries has, int64 [n]. Raises InputError for one that is not in the snapshot."""
+        first, last = self._spans(entry_ids)[1]
+        counts: NDArray[np.int64] = last - first
+        return counts
+
+    def _spans(self, entry_ids: NDArray[np.int64]) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
+        """Of each entry whether the delta has it, bool [n], and where its holds begin and end there, int64 [2, n]."""
+        is_new = _among(self._delta.entry_ids, entry_ids)
+        is_old = _among(self._base.entry_ids, entry_ids) & ~_among(self._removed, entry_ids) & ~is_new
+        if not (is_new | is_old).all():
+            missing = int(entry_ids[~(is_new | is_old)][0])
+            raise InputError(f"entry {missing} is not in snapshot {self.number}")
+        spans = np.zeros((2, len(entry_ids)), np.int64)
+        for source, chosen in ((self._delta, is_new), (self._base, is_old)):
+            rows = np.searchsorted(source.entry_ids, entry_ids[chosen])
+            first, last = source.offsets[rows], source.offsets[rows + 1]
+            if ((first < 0) | (last <= first) | (last > len(source.cases))).any():
+                raise BankCorruptError("the holds of a snapshot contradict each other; verify it and publish again")
+            spans[0, chosen], spans[1, chosen] = first, last
+        return is_new, spans
+
+    def hold_columns(self, matches: Matches) -> HoldColumns:
+        """The holds on every entry in a set of matches, without reading their cases. Raises as ``holds_of``."""
+        ids = np.unique(matches.entry_ids)
+        is_new, (first, last) = self._spans(ids)
+        counts = last - first
+        offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(counts)])
+        rows = np.repeat(first - offsets[:-1], counts) + np.arange(offsets[-1])
+        of_delta = np.repeat(is_new, counts)
+        states, cases = np.empty(len(rows), np.uint8), np.empty(len(rows), np.int64)
+        for source, chosen, before in (
+            (self._delta, of_delta, len(self._base.case_offsets)),
+            (self._base, ~of_delta, 0),
+        ):
+            states[chosen] = source.states[rows[chosen]]
+            cases[chosen] = source.cases[rows[chosen]].astype(np.int64) + before
+        if (states >= State.WITHDRAWN).any():
+            raise BankCorruptError("the holds of a snapshot contradict each other; verify it and publish again")
+        return HoldColumns(ids, offsets, states, cases)
+
+    def region_of(self, case: int) -> str | None:
+        """Where a case of ``hold_columns`` applies; None for everywhere."""
+        before = len(self._base.case_offsets)
+        return self._base.region_of(case) if case < before else self._delta.region_of(case - before)
+
+    def entries_among(self, columns: HoldColumns, entry_ids: NDArray[np.int64], keep: NDArray[np.bool_]) -> Entries:
+        """What is known about some entries of ``hold_columns``, with those of their holds that are kept.
+
+        entry_ids : int64 [e], rising. keep : bool [m], by hold; at least one of each entry.
+        """
+        before, holds, beyond = len(self._base.case_offsets), [], []
+        for row in np.searchsorted(columns.entry_ids, entry_ids).tolist():
+            first, last = int(columns.offsets[row]), int(columns.offsets[row + 1])
+            chosen = first + np.flatnonzero(keep[first:last])
+            beyond.append(last - first - len(chosen))
+            try:
+                named = [
+                    (self._base.case(case) if case < before else self._delta.case(case - before), State(state))
+                    for case, state in zip(columns.cases[chosen].tolist(), columns.states[chosen].tolist(), strict=True)
+                ]
+            except (ValueError, IndexError, KeyError, TypeError):
+                raise BankCorruptError(
+                    "the holds of a snapshot contradict each other; verify it and publish again"
+                ) from None
+            holds.append(tuple(Hold(case.reference, case.source, state, case.region) for case, state in named))
+        states = np.array([strongest(hold.state for hold in some) for some in holds], np.uint8)
+        cases = tuple(tuple(sorted({hold.case for hold in some})) for some in holds)
+        return Entries(entry_ids, states, cases, tuple(holds), np.array(beyond, np.int64))
+
+    def entries_of(self, matches: Matches) -> Entries:
+        """States, cases and holds (with source and region) of every entry in a set of matches."""
+        ids = np.unique(matches.entry_ids)
+        holds = tuple(
+            tuple(Hold(case.reference, case.source, state, case.region) for case, state, _ in self.holds_of(int(one)))
+            for one in ids
+        )
+        states = np.array([strongest(hold.state for hold in held) for held in holds], np.uint8)
+        return Entries(ids, states, tuple(tuple(sorted({hold.case for hold in held})) for held in holds), holds)
+
+    def sample(self, count: int) -> tuple[NDArray[np.int64], Hashes, NDArray[np.int64], Hashes]:
+        """Some entries with their hashes, and some that were in the base and are no longer, with theirs.
+
+        At most ``2 * count`` of either, by id, spread over all. Ids are int64, rising within base and delta.
+        """
+        places = np.unique(np.linspace(0, len(self._base) - 1, SPREAD).astype(np.int64)) if len(self._base) else _NONE
+        left = places[~_among(self._removed, self._base.entry_ids[places])]
+        if not len(left):  # all of those were removed: look at every one
+            left = np.flatnonzero(~np.isin(self._base.entry_ids, self._removed))
+        left = left[_spread(len(left), count)]
+        new = _spread(len(self._delta), count)
+        gone = self._removed[_spread(len(self._removed), 2 * count)]
+        gone = gone[_among(self._base.entry_ids, gone) & ~_among(self._delta.entry_ids, gone)]
+        ids = np.concatenate([self._base.entry_ids[left], self._delta.entry_ids[new]])
+        found = Hashes(self.algorithm, np.concatenate([self._base.bits[left], self._delta.bits[new]]))
+        old = Hashes(self.algorithm, self._base.bits[np.searchsorted(self._base.entry_ids, gone)])
+        return ids, found, gone, old
+
+    def hash_of(self, entry_id: int) -> NDArray[np.uint8] | None:
+        """The packed hash of an entry, uint8 [nbytes]; None when it is not in the snapshot."""
+        row = _place(self._delta.entry_ids, entry_id)
+        if row is not None:
+            return np.asarray(self._delta.bits[row], np.uint8)
+        row = _place(self._base.entry_ids, entry_id)
+        gone = row is None or _place(self._removed, entry_id) is not None
+        return None if gone else np.asarray(self._base.bits[row], np.uint8)
+
+
+def is_guarded(verify: bool | None, trusted_key: str | PathLike[str] | None) -> bool:
+    """Whether a reader trusts a key, and so reads verified copies of its own."""
+    return verify is not False and bool(trusted_key or os.environ.get(manifest.TRUSTED_KEY))
+
+
+def verify_files(
+    bank_dir: str | PathLike[str],
+    *,
+    trusted_key: str | PathLike[str] | None = None,
+    filesystem: Any = None,
+    cache: str | PathLike[str] | None = None,
+) -> Manifest:
+    """Check that no file of a bank's current snapshot was changed. Needs no key of the bank, also where it is sealed.
+
+    Parameters
+    ----------
+    bank_dir, trusted_key, filesystem, cache : see ``Snapshot.open``. Without a trusted key, digests show damage; only a
+        signature shows what somebody has changed who can write to the bank.
+
+    Returns the snapshot's manifest. Raises what ``Snapshot.open`` does.
+    """
+    source = source_choice.find(bank_dir, filesystem, cache)
+    while True:
+        number = source.current()
+        try:
+            held, described = _described(source, number, trusted_key)
+            path, base = source.files(held.path, described)
+            _check_digests(source, path, base, described, verify=True, guarded=False)
+        except BankCorruptError:
+            if source.current() == number:
+                raise
+        else:
+            return described
+
+
+def _described(source: Source, number: int, trusted_key: str | PathLike[str] | None) -> tuple[Held, Manifest]:
+    """A snapshot's manifest, whose signature was checked where a key is trusted, and a hold on it."""
+    held = source.hold(number)
+    content, trusted = held.read(), trusted_key or os.environ.get(manifest.TRUSTED_KEY)
+    if trusted:
+        manifest.check_signature(content, held.signature(), trusted, held.path)
+    described = Manifest.parse(content, held.path)
+    if described.number != number:
+        raise BankCorruptError(
+            f"{held.path} says that it is snapshot {described.number}; {manifest.PUBLISH_OR_RESTORE}"
+        )
+    return held, described
+
+
+def _check_digests(
+    source: Source, path: Path, base: Path, described: Manifest, verify: bool | None, *, guarded: bool
+) -> None:
+    """Raises BankCorruptError for a file that is not as described: by its length, and its digest where asked for.
+
+    What is sealed needs no digest to be guarded: each file is checked while it is decrypted.
+    """
+    guarded = guarded and not source.remembers and described.sealed is None
+    places_of_files = {(path, base): bool(verify) or guarded}
+    if verify and (stored := source.stored(described)) is not None:
+        places_of_files |= {stored: True}
+    for (delta, whole), digests in places_of_files.items():
+        fault = saved.check_files(delta, described.files, digests)
+        fault = fault or saved.check_files(whole, described.base_files, digests)
+        if fault:
+            raise BankCorruptError(f"{fault}; publish again")
+
+
+SPREAD = 64
+"""Rows of the base that are looked at for entries that are still there."""
+
+_NONE = np.empty(0, np.int64)
+
+
+def _spread(rows: int, count: int) -> NDArray[np.int64]:
+    """At most ``count`` of so many rows, the first and the last among them."""
+    return np.unique(np.linspace(0, rows - 1, count).astype(np.int64)) if rows else _NONE
+
+
+def _place(ids: NDArray[np.int64], wanted: int) -> int | None:
+    """Where an id stands among rising ones."""
+    place = int(np.searchsorted(ids, wanted))
+    return place if place < len(ids) and ids[place] == wanted else None
+
+
+def _among(ids: NDArray[np.int64], wanted: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Which of the wanted are among rising ids."""
+    if not len(ids):
+        return np.zeros(len(wanted), bool)
+    found: NDArray[np.bool_] = ids[np.minimum(np.searchsorted(ids, wanted), len(ids) - 1)] == wanted
+    return found
+
+
+def _fetch(directory: Path, name: str, dtype: np.dtype[Any], shape: tuple[int, ...]) -> NDArray[Any]:
+    return saved.map_array(directory / name, dtype, shape)
+
+
+def _fetch_of_base(directory: Path, name: str, dtype: np.dtype[Any], shape: tuple[int, ...]) -> NDArray[Any]:
+    return _fetch(directory / "index" if name in segment.IN_INDEX else directory, name, dtype, shape)
+
+
+def widest_allowed(algorithm: Algorithm) -> int:
+    """Most bits that a hash on the allow list may reach: an allowed hash must not hide much more."""
+    return PDQ_THRESHOLD * algorithm.bits // PDQ.bits

@@ -1,0 +1,260 @@
+"""Where a snapshot's files are, as plain directories on this machine: in the bank, in a cache, in shared memory.
+
+A ``Source`` is where a bank is published. ``Local`` is a directory, read in place; ``copies`` has the kinds that are
+copied first, and ``sources`` chooses. What is sealed is then decrypted once for all readers of the machine.
+"""
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import re
+import weakref
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Protocol
+
+from ncii_match.bank.crypto import bank_key, sealed_files
+from ncii_match.bank.crypto.sealed_files import Files
+from ncii_match.bank.snapshots import manifest, shared_memory
+from ncii_match.bank.snapshots.manifest import LastRead, Manifest
+from ncii_match.bank.snapshots.publication import CURRENT
+from ncii_match.errors import BankCorruptError, BankError, BankFormatError, InputError
+from ncii_match.index import saved
+
+
+class Held:
+    """A reader's shared lock on a manifest: what it names stays until the last one is let go of."""
+
+    __slots__ = ("__weakref__", "_descriptor", "_let_go", "path")
+
+    def __init__(self, path: Path, afterwards: Callable[[], None] | None = None) -> None:
+        """Of the snapshot in a directory. ``afterwards`` is called when the lock has been let go of."""
+        self.path = path
+        try:
+            self._descriptor = saved.open_regular(path / manifest.NAME)
+        except OSError as error:
+            raise BankCorruptError(
+                f"{path} has no readable manifest ({manifest.NAME}: {error.strerror}); {manifest.PUBLISH_OR_RESTORE}"
+            ) from None
+        self._let_go = weakref.finalize(self, _let_go, self._descriptor, afterwards)
+        with contextlib.suppress(OSError):  # being cleared away, or no locks here: what is mapped stays anyway
+            fcntl.flock(self._descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+
+    def read(self) -> bytes:
+        """The manifest."""
+        with open(self._descriptor, "rb", closefd=False) as file:
+            content = file.read(manifest.MOST_BYTES + 1)
+        if len(content) > manifest.MOST_BYTES:
+            raise BankCorruptError(f"{self.path} has a manifest of more than {manifest.MOST_BYTES:,} bytes")
+        return content
+
+    def signature(self) -> bytes | None:
+        """What stands beside it. Raises BankCorruptError when that cannot be read."""
+        return signature_in(self.path)
+
+
+def _let_go(descriptor: int, afterwards: Callable[[], None] | None) -> None:
+    os.close(descriptor)
+    if afterwards is not None:
+        afterwards()
+
+
+def signature_in(path: Path) -> bytes | None:
+    """The signature beside a manifest. Raises BankCorruptError when it cannot be read."""
+    try:
+        return saved.read_regular(path / manifest.SIGNATURE, manifest.MOST_OF_SIGNATURE)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        raise BankCorruptError(
+            f"{path / manifest.SIGNATURE} cannot be read: {error.strerror}; {manifest.PUBLISH_OR_RESTORE}"
+        ) from None
+
+
+class Source(Protocol):
+    """Where a bank's snapshots come from."""
+
+    @property
+    def shown(self) -> str:
+        """The bank, for messages."""
+        ...
+
+    @property
+    def is_remote(self) -> bool:
+        """Whether a look costs a round trip."""
+        ...
+
+    @property
+    def remembers(self) -> bool:
+        """Whether it verifies what it hands out and remembers what was read: for readers with a trusted key."""
+        ...
+
+    @property
+    def advice(self) -> str:
+        """What to do when the bank was replaced on purpose."""
+        ...
+
+    def pointer(self) -> Hashable:
+        """What changes whenever the bank publishes."""
+        ...
+
+    def current(self) -> int:
+        """The number of the snapshot to read. Raises BankError or BankFormatError."""
+        ...
+
+    def hold(self, number: int) -> Held:
+        """The directory of a snapshot, with its manifest. Raises BankCorruptError when there is none."""
+        ...
+
+    def files(self, path: Path, described: Manifest) -> tuple[Path, Path]:
+        """The directories of its delta and of its base. When they are returned, the files of both are there."""
+        ...
+
+    def stored(self, described: Manifest) -> tuple[Path, Path] | None:
+        """The same as the bank has them, where that is on this machine."""
+        ...
+
+    def mend(self, path: Path, base: Path, described: Manifest) -> None:
+        """Something was wrong with these files: if it was a copy, the next attempt makes another."""
+        ...
+
+    def last_read(self) -> LastRead | None:
+        """The newest snapshot that readers of this user have read, as far as they remember."""
+        ...
+
+    def remember(self, last_read: LastRead) -> None:
+        """That a snapshot was read."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Local:
+    """A bank's directory on this machine."""
+
+    path: Path
+    is_remote = False
+    remembers = False
+    advice = "make another reader if it is meant to be"
+
+    @property
+    def shown(self) -> str:
+        """See ``Source``."""
+        return str(self.path)
+
+    def pointer(self) -> Hashable:
+        """The number in the pointer file, and the file itself.
+
+        Times alone would not do: clocks of file systems are coarse, and a freed file's number is used again.
+        """
+        try:
+            with open(saved.open_regular(self.path / CURRENT), "rb", buffering=0) as file:
+                status = os.fstat(file.fileno())
+                return file.read(64), status.st_dev, status.st_ino, status.st_mtime_ns, status.st_ctime_ns
+        except OSError:  # gone or out of reach: opening will say why
+            return b"", 0, 0, 0, 0
+
+    def current(self) -> int:
+        """See ``Source``."""
+        bank = self.path
+        try:
+            content = saved.read_regular(bank / CURRENT, 64)
+        except (FileNotFoundError, NotADirectoryError):
+            if not (bank / "bank.sqlite").exists() and not (bank / "snapshots").is_dir():
+                raise no_bank(bank) from None
+            raise BankError(f"{bank} has nothing published; 'ncii-match bank publish {bank}' does it") from None
+        except OSError as error:
+            raise BankCorruptError(f"{bank / CURRENT} cannot be read: {error.strerror}") from None
+        return number_in(content, bank / CURRENT)
+
+    def hold(self, number: int) -> Held:
+        """See ``Source``."""
+        return Held(self.path / "snapshots" / f"{number:06d}")
+
+    def files(self, path: Path, described: Manifest) -> tuple[Path, Path]:
+        """See ``Source``."""
+        return path, self.path / described.base
+
+    def stored(self, described: Manifest) -> tuple[Path, Path]:
+        """See ``Source``."""
+        return self.path / "snapshots" / f"{described.number:06d}", self.path / described.base
+
+    def mend(self, path: Path, base: Path, described: Manifest) -> None:
+        """There is no other copy."""
+
+    def last_read(self) -> LastRead | None:
+        """Readers without a trusted key remember nothing."""
+
+    def remember(self, last_read: LastRead) -> None:
+        """Readers without a trusted key remember nothing."""
+
+
+def number_in(content: bytes, where: object) -> int:
+    """What a pointer file says. Raises BankCorruptError."""
+    found = re.fullmatch(rb"(\d{6}|[1-9]\d{6,17})\n", content)
+    if found is None:  # cut off, it could name another snapshot
+        raise BankCorruptError(f"{where} does not hold a snapshot number; publish again")
+    return int(found[1])
+
+
+def no_bank(path: Path) -> BankFormatError:
+    """What to say of a place that holds no bank."""
+    if path.is_dir() and any(path.iterdir()):
+        advice = "check the path, or create one in a directory of its own with 'ncii-match bank create'"
+    elif path.exists() and not path.is_dir():
+        advice = "it is a file, and a bank is a directory"
+    else:
+        advice = f"check the path; 'ncii-match bank create {path}' would make an empty one"
+    return BankFormatError(f"{path} is not a bank; {advice}")
+
+
+@dataclass(frozen=True, slots=True)
+class Plain:
+    """A snapshot's files in the clear: where, how long they are (``said``), and what keeps them there."""
+
+    path: Path
+    base: Path
+    said: Manifest
+    kept: tuple[object, ...]
+
+
+def plain(path: Path, base: Path, said: Manifest, key: bytes | None) -> Plain:
+    """The files as they are, or decrypted in shared memory.
+
+    key : of a sealed bank; from the environment by default. Raises BankError for another key, none, or no room;
+    BankCorruptError when a file does not open.
+    """
+    if said.sealed is None:
+        return Plain(path, base, said, ())
+    try:
+        fitting = bank_key.chosen(key, said.sealed["key"], path)
+    except InputError as error:
+        raise BankError(str(error)) from None
+    of_base = _decrypted(base, said.base, said.base_files, fitting)
+    own = _decrypted(path, f"snapshots/{said.number:06d}", said.files, fitting)
+    lengths = replace(said, files=_plain_lengths(said.files), base_files=_plain_lengths(said.base_files))
+    return Plain(own.path, of_base.path, lengths, (of_base, own))
+
+
+def _plain_lengths(files: Files) -> Files:
+    return {name: {**one, "bytes": sealed_files.plain_bytes(one["bytes"])} for name, one in files.items()}
+
+
+def _decrypted(directory: Path, name: str, files: Files, key: bytes) -> shared_memory.Copy:
+    """A share of the copy of these very files; it goes by what they hold, so it is never that of others."""
+    identity = json.dumps([bank_key.fingerprint(key), name, sorted((one, files[one]["sha256"]) for one in files)])
+    needed = sum(one["bytes"] for one in files.values())
+    fill = partial(_decrypt, directory, name, files, key)
+    return shared_memory.shared(hashlib.sha256(identity.encode()).hexdigest(), fill, needed)
+
+
+def _decrypt(directory: Path, name: str, files: Files, key: bytes, target: Path) -> None:
+    for one, described in files.items():
+        (target / one).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        descriptor = os.open(target / one, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "wb") as file:
+            for chunk in sealed_files.unseal(directory / one, key, f"{name}/{one}", described):
+                file.write(chunk)

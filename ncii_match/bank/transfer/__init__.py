@@ -1,0 +1,1 @@
+"""Files of hashes, read into a bank and written from it."""

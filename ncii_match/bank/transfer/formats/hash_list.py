@@ -1,0 +1,48 @@
+"""Plain text: a hash a line, optionally ``,quality``; empty lines and those that begin with ``#`` are passed over."""
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import IO
+
+from ncii_match.bank.transfer.formats import text_files
+from ncii_match.bank.transfer.formats.record_batch import Builder, Lines, Record, by_entry
+from ncii_match.errors import InputError
+from ncii_match.values import Algorithm
+
+SUFFIXES = (".txt", ".pdq", ".hashes")
+
+
+def may_end(path: Path) -> bool:  # noqa: ARG001
+    """Its records never say that a hold ended."""
+    return False
+
+
+def read(path: Path, builder: Builder) -> Iterator[Lines]:
+    """Every record, in pieces. Raises InputError when there is no such file."""
+
+    def use(number: int, line: str) -> None:
+        if not line or line.startswith("#"):
+            return
+        given, comma, quality = line.partition(",")
+        if comma and not quality.strip():
+            builder.reject(number, "a comma without a quality")
+        else:
+            builder.add(number, given, quality if comma else None)
+
+    return text_files.pieces(path, builder, use)
+
+
+def write(records: Iterable[Record], file: IO[bytes], algorithm: Algorithm) -> None:  # noqa: ARG001
+    """One line for each hash."""
+    for same in by_entry(records):
+        quality = "" if same[0].quality is None else f",{same[0].quality}"
+        file.write(f"{same[0].packed.hex()}{quality}\n".encode())
+
+
+def whole(path: Path, algorithm: Algorithm) -> Lines:
+    """A list that fits into memory, as one piece. Raises InputError when it cannot be opened or read to its end."""
+    builder = Builder(algorithm, at_once=None)
+    (piece,) = read(path, builder)
+    if piece.broken:
+        raise InputError(f"{path}: {piece.broken}")
+    return piece
