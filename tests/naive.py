@@ -185,7 +185,7 @@ def phash_bits(small):
 # --- borders ------------------------------------------------------------------------------------------------------
 
 
-def borders(pixels, tolerance, spared, most, edge):
+def borders(pixels, tolerance, spared, most_percent, edge):
     """Lines of border at the top, bottom, left and right of [h, w, 1 or 3 or 4] pixels, their levels and noise."""
     whole = pixels.astype(int)
     plane = whole[:, :, 0] if whole.shape[2] == 1 else luma(pixels[:, :, :3]).astype(int)
@@ -201,9 +201,9 @@ def borders(pixels, tolerance, spared, most, edge):
             rows.append((0, 0, 0))
             continue
         apart = off[uniform : uniform + 8].sum(1).tolist()
-        more = next((j for j, one in enumerate(apart) if one * 100 >= max(apart) * edge), 0)
-        lines_here = -1 if uniform > count * most // 100 else uniform + more
-        rows.append((lines_here, level, off[0].sum() * 1000 // length))
+        blurred = next((j for j, difference in enumerate(apart) if difference * 100 >= max(apart) * edge), 0)
+        border_lines = -1 if uniform > count * most_percent // 100 else uniform + blurred
+        rows.append((border_lines, level, off[0].sum() * 1000 // length))
     return tuple(list(part) for part in zip(*rows, strict=True))
 
 
@@ -237,20 +237,20 @@ def within(queries, entries, radius):
     ]
 
 
-def count_pairs(left, right, skip, left_pictures, right_pictures, either, bins, kept):
+def count_pairs(left, right, skip, left_pictures, right_pictures, unordered, bins, room):
     """The histogram of least distances, and the closest (distance, picture, picture). ``left``: views of each picture.
 
     Row k of ``right`` is not counted with picture p where ``skip[p][0] <= k < skip[p][1]``.
     """
-    histogram, found = [0] * bins, []
+    histogram, closest = [0] * bins, []
     for p, views in enumerate(left):
         for k, row in enumerate(right):
             if not skip[p][0] <= k < skip[p][1]:
                 apart = min(distance(view, row) for view in views)
                 histogram[apart] += 1
-                both = (int(left_pictures[p]), int(right_pictures[k]))
-                found.append((apart, *(sorted(both) if either else both)))
-    return histogram, sorted(found)[:kept]
+                pair = (int(left_pictures[p]), int(right_pictures[k]))
+                closest.append((apart, *(sorted(pair) if unordered else pair)))
+    return histogram, sorted(closest)[:room]
 
 
 # --- multi-index hashing ------------------------------------------------------------------------------------------
@@ -262,25 +262,25 @@ def bits_of(words, low, width):
     return (whole >> low) % 2**width
 
 
-def partition(hashes, low, width, following):
-    """One band's table: (value, row, sketch) by rising value, then row. The sketch is 16 bits from ``following`` on."""
-    return sorted((bits_of(h, low, width), row, bits_of(h, following, 16)) for row, h in enumerate(hashes))
+def partition(hashes, low, width, next_low):
+    """One band's table: (value, row, sketch) by rising value, then row. The sketch is 16 bits from ``next_low`` on."""
+    return sorted((bits_of(h, low, width), row, bits_of(h, next_low, 16)) for row, h in enumerate(hashes))
 
 
 def probe(queries, entries, bands, radius, most_candidates, most_verified, at_once):
     """What a search of the tables finds, by comparing with every entry instead.
 
-    ``bands``: (low, width, following, quota, reach) of each. Returns the finds (query, row, distance); the queries that
-    are given up; lists that are not empty, candidates in them and candidates past the sketch, over all queries. The
-    second bound is looked at each time ``at_once`` candidates have come together.
+    ``bands``: (low, width, next_low, quota, reach) of each. Returns the results (query, row, distance); the queries
+    that are given up; lists that are not empty, candidates in them and candidates past the sketch, over all queries.
+    The second bound is looked at each time ``at_once`` candidates have come together.
     """
     finds, given_up, lists, candidates, verified = [], [], 0, 0, 0
     for q, query in enumerate(queries):
         looked_at, here, past = set(), 0, 0
-        for i, (low, width, following, quota, reach) in enumerate(bands):
+        for i, (low, width, next_low, quota, reach) in enumerate(bands):
             for entry in entries:
                 differs = (bits_of(query, low, width) ^ bits_of(entry, low, width)).bit_count()
-                beside = (bits_of(query, following, 16) ^ bits_of(entry, following, 16)).bit_count()
+                beside = (bits_of(query, next_low, 16) ^ bits_of(entry, next_low, 16)).bit_count()
                 if differs < quota:
                     looked_at.add((i, bits_of(entry, low, width)))
                     here += 1
@@ -294,24 +294,24 @@ def probe(queries, entries, bands, radius, most_candidates, most_verified, at_on
     return finds, given_up, (lists, candidates, verified)
 
 
-def near(sketches, start, wanted, limit):
-    """A number whose bit k is set where sketch ``start + k`` is within ``limit`` bits of ``wanted``, for 32 of them."""
-    return sum(2**k for k in range(32) if (int(sketches[start + k]) ^ wanted).bit_count() <= limit)
+def near_sketches(sketches, start, sketch, limit):
+    """A number whose bit k is set where sketch ``start + k`` is within ``limit`` bits of ``sketch``, for 32 of them."""
+    return sum(2**k for k in range(32) if (int(sketches[start + k]) ^ sketch).bit_count() <= limit)
 
 
-def first_one(word):
-    """The place of the lowest bit that is set."""
-    return next(place for place in range(64) if word >> place & 1)
+def lowest_bit(word):
+    """The number of the lowest bit that is set."""
+    return next(bit for bit in range(64) if word >> bit & 1)
 
 
 # --- results ------------------------------------------------------------------------------------------------------
 
 
-def one_row_a_picture(finds, entry_ids, asked, pictures, views, most, count):
+def group_by_picture(results, entry_ids, query_rows, pictures, views, top_k, count):
     """Rows of (distance, entry id, view), one for each of ``count`` pictures."""
     best = [{} for _ in range(count)]
-    for query, row, apart in finds:
-        picture, entry = int(pictures[asked[query]]), int(entry_ids[row])
-        one = (int(apart), int(views[asked[query]]))
-        best[picture][entry] = min(one, best[picture].get(entry, one))
-    return [sorted((apart, entry, view) for entry, (apart, view) in row.items())[:most] for row in best]
+    for query, row, distance_in_bits in results:
+        picture, entry = int(pictures[query_rows[query]]), int(entry_ids[row])
+        seen_as = (int(distance_in_bits), int(views[query_rows[query]]))
+        best[picture][entry] = min(seen_as, best[picture].get(entry, seen_as))
+    return [sorted((apart, entry, view) for entry, (apart, view) in row.items())[:top_k] for row in best]

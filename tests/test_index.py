@@ -31,7 +31,7 @@ def brute(entry_ids, entries, hashes, radius, top_k=None):
     """Rows of (distance, entry id, view), from the definition."""
     asked = np.flatnonzero(hashes.status == Status.OK)
     finds = naive.within(hashes.bits[asked], entries, radius)
-    return naive.one_row_a_picture(finds, entry_ids, asked, hashes.source_row, hashes.view, top_k, hashes.pictures)
+    return naive.group_by_picture(finds, entry_ids, asked, hashes.source_row, hashes.view, top_k, hashes.pictures)
 
 
 def as_rows(matches):

@@ -501,7 +501,7 @@ def test_probe_takes_no_list_for_longer_than_the_bank(rng):
     assert counts[3] == counts[2] > 0, "one entry in each list that is not empty"
 
 
-def test_one_row_a_picture(rng):
+def test_group_by_picture(rng):
     """Several views a picture, in any order, with gaps; ids in any order; ties of distance, and of views."""
     for trial in range(20 if SLOW else 300):
         hashes, entries = int(rng.integers(1, 9)), int(rng.integers(1, 12))
@@ -517,7 +517,7 @@ def test_one_row_a_picture(rng):
             offsets = np.zeros(count + 1, np.int64)
             ids, apart, best = (np.full(len(finds), 99, kind) for kind in (np.int64, np.uint16, np.uint8))
             columns = np.array(finds, np.int64).reshape(-1, 3).T
-            kept = rows.one_row_a_picture(
+            kept = rows.group_by_picture(
                 len(finds), columns[0].astype(np.uint32), columns[1].astype(np.uint32), columns[2].astype(np.uint16),
                 entry_ids, asked, pictures, views, most, np.empty((2, 0), np.uint32), np.empty(0, np.int64),
                 offsets, ids, apart, best,
@@ -526,7 +526,7 @@ def test_one_row_a_picture(rng):
             assert offsets[-1] == kept
             ours = list(zip(apart.tolist(), ids.tolist(), best.tolist(), strict=True))
             ours = [ours[offsets[p] : offsets[p + 1]] for p in range(count)]
-            assert ours == naive.one_row_a_picture(finds, entry_ids, asked, pictures, views, most, count), trial
+            assert ours == naive.group_by_picture(finds, entry_ids, asked, pictures, views, most, count), trial
 
 
 @pytest.mark.parametrize("n", [2, 3, 100, 257])
@@ -538,13 +538,13 @@ def test_long_rows_are_sorted(n, rng):
             finds = [(0, row, int(distances[row])) for row in range(n)]
             offsets = np.zeros(2, np.int64)
             ids, apart, best = np.empty(n, np.int64), np.empty(n, np.uint16), np.empty(n, np.uint8)
-            rows.one_row_a_picture(
+            rows.group_by_picture(
                 n, zeros, np.arange(n, dtype=np.uint32), distances.astype(np.uint16), entry_ids, one,
                 one.astype(np.uint32), one.astype(np.uint8), n, np.empty((2, n), np.uint32), np.empty(n, np.int64),
                 offsets, ids, apart, best,
             )  # fmt: skip
             ours = list(zip(apart.tolist(), ids.tolist(), best.tolist(), strict=True))
-            assert [ours] == naive.one_row_a_picture(finds, entry_ids, one, one, one, n, 1)
+            assert [ours] == naive.group_by_picture(finds, entry_ids, one, one, one, n, 1)
 
 
 def test_long_rows_of_several_views(rng):
@@ -556,30 +556,30 @@ def test_long_rows_of_several_views(rng):
         for most in (1, 300, 10**9):
             offsets, columns, n = np.zeros(3, np.int64), np.array(finds).T, len(finds)
             ids, apart, best = np.empty(n, np.int64), np.empty(n, np.uint16), np.empty(n, np.uint8)
-            rows.one_row_a_picture(
+            rows.group_by_picture(
                 n, columns[0].astype(np.uint32), columns[1].astype(np.uint32), columns[2].astype(np.uint16), entry_ids,
                 np.arange(4), pictures, views, most, np.empty((2, n), np.uint32), np.empty(n, np.int64),
                 offsets, ids, apart, best,
             )  # fmt: skip
             ours = list(zip(apart.tolist(), ids.tolist(), best.tolist(), strict=True))
             ours = [ours[offsets[p] : offsets[p + 1]] for p in range(2)]
-            assert ours == naive.one_row_a_picture(finds, entry_ids, np.arange(4), pictures, views, most, 2)
+            assert ours == naive.group_by_picture(finds, entry_ids, np.arange(4), pictures, views, most, 2)
 
 
 # What the compiler makes of these, and their Python forms, must agree. Without the compiler both are the Python form.
 @numba.njit
-def compiled_near(sketches, start, wanted, limit):
-    return vector.near(sketches, start, wanted, limit)
+def compiled_near_sketches(sketches, start, wanted, limit):
+    return vector.near_sketches(sketches, start, wanted, limit)
 
 
 @numba.njit
-def compiled_first_one(word):
-    return vector.first_one(word)
+def compiled_lowest_bit(word):
+    return vector.lowest_bit(word)
 
 
 @numba.njit
-def compiled_columns_of(given, first, columns, place):
-    vector.columns_of(given, first, columns, place)
+def compiled_transpose_rows(rows, first, columns, column):
+    vector.transpose_rows(rows, first, columns, column)
 
 
 @numba.njit
@@ -588,8 +588,8 @@ def compiled_prefetch(array, index):
     return array
 
 
-@pytest.mark.parametrize("form", [compiled_near, vector._near_python], ids=["compiled", "python"])
-def test_near(form, rng):
+@pytest.mark.parametrize("form", [compiled_near_sketches, vector._near_sketches_python], ids=["compiled", "python"])
+def test_near_sketches(form, rng):
     sketches = rng.integers(0, 2**16, 90, np.uint16)
     sketches[::3] = 0x0FF0 ^ (np.uint16(1) << rng.integers(0, 16, 30).astype(np.uint16))
     sketches[1::9], sketches[2::9] = 0, 0xFFFF
@@ -597,20 +597,20 @@ def test_near(form, rng):
         for wanted in (0, 0xFFFF, 0x0FF0, int(sketches[start])):
             for limit in (0, 1, 2, 8, 15, 16, 17, 65535):
                 ours = form(sketches, start, np.uint16(wanted), np.uint16(limit))
-                assert int(ours) == naive.near(sketches, start, wanted, limit)
+                assert int(ours) == naive.near_sketches(sketches, start, wanted, limit)
     for lane in range(32):
         sketches[:], sketches[20 + lane] = 0xFFFF, 0
         assert int(form(sketches, 20, np.uint16(0), np.uint16(15))) == 2**lane
 
 
-@pytest.mark.parametrize("form", [compiled_first_one, vector._first_one_python], ids=["compiled", "python"])
-def test_first_one(form, rng):
+@pytest.mark.parametrize("form", [compiled_lowest_bit, vector._lowest_bit_python], ids=["compiled", "python"])
+def test_lowest_bit(form, rng):
     for word in [2**k for k in range(64)] + [2**64 - 2**k for k in range(64)] + rng.integers(1, 2**63, 50).tolist():
-        assert form(np.uint64(word)) == naive.first_one(word)
+        assert form(np.uint64(word)) == naive.lowest_bit(word)
 
 
-@pytest.mark.parametrize("form", [compiled_columns_of, vector._columns_python], ids=["compiled", "python"])
-def test_columns_of(form, rng):
+@pytest.mark.parametrize("form", [compiled_transpose_rows, vector._transpose_rows_python], ids=["compiled", "python"])
+def test_transpose_rows(form, rng):
     given = rng.integers(0, 2**64, (21, 4), np.uint64)
     for first in (0, 3, 8, 13):
         for place in (0, 5, 8):

@@ -5,7 +5,7 @@ from numpy.typing import NDArray
 
 from ncii_match.errors import InputError
 from ncii_match.index.engine import Found
-from ncii_match.kernels.rows import MANY, one_row_a_picture
+from ncii_match.kernels.rows import MANY, group_by_picture
 from ncii_match.values import Hashes, Matches
 
 _NOTHING = np.empty((2, 0), np.uint32), np.empty(0, np.int64)
@@ -31,7 +31,7 @@ def merge(
     ids, distances, views = np.empty(count, np.int64), np.empty(count, np.uint16), np.empty(count, np.uint8)
     if count:  # most pictures match nothing
         most = count if top_k is None else top_k
-        count = one_row_a_picture(
+        count = group_by_picture(
             count, found.queries, found.rows, found.distances, entry_ids, asked, hashes.source_row, hashes.view, most,
             *(_NOTHING if count <= MANY else (np.empty((2, count), np.uint32), np.empty(count, np.int64))),
             offsets, ids, distances, views,

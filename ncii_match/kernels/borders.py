@@ -1,4 +1,4 @@
-"""Where a uniform border ends, looked for from each of the four sides on its own.
+"""Where a uniform border ends, seen from each of the four sides on its own.
 
 Hashes see luma, so borders are looked for in luma. In R, G and B the chroma noise of a saturated border in a JPEG is
 larger than the tolerance. A line (a row from the top or bottom, a column from the left or right) belongs to the border
@@ -10,7 +10,7 @@ black.
 import numpy as np
 from numpy.typing import NDArray
 
-from ncii_match.kernels.jit import filled, given, i64, kernel, part, u8
+from ncii_match.kernels.jit import const, filled, i64, kernel, part, u8
 from ncii_match.kernels.luma import luma_of
 
 TOP, BOTTOM, LEFT, RIGHT = 0, 1, 2, 3
@@ -20,7 +20,7 @@ WINDOW = 8
 
 
 @part
-def _place(side, k, height, width, stride):
+def _line_start(side, k, height, width, stride):
     """Where line k of a side begins in the flat samples, and the step from one of its pixels to the next."""
     if side == TOP:
         return k * width * stride, stride
@@ -60,28 +60,46 @@ def _deviation(flat, base, step, length, stride, level):
     return total
 
 
-@kernel(i64, given(u8, 2), i64, i64, i64, i64, i64, filled(i64, 1), filled(i64, 1), filled(i64, 1))
+@kernel(i64, const(u8, 2), i64, i64, i64, i64, i64, filled(i64, 1), filled(i64, 1), filled(i64, 1))
 def borders(
     pixels: NDArray[np.uint8],
     stride: int,
     tolerance: int,
     spared: int,
-    most: int,
+    most_percent: int,
     edge: int,
     sides: NDArray[np.int64],
     levels: NDArray[np.int64],
     noise: NDArray[np.int64],
 ) -> int:
-    """Lines of border at the top, bottom, left and right of ``pixels`` [h, w * stride], into ``sides`` [4].
+    """Count the lines of border at the top, bottom, left and right of a picture.
 
-    stride : samples of a pixel: 1 is grey; of 3 and more the first three are red, green and blue, the others nothing.
-    tolerance : levels the luma of a pixel may be off. spared : pixels in a thousand of a line that may be further off.
-    most : percent of the height or width that a border may take; where it takes more, ``sides`` says -1.
-    edge : percent. The last lines before the picture may be neither border nor picture. Of the eight lines that follow
-    the uniform ones, those count as border too that come before the first to differ from the border's level by this
-    share of what the most different one does.
-    levels, noise [4] : mean luma of each border's outermost line, and how far in thousandths of a level its pixels are
-    off that on average. Returns how many of ``sides`` are not 0; the others' are 0 here too.
+    Parameters
+    ----------
+    pixels : uint8 [h, w * stride]
+    stride : int
+        Samples of a pixel: 1 is grey; of 3 and more the first three are red, green and blue, and the rest is ignored.
+    tolerance : int
+        Levels by which the luma of a pixel may differ from the border's.
+    spared : int
+        Pixels in a thousand of a line that may differ by more.
+    most_percent : int
+        Percent of the height or width that a border may take. Where it takes more, ``sides`` says -1.
+    edge : int
+        Percent. The last lines before the picture may be neither border nor picture. Of the eight lines behind the
+        uniform ones, those are border too that come before the first one to differ from the border's level by this
+        share of the largest difference among the eight.
+    sides : int64 [4], filled
+        Lines of border at each side; 0 where there is none.
+    levels : int64 [4], filled
+        Mean luma of the outermost line of each border; 0 where there is none.
+    noise : int64 [4], filled
+        Mean distance of that line's pixels from its level, in thousandths of a level; 0 where there is no border.
+
+    Returns
+    -------
+    int
+        How many of ``sides`` are not 0.
     """
     height, width = pixels.shape[0], pixels.shape[1] // stride
     flat = pixels.reshape(-1)
@@ -90,7 +108,7 @@ def borders(
     sides[:], levels[:], noise[:] = 0, 0, 0
     for side in range(4):
         length, lines = (width, height) if side < LEFT else (height, width)
-        base, step = _place(side, 0, height, width, stride)
+        base, step = _line_start(side, 0, height, width, stride)
         first, last = _level(flat, base, stride), _level(flat, base + (length - 1) * step, stride)
         middle = _level(flat, base + length // 2 * step, stride)
         if max(first, last, middle) - min(first, last, middle) > 2 * tolerance:
@@ -99,17 +117,17 @@ def borders(
         for i in range(length):
             total += _level(flat, base + i * step, stride)
         level = (total + length // 2) // length
-        spare, limit = length * spared // 1000, lines * most // 100
+        spare, limit = length * spared // 1000, lines * most_percent // 100
         k = 0
         while k <= limit and k < lines:
-            base, step = _place(side, k, height, width, stride)
+            base, step = _line_start(side, k, height, width, stride)
             if not _uniform(flat, base, step, length, stride, level, tolerance, spare):
                 break
             k += 1
         if k == 0:
             continue
         bordered += 1
-        base, step = _place(side, 0, height, width, stride)
+        base, step = _line_start(side, 0, height, width, stride)
         levels[side] = level
         noise[side] = _deviation(flat, base, step, length, stride, level) * 1000 // length
         if k > limit:
@@ -117,7 +135,7 @@ def borders(
             continue
         window, peak = min(WINDOW, lines - k), 0
         for j in range(window):
-            base, step = _place(side, k + j, height, width, stride)
+            base, step = _line_start(side, k + j, height, width, stride)
             apart[j] = _deviation(flat, base, step, length, stride, level)
             peak = max(peak, apart[j])
         j = 0

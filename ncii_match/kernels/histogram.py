@@ -4,8 +4,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ncii_match.kernels.hamming import columns_from
-from ncii_match.kernels.jit import filled, given, i64, kernel, part, u64
-from ncii_match.kernels.vector import ones
+from ncii_match.kernels.jit import const, filled, i64, kernel, part, u64
+from ncii_match.kernels.vector import popcount
 
 TABLES = 4
 """Counts are kept in four tables in turn: equal distances one after the other then need not wait for each other."""
@@ -27,31 +27,31 @@ def _count(distances, first, last, tables):
 
 
 @part
-def _comes_before(distance, one, other, closest, row):
+def _comes_before(distance, first_picture, second_picture, closest, row):
     """Order (distance, first picture, second picture)."""
     if distance != closest[row, 0]:
         return distance < closest[row, 0]
-    if one != closest[row, 1]:
-        return one < closest[row, 1]
-    return other < closest[row, 2]
+    if first_picture != closest[row, 1]:
+        return first_picture < closest[row, 1]
+    return second_picture < closest[row, 2]
 
 
 @part
-def _keep(distance, one, other, closest):
-    """Put a pair in its place among the closest; the last one falls out."""
-    place = closest.shape[0] - 1
-    while place > 0 and _comes_before(distance, one, other, closest, place - 1):
-        closest[place, 0] = closest[place - 1, 0]
-        closest[place, 1] = closest[place - 1, 1]
-        closest[place, 2] = closest[place - 1, 2]
-        place -= 1
-    closest[place, 0] = distance
-    closest[place, 1] = one
-    closest[place, 2] = other
+def _insert(distance, first_picture, second_picture, closest):
+    """Insert a pair among the closest, in order; the last pair drops out."""
+    slot = closest.shape[0] - 1
+    while slot > 0 and _comes_before(distance, first_picture, second_picture, closest, slot - 1):
+        closest[slot, 0] = closest[slot - 1, 0]
+        closest[slot, 1] = closest[slot - 1, 1]
+        closest[slot, 2] = closest[slot - 1, 2]
+        slot -= 1
+    closest[slot, 0] = distance
+    closest[slot, 1] = first_picture
+    closest[slot, 2] = second_picture
 
 
 @kernel(
-    i64, given(u64, 2), given(i64, 1), given(u64, 2), given(i64, 2), given(i64, 1), given(i64, 1), i64,
+    i64, const(u64, 2), const(i64, 1), const(u64, 2), const(i64, 2), const(i64, 1), const(i64, 1), i64,
     filled(u64, 2), filled(u64, 1), filled(i64, 2), filled(i64, 2),
 )  # fmt: skip
 def count_pairs(
@@ -61,7 +61,7 @@ def count_pairs(
     skip: NDArray[np.int64],
     left_pictures: NDArray[np.int64],
     right_pictures: NDArray[np.int64],
-    either: int,
+    unordered: int,
     columns: NDArray[np.uint64],
     distances: NDArray[np.uint64],
     tables: NDArray[np.int64],
@@ -72,11 +72,11 @@ def count_pairs(
     Picture p on the left has the views ``left[starts[p]:starts[p + 1]]``, at least one; the distance to row k of
     ``right`` [n, words] is the least over them. Rows ``skip[p, 0]`` to before ``skip[p, 1]`` are not counted with it.
     Adds to ``tables`` [4, bits + 1], whose sum is the histogram. ``closest`` [k, 3] holds (distance, left picture,
-    right picture) in rising order, the smaller picture first where ``either`` is not 0, and keeps the least; fill it
+    right picture) in rising order, the smaller picture first where ``unordered`` is not 0, and keeps the least; fill it
     with the largest number at first. Scratch: ``columns`` [words, block], ``distances`` [block], block a multiple of 8.
     """
     n, words = right.shape
-    block, kept, pairs = distances.shape[0], closest.shape[0], 0
+    block, room, pairs = distances.shape[0], closest.shape[0], 0
     for first in range(0, n, block):
         size = min(block, n - first)
         columns_from(right, first, size, columns)
@@ -91,15 +91,15 @@ def count_pairs(
                 if words == 4 and row == starts[p]:
                     q0, q1, q2, q3 = left[row, 0], left[row, 1], left[row, 2], left[row, 3]
                     for k in range(size):
-                        total = ones(q0 ^ columns[0, k]) + ones(q1 ^ columns[1, k])
-                        total += ones(q2 ^ columns[2, k]) + ones(q3 ^ columns[3, k])
+                        total = popcount(q0 ^ columns[0, k]) + popcount(q1 ^ columns[1, k])
+                        total += popcount(q2 ^ columns[2, k]) + popcount(q3 ^ columns[3, k])
                         distances[k] = total
                         nearest = min(nearest, total)
                 elif words == 4:
                     q0, q1, q2, q3 = left[row, 0], left[row, 1], left[row, 2], left[row, 3]
                     for k in range(size):
-                        total = ones(q0 ^ columns[0, k]) + ones(q1 ^ columns[1, k])
-                        total += ones(q2 ^ columns[2, k]) + ones(q3 ^ columns[3, k])
+                        total = popcount(q0 ^ columns[0, k]) + popcount(q1 ^ columns[1, k])
+                        total += popcount(q2 ^ columns[2, k]) + popcount(q3 ^ columns[3, k])
                         total = min(total, distances[k])
                         distances[k] = total
                         nearest = min(nearest, total)
@@ -107,7 +107,7 @@ def count_pairs(
                     for k in range(size):
                         total = np.uint64(0)
                         for w in range(words):
-                            total += ones(left[row, w] ^ columns[w, k])
+                            total += popcount(left[row, w] ^ columns[w, k])
                         if row > starts[p]:
                             total = min(total, distances[k])
                         distances[k] = total
@@ -115,13 +115,13 @@ def count_pairs(
             _count(distances, 0, begin, tables)
             _count(distances, end, size, tables)
             pairs += size - (end - begin)
-            if kept > 0 and np.int64(nearest) <= closest[kept - 1, 0]:
+            if room > 0 and np.int64(nearest) <= closest[room - 1, 0]:
                 for k in range(size):
                     distance = np.int64(distances[k])
-                    if (k < begin or k >= end) and distance <= closest[kept - 1, 0]:
-                        one, other = left_pictures[p], right_pictures[first + k]
-                        if either != 0 and other < one:
-                            one, other = other, one
-                        if _comes_before(distance, one, other, closest, kept - 1):
-                            _keep(distance, one, other, closest)
+                    if (k < begin or k >= end) and distance <= closest[room - 1, 0]:
+                        first_picture, second_picture = left_pictures[p], right_pictures[first + k]
+                        if unordered != 0 and second_picture < first_picture:
+                            first_picture, second_picture = second_picture, first_picture
+                        if _comes_before(distance, first_picture, second_picture, closest, room - 1):
+                            _insert(distance, first_picture, second_picture, closest)
     return pairs

@@ -29,7 +29,7 @@ i32, i64 = types.int32, types.int64
 f32, f64 = types.float32, types.float64
 
 
-def given(dtype: Any, ndim: int) -> Any:
+def const(dtype: Any, ndim: int) -> Any:
     """An input array: C-contiguous, read-only accepted."""
     return types.Array(dtype, ndim, "C", readonly=True)
 
@@ -91,5 +91,5 @@ def _cache_of(compiled: Any) -> KernelCache:
 def processor() -> tuple[str, list[str]]:
     """Name of the processor that kernels are compiled for, and those of its features that matter to them."""
     features = llvmlite.binding.get_host_cpu_features()
-    wanted = ("sse4.2", "popcnt", "avx2", "fma", "avx512f", "avx512bw", "avx512vpopcntdq", "neon", "sve")
-    return llvmlite.binding.get_host_cpu_name(), [name for name in wanted if features.get(name)]
+    relevant = ("sse4.2", "popcnt", "avx2", "fma", "avx512f", "avx512bw", "avx512vpopcntdq", "neon", "sve")
+    return llvmlite.binding.get_host_cpu_name(), [name for name in relevant if features.get(name)]

@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from ncii_match.kernels.jit import filled, given, i64, kernel, part, u8
+from ncii_match.kernels.jit import const, filled, i64, kernel, part, u8
 
 
 @part
@@ -12,7 +12,7 @@ def luma_of(red: np.int32, green: np.int32, blue: np.int32) -> np.int32:
     return (red * 19595 + green * 38470 + blue * 7471 + 32768) >> 16
 
 
-@kernel(i64, given(u8, 3), filled(u8, 2))
+@kernel(i64, const(u8, 3), filled(u8, 2))
 def luma(pixels: NDArray[np.uint8], grey: NDArray[np.uint8]) -> int:
     """RGB [h, w, 3 or 4] to grey [h, w]: ``(19595 R + 38470 G + 7471 B + 32768) >> 16``, ITU-R 601 in fixed point.
 

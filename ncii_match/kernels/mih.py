@@ -14,14 +14,14 @@ The first rule is multi-index hashing (Norouzi, Punjani, Fleet 2012); the second
 
 A band's table is plain arrays: ``starts`` uint32 [2**width + 1], where the entries of a value begin; ``entries``
 uint32 [n], their row numbers by rising value, then row; ``sketches`` uint16 [n], in the same order. Time goes into
-cache misses: the places to read are collected first and asked for some steps ahead.
+cache misses: the positions to read are collected first and prefetched some steps ahead.
 """
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ncii_match.kernels.jit import filled, given, i64, kernel, part, u8, u16, u32, u64
-from ncii_match.kernels.vector import SKETCHES, first_one, near, ones, prefetch
+from ncii_match.kernels.jit import const, filled, i64, kernel, part, u8, u16, u32, u64
+from ncii_match.kernels.vector import SKETCHES, lowest_bit, near_sketches, popcount, prefetch
 
 SKETCH_BITS = 16
 
@@ -51,13 +51,13 @@ def _bits_at(rows, row, low, width):
 
 
 @kernel(
-    i64, given(u64, 2), i64, i64, i64, filled(u32, 1), filled(u32, 1), filled(u16, 1), filled(u64, 1), filled(u32, 1)
+    i64, const(u64, 2), i64, i64, i64, filled(u32, 1), filled(u32, 1), filled(u16, 1), filled(u64, 1), filled(u32, 1)
 )
 def partition(
     hashes: NDArray[np.uint64],
     low: int,
     width: int,
-    following: int,
+    next_low: int,
     starts: NDArray[np.uint32],
     entries: NDArray[np.uint32],
     sketches: NDArray[np.uint16],
@@ -66,7 +66,7 @@ def partition(
 ) -> int:
     """Build the table of one band of ``hashes`` [n, words] by a counting sort in two steps, high bits first.
 
-    One step would write to 2**width places in turn and miss the cache at nearly each; two write to its root.
+    One step would write to 2**width positions in turn and miss the cache at nearly each; two write to its root.
     ``starts`` comes as zeros. Scratch: ``parts`` [n]; ``cursors`` [2**(width - width // 2) + 2**(width // 2)].
     """
     n = hashes.shape[0]
@@ -80,7 +80,7 @@ def partition(
         cursors[high] = starts[high << fine]
     for row in range(n):
         value = _bits_at(hashes, row, low, width)
-        sketch = _bits_at(hashes, row, following, SKETCH_BITS)
+        sketch = _bits_at(hashes, row, next_low, SKETCH_BITS)
         high = np.int64(value >> np.uint64(fine))
         value &= (np.uint64(1) << np.uint64(fine)) - np.uint64(1)
         parts[cursors[high]] = (np.uint64(row) << np.uint64(32)) | (value << np.uint64(16)) | sketch
@@ -93,53 +93,53 @@ def partition(
         for at in range(starts[first], starts[first + (np.int64(1) << fine)]):
             item = parts[at]
             cursor = second + np.int64((item >> np.uint64(16)) & np.uint64(0xFFFF))
-            place = cursors[cursor]
-            entries[place] = np.uint32(item >> np.uint64(32))
-            sketches[place] = np.uint16(item & np.uint64(0xFFFF))
-            cursors[cursor] = place + np.uint32(1)
+            slot = cursors[cursor]
+            entries[slot] = np.uint32(item >> np.uint64(32))
+            sketches[slot] = np.uint16(item & np.uint64(0xFFFF))
+            cursors[cursor] = slot + np.uint32(1)
     return n
 
 
 @part
-def _found_before(bands, band, difference):
-    """Whether an earlier band than this one has found the entry, whose differing bits are ``difference`` [1, words]."""
+def _is_in_earlier_band(bands, band, difference):
+    """Whether a band before this one leads to the entry, whose differing bits are ``difference`` [1, words]."""
     for i in range(band):
-        here = np.int64(ones(_bits_at(difference, 0, bands[i, LOW], bands[i, WIDTH])))
-        there = np.int64(ones(_bits_at(difference, 0, bands[i, NEXT], SKETCH_BITS)))
-        if here < bands[i, QUOTA] and here + there <= bands[i, REACH]:
+        band_distance = np.int64(popcount(_bits_at(difference, 0, bands[i, LOW], bands[i, WIDTH])))
+        sketch_distance = np.int64(popcount(_bits_at(difference, 0, bands[i, NEXT], SKETCH_BITS)))
+        if band_distance < bands[i, QUOTA] and band_distance + sketch_distance <= bands[i, REACH]:
             return True
     return False
 
 
 @part
 def _verify(
-    queries, query, hashes, entries, bands, radius, places, count, difference,
-    found, found_queries, found_rows, found_distances,
+    queries, query, hashes, entries, bands, radius, positions, count, difference,
+    result_count, result_queries, result_rows, result_distances,
 ):  # fmt: skip
-    """Compare the entries at ``places`` with one query; how many are found in all then, or -1 when they do not fit."""
+    """Compare the entries at ``positions`` with a query; the number of results then, or -1 when they do not fit."""
     n, words = hashes.shape
     for k in range(count):
-        prefetch(hashes, np.int64(entries[places[k]]) * words)
+        prefetch(hashes, np.int64(entries[positions[k]]) * words)
     for k in range(count):
-        row = np.int64(entries[places[k]])
+        row = np.int64(entries[positions[k]])
         if row >= n:  # a damaged file: never read outside
             continue
         total = np.int64(0)
         for w in range(words):
             difference[0, w] = queries[query, w] ^ hashes[row, w]
-            total += np.int64(ones(difference[0, w]))
-        if total <= radius and not _found_before(bands, places[k] // n, difference):
-            if found == found_rows.shape[0]:
+            total += np.int64(popcount(difference[0, w]))
+        if total <= radius and not _is_in_earlier_band(bands, positions[k] // n, difference):
+            if result_count == result_rows.shape[0]:
                 return np.int64(-1)
-            found_queries[found] = np.uint32(query)
-            found_rows[found] = np.uint32(row)
-            found_distances[found] = np.uint16(total)
-            found += 1
-    return found
+            result_queries[result_count] = np.uint32(query)
+            result_rows[result_count] = np.uint32(row)
+            result_distances[result_count] = np.uint16(total)
+            result_count += 1
+    return result_count
 
 
 @kernel(
-    i64, given(u64, 2), given(u64, 2), given(u32, 1), given(u32, 1), given(u16, 1), given(i64, 2), given(u32, 1),
+    i64, const(u64, 2), const(u64, 2), const(u32, 1), const(u32, 1), const(u16, 1), const(i64, 2), const(u32, 1),
     i64, i64, i64, filled(i64, 2), filled(i64, 1), filled(u64, 2), filled(i64, 1),
     filled(u32, 1), filled(u32, 1), filled(u16, 1), filled(u8, 1),
 )  # fmt: skip
@@ -155,12 +155,12 @@ def probe(
     most_candidates: int,
     most_verified: int,
     runs: NDArray[np.int64],
-    places: NDArray[np.int64],
+    positions: NDArray[np.int64],
     difference: NDArray[np.uint64],
     counts: NDArray[np.int64],
-    found_queries: NDArray[np.uint32],
-    found_rows: NDArray[np.uint32],
-    found_distances: NDArray[np.uint16],
+    result_queries: NDArray[np.uint32],
+    result_rows: NDArray[np.uint32],
+    result_distances: NDArray[np.uint16],
     too_many: NDArray[np.uint8],
 ) -> int:
     """Every entry within ``radius`` of queries ``counts[0]`` on: (query, row, distance), each once, queries rising.
@@ -168,14 +168,14 @@ def probe(
     queries [q, words], hashes [n, words]; ``entries`` [m * n], ``sketches`` [m * n + 32] and ``starts`` hold the tables
     of the m bands one after the other; ``flips``: for each band in turn, what to flip in the query's value.
 
-    Returns DONE, or FULL when the found arrays are: enlarge them and call again. ``counts`` is then [next query, found
-    so far] and in the end [q, found]; counts[2:5] grow by the runs read, the candidates in them, the entries verified.
-    A query with more than ``most_candidates`` candidates, or ``most_verified`` of them past the sketch, is not answered
-    but marked in ``too_many`` [q]: comparing it with every entry is quicker. Scratch: ``runs`` [flips, 4], ``places``
-    [any], ``difference`` [1, words].
+    Returns DONE, or FULL when the result arrays are: enlarge them and call again. ``counts`` is then [next query,
+    results so far] and in the end [q, results]; counts[2:5] grow by the runs read, the candidates in them, the entries
+    verified. A query with more than ``most_candidates`` candidates, or ``most_verified`` of them past the sketch, is
+    not answered but marked in ``too_many`` [q]: comparing it with every entry is quicker. Scratch: ``runs`` [flips, 4],
+    ``positions`` [any], ``difference`` [1, words].
     """
     n, m = hashes.shape[0], bands.shape[0] - 1
-    found = counts[1]
+    result_count = counts[1]
     for query in range(counts[0], queries.shape[0]):
         for i in range(m):
             key = np.int64(_bits_at(queries, query, bands[i, LOW], bands[i, WIDTH]))
@@ -194,7 +194,7 @@ def probe(
                     runs[waiting, 0] = i * n + first
                     runs[waiting, 1] = i * n + last
                     runs[waiting, 2] = sketch
-                    runs[waiting, 3] = bands[i, REACH] - np.int64(ones(np.uint64(flips[f])))
+                    runs[waiting, 3] = bands[i, REACH] - np.int64(popcount(np.uint64(flips[f])))
                     candidates += last - first
                     waiting += 1
         counts[2] += waiting
@@ -202,7 +202,7 @@ def probe(
         if candidates > most_candidates:
             too_many[query] = np.uint8(1)
             continue
-        found_for_others = found
+        count_before = result_count
         verified = np.int64(0)
         collected = 0
         for run in range(-AHEAD, waiting):
@@ -219,26 +219,26 @@ def probe(
             sketch = np.uint16(runs[run, 2])
             limit = np.uint16(runs[run, 3])
             for at in range(runs[run, 0], last, SKETCHES):
-                inside = near(sketches, at, sketch, limit)
+                inside = near_sketches(sketches, at, sketch, limit)
                 if last - at < SKETCHES:
                     inside &= (np.uint64(1) << np.uint64(last - at)) - np.uint64(1)
                 while inside != 0:
-                    place = at + first_one(inside)
+                    slot = at + lowest_bit(inside)
                     inside &= inside - np.uint64(1)
-                    prefetch(entries, place)
-                    places[collected] = place
+                    prefetch(entries, slot)
+                    positions[collected] = slot
                     collected += 1
-                    if collected == places.shape[0]:
+                    if collected == positions.shape[0]:
                         verified += collected
                         if verified > most_verified:
                             break
-                        found = _verify(
-                            queries, query, hashes, entries, bands, radius, places, collected, difference,
-                            found, found_queries, found_rows, found_distances,
+                        result_count = _verify(
+                            queries, query, hashes, entries, bands, radius, positions, collected, difference,
+                            result_count, result_queries, result_rows, result_distances,
                         )  # fmt: skip
                         collected = 0
-                        if found < 0:
-                            counts[0], counts[1] = query, found_for_others
+                        if result_count < 0:
+                            counts[0], counts[1] = query, count_before
                             return FULL
                 if verified > most_verified:
                     break
@@ -246,15 +246,15 @@ def probe(
                 break
         if verified > most_verified:
             too_many[query] = np.uint8(1)
-            found = found_for_others
+            result_count = count_before
             continue
         counts[4] += verified + collected
-        found = _verify(
-            queries, query, hashes, entries, bands, radius, places, collected, difference,
-            found, found_queries, found_rows, found_distances,
+        result_count = _verify(
+            queries, query, hashes, entries, bands, radius, positions, collected, difference,
+            result_count, result_queries, result_rows, result_distances,
         )  # fmt: skip
-        if found < 0:
-            counts[0], counts[1] = query, found_for_others
+        if result_count < 0:
+            counts[0], counts[1] = query, count_before
             return FULL
-    counts[0], counts[1] = queries.shape[0], found
+    counts[0], counts[1] = queries.shape[0], result_count
     return DONE

@@ -12,7 +12,7 @@ Source: PDQ hashing, https://github.com/facebook/ThreatExchange/blob/main/hashin
 import numpy as np
 from numpy.typing import NDArray
 
-from ncii_match.kernels.jit import f32, f64, filled, given, i64, kernel, part, u8, u16
+from ncii_match.kernels.jit import const, f32, f64, filled, i64, kernel, part, u8, u16
 from ncii_match.kernels.tent import F32, F64, SIDE, U16, U16_WEIGHT_LIMIT
 from ncii_match.kernels.vector import LANES, dot, dot_eight
 
@@ -84,7 +84,7 @@ def _flush(sums, totals, first):
 @part
 def _whole_rows(pixels, rows, used, whole, o, totals, sums):
     """Weighted sums of rows in 16-bit whole numbers, moved to float32 before they could overflow."""
-    plans, k, held, first = whole.shape[0], 0, 0, True
+    plans, k, accumulated, first = whole.shape[0], 0, 0, True
     while k < used:
         step = 8 if used - k >= 8 else 4
         weight = 0
@@ -93,10 +93,10 @@ def _whole_rows(pixels, rows, used, whole, o, totals, sums):
             for z in range(k, k + step):
                 run += np.int64(whole[p, o, z])
             weight = max(weight, run)
-        if held + weight > U16_WEIGHT_LIMIT:
+        if accumulated + weight > U16_WEIGHT_LIMIT:
             _flush(sums, totals, first)
             first = False
-            held = 0
+            accumulated = 0
         if step == 8 and plans == 2:
             _add_rows_twice(totals, pixels, rows, whole, o, k)
         else:
@@ -105,7 +105,7 @@ def _whole_rows(pixels, rows, used, whole, o, totals, sums):
                     _add_rows_8(totals, p, pixels, rows, whole, o, k)
                 else:
                     _add_rows_4(totals, p, pixels, rows, whole, o, k)
-        held += weight
+        accumulated += weight
         k += step
     _flush(sums, totals, first)
 
@@ -135,9 +135,9 @@ def _real_rows(pixels, rows, used, real, o, p, into, number):
 
 @kernel(
     i64,
-    given(u8, 2),
-    given(i64, 2), given(i64, 1), given(f64, 3), given(u16, 3), given(u8, 1),
-    given(i64, 2), i64, given(f64, 3),
+    const(u8, 2),
+    const(i64, 2), const(i64, 1), const(f64, 3), const(u16, 3), const(u8, 1),
+    const(i64, 2), i64, const(f64, 3),
     f64,
     filled(u16, 2), filled(f32, 2), filled(f64, 2), filled(f64, 3),
 )  # fmt: skip
@@ -184,9 +184,9 @@ def reduce(
         for p in range(row_plans):
             row = i if p == 0 else SIDE - 1 - i
             for q in range(column_plans):
-                place = ((p * column_plans + q) * SIDE + row) * SIDE
+                row_offset = ((p * column_plans + q) * SIDE + row) * SIDE
                 for c in range(0, SIDE, LANES):
-                    at, to = (q * SIDE + c) * width, place + c
+                    at, to = (q * SIDE + c) * width, row_offset + c
                     if kind[i] == F64:
                         dot_eight(flat_fine, p * stride, start, q, c, flat, at, width, blocks, unit, results, to)
                     else:
@@ -242,7 +242,7 @@ def _transform(square, s, basis, folded, half, grid):
 def _lower_median(values):
     """The lower middle of an even number of values; reorders them (Hoare's selection)."""
     left, right = 0, values.shape[0] - 1
-    wanted = (values.shape[0] - 1) // 2
+    middle = (values.shape[0] - 1) // 2
     while left < right:
         pivot = values[(left + right) // 2]
         i, j = left, right
@@ -255,16 +255,16 @@ def _lower_median(values):
                 values[i], values[j] = values[j], values[i]
                 i += 1
                 j -= 1
-        if wanted <= j:
+        if middle <= j:
             right = j
-        elif wanted >= i:
+        elif middle >= i:
             left = i
         else:
             break
-    return values[wanted]
+    return values[middle]
 
 
-@kernel(i64, given(f64, 3), given(f64, 2), i64, filled(u8, 2), filled(u8, 1))
+@kernel(i64, const(f64, 3), const(f64, 2), i64, filled(u8, 2), filled(u8, 1))
 def pdq_bits(
     squares: NDArray[np.float64],
     basis: NDArray[np.float64],

@@ -11,7 +11,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from ncii_match.kernels.jit import f64, filled, given, i32, i64, kernel, part, u8
+from ncii_match.kernels.jit import const, f64, filled, i32, i64, kernel, part, u8
 from ncii_match.kernels.vector import WHOLE_LANES, dot_whole
 
 THUMBNAIL = 32
@@ -99,9 +99,9 @@ def _across(source, height, width, first, count, weights, line, out):
 
 @kernel(
     i64,
-    given(u8, 2),
-    given(i64, 1), given(i64, 1), given(i32, 2),
-    given(i64, 1), given(i64, 1), given(i32, 2),
+    const(u8, 2),
+    const(i64, 1), const(i64, 1), const(i32, 2),
+    const(i64, 1), const(i64, 1), const(i32, 2),
     i64,
     filled(i32, 1), filled(u8, 1), filled(u8, 2), filled(u8, 2),
 )  # fmt: skip
@@ -151,7 +151,7 @@ def thumbnail(
     return 0
 
 
-@kernel(i64, given(u8, 2), given(f64, 2), filled(u8, 1))
+@kernel(i64, const(u8, 2), const(f64, 2), filled(u8, 1))
 def phash_bits(small: NDArray[np.uint8], basis: NDArray[np.float64], packed: NDArray[np.uint8]) -> int:
     """Thumbnail [32, 32] to ``packed`` uint8 [8]: row-major, first bit highest. ``basis`` float64 [8, 32]."""
     half = np.empty((LOW, THUMBNAIL))

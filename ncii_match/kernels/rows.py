@@ -1,17 +1,17 @@
-"""From what a search found for each hash to one sorted row a picture."""
+"""Search results of each hash, merged into one sorted row a picture."""
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ncii_match.kernels.jit import filled, given, i64, kernel, part, u8, u16, u32
+from ncii_match.kernels.jit import const, filled, i64, kernel, part, u8, u16, u32
 
 MANY = 256
-"""Places of a row from which on counting bytes is quicker than a heap."""
+"""Length of a row from which on counting bytes is quicker than a heap."""
 
 
 @part
 def _comes_before(ids, distances, views, a, b, by_id):
-    """Order (id, distance, view), or (distance, id), of two places."""
+    """Order (id, distance, view), or (distance, id), of two positions."""
     if by_id:
         if ids[a] != ids[b]:
             return ids[a] < ids[b]
@@ -34,7 +34,7 @@ def _in_order(ids, distances, views, first, last, by_id):
 
 @part
 def _swap(ids, distances, views, a, b):
-    """Exchange two places of the three arrays."""
+    """Exchange two positions of the three arrays."""
     ids[a], ids[b] = ids[b], ids[a]
     distances[a], distances[b] = distances[b], distances[a]
     views[a], views[b] = views[b], views[a]
@@ -67,7 +67,7 @@ def _sort(ids, distances, views, first, last, by_id):
 
 @part
 def _byte(ids, distances, views, at, digit):
-    """One byte of a place's sort key: the view, then the distance, then the id, lowest first."""
+    """One byte of a position's sort key: the view, then the distance, then the id, lowest first."""
     if digit == 0:
         return np.int64(views[at])
     if digit < 3:
@@ -78,7 +78,7 @@ def _byte(ids, distances, views, at, digit):
 
 @part
 def _sort_many(ids, distances, views, first, last, by_id, order, spare, moved):
-    """The same order as ``_sort`` by counting bytes: a million places in some 30 ms, where a heap takes ten times that.
+    """The same order as ``_sort`` by counting bytes: a million rows in some 30 ms, where a heap takes ten times that.
 
     By distance it relies on the ids being in order already: each step keeps the order of what is equal.
     """
@@ -115,19 +115,19 @@ def _sort_many(ids, distances, views, first, last, by_id, order, spare, moved):
 
 
 @kernel(
-    i64, i64, given(u32, 1), given(u32, 1), given(u16, 1), given(i64, 1), given(i64, 1), given(u32, 1), given(u8, 1),
+    i64, i64, const(u32, 1), const(u32, 1), const(u16, 1), const(i64, 1), const(i64, 1), const(u32, 1), const(u8, 1),
     i64, filled(u32, 2), filled(i64, 1), filled(i64, 1), filled(i64, 1), filled(u16, 1), filled(u8, 1),
 )  # fmt: skip
-def one_row_a_picture(
+def group_by_picture(
     count: int,
-    found_queries: NDArray[np.uint32],
-    found_rows: NDArray[np.uint32],
-    found_distances: NDArray[np.uint16],
+    result_queries: NDArray[np.uint32],
+    result_rows: NDArray[np.uint32],
+    result_distances: NDArray[np.uint16],
     entry_ids: NDArray[np.int64],
-    asked: NDArray[np.int64],
+    query_rows: NDArray[np.int64],
     pictures: NDArray[np.uint32],
     views: NDArray[np.uint8],
-    most: int,
+    top_k: int,
     order: NDArray[np.uint32],
     moved: NDArray[np.int64],
     offsets: NDArray[np.int64],
@@ -135,30 +135,30 @@ def one_row_a_picture(
     distances: NDArray[np.uint16],
     best_views: NDArray[np.uint8],
 ) -> int:
-    """Sort ``count`` finds, in any order, into rows of (distance, entry id), one row a picture.
+    """Sort ``count`` results, in any order, into rows of (distance, entry id), one row a picture.
 
-    A find is (query, row of the entry, distance); query q is hash ``asked[q]``, which is view ``views[asked[q]]`` of
-    picture ``pictures[asked[q]]``. An entry found through several views is kept once, with the best distance and the
-    lowest view that has it. At most ``most`` entries of a row are kept, the nearest. ``offsets`` [pictures + 1] comes
-    as zeros; the other results need room for ``count``. Returns how many are kept. Scratch, for rows that are longer
-    than ``MANY``: ``order`` [2, count], ``moved`` [count]; else they may be empty.
+    A result is (query, row of the entry, distance). Query q is hash ``query_rows[q]``: view ``views[query_rows[q]]``
+    of picture ``pictures[query_rows[q]]``. An entry that several views lead to is written once, with the best distance
+    and the lowest view that has it. At most ``top_k`` entries of a row are written, the nearest. ``offsets``
+    [pictures + 1] comes as zeros; the other outputs need room for ``count``. Returns how many entries are written.
+    Scratch, for rows that are longer than ``MANY``: ``order`` [2, count], ``moved`` [count]; else they may be empty.
     """
     for k in range(count):
-        offsets[np.int64(pictures[asked[found_queries[k]]]) + 1] += 1
+        offsets[np.int64(pictures[query_rows[result_queries[k]]]) + 1] += 1
     for picture in range(offsets.shape[0] - 1):
         offsets[picture + 1] += offsets[picture]
     for k in range(count):  # from here on offsets[p] is where picture p goes on, and in the end where it stops
-        row = asked[found_queries[k]]
-        place = offsets[pictures[row]]
-        offsets[pictures[row]] = place + 1
-        ids[place] = entry_ids[found_rows[k]]
-        distances[place] = found_distances[k]
-        best_views[place] = views[row]
-    kept = np.int64(0)
+        row = query_rows[result_queries[k]]
+        slot = offsets[pictures[row]]
+        offsets[pictures[row]] = slot + 1
+        ids[slot] = entry_ids[result_rows[k]]
+        distances[slot] = result_distances[k]
+        best_views[slot] = views[row]
+    written = np.int64(0)
     first = np.int64(0)
     for picture in range(offsets.shape[0] - 1):
         last = offsets[picture]
-        offsets[picture] = kept
+        offsets[picture] = written
         if last - first > MANY:
             _sort_many(ids, distances, best_views, first, last, True, order[0], order[1], moved)
         else:
@@ -172,9 +172,9 @@ def one_row_a_picture(
             _sort_many(ids, distances, best_views, first, unique, False, order[0], order[1], moved)
         else:
             _sort(ids, distances, best_views, first, unique, False)
-        for k in range(first, min(unique, first + most)):
-            ids[kept], distances[kept], best_views[kept] = ids[k], distances[k], best_views[k]
-            kept += 1
+        for k in range(first, min(unique, first + top_k)):
+            ids[written], distances[written], best_views[written] = ids[k], distances[k], best_views[k]
+            written += 1
         first = last
-    offsets[offsets.shape[0] - 1] = kept
-    return kept
+    offsets[offsets.shape[0] - 1] = written
+    return written

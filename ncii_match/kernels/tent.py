@@ -17,7 +17,7 @@ Source: the PDQ reference implementation, https://github.com/facebook/ThreatExch
 import numpy as np
 from numpy.typing import NDArray
 
-from ncii_match.kernels.jit import f64, filled, given, i64, kernel, part, u8, u16
+from ncii_match.kernels.jit import const, f64, filled, i64, kernel, part, u8, u16
 
 SIDE = 64
 """Samples along each dimension of the picture that is transformed."""
@@ -93,7 +93,7 @@ def band(
             if scale == 1:
                 weights[i, at - low] += carried
             else:
-                t = (q - at * scale + 0.5) / scale - 0.5  # place inside the sample, from -0.5 to 0.5
+                t = (q - at * scale + 0.5) / scale - 0.5  # position inside the sample, from -0.5 to 0.5
                 slope = carried * t / 2.0
                 bend = carried * (t * t - (1.0 - 1.0 / (scale * scale)) / 12.0) / 2.0
                 weights[i, at - low] += carried - 2.0 * bend
@@ -104,7 +104,7 @@ def band(
 
 @kernel(
     i64,
-    given(i64, 2), given(i64, 2), given(f64, 3),
+    const(i64, 2), const(i64, 2), const(f64, 3),
     filled(i64, 2), filled(i64, 1), filled(f64, 3), filled(u16, 3), filled(u8, 1),
 )  # fmt: skip
 def row_plan(
@@ -165,7 +165,7 @@ def row_plan(
     return u16_outputs
 
 
-@kernel(i64, given(i64, 1), given(i64, 1), given(f64, 2), given(f64, 1), filled(i64, 1), filled(f64, 2))
+@kernel(i64, const(i64, 1), const(i64, 1), const(f64, 2), const(f64, 1), filled(i64, 1), filled(f64, 2))
 def column_plan(
     first: NDArray[np.int64],
     count: NDArray[np.int64],

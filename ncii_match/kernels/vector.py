@@ -19,7 +19,7 @@ WHOLE_LANES = 16
 """Width of the whole-number sum, where the order does not matter."""
 
 SKETCHES = 32
-"""Sketches that ``near`` compares at a time: one cache line of them."""
+"""Sketches that ``near_sketches`` compares at a time: one cache line of them."""
 
 
 def _dot_python(samples: Any, start: int, weights: Any, weight_start: int, blocks: int) -> float:
@@ -64,11 +64,11 @@ def _dot_llvm(lanes: int, of: Any, widen: str, multiply: str, add: str) -> Any:
             left = lanes
             while left > 1:
                 left //= 2
-                places = [list(range(first, first + left)) for first in (0, left)]
+                lanes_of_halves = [list(range(first, first + left)) for first in (0, left)]
                 undefined = ir.Constant(total.type, ir.Undefined)
                 halves = [
-                    builder.shuffle_vector(total, undefined, ir.Constant(ir.VectorType(ir.IntType(32), left), place))
-                    for place in places
+                    builder.shuffle_vector(total, undefined, ir.Constant(ir.VectorType(ir.IntType(32), left), half))
+                    for half in lanes_of_halves
                 ]
                 total = getattr(builder, add)(*halves)
             return builder.extract_element(total, ir.Constant(ir.IntType(32), 0))
@@ -80,19 +80,19 @@ def _dot_llvm(lanes: int, of: Any, widen: str, multiply: str, add: str) -> Any:
 
 def _dot_eight_python(
     samples: Any, base: int, starts: Any, row: int, first: int, weights: Any, weight_start: int, stride: int,
-    blocks: int, unit: float, results: Any, place: int,
+    blocks: int, unit: float, results: Any, result_start: int,
 ) -> int:  # fmt: skip
     for c in range(LANES):
         start = base + int(starts[row, first + c])
         value = _dot_python(samples, start, weights, weight_start + c * stride, blocks)
-        results[place + c] = value * unit
+        results[result_start + c] = value * unit
     return LANES
 
 
 @intrinsic
 def _dot_eight_llvm(
     context_: Any, samples: Any, base: Any, starts: Any, row: Any, first: Any, weights: Any, weight_start: Any,
-    stride: Any, blocks: Any, unit: Any, results: Any, place: Any,
+    stride: Any, blocks: Any, unit: Any, results: Any, result_start: Any,
 ) -> Any:  # fmt: skip
     whole, wide = ir.IntType(64), ir.VectorType(ir.DoubleType(), LANES)
 
@@ -120,15 +120,15 @@ def _dot_eight_llvm(
                 product = builder.fmul(load(0, builder.add(begins[c], step)), load(5, builder.add(behind, step)))
                 builder.store(builder.fadd(builder.load(sums[c]), product), sums[c])
         # Fold halves onto each other, two vectors at a time, so that the eight totals end up side by side.
-        totals = [builder.load(one) for one in sums]
+        totals = [builder.load(pointer) for pointer in sums]
         piece = LANES
         while piece > 1:
             piece //= 2
             low = [at for at in range(2 * LANES) if at % (2 * piece) < piece]
             high = [at + piece for at in low]
-            halves = [ir.Constant(ir.VectorType(ir.IntType(32), LANES), places) for places in (low, high)]
+            masks = [ir.Constant(ir.VectorType(ir.IntType(32), LANES), lanes) for lanes in (low, high)]
             pairs = zip(totals[::2], totals[1::2], strict=True)
-            totals = [builder.fadd(*(builder.shuffle_vector(a, b, places) for places in halves)) for a, b in pairs]
+            totals = [builder.fadd(*(builder.shuffle_vector(a, b, mask) for mask in masks)) for a, b in pairs]
         scale = ir.Constant(wide, ir.Undefined)
         for c in range(LANES):
             scale = builder.insert_element(scale, args[9], ir.Constant(ir.IntType(32), c))
@@ -140,24 +140,24 @@ def _dot_eight_llvm(
     return i64(samples, i64, starts, i64, i64, weights, i64, i64, i64, f64, results, i64), codegen
 
 
-def _ones_python(word: Any) -> np.uint64:
+def _popcount_python(word: Any) -> np.uint64:
     return np.uint64(int(word).bit_count())
 
 
 @intrinsic
-def _ones_llvm(typing_context: Any, word: Any) -> Any:
+def _popcount_llvm(typing_context: Any, word: Any) -> Any:
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         return builder.ctpop(args[0])
 
     return types.uint64(types.uint64), codegen
 
 
-def _first_one_python(word: Any) -> int:
+def _lowest_bit_python(word: Any) -> int:
     return (int(word) & -int(word)).bit_length() - 1
 
 
 @intrinsic
-def _first_one_llvm(typing_context: Any, word: Any) -> Any:
+def _lowest_bit_llvm(typing_context: Any, word: Any) -> Any:
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         return builder.cttz(args[0], ir.Constant(ir.IntType(1), 1))
 
@@ -175,20 +175,20 @@ def _prefetch_llvm(typing_context: Any, array: Any, index: Any) -> Any:
         byte, number = ir.IntType(8).as_pointer(), ir.IntType(32)
         kind = ir.FunctionType(ir.VoidType(), [byte, number, number, number])
         hint = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
-        place = builder.bitcast(builder.gep(data, [args[1]]), byte)
-        builder.call(hint, [place, number(0), number(3), number(1)])  # to read, into every cache, data
+        address = builder.bitcast(builder.gep(data, [args[1]]), byte)
+        builder.call(hint, [address, number(0), number(3), number(1)])  # to read, into every cache, data
         return context.get_dummy_value()
 
     return types.void(array, types.int64), codegen
 
 
-def _near_python(sketches: Any, start: Any, wanted: Any, limit: Any) -> np.uint64:
-    taken = np.bitwise_count(np.asarray(sketches[start : start + SKETCHES]) ^ np.uint16(wanted)) <= limit
+def _near_sketches_python(sketches: Any, start: Any, sketch: Any, limit: Any) -> np.uint64:
+    taken = np.bitwise_count(np.asarray(sketches[start : start + SKETCHES]) ^ np.uint16(sketch)) <= limit
     return np.uint64(sum(1 << lane for lane in np.flatnonzero(taken).tolist()))
 
 
 @intrinsic
-def _near_llvm(typing_context: Any, sketches: Any, start: Any, wanted: Any, limit: Any) -> Any:
+def _near_sketches_llvm(typing_context: Any, sketches: Any, start: Any, sketch: Any, limit: Any) -> Any:
     lanes = ir.VectorType(ir.IntType(16), SKETCHES)
     undefined, zero = ir.Constant(lanes, ir.Undefined), ir.IntType(32)(0)
     everywhere = ir.Constant(ir.VectorType(ir.IntType(32), SKETCHES), [0] * SKETCHES)
@@ -210,29 +210,30 @@ def _near_llvm(typing_context: Any, sketches: Any, start: Any, wanted: Any, limi
     return types.uint64(sketches, types.int64, types.uint16, types.uint16), codegen
 
 
-def _columns_python(rows: Any, first: Any, columns: Any, place: Any) -> None:
-    columns[:, place : place + LANES] = rows[first : first + LANES].T
+def _transpose_rows_python(rows: Any, first: Any, columns: Any, column: Any) -> None:
+    columns[:, column : column + LANES] = rows[first : first + LANES].T
 
 
 @intrinsic
-def _columns_llvm(typing_context: Any, rows: Any, first: Any, columns: Any, place: Any) -> Any:
+def _transpose_rows_llvm(typing_context: Any, rows: Any, first: Any, columns: Any, column: Any) -> Any:
     word, lanes = ir.IntType(64), ir.VectorType(ir.IntType(64), LANES)
 
-    def places(*wanted: int) -> Any:
-        return ir.Constant(ir.VectorType(ir.IntType(32), len(wanted)), list(wanted))
+    def mask_of(*lanes_taken: int) -> Any:
+        return ir.Constant(ir.VectorType(ir.IntType(32), len(lanes_taken)), list(lanes_taken))
 
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        given = context.make_array(sig.args[0])(context, builder, args[0]).data
+        source = context.make_array(sig.args[0])(context, builder, args[0]).data
         table = context.make_array(sig.args[2])(context, builder, args[2])
         stride = cgutils.unpack_tuple(builder, table.shape)[1]
         loaded = []
         for part in range(4):  # two rows each
             start = builder.add(builder.mul(args[1], word(4)), word(LANES * part))
-            loaded.append(builder.load(builder.bitcast(builder.gep(given, [start]), lanes.as_pointer())))
+            loaded.append(builder.load(builder.bitcast(builder.gep(source, [start]), lanes.as_pointer())))
             loaded[-1].align = 8
         for w in range(4):
-            halves = [builder.shuffle_vector(*two, places(w, w + 4, w + 8, w + 12)) for two in (loaded[:2], loaded[2:])]
-            column = builder.shuffle_vector(*halves, places(*range(LANES)))
+            mask = mask_of(w, w + 4, w + 8, w + 12)
+            halves = [builder.shuffle_vector(*vectors, mask) for vectors in (loaded[:2], loaded[2:])]
+            column = builder.shuffle_vector(*halves, mask_of(*range(LANES)))
             start = builder.add(args[3], builder.mul(stride, word(w)))
             stored = builder.store(column, builder.bitcast(builder.gep(table.data, [start]), lanes.as_pointer()))
             stored.align = 8
@@ -241,21 +242,21 @@ def _columns_llvm(typing_context: Any, rows: Any, first: Any, columns: Any, plac
     return types.void(rows, types.int64, columns, types.int64), codegen
 
 
-ones = _ones_python if config.DISABLE_JIT else _ones_llvm
-"""ones(word): how many bits of a uint64 are set."""
+popcount = _popcount_python if config.DISABLE_JIT else _popcount_llvm
+"""popcount(word): how many bits of a uint64 are set."""
 
-first_one = _first_one_python if config.DISABLE_JIT else _first_one_llvm
-"""first_one(word): the place of the lowest bit that is set in a uint64 other than 0."""
+lowest_bit = _lowest_bit_python if config.DISABLE_JIT else _lowest_bit_llvm
+"""lowest_bit(word): the number of the lowest bit that is set in a uint64 other than 0."""
 
 prefetch = _prefetch_python if config.DISABLE_JIT else _prefetch_llvm
 """prefetch(array, index): ask for the cache line of element ``index``, counted through all dimensions."""
 
-columns_of = _columns_python if config.DISABLE_JIT else _columns_llvm
-"""columns_of(rows, first, columns, place): ``columns[w, place + k] = rows[first + k, w]`` for 8 rows of 4 words."""
+transpose_rows = _transpose_rows_python if config.DISABLE_JIT else _transpose_rows_llvm
+"""transpose_rows(rows, first, columns, column): ``columns[w, column + k] = rows[first + k, w]``, 8 rows of 4 words."""
 
-near = _near_python if config.DISABLE_JIT else _near_llvm
-"""near(sketches, start, wanted, limit): bit k of the result is set where ``sketches[start + k]`` (uint16, k below 32)
-differs from ``wanted`` in at most ``limit`` bits. The array must reach 32 elements beyond ``start``."""
+near_sketches = _near_sketches_python if config.DISABLE_JIT else _near_sketches_llvm
+"""near_sketches(sketches, start, sketch, limit): bit k of the result is set where ``sketches[start + k]`` (uint16, k
+below 32) differs from ``sketch`` in at most ``limit`` bits. The array must reach 32 elements beyond ``start``."""
 
 if config.DISABLE_JIT:
     dot, dot_whole, dot_eight = _dot_python, _dot_whole_python, _dot_eight_python
@@ -266,8 +267,8 @@ else:
 """dot(samples, start, weights, weight_start, blocks): sum of ``samples[start + k] * weights[weight_start + k]`` over
 ``8 * blocks`` samples and weights (float32 or float64), eight float64 running sums folded in halves.
 
-dot_eight(samples, base, starts, row, first, weights, weight_start, stride, blocks, unit, results, place): eight such
-sums, times ``unit``, into ``results[place:place + 8]``; sum c takes the samples from ``base + starts[row, first + c]``
-on and the weights from ``weight_start + c * stride`` on.
+dot_eight(samples, base, starts, row, first, weights, weight_start, stride, blocks, unit, results, result_start): eight
+such sums, times ``unit``, into ``results[result_start:result_start + 8]``; sum c takes the samples from
+``base + starts[row, first + c]`` on and the weights from ``weight_start + c * stride`` on.
 
 dot_whole: the same in int32 over ``16 * blocks`` samples (uint8) and weights (int32)."""
