@@ -172,7 +172,7 @@ def test_pairing_is_corrected_where_pairs_are_alike():
         root = np.sqrt(float((e + f) * (g + h) * (e + g) * (f + h)))
         phi = numerator / root
         shares = [(e + f) / 50, (e + g) / 50]
-        (low_a, high_a), (low_b, high_b) = (intervals.wilson(round(50 * share), 50, 0.95) for share in shares)
+        (low_a, high_a), (low_b, high_b) = (intervals.wilson_interval(round(50 * share), 50, 0.95) for share in shares)
         down, up = (shares[1] - low_b, high_a - shares[0]), (high_b - shares[1], shares[0] - low_a)
         wanted = [np.sqrt(x * x - 2 * phi * x * y + y * y) for x, y in (down, up)]
         found = intervals.paired_difference(e, f, g, h, 0.95, worth=50)
@@ -435,7 +435,7 @@ def test_more_false_matches_are_worse(place, a, false, other, disjoint, mark):
     bounds = [
         float(bound(count, 10_000, disjoint, 0.975))
         for count in (false, other)
-        for bound in (intervals.shared_lower, intervals.shared_upper)
+        for bound in (intervals.hoeffding_lower, intervals.hoeffding_upper)
     ]
     shares = false / 10_000, bounds[0], bounds[1], other / 10_000, bounds[2], bounds[3]
     assert (row["difference"], row["low"], row["high"]) == intervals.difference_of_bounds(*shares)

@@ -179,9 +179,9 @@ def test_a_hash_without_a_policy_must_be_told_what_to_judge(pictures, tmp_path):
 
 
 def test_what_is_not_installed_is_said_before_the_work(tmp_path, monkeypatch):
-    monkeypatch.setattr(terminal, "find_spec", lambda name: None if name == "scipy" else True)
+    monkeypatch.setattr(terminal, "find_spec", lambda name: None if name == "statsmodels" else True)
     for arguments in (("pictures", "in", "--out", "out"), ("bank", "b", "--against", "h"), ("compare", "a", "b")):
-        with pytest.raises(InputError, match=r"this needs scipy, .* pip install '\.\[evaluate\]' in a checkout"):
+        with pytest.raises(InputError, match=r"this needs statsmodels, .* pip install '\.\[evaluate\]' in a checkout"):
             CliRunner().invoke(app, ["evaluate", *arguments], catch_exceptions=False)
 
 

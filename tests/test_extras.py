@@ -15,7 +15,7 @@ MODULES = {
     "postgresql": ["psycopg", "psycopg2"],
     "asgi": ["python_multipart"],
     "threatexchange": ["threatexchange"],
-    "evaluate": ["cv2", "scipy", "matplotlib"],
+    "evaluate": ["cv2", "statsmodels", "matplotlib"],
     "ray": ["ray"],
     "spark": ["pyspark"],
 }

@@ -23,7 +23,7 @@ OWNERS = {
     "ijson": ("bank.transfer",),
     "cv2": ("evaluate",),
     "matplotlib": ("evaluate",),
-    "scipy": ("evaluate",),
+    "statsmodels": ("evaluate",),
     "jinja2": ("evaluate", "rescans"),
     "markupsafe": ("evaluate",),
     "typer": ("cli",),

@@ -23,19 +23,15 @@ COUNTED = [
 
 @pytest.mark.parametrize("level", LEVELS)
 def test_intervals_of_independent_trials(level):
-    """All at once, against statsmodels: Wilson's is two-sided, each Clopper-Pearson bound one-sided."""
-    from statsmodels.stats.proportion import proportion_confint
-
+    """All at once, against scipy: Wilson's is two-sided, each Clopper-Pearson bound one-sided."""
     hits, trials = np.array(COUNTED).T
-    low, high = intervals.wilson(hits, trials, level)
-    ours = intervals.lower(hits, trials, level), intervals.upper(hits, trials, level)
+    low, high = intervals.wilson_interval(hits, trials, level)
+    ours = intervals.clopper_pearson_lower(hits, trials, level), intervals.clopper_pearson_upper(hits, trials, level)
     for k, (one, of) in enumerate(COUNTED):
-        wanted = proportion_confint(one, of, alpha=1 - level, method="wilson")
-        # statsmodels subtracts its bound at 0 from itself and leaves rounding there.
-        np.testing.assert_allclose((low[k], high[k]), wanted, rtol=1e-9, atol=1e-18 if one else 1e-16)
+        np.testing.assert_allclose((low[k], high[k]), bounds.wilson(one, of, level), rtol=1e-9)
         edges = [0.0 if one == 0 else None, 1.0 if one == of else None]
-        beside = proportion_confint(one, of, alpha=2 * (1 - level), method="beta")  # a one-sided bound on each side
-        for bound, edge, other in zip(ours, edges, beside, strict=True):
+        wanted = bounds.lower(one, of, level), bounds.upper(one, of, level)
+        for bound, edge, other in zip(ours, edges, wanted, strict=True):
             if edge is None:
                 np.testing.assert_allclose(bound[k], other, rtol=1e-9)
             else:
@@ -48,9 +44,9 @@ def test_bounds_of_nothing_in_ten_thousand_million():
     """To the last digits, where ``1 - 0.05 ** (1 / n)`` has lost seven of them."""
     n = 10**10
     series = -np.log(0.05) / n - (np.log(0.05) / n) ** 2 / 2
-    np.testing.assert_allclose(intervals.upper(0, n), series, rtol=1e-15)
-    np.testing.assert_allclose(1 - intervals.lower(n, n), series, rtol=1e-6)
-    np.testing.assert_allclose(intervals.shared_upper(0, n, n), series, rtol=1e-15)
+    np.testing.assert_allclose(intervals.clopper_pearson_upper(0, n), series, rtol=1e-15)
+    np.testing.assert_allclose(1 - intervals.clopper_pearson_lower(n, n), series, rtol=1e-6)
+    np.testing.assert_allclose(intervals.hoeffding_upper(0, n, n), series, rtol=1e-15)
 
 
 @settings(derandomize=True, deadline=None)
@@ -58,7 +54,10 @@ def test_bounds_of_nothing_in_ten_thousand_million():
 def test_what_the_bounds_say(hits, trials, level):
     """At the upper bound so few hits have the probability 1 - level, at the lower bound so many."""
     hits = min(hits, trials)
-    low, high = float(intervals.lower(hits, trials, level)), float(intervals.upper(hits, trials, level))
+    low, high = (
+        float(intervals.clopper_pearson_lower(hits, trials, level)),
+        float(intervals.clopper_pearson_upper(hits, trials, level)),
+    )
     assert low <= hits / trials <= high or level < 0.6
     if hits < trials:
         assert stats.binom.cdf(hits, trials, high) == pytest.approx(1 - level, rel=1e-6)
@@ -71,31 +70,31 @@ def test_what_the_bounds_say(hits, trials, level):
 def test_shared_bounds_are_where_the_divergence_has_used_up_the_confidence(hits, pairs, disjoint, level):
     hits = min(hits, pairs)
     share = hits / pairs
-    low, high = (float(f(hits, pairs, disjoint, level)) for f in (intervals.shared_lower, intervals.shared_upper))
+    low, high = (float(f(hits, pairs, disjoint, level)) for f in (intervals.hoeffding_lower, intervals.hoeffding_upper))
     assert 0 <= low <= share <= high <= 1
     budget = -np.log(1 - level) / disjoint
     for bound, open_ended in ((low, low == 0 and share == 0), (high, high == 1 and share == 1)):
         if not open_ended and 1e-300 < bound < 1 - 1e-8 and abs(bound - share) > 1e-4 * min(share or 1, 1 - share or 1):
             apart = special.rel_entr(share, bound) + special.rel_entr(1 - share, 1 - bound)
             assert apart == pytest.approx(budget, rel=1e-5)
-    assert high >= float(intervals.upper(hits, pairs, level)) or disjoint > pairs or level < 0.6
+    assert high >= float(intervals.clopper_pearson_upper(hits, pairs, level)) or disjoint > pairs or level < 0.6
     assert high >= share + (budget / 100 if share < 1 - budget else 0)
 
 
 def test_shared_bounds_without_knowledge_and_with_none_or_all():
-    assert intervals.shared_upper([0, 5], [10, 10], 0).tolist() == [1, 1]
-    assert intervals.shared_lower([5, 10], [10, 10], 0).tolist() == [0, 0]
-    assert intervals.shared_upper(10, 10, 5) == 1
-    assert intervals.shared_lower(0, 10, 5) == 0
-    assert intervals.shared_lower(10, 10, 5) == pytest.approx(0.05 ** (1 / 5))
-    assert intervals.wilson(0, 0)[0] == 0
-    assert intervals.wilson(0, 0)[1] == intervals.upper(0, 0) == 1
-    assert intervals.lower(0, 0) == 0
+    assert intervals.hoeffding_upper([0, 5], [10, 10], 0).tolist() == [1, 1]
+    assert intervals.hoeffding_lower([5, 10], [10, 10], 0).tolist() == [0, 0]
+    assert intervals.hoeffding_upper(10, 10, 5) == 1
+    assert intervals.hoeffding_lower(0, 10, 5) == 0
+    assert intervals.hoeffding_lower(10, 10, 5) == pytest.approx(0.05 ** (1 / 5))
+    assert intervals.wilson_interval(0, 0)[0] == 0
+    assert intervals.wilson_interval(0, 0)[1] == intervals.clopper_pearson_upper(0, 0) == 1
+    assert intervals.clopper_pearson_lower(0, 0) == 0
 
 
 @pytest.mark.parametrize("level", [0, 1, 95])
 def test_levels_and_hits_that_make_no_sense(level):
-    for bound in (intervals.wilson, intervals.upper, intervals.lower):
+    for bound in (intervals.wilson_interval, intervals.clopper_pearson_upper, intervals.clopper_pearson_lower):
         with pytest.raises(nm.InputError, match="a level is between"):
             bound(1, 2, level)
         with pytest.raises(nm.InputError, match="hits must be"):
@@ -125,10 +124,10 @@ def test_shared_bounds_hold_where_pairs_share_pictures(world, share, rng):
     n, rounds = 1000, 4000
     hits, true = world(n, share, rng, rounds)
     pairs = n * (n - 1) // 2
-    holds = np.mean(intervals.shared_upper(hits, pairs, n // 2) >= true)
+    holds = np.mean(intervals.hoeffding_upper(hits, pairs, n // 2) >= true)
     assert holds >= 0.95
-    assert np.mean(intervals.shared_lower(hits, pairs, n // 2) <= true) >= 0.95
-    assert np.mean(intervals.upper(hits, pairs) >= true) < 0.9
+    assert np.mean(intervals.hoeffding_lower(hits, pairs, n // 2) <= true) >= 0.95
+    assert np.mean(intervals.clopper_pearson_upper(hits, pairs) >= true) < 0.9
 
 
 def test_no_smaller_bound_would_hold(rng):
@@ -136,7 +135,7 @@ def test_no_smaller_bound_would_hold(rng):
     n = 1000
     at_the_edge = 1 - 0.05 ** (1 / n)
     hits, true = hubs(n, at_the_edge * 1.0001, rng, 40_000)
-    bound = intervals.shared_upper(hits, n * (n - 1) // 2, n // 2)
+    bound = intervals.hoeffding_upper(hits, n * (n - 1) // 2, n // 2)
     assert bound.min() == pytest.approx(true, rel=0.001)
     assert 0.945 < np.mean(bound >= true) < 0.955
 
@@ -150,8 +149,8 @@ def test_shared_bounds_hold_for_groups_of_different_sizes(rng):
     hits = (alike.sum(1) ** 2 - (alike**2).sum(1)) // 2
     m = intervals.disjoint_pairs(sizes, sizes)
     assert m < len(sizes) // 3
-    assert np.mean(intervals.shared_upper(hits, total, m) >= share**2) >= 0.95
-    assert np.mean(intervals.shared_upper(hits, total, total) >= share**2) < 0.9
+    assert np.mean(intervals.hoeffding_upper(hits, total, m) >= share**2) >= 0.95
+    assert np.mean(intervals.hoeffding_upper(hits, total, total) >= share**2) < 0.9
 
 
 def counted(distances, n=0):
@@ -176,13 +175,13 @@ def test_a_threshold_is_inclusive_and_what_could_not_be_compared_is_missed():
     crop = table.recall_at(31, "transformation: crop")
     assert (crop.pairs, crop.hits, crop.not_compared, crop.recall, crop.low) == (3, 0, 2, 0, 0)
     assert table.recall_at(256, "stratum: a").hits == 2
-    low, high = intervals.wilson(2, 5)
+    low, high = intervals.wilson_interval(2, 5)
     assert (table.recall_at(31).low, table.recall_at(31).high) == (low, high)
     rate = table.rate_at(32)
     assert (rate.pairs, rate.rate) == (10, 0.2)
-    assert (rate.low, rate.high) == (intervals.lower(2, 10), intervals.upper(2, 10))
-    assert rate.high_pictures == intervals.shared_upper(2, 10, 2) > rate.high
-    assert rate.low_pictures == intervals.shared_lower(2, 10, 2) < rate.low
+    assert (rate.low, rate.high) == (intervals.clopper_pearson_lower(2, 10), intervals.clopper_pearson_upper(2, 10))
+    assert rate.high_pictures == intervals.hoeffding_upper(2, 10, 2) > rate.high
+    assert rate.low_pictures == intervals.hoeffding_lower(2, 10, 2) < rate.low
 
 
 @settings(max_examples=50, derandomize=True, deadline=None)
@@ -259,8 +258,8 @@ def test_false_flags_a_day():
     table = nm.sweep_thresholds(upright, nm.PairCounts.from_histogram(histogram))
     flags = table.false_flags_a_day(31, 10**6, 10**3, bound="pairs")
     assert flags.pairs == pytest.approx(10)
-    assert flags.pairs_low == pytest.approx(10**9 * intervals.lower(100, 10**10))
-    assert flags.pairs_high == flags.uploads_high == pytest.approx(10**9 * intervals.upper(100, 10**10))
+    assert flags.pairs_low == pytest.approx(10**9 * intervals.clopper_pearson_lower(100, 10**10))
+    assert flags.pairs_high == flags.uploads_high == pytest.approx(10**9 * intervals.clopper_pearson_upper(100, 10**10))
     assert flags.pairs_low < flags.pairs < flags.pairs_high
     assert table.false_flags_a_day(31, 10**6, 10**3).uploads_high == 10**6  # no pictures known: all of them
     eight = table.false_flags_a_day(31, 10**6, 10**3, bound="pairs", views=looks)
@@ -284,7 +283,7 @@ def test_false_flags_a_day():
 def test_a_table_in_words_and_in_other_forms():
     table = small_table(thresholds=[31, 32], level=0.9)
     said = table.explain(31)
-    low, high = intervals.wilson(2, 5, 0.9)
+    low, high = intervals.wilson_interval(2, 5, 0.9)
     wanted = f"{math.floor(1000 * low) / 10} % to {math.ceil(1000 * high) / 10} %"
     assert f"2 of 5 altered copies are found, 40.0 % (90 % interval: {wanted})" in said
     nearly = nm.sweep_thresholds([3] * 9_999 + [40], counted([31]), [31]).explain(31)
@@ -392,7 +391,7 @@ def test_what_is_not_a_sweep():
             nm.SamePairs(distances, comparison)
 
 
-def test_without_scipy_it_says_how_to_get_it(monkeypatch):
-    monkeypatch.setitem(sys.modules, "scipy.special", None)
+def test_without_statsmodels_it_says_how_to_get_it(monkeypatch):
+    monkeypatch.setitem(sys.modules, "statsmodels.stats.proportion", None)
     with pytest.raises(ImportError, match=r"pip install '\.\[evaluate\]' in a checkout"):
         nm.sweep_thresholds([3], counted([9]))

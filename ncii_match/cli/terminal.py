@@ -262,7 +262,7 @@ def unreadable(named: list[dict[str, str]], every: int) -> str:
 
 def need_evaluate() -> None:
     """Raises InputError when what evaluations need is not installed: before the work, not after it."""
-    missing = [name for name in ("cv2", "scipy", "matplotlib") if find_spec(name) is None]
+    missing = [name for name in ("cv2", "statsmodels", "matplotlib") if find_spec(name) is None]
     if missing:
         raise MissingExtraError(f"this needs {' and '.join(missing)}", "evaluate")
 

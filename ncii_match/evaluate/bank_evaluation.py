@@ -22,7 +22,7 @@ from pyarrow import parquet as pq
 
 from ncii_match.errors import InputError
 from ncii_match.evaluate.entry_advice import Advice, Firing, Tally, command, firings, half_of, qualities_of
-from ncii_match.evaluate.intervals import wilson
+from ncii_match.evaluate.intervals import wilson_interval
 from ncii_match.files import atomic
 from ncii_match.ingest import available_cores, in_order
 from ncii_match.matcher import Matcher
@@ -178,7 +178,7 @@ def share(outcomes: dict[str, int]) -> dict[str, Any]:
     """Pictures flagged, of those about which something is known, with Wilson's interval; None where there are none."""
     unknown = outcomes[Outcome.UNREADABLE.name] + outcomes[Outcome.UNKNOWN.name]
     flagged, looked_at = outcomes[Outcome.MATCH.name], sum(outcomes.values()) - unknown
-    low, high = wilson(flagged, looked_at, LEVEL)
+    low, high = wilson_interval(flagged, looked_at, LEVEL)
     rates = (flagged / looked_at, float(low), float(high)) if looked_at else (None, None, None)
     return {
         "flagged": flagged,

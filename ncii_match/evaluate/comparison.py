@@ -206,7 +206,7 @@ def _false(left: dict[str, Any], right: dict[str, Any], level: float) -> dict[st
         if not disjoint:  # not known of how many independent pairs they say as much
             return row
         counts = false["false_pairs"], false["pairs"], disjoint, (1 + level) / 2
-        bounds += [float(intervals.shared_lower(*counts)), float(intervals.shared_upper(*counts))]
+        bounds += [float(intervals.hoeffding_lower(*counts)), float(intervals.hoeffding_upper(*counts))]
     d, low, high = difference_of_bounds(a["rate"], bounds[0], bounds[1], b["rate"], bounds[2], bounds[3])
     found = Difference(d, low, high, paired=False)
     return {**row, "low": low, "high": high, "mark": MARKS[-found.sign]}

@@ -156,7 +156,7 @@ def _least(apart: Any) -> int | None:
 
 def _recall(distances: list[int | None], unreadable: int, threshold: int) -> dict[str, Any]:
     hits = sum(one is not None and one <= threshold for one in distances)
-    low, high = intervals.wilson(hits, len(distances), LEVEL)
+    low, high = intervals.wilson_interval(hits, len(distances), LEVEL)
     return {
         "copies": len(distances), "found": hits, "not_compared": distances.count(None),
         "unreadable": unreadable,
@@ -175,8 +175,9 @@ def _false_pairs(
     if not counts.pairs:
         return {"pairs": 0, "false_pairs": 0, "high": 1.0, "high_pictures": 1.0}
     return {
-        "pairs": counts.pairs, "false_pairs": within, "high": float(intervals.upper(within, counts.pairs, LEVEL)),
-        "high_pictures": float(intervals.shared_upper(within, counts.pairs, counts.disjoint_in_all, LEVEL)),
+        "pairs": counts.pairs, "false_pairs": within,
+        "high": float(intervals.clopper_pearson_upper(within, counts.pairs, LEVEL)),
+        "high_pictures": float(intervals.hoeffding_upper(within, counts.pairs, counts.disjoint_in_all, LEVEL)),
     }  # fmt: skip
 
 
@@ -226,8 +227,8 @@ def _compare_hashes(
         "left_out": found.left_out[0],
         "false": {
             "pairs": found.pairs, "false_pairs": within, "rate": within / found.pairs,
-            "high": float(intervals.upper(*of, LEVEL)[0]),
-            "high_pictures": float(intervals.shared_upper(*of, np.array([found.disjoint_in_all]), LEVEL)[0]),
+            "high": float(intervals.clopper_pearson_upper(*of, LEVEL)[0]),
+            "high_pictures": float(intervals.hoeffding_upper(*of, np.array([found.disjoint_in_all]), LEVEL)[0]),
         },
         "distances": [[int(d), int(found.histogram[d])] for d in np.flatnonzero(found.histogram)],
         "closest": [

@@ -83,7 +83,7 @@ class FalseRate:
     """Different pictures taken for the same at one threshold. All bounds are one-sided, at the table's level.
 
     low, high : as if each pair were a trial of its own (Clopper and Pearson).
-    low_pictures, high_pictures : where only pictures are independent of each other (``intervals.shared_upper``).
+    low_pictures, high_pictures : where only pictures are independent of each other (``intervals.hoeffding_upper``).
     """
 
     pairs: int
@@ -332,7 +332,7 @@ def sweep_thresholds(
 
     Raises
     ------
-    InputError where there are no pairs or a threshold is outside of 0 to n_bits; ImportError without scipy.
+    InputError where there are no pairs or a threshold is outside of 0 to n_bits; ImportError without statsmodels.
     """
     same = same if isinstance(same, SamePairs) else SamePairs(np.asarray(same))
     different = different if isinstance(different, PairCounts) else PairCounts.from_histogram(different)
@@ -363,9 +363,10 @@ def sweep_thresholds(
     return ThresholdTable(
         wanted.astype(np.uint16), level,
         tuple(groups), pairs, every[:, -1],
-        hits, hits / pairs[:, None], *intervals.wilson(hits, pairs[:, None], level),
+        hits, hits / pairs[:, None], *intervals.wilson_interval(hits, pairs[:, None], level),
         (ALL, *names), all_pairs, disjoint, false_pairs, false_pairs / all_pairs[:, None],
-        intervals.lower(*of, level), intervals.upper(*of, level),
-        intervals.shared_lower(*of, disjoint[:, None], level), intervals.shared_upper(*of, disjoint[:, None], level),
+        intervals.clopper_pearson_lower(*of, level), intervals.clopper_pearson_upper(*of, level),
+        intervals.hoeffding_lower(*of, disjoint[:, None], level),
+        intervals.hoeffding_upper(*of, disjoint[:, None], level),
         different.views,
     )  # fmt: skip
