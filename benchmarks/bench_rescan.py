@@ -30,10 +30,10 @@ import rescan_cases
 from ncii_match import DecodeLimits, Matcher, Views
 from ncii_match.errors import JobError
 from ncii_match.ingest import PictureHasher
+from ncii_match.jobs.stored_rows import Chunks, find_rows
 from ncii_match.outcomes import Outcome
+from ncii_match.rescans.changes import BankChanges
 from ncii_match.rescans.job import Job, Progress
-from ncii_match.rescans.since import Since
-from ncii_match.rescans.stored import Chunks, find
 from ncii_match.values import PDQ
 
 WORKERS = 2
@@ -66,8 +66,8 @@ TINY = Size(96, 96, 2, 6, 500, 3_000, 50, 2_000, 1_000, 12, (((320, 240), 1),))
 def job(asked: Row) -> Row:
     """Open what is asked for, and do its job until it is done or has done so many rows; the time and memory it took."""
     begun = time.perf_counter()
-    news = None if asked["since"] is None else Since(asked["bank"], asked["since"])
-    chunks = Chunks(find(asked["source"]), asked["chunk"])
+    news = None if asked["since"] is None else BankChanges(asked["bank"], asked["since"])
+    chunks = Chunks(find_rows(asked["source"]), asked["chunk"])
     views = None if asked["views"] is None else VIEWS[asked["views"]]
     only = None if news is None else news.new
     with Matcher(asked["bank"], views=views, workers=WORKERS, isolation="thread", only=only) as matcher:

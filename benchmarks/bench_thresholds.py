@@ -30,7 +30,7 @@ from ncii_match.evaluate import findings
 from ncii_match.evaluate.experiment import PICTURES_A_CHUNK, Experiment
 from ncii_match.evaluate.transforms import PRESETS, REFERENCES, Step, preset
 from ncii_match.evaluate.trials import Plan
-from ncii_match.rescans.stored import Chunks, find
+from ncii_match.jobs.stored_rows import Chunks, find_rows
 from ncii_match.values import PDQ, PDQ_MIN_QUALITY, PDQ_THRESHOLD, PHASH, Views
 
 WORKERS = 2
@@ -62,7 +62,7 @@ def experiment(
         steps, PDQ, Views.UPRIGHT if reference else PDQ.default_views, reference=reference,
         witness=None if reference else PHASH, seed=seed,
     )  # fmt: skip
-    made = Experiment(out, Chunks(find(folder), PICTURES_A_CHUNK), plan, workers=WORKERS, groups=GROUPS)
+    made = Experiment(out, Chunks(find_rows(folder), PICTURES_A_CHUNK), plan, workers=WORKERS, groups=GROUPS)
     begun = perf_counter()
     made.run()
     return {

@@ -14,7 +14,7 @@ import search_cases
 from numpy.typing import NDArray
 
 from ncii_match import PDQ, Bank, Hashes, Views, hash_images
-from ncii_match.rescans import media
+from ncii_match.jobs import hash_columns
 from ncii_match.values import PDQ_MIN_QUALITY, PDQ_THRESHOLD
 
 Sizes = tuple[tuple[tuple[int, int], int], ...]
@@ -104,8 +104,8 @@ def write(path: Path, first: int, bits: NDArray[np.uint8]) -> None:
     """One file of a dataset, as a rescan keeps them but for the number of rows; ids count from ``first``."""
     count = len(bits)
     hashes = Hashes(PDQ, bits, np.full(count, 90, np.uint8), np.zeros(count, np.uint8))
-    schema = pa.schema([pa.field("id", pa.int64()), *media.fields(PDQ, Views.UPRIGHT)])
-    columns = [pa.array(np.arange(first, first + count)), *media.columns(hashes, Views.UPRIGHT)]
+    schema = pa.schema([pa.field("id", pa.int64()), *hash_columns.fields(PDQ, Views.UPRIGHT)])
+    columns = [pa.array(np.arange(first, first + count)), *hash_columns.columns(hashes, Views.UPRIGHT)]
     table = pa.Table.from_arrays(columns, schema=schema)
     pq.write_table(table, path, row_group_size=ROWS_A_GROUP, compression="zstd")
 

@@ -51,7 +51,7 @@ if TYPE_CHECKING:
     from ncii_match.outcomes import State as State
     from ncii_match.outcomes import Status as Status
     from ncii_match.policy import Policy as Policy
-    from ncii_match.rescans.rows import rescan as rescan
+    from ncii_match.rescans.rescan import rescan as rescan
     from ncii_match.sandbox.pool import Sandbox as Sandbox
     from ncii_match.values import PDQ as PDQ
     from ncii_match.values import PDQ_512 as PDQ_512
@@ -111,7 +111,7 @@ _HOMES = {
     "ncii_match.matcher": ("Matcher",),
     "ncii_match.outcomes": ("Action", "Hold", "Outcome", "State", "Status"),
     "ncii_match.policy": ("Policy",),
-    "ncii_match.rescans.rows": ("rescan",),
+    "ncii_match.rescans.rescan": ("rescan",),
     "ncii_match.sandbox.pool": ("Sandbox",),
     "ncii_match.values": (
         "PDQ",

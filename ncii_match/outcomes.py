@@ -62,6 +62,19 @@ _REASONS = {
     Status.FAILED: "Hashing the picture failed by an error that is not the picture's doing.",
 }
 
+TRANSIENT = frozenset(
+    {
+        Status.CANNOT_READ,
+        Status.OUT_OF_MEMORY,
+        Status.TIMED_OUT,
+        Status.CRASHED,
+        Status.NO_WORKER,
+        Status.NO_MEMORY,
+        Status.FAILED,
+    }
+)
+"""Statuses that may be the moment's fault and not the picture's: a job tries such a picture again, alone."""
+
 
 class Outcome(IntEnum):
     """What is known about one picture. "Could not look" is never "no match"."""

@@ -77,7 +77,8 @@ TARGETS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     ),
     "index": (("ncii_match/index/live.py", "ncii_match/index/rows.py"), ("test_live.py", "test_index.py")),
     "rescans": (
-        ("ncii_match/rescans/since.py", "ncii_match/rescans/rows.py", "ncii_match/rescans/work.py"),
+        ("ncii_match/rescans/changes.py", "ncii_match/rescans/rescan.py", "ncii_match/rescans/work.py",
+         "ncii_match/jobs/row_contents.py"),
         ("test_rescan.py", "test_rescan_since.py", "test_rescan_job.py", "test_boundaries.py"),
     ),
     "sandbox": (

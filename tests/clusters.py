@@ -22,9 +22,9 @@ from rescans import results
 import ncii_match as nm
 from ncii_match.bank.bank import Bank
 from ncii_match.errors import JobError
-from ncii_match.rescans.held import Looking
+from ncii_match.jobs.stored_rows import Chunks, find_rows
 from ncii_match.rescans.job import Job
-from ncii_match.rescans.stored import Chunks, find
+from ncii_match.rescans.matcher_settings import MatcherSettings
 from ncii_match.values import Views
 
 DIFFERENT, NAMES, CHUNK = 1000, 5, 100
@@ -152,11 +152,11 @@ def check_left(place, want):
 
 def job_in(place, engine_of, report=lambda _: None, **options):
     """The same job in this process, by an engine that is made for it. Its summary."""
-    looking = Looking(str(place / "bank"), views=Views.UPRIGHT, isolation="thread")
+    looking = MatcherSettings(str(place / "bank"), views=Views.UPRIGHT, isolation="thread")
     source = str(place / "media")
     with (
         looking.matcher(**options) as matcher,
-        Job(place / "out", Chunks(find(source), CHUNK), matcher, keep_hashes=place / "kept",
+        Job(place / "out", Chunks(find_rows(source), CHUNK), matcher, keep_hashes=place / "kept",
             bank=str((place / "bank").resolve())) as job,
     ):  # fmt: skip
         return job.run(report, engine=engine_of(looking, source, 2))
@@ -164,16 +164,16 @@ def job_in(place, engine_of, report=lambda _: None, **options):
 
 def begun_in(monkeypatch, module):
     """How often each chunk is begun by an engine from now on."""
-    begun, shared_out = Counter(), module.shared_out
+    begun, share_chunks = Counter(), module.share_chunks
 
     def counting(numbers, begin, *rest):
         def noted(number):
             begun[number] += 1
             return begin(number)
 
-        return shared_out(numbers, noted, *rest)
+        return share_chunks(numbers, noted, *rest)
 
-    monkeypatch.setattr(module, "shared_out", counting)
+    monkeypatch.setattr(module, "share_chunks", counting)
     return begun
 
 

@@ -9,7 +9,7 @@ from PIL import Image
 from ncii_match.evaluate.experiment import Experiment
 from ncii_match.evaluate.transforms import Step
 from ncii_match.evaluate.trials import Plan
-from ncii_match.rescans.stored import Chunks, find
+from ncii_match.jobs.stored_rows import Chunks, find_rows
 from ncii_match.values import PDQ, PHASH, Views
 
 STEPS = (
@@ -49,6 +49,6 @@ PLAN = Plan(STEPS, PDQ, Views.ALL, seed=7, witness=PHASH)
 def make(folder: Path, out: Path, chunk: int = 5, **changed) -> Experiment:
     """The experiment, finished."""
     settings = {"plan": PLAN, "groups": GROUPS, "workers": 2, **changed}
-    experiment = Experiment(out, Chunks(find(folder), chunk), **settings)
+    experiment = Experiment(out, Chunks(find_rows(folder), chunk), **settings)
     experiment.run()
     return experiment

@@ -15,7 +15,7 @@ from pyarrow import parquet as pq
 from ncii_match import Status, Views
 from ncii_match.evaluate.experiment import Experiment
 from ncii_match.evaluate.trials import NO_DISTANCE, UNALTERED
-from ncii_match.rescans.stored import Chunks
+from ncii_match.jobs.stored_rows import Chunks
 from ncii_match.values import UNKNOWN_QUALITY
 
 THRESHOLD, QUALITY = 60, 40

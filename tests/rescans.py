@@ -10,9 +10,9 @@ from PIL import Image, ImageOps
 
 import ncii_match as nm
 from ncii_match.bank.bank import Bank
+from ncii_match.jobs.stored_rows import Chunks, find_rows
 from ncii_match.matcher import Matcher
 from ncii_match.rescans.job import Job
-from ncii_match.rescans.stored import Chunks, find
 from ncii_match.values import PDQ, Hashes, Views
 
 
@@ -71,7 +71,7 @@ def pictures_in(path, n, first=0, **more):
 
 
 def job_of(out, source, matcher, chunk=4, **options):
-    return Job(out, Chunks(find(source), chunk), matcher, workers=2, **options)
+    return Job(out, Chunks(find_rows(source), chunk), matcher, workers=2, **options)
 
 
 def run(out, source, place, chunk=4, *, matching=None, **options):

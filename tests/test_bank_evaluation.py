@@ -20,11 +20,11 @@ from ncii_match.cli.terminal import Exit
 from ncii_match.errors import AlgorithmMismatchError, BankCorruptError, InputError, JobError, PolicyError
 from ncii_match.evaluate import bank_evaluation, entry_advice
 from ncii_match.evaluate.entry_advice import MANY, MOST_DIFFERENT, Advice, Tally, advise
+from ncii_match.jobs import hash_columns
+from ncii_match.jobs.stored_rows import Chunks, find_rows
 from ncii_match.matcher import Matcher
 from ncii_match.outcomes import Hold, Outcome, State, Status
 from ncii_match.policy import Policy
-from ncii_match.rescans import media
-from ncii_match.rescans.stored import Chunks, find
 from ncii_match.values import PDQ, PDQ_MIN_QUALITY, PDQ_THRESHOLD, PHASH, Hashes, View
 
 VIEWS = (View.UPRIGHT, View.MIRROR, View.TRIMMED_UPRIGHT)
@@ -112,9 +112,9 @@ def write(place, rows, first=40):
     place.mkdir()
     for number, part in enumerate((rows[:first], rows[first:])):
         columns = [pa.array([row[0] for row in part])]
-        for k, field in enumerate(media.fields(PDQ, VIEWS)):
+        for k, field in enumerate(hash_columns.fields(PDQ, VIEWS)):
             columns.append(pa.array([row[k + 1].astype(np.uint8).tobytes() for row in part], field.type))
-        schema = pa.schema([pa.field("id", pa.string()), *media.fields(PDQ, VIEWS)])
+        schema = pa.schema([pa.field("id", pa.string()), *hash_columns.fields(PDQ, VIEWS)])
         pq.write_table(pa.Table.from_arrays(columns, schema=schema), place / f"{number:08}.parquet", row_group_size=23)
 
 
@@ -127,7 +127,9 @@ def measured(made, policy=None, radius=RADIUS, chunk=64, workers=2, source=None,
     policy = Policy() if policy is None else policy
     matcher = Matcher(made.bank, policy=bank_evaluation.at(policy, radius), isolation="thread", workers=1)
     with matcher:
-        found = bank_evaluation.measure(Chunks(find(source or made.hashes), chunk), matcher, policy, workers=workers)
+        found = bank_evaluation.measure(
+            Chunks(find_rows(source or made.hashes), chunk), matcher, policy, workers=workers
+        )
         return bank_evaluation.figures(found, matcher, str(made.bank), **options)
 
 
@@ -182,7 +184,7 @@ def share_of(row):
 def test_figures_are_what_the_matcher_says_at_each_threshold(made):
     """Not one lookup of a narrower threshold contradicts what was counted from the widest."""
     found = measured(made)
-    hashes = media.hashes_of(find(made.hashes).read(0, len(made.rows)))
+    hashes = hash_columns.hashes_of(find_rows(made.hashes).read(0, len(made.rows)))
     for row in found["thresholds"]:
         with Matcher(made.bank, policy=Policy(threshold=row["threshold"]), isolation="thread", workers=1) as matcher:
             outcomes = matcher.lookup(hashes).outcome
@@ -284,7 +286,7 @@ def test_a_bank_that_fails_is_no_bank_without_matches(made, monkeypatch):
         kind = type(matcher.snapshot.index)
         real = kind.search
         monkeypatch.setattr(kind, "search", search)
-        done = bank_evaluation.measure(Chunks(find(made.hashes), 50), matcher, Policy(), workers=1)
+        done = bank_evaluation.measure(Chunks(find_rows(made.hashes), 50), matcher, Policy(), workers=1)
         found = bank_evaluation.figures(done, matcher, str(made.bank))
     assert found["causes"] == {"bank:BankCorruptError": 50}
     assert found["rows"] == len(made.rows)
@@ -375,7 +377,7 @@ def test_what_is_no_hashes_is_refused(made, tmp_path):
         Matcher(made.bank, policy=Policy(min_quality=1), isolation="thread", workers=1) as matcher,
         pytest.raises(InputError, match="another policy"),
     ):
-        bank_evaluation.measure(Chunks(find(made.hashes)), matcher, Policy())
+        bank_evaluation.measure(Chunks(find_rows(made.hashes)), matcher, Policy())
 
 
 def test_witness_age_and_deadline_are_left_out(made):

@@ -19,7 +19,7 @@ from ncii_match.decode import container
 from ncii_match.errors import BankCorruptError, DecodeError, InputError
 from ncii_match.hashing import borders
 from ncii_match.outcomes import Hold, Outcome, State, Status
-from ncii_match.rescans.since import Since
+from ncii_match.rescans.changes import BankChanges
 from ncii_match.values import PDQ, PDQ_THRESHOLD, Entries, Hashes, Matches, Picture, View
 from ncii_match.verdicts import Hearing
 
@@ -85,7 +85,7 @@ def test_changes_since_a_snapshot_miss_nothing_of_a_rescan_that_followed_several
     job = tmp_path / "job"
     (job / "decisions").mkdir(parents=True)
     (job / "summary.json").write_text(json.dumps({"snapshots": [5, 2, 4]}))
-    since = Since.__new__(Since)
+    since = BankChanges.__new__(BankChanges)
     since.number = number
     if is_refused:
         with pytest.raises(InputError, match="made with snapshot 2; give --since 2"):

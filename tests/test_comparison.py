@@ -20,7 +20,7 @@ from ncii_match.evaluate.experiment import Experiment
 from ncii_match.evaluate.findings import Question, find
 from ncii_match.evaluate.transforms import preset
 from ncii_match.evaluate.trials import Plan
-from ncii_match.rescans import stored
+from ncii_match.jobs import stored_rows
 from ncii_match.values import PDQ, PDQ_THRESHOLD, Views
 
 PICTURES = 50
@@ -53,7 +53,7 @@ class Place:
         without : by step, of which pictures there is no copy.
         """
         out = self.path / name
-        chunks = stored.Chunks(stored.find(folder or self.pictures()), 1000)
+        chunks = stored_rows.Chunks(stored_rows.find_rows(folder or self.pictures()), 1000)
         plan = Plan(steps, PDQ, views)
         experiment = Experiment(out, chunks, plan, groups=groups)
         rows, v = [], len(views)

@@ -90,7 +90,7 @@ def test_recipes_run_in_order_and_print_what_the_page_says(checkout, name, block
 def test_the_page_on_rescans_names_every_column():
     import pyarrow as pa
 
-    from ncii_match.rescans.rows import results_schema
+    from ncii_match.rescans.rescan import results_schema
 
     text = (ROOT / "docs" / "rescans.md").read_text(encoding="utf-8")
     named = {name for line in text.splitlines() if line.startswith("| `") for name in re.findall(r"`([^`]+)`", line)}

@@ -21,7 +21,7 @@ from ncii_match.cli import terminal
 from ncii_match.cli.main import app
 from ncii_match.evaluate import labelled_data
 from ncii_match.evaluate.experiment import Experiment
-from ncii_match.rescans.stored import Chunks, find
+from ncii_match.jobs.stored_rows import Chunks, find_rows
 
 PROGRAM = Path(sys.executable).parent / "ncii-match"
 
@@ -103,7 +103,7 @@ def test_what_is_asked_for_is_checked_before_the_work(pictures, tmp_path, monkey
 
 
 def test_a_stopped_experiment_goes_on(pictures, tmp_path):
-    experiment = Experiment(tmp_path / "out", Chunks(find(pictures), 2), PLAN, groups=GROUPS, workers=2)
+    experiment = Experiment(tmp_path / "out", Chunks(find_rows(pictures), 2), PLAN, groups=GROUPS, workers=2)
 
     def stop(done):
         if done:
@@ -113,7 +113,7 @@ def test_a_stopped_experiment_goes_on(pictures, tmp_path):
         experiment.run(stop)
     assert len([*(tmp_path / "out" / "trials").iterdir()]) == 1
     done = []
-    Experiment(tmp_path / "out", Chunks(find(pictures), 2), PLAN, groups=GROUPS).run(done.append)
+    Experiment(tmp_path / "out", Chunks(find_rows(pictures), 2), PLAN, groups=GROUPS).run(done.append)
     assert (done[0], done[-1]) == (2, 9)
     last = make(pictures, tmp_path / "last")
     last._stop.set()
@@ -319,4 +319,4 @@ def test_hashes_that_say_nothing_are_refused(tmp_path):
     table = pa.table({"id": ["a"], "hash": one.column("hash")})
     pq.write_table(table.cast(table.schema.set(1, one.schema.field("hash"))), tmp_path / "one.parquet")
     with pytest.raises(InputError, match="no two different hashes"):
-        labelled_data.evaluate_hashes(Chunks(find(tmp_path / "one.parquet")), tmp_path / "out", 31, 50)
+        labelled_data.evaluate_hashes(Chunks(find_rows(tmp_path / "one.parquet")), tmp_path / "out", 31, 50)

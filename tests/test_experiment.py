@@ -23,9 +23,9 @@ from ncii_match.evaluate.transforms import Step
 from ncii_match.evaluate.trial_table import load
 from ncii_match.evaluate.trials import NO_DISTANCE, STRATA, UNALTERED, Trials, between, seed_of
 from ncii_match.ingest import PictureHasher
-from ncii_match.rescans.locked import locked
-from ncii_match.rescans.media import hashes_of
-from ncii_match.rescans.stored import Chunks, find
+from ncii_match.jobs.directory import locked_directory
+from ncii_match.jobs.hash_columns import hashes_of
+from ncii_match.jobs.stored_rows import Chunks, find_rows
 
 
 @pytest.fixture(scope="module")
@@ -160,7 +160,7 @@ def test_what_is_done_is_not_done_again(folder, done, tmp_path):
     (out / "trials" / "00000002.parquet").unlink()
     stamps = {file.name: file.stat().st_mtime_ns for file in (out / "trials").iterdir()}
     told = []
-    experiment = Experiment(out, Chunks(find(folder), 5), PLAN, groups=GROUPS, workers=2)
+    experiment = Experiment(out, Chunks(find_rows(folder), 5), PLAN, groups=GROUPS, workers=2)
     experiment.run(told.append)
     assert contents(out) == before
     assert {file.name: file.stat().st_mtime_ns for file in (out / "trials").iterdir() if file.name in stamps} == stamps
@@ -258,13 +258,13 @@ OTHER = {
 @pytest.fixture(scope="module")
 def begun(folder, tmp_path_factory):
     """Nothing is done yet."""
-    return Experiment(tmp_path_factory.mktemp("begun") / "out", Chunks(find(folder), 5), PLAN, groups=GROUPS)
+    return Experiment(tmp_path_factory.mktemp("begun") / "out", Chunks(find_rows(folder), 5), PLAN, groups=GROUPS)
 
 
 @pytest.mark.parametrize("key", OTHER)
 def test_another_question_is_refused_by_its_name(folder, begun, key):
     settings = {"plan": PLAN, "groups": GROUPS, "chunk": 5} | OTHER[key]
-    chunks = Chunks(find(folder), settings.pop("chunk"))
+    chunks = Chunks(find_rows(folder), settings.pop("chunk"))
     with pytest.raises(InputError, match=f"was begun with another {key}; choose another --out, or --restart"):
         Experiment(begun.out, chunks, **settings)
 
@@ -273,7 +273,7 @@ def test_another_question_is_refused_by_its_name(folder, begun, key):
 def test_other_formats_are_other_limits(folder, begun, formats):
     plan = replace(PLAN, limits=DecodeLimits(formats=frozenset(formats)))
     with pytest.raises(InputError, match="was begun with another limits;"):
-        Experiment(begun.out, Chunks(find(folder), 5), plan, groups=GROUPS)
+        Experiment(begun.out, Chunks(find_rows(folder), 5), plan, groups=GROUPS)
 
 
 @pytest.mark.parametrize(
@@ -282,15 +282,15 @@ def test_other_formats_are_other_limits(folder, begun, formats):
 def test_another_version_of_what_makes_and_hashes_copies_is_refused(folder, begun, monkeypatch, version):
     monkeypatch.setattr(version, "0.0.1")
     with pytest.raises(InputError, match="was begun with another versions;"):
-        Experiment(begun.out, Chunks(find(folder), 5), PLAN, groups=GROUPS)
+        Experiment(begun.out, Chunks(find_rows(folder), 5), PLAN, groups=GROUPS)
 
 
 def test_another_input_is_refused(folder, tmp_path):
     shutil.copytree(folder, tmp_path / "in")
-    Experiment(tmp_path / "out", Chunks(find(tmp_path / "in"), 5), PLAN)
+    Experiment(tmp_path / "out", Chunks(find_rows(tmp_path / "in"), 5), PLAN)
     os.utime(tmp_path / "in" / "coffee@00.png", ns=(1, 1))
     with pytest.raises(InputError, match="was begun with another input;"):
-        Experiment(tmp_path / "out", Chunks(find(tmp_path / "in"), 5), PLAN)
+        Experiment(tmp_path / "out", Chunks(find_rows(tmp_path / "in"), 5), PLAN)
 
 
 def test_every_setting_has_a_test_above(begun):
@@ -299,7 +299,7 @@ def test_every_setting_has_a_test_above(begun):
 
 def test_one_works_at_a_time(folder, tmp_path):
     experiment = make(folder, tmp_path / "out", most=1)
-    with locked(tmp_path / "out"):
+    with locked_directory(tmp_path / "out"):
         with pytest.raises(JobError, match="another process"):
             experiment.run()
         with pytest.raises(JobError, match="another process"):
@@ -393,11 +393,11 @@ def test_a_chunk_that_is_not_there_is_missed(done, tmp_path):
 def test_ids_that_are_not_text(folder, tmp_path):
     contents = [(folder / name).read_bytes() for name in ("coffee@00.png", "rocket@00.png")]
     pq.write_table(pa.table({"id": [b"\xff", b"b"], "bytes": contents}), tmp_path / "bytes.parquet")
-    Experiment(tmp_path / "out", Chunks(find(tmp_path / "bytes.parquet")), PLAN, workers=1).run()
+    Experiment(tmp_path / "out", Chunks(find_rows(tmp_path / "bytes.parquet")), PLAN, workers=1).run()
     assert set(load(tmp_path / "out").ids) == {"\\xff", "b"}
     pq.write_table(pa.table({"id": ["a", None], "bytes": contents}), tmp_path / "none.parquet")
     with pytest.raises(InputError, match="a row has no id; give each one of its own"):
-        Experiment(tmp_path / "other", Chunks(find(tmp_path / "none.parquet")), PLAN)
+        Experiment(tmp_path / "other", Chunks(find_rows(tmp_path / "none.parquet")), PLAN)
 
 
 def test_groups_that_take_no_part():
@@ -429,11 +429,11 @@ def test_too_few_pictures_are_refused_before_anything_is_begun(folder, tmp_path)
     (tmp_path / "in").mkdir()
     for told in ("there is no picture; give at least 2", "there is 1 picture; give at least 2"):
         with pytest.raises(InputError, match=told):
-            Experiment(tmp_path / "out", Chunks(find(tmp_path / "in")), PLAN)
+            Experiment(tmp_path / "out", Chunks(find_rows(tmp_path / "in")), PLAN)
         shutil.copy(folder / "coffee@00.png", tmp_path / "in")
     assert not (tmp_path / "out").exists()
     (tmp_path / "in" / "text.png").write_text("no picture")
-    Experiment(tmp_path / "out", Chunks(find(tmp_path / "in")), PLAN).run()
+    Experiment(tmp_path / "out", Chunks(find_rows(tmp_path / "in")), PLAN).run()
     with pytest.raises(InputError, match=r"\(1 could not be read: text.png, \w+, and so on\); give more, with another"):
         findings.find(tmp_path / "out", findings.Question(31, 50))
 
@@ -442,10 +442,10 @@ def test_hashes_and_nonsense_are_refused(tmp_path):
     hashes = hash_images([np.zeros((64, 64), np.uint8)])
     pq.write_table(pa.table({"id": ["a"], "hash": hashes.to_arrow().column("hash")}), tmp_path / "hashes.parquet")
     with pytest.raises(InputError, match="give pictures"):
-        Experiment(tmp_path / "out", Chunks(find(tmp_path / "hashes.parquet")), PLAN)
+        Experiment(tmp_path / "out", Chunks(find_rows(tmp_path / "hashes.parquet")), PLAN)
     write_pictures(tmp_path / "in")
     with pytest.raises(InputError, match="expression"):
-        Experiment(tmp_path / "out", Chunks(find(tmp_path / "in")), PLAN, groups="(")
+        Experiment(tmp_path / "out", Chunks(find_rows(tmp_path / "in")), PLAN, groups="(")
 
 
 def test_damaged_files_are_named(done, tmp_path):

@@ -18,8 +18,8 @@ from ncii_match.evaluate.findings import Question, find, read
 from ncii_match.evaluate.pairs import PairCounts
 from ncii_match.evaluate.trial_table import LOOKS, hashes_of, load
 from ncii_match.evaluate.trials import NO_DISTANCE, UNALTERED
-from ncii_match.rescans import media
-from ncii_match.rescans.locked import locked
+from ncii_match.jobs import hash_columns
+from ncii_match.jobs.directory import locked_directory
 
 THRESHOLD, QUALITY = 60, 40
 """Wide and low enough that some pictures here are missed, some taken for others, some too poor."""
@@ -36,7 +36,7 @@ def rows(out):
     """Plain values: hashes by view as whole numbers, None where there is none."""
     made = []
     for table in trials_of(out, PLAN.schema().names):
-        hashes = media.hashes_of(table.combine_chunks().to_batches()[0])
+        hashes = hash_columns.hashes_of(table.combine_chunks().to_batches()[0])
         bits = [int.from_bytes(one.tobytes(), "big") for one in hashes.bits]
         v = len(PLAN.views)
         for k, row in enumerate(table.to_pylist()):
@@ -272,7 +272,7 @@ def test_too_little_is_refused(out, tmp_path):
 
 
 def test_nobody_works_on_rows_while_figures_are_made_of_them(out):
-    with locked(out), pytest.raises(JobError, match="another process works on"):
+    with locked_directory(out), pytest.raises(JobError, match="another process works on"):
         find(out, Question(THRESHOLD, QUALITY))
 
 

@@ -20,7 +20,7 @@ from ncii_match.cli.main import app
 from ncii_match.evaluate.labelled_data import evaluate_copies
 from ncii_match.evaluate.trial_table import LOOKS
 from ncii_match.ingest import PictureHasher
-from ncii_match.rescans.stored import Chunks, find
+from ncii_match.jobs.stored_rows import Chunks, find_rows
 
 THRESHOLD, QUALITY = 40, 50
 
@@ -48,7 +48,7 @@ def folder(tmp_path_factory):
 @pytest.fixture(scope="module")
 def found(folder):
     return evaluate_copies(
-        Chunks(find(folder), 4), folder.parent / "out", "^[a-z]+", algorithm=PDQ, threshold=THRESHOLD,
+        Chunks(find_rows(folder), 4), folder.parent / "out", "^[a-z]+", algorithm=PDQ, threshold=THRESHOLD,
         min_quality=QUALITY, workers=2,
     )  # fmt: skip
 
@@ -108,7 +108,7 @@ def test_what_cannot_be_compared_is_refused(folder, tmp_path):
     for groups, why in (("-[0-9]+.*", "show the same thing"), ("(", "expression")):
         with pytest.raises(InputError, match=why):
             evaluate_copies(
-                Chunks(find(folder / "single-0.png")), tmp_path, groups, algorithm=PDQ, threshold=THRESHOLD,
+                Chunks(find_rows(folder / "single-0.png")), tmp_path, groups, algorithm=PDQ, threshold=THRESHOLD,
                 min_quality=QUALITY,
             )  # fmt: skip
 
@@ -185,7 +185,7 @@ def loops():
 
 def stored(place, names):
     pq.write_table(pa.table({"id": names, "bytes": [PICTURES[name] for name in names]}), place / "in.parquet")
-    return find(place / "in.parquet")
+    return find_rows(place / "in.parquet")
 
 
 def evaluated(stored, out, threshold):

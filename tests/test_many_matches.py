@@ -13,7 +13,7 @@ from ncii_match import matcher as matcher_module
 from ncii_match.bank.snapshots.segment import Segment
 from ncii_match.decisions import choose_strongest, decide, redecide
 from ncii_match.outcomes import Action, Hold, Outcome, State, strongest
-from ncii_match.rescans.rows import rescan
+from ncii_match.rescans.rescan import rescan
 from ncii_match.schemas import decisions_schema
 from ncii_match.values import Entries, HoldColumns, Matches
 from ncii_match.verdicts import Decisions

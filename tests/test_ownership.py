@@ -18,7 +18,7 @@ OWNERS = {
     "sqlalchemy": ("bank",),
     "alembic": ("bank.truth",),
     "sqlite3": ("bank",),
-    "pyarrow": ("schemas", "bank.snapshots", "bank.transfer", "rescans", "evaluate", "adapters"),
+    "pyarrow": ("schemas", "bank.snapshots", "bank.transfer", "jobs", "rescans", "evaluate", "adapters"),
     "cryptography": ("bank",),
     "ijson": ("bank.transfer",),
     "cv2": ("evaluate",),

@@ -14,9 +14,10 @@ from rescans import COFFEE, bank_of, matcher_of, mirrored, picture, some
 import ncii_match as nm
 from ncii_match.bank.bank import Bank
 from ncii_match.errors import AlgorithmMismatchError, BankError, InputError
+from ncii_match.jobs import hash_columns
+from ncii_match.jobs.row_contents import CONTENTS
 from ncii_match.outcomes import Status
-from ncii_match.rescans import media
-from ncii_match.rescans.rows import CONTENTS, results_schema
+from ncii_match.rescans.rescan import results_schema
 from ncii_match.schemas import hash_field
 from ncii_match.values import PDQ, PHASH, Hashes, View, Views
 
@@ -274,8 +275,8 @@ def test_hashes_of_another_algorithm_are_refused(matcher):
 def test_kept_hashes_answer_as_the_pictures_do(bank, views):
     with matcher_of(bank, views=views) as matcher:
         kept = list(nm.rescan([batch(PICTURES[:4]), batch(PICTURES[4:])], matcher, keep_hashes=True))
-        stored = [one.select(["id", *media.COLUMNS]) for one in kept]
-        assert media.views_of(stored[0].schema.field("hashes")) == views
+        stored = [one.select(["id", *hash_columns.COLUMNS]) for one in kept]
+        assert hash_columns.views_of(stored[0].schema.field("hashes")) == views
         pieces = [stored[0].slice(1, 2), stored[1].slice(0, 0), stored[1].slice(2), stored[0]]
         again = [plain(row) for row in rows(nm.rescan(pieces, matcher))]
         first = [{name: row[name] for name in again[0]} for row in rows(kept)]
@@ -284,7 +285,7 @@ def test_kept_hashes_answer_as_the_pictures_do(bank, views):
 
 def test_kept_hashes_that_do_not_fit_together_are_refused(matcher):
     (kept,) = nm.rescan([batch(PICTURES)], matcher, keep_hashes=True)
-    kept, n = kept.select(["id", *media.COLUMNS]), len(PICTURES)
+    kept, n = kept.select(["id", *hash_columns.COLUMNS]), len(PICTURES)
     for wrong, told in (
         (kept.select(["id", "hashes", "qualities"]), "'statuses' is missing"),
         (
@@ -309,7 +310,7 @@ def test_kept_hashes_that_do_not_fit_together_are_refused(matcher):
 
 def test_only_what_is_near_or_could_not_be_hashed_is_left(matcher):
     (kept,) = nm.rescan([batch(PICTURES)], matcher, keep_hashes=True)
-    stored = kept.select(["id", *media.COLUMNS])
+    stored = kept.select(["id", *hash_columns.COLUMNS])
     whole = rows(nm.rescan([stored], matcher))
     left = rows(nm.rescan([stored, stored.slice(3, 1), stored.slice(0, 0)], matcher, found_only=True))
     assert left == [row for row in whole if row["matches"] or row["outcome"] == "UNREADABLE"]

@@ -29,16 +29,18 @@ from ncii_match.cli import rescan as command
 from ncii_match.cli.main import app
 from ncii_match.decode.limits import DecodeLimits
 from ncii_match.errors import BankCorruptError, DecodeError, InputError, JobError
+from ncii_match.jobs import checkpoints, process_cache, scheduler
+from ncii_match.jobs.checkpoints import Checkpoints, ChunkDone
+from ncii_match.jobs.failures import ChunkFailed
+from ncii_match.jobs.stored_rows import Chunks, find_rows
 from ncii_match.outcomes import Status
 from ncii_match.policy import Policy
-from ncii_match.rescans import elsewhere, held, sharing, work
+from ncii_match.rescans import elsewhere
 from ncii_match.rescans import job as jobs
-from ncii_match.rescans.elsewhere import Assigned, Failed, Order, do
-from ncii_match.rescans.held import Looking
+from ncii_match.rescans.changes import BankChanges
+from ncii_match.rescans.elsewhere import Assigned, Order, do
 from ncii_match.rescans.identity import said_of
-from ncii_match.rescans.since import Since
-from ncii_match.rescans.stored import Chunks, find
-from ncii_match.rescans.work import Done, Files
+from ncii_match.rescans.matcher_settings import MatcherSettings
 from ncii_match.values import Views
 
 
@@ -66,7 +68,7 @@ class Processes:
                 return pools[-1].submit(work, order, number)
 
         try:
-            yield from sharing.shared_out(numbers, begin, lambda: 2, repr)
+            yield from scheduler.share_chunks(numbers, begin, lambda: 2, repr)
         finally:
             for pool in pools:
                 pool.shutdown(cancel_futures=True)
@@ -93,17 +95,17 @@ def place(made, tmp_path):
 @pytest.fixture(autouse=True)
 def _let_go():
     yield
-    held.let_go()
+    process_cache.clear_cache()
 
 
 def looking_in(place, **more):
-    return Looking(str(place / "bank"), views=Views.UPRIGHT, isolation="thread", **more)
+    return MatcherSettings(str(place / "bank"), views=Views.UPRIGHT, isolation="thread", **more)
 
 
 def run(place, engine=None, report=lambda *_: None, source=None, since=None, **options):
     """A whole job in ``place/out``, with its hashes in ``place/kept`` where it has pictures."""
     source = place / "media" if source is None else source
-    chunks = Chunks(find(source), 8)
+    chunks = Chunks(find_rows(source), 8)
     kept = place / "kept" if chunks.is_pictures else None
     with (
         looking_in(place).matcher(None if since is None else since.new) as matcher,
@@ -150,7 +152,7 @@ def test_what_is_new_since_a_snapshot_is_looked_for_elsewhere_too(place, source)
         shutil.rmtree(place / "out")
         if source == "media":
             shutil.rmtree(place / "kept")
-        since = Since(place / "bank", 1)
+        since = BankChanges(place / "bank", 1)
         left.append((run(place, engine, nothing, place / source, since), results(place / "out")))
     assert left[0] == left[1]
     assert left[0][0]["outcomes"]["MATCH"] == 1
@@ -170,12 +172,12 @@ def test_a_witness_is_asked_elsewhere_too(place):
             bank.add(hashes, case="c", source="s")
             bank.publish()
     policy = Policy(witness_above=4, witness_threshold=2)
-    looking = Looking(str(place / "near"), policy, Views.UPRIGHT, "thread", str(place / "second"))
+    looking = MatcherSettings(str(place / "near"), policy, Views.UPRIGHT, "thread", str(place / "second"))
     left = []
     for engine in (None, Processes(looking, str(place / "media"))):
         with (
             looking.matcher() as matcher,
-            jobs.Job(place / "out", Chunks(find(place / "media"), 8), matcher, restart=True) as job,
+            jobs.Job(place / "out", Chunks(find_rows(place / "media"), 8), matcher, restart=True) as job,
         ):
             left.append((job.run(engine=engine), results(place / "out")))
     assert left[0] == left[1]
@@ -192,18 +194,18 @@ def test_workers_take_the_key_of_a_sealed_bank_from_their_own_environment(place,
     (place / "key").write_text(base64.b64encode(key).decode())
     (place / "key").chmod(0o600)
     monkeypatch.setenv(bank_key.KEY_FILE, str(place / "key"))
-    looking = Looking(str(place / "sealed"), views=Views.UPRIGHT, isolation="thread")
+    looking = MatcherSettings(str(place / "sealed"), views=Views.UPRIGHT, isolation="thread")
     left = []
     for engine in (None, Processes(looking, str(place / "media"), method="spawn")):
         with (
             looking.matcher() as matcher,
-            jobs.Job(place / "out", Chunks(find(place / "media"), 8), matcher, restart=True) as job,
+            jobs.Job(place / "out", Chunks(find_rows(place / "media"), 8), matcher, restart=True) as job,
         ):
             left.append((job.run(engine=engine), results(place / "out")))
     assert left[0] == left[1]
     assert left[0][0]["outcomes"]["MATCH"] == 1
     with looking.matcher() as matcher, jobs.Job(
-        place / "other", Chunks(find(place / "media"), 8), matcher
+        place / "other", Chunks(find_rows(place / "media"), 8), matcher
     ) as job:  # fmt: skip
         monkeypatch.delenv(bank_key.KEY_FILE)
         with pytest.raises(JobError, match=f"nothing can be looked at .*{bank_key.KEY_FILE}"):
@@ -270,7 +272,7 @@ def test_each_part_of_the_question_is_its_own(place, key):
         of = {name: changed.get(name, value) if bank == "second" else value for name, value in job.items()}
         asked = {name: changed.get(name, value) if bank == "second" else value for name, value in question.items()}
         with nm.Matcher(place / bank, isolation="thread", **asked) as matcher:
-            chunks = Chunks(find(place / "media"), of.pop("chunk"))
+            chunks = Chunks(find_rows(place / "media"), of.pop("chunk"))
             jobs.Job(place / "out", chunks, matcher, since=given, **of).close()
 
     begun("first", [1, 2])
@@ -286,7 +288,7 @@ def test_hashes_are_not_asked_what_only_pictures_are(place):
     run(place, report=nothing)
     for folder, asked in (("media", True), ("kept", False)):
         with looking_in(place).matcher() as matcher:
-            said = said_of(Chunks(find(place / folder)), matcher, hashes=None, bank=None, since=None)
+            said = said_of(Chunks(find_rows(place / folder)), matcher, hashes=None, bank=None, since=None)
         assert (said["views"] is not None, said["limits"] is not None) == (asked, asked)
 
 
@@ -311,9 +313,9 @@ def assigned_in(place, **options):
 
 def said_by(place, assigned, **looking):
     """What a worker answers, in this process."""
-    held.let_go()
+    process_cache.clear_cache()
     found = do(Order(looking_in(place, **looking), str(place / "media"), assigned), 0)
-    assert isinstance(found, Failed)
+    assert isinstance(found, ChunkFailed)
     assert found.kind == "JobError"
     return found.said
 
@@ -321,9 +323,9 @@ def said_by(place, assigned, **looking):
 def test_a_worker_that_sees_what_the_job_was_begun_with_does_a_chunk(place):
     assigned = assigned_in(place)
     done = do(Order(looking_in(place), str(place / "media"), assigned), 0)
-    assert done == Done(0, 8, {"MATCH": 2, "NO_MATCH": 6})
-    assert Files(place / "out", place / "kept").is_done(0)
-    assert not Files(place / "out", place / "kept").is_done(1)
+    assert done == ChunkDone(0, 8, {"MATCH": 2, "NO_MATCH": 6})
+    assert Checkpoints(place / "out", place / "kept").is_done(0)
+    assert not Checkpoints(place / "out", place / "kept").is_done(1)
 
 
 CHANGES = {
@@ -357,13 +359,13 @@ def test_another_job_by_now_is_refused_also_in_the_middle(place):
     """A worker that was cut off and goes on must not write into the job that was begun in its place."""
     assigned = assigned_in(place)
     order = Order(looking_in(place), str(place / "media"), assigned)
-    assert isinstance(do(order, 0), Done)
+    assert isinstance(do(order, 0), ChunkDone)
     path = place / "out" / "job.json"
     path.write_bytes(path.read_bytes().replace(b'"chunk": 8', b'"chunk": 9'))
     found = do(order, 1)
-    assert isinstance(found, Failed)
+    assert isinstance(found, ChunkFailed)
     assert f"{place / 'out'} is another job by now" in found.said
-    assert not Files(place / "out").decisions(1).exists()
+    assert not Checkpoints(place / "out").decisions(1).exists()
     assert "is another job by now" in said_by(place, assigned)
 
 
@@ -380,7 +382,7 @@ def test_a_bank_that_is_behind_or_another_one_is_refused(place):
     other = replace(assigned, published=assigned.published + timedelta(microseconds=1))
     assert "sees another bank than the job was begun with; every machine" in said_by(place, other)
     add(place / "bank", (7,), "R-7")  # what was published since is no reason
-    assert isinstance(do(Order(looking_in(place), str(place / "media"), assigned), 0), Done)
+    assert isinstance(do(Order(looking_in(place), str(place / "media"), assigned), 0), ChunkDone)
 
 
 def test_another_bank_is_refused_whatever_its_number_is(place):
@@ -402,12 +404,12 @@ def test_another_witness_is_refused(place):
     how = {"policy": Policy(witness_above=4, witness_threshold=2), "witness": str(place / "second")}
     with (
         looking_in(place, **how).matcher() as matcher,
-        jobs.Job(place / "out", Chunks(find(place / "media"), 8), matcher) as job,
+        jobs.Job(place / "out", Chunks(find_rows(place / "media"), 8), matcher) as job,
         pytest.raises(TakenError) as taken_in,
     ):
         job.run(engine=taken)
     (assigned,) = taken_in.value.args
-    assert isinstance(do(Order(looking_in(place, **how), str(place / "media"), assigned), 0), Done)
+    assert isinstance(do(Order(looking_in(place, **how), str(place / "media"), assigned), 0), ChunkDone)
     said = said_by(place, assigned, **(how | {"witness": str(place / "third")}))
     assert "has another bank than" in said
 
@@ -438,24 +440,24 @@ def test_a_worker_keeps_what_it_has_opened_until_something_fails(place, monkeypa
     opened, begun = [], elsewhere._begun
     monkeypatch.setattr(elsewhere, "_begun", lambda *given: opened.append(1) or begun(*given))
     order = Order(looking_in(place), str(place / "media"), assigned_in(place))
-    assert isinstance(do(order, 0), Done)
-    assert isinstance(do(order, 1), Done)
+    assert isinstance(do(order, 0), ChunkDone)
+    assert isinstance(do(order, 1), ChunkDone)
     assert len(opened) == 1
-    matcher = held.held(order, None).matcher
+    matcher = process_cache.cached(order, None).matcher
     (place / "out" / "decisions").rename(place / "away")
-    assert isinstance(do(order, 2), Failed)
+    assert isinstance(do(order, 2), ChunkFailed)
     (place / "away").rename(place / "out" / "decisions")
     with pytest.raises(InputError, match="was closed"):
         _ = matcher.snapshot
-    assert isinstance(do(order, 2), Done)
+    assert isinstance(do(order, 2), ChunkDone)
     assert len(opened) == 2
 
 
 def test_what_the_system_refuses_is_told_and_lets_go(place, monkeypatch):
     """An error of the system's own kind is no reason for the engine to give the chunk to another worker."""
     order = Order(looking_in(place), str(place / "media"), assigned_in(place))
-    assert isinstance(do(order, 0), Done)
-    matcher = held.held(order, None).matcher
+    assert isinstance(do(order, 0), ChunkDone)
+    matcher = process_cache.cached(order, None).matcher
 
     def refused(_work, _numbers):
         raise PermissionError(13, "Permission denied", "somewhere")
@@ -463,33 +465,33 @@ def test_what_the_system_refuses_is_told_and_lets_go(place, monkeypatch):
 
     with monkeypatch.context() as patch:
         patch.setattr(elsewhere.Work, "done", refused)
-        assert do(order, 1) == Failed("JobError", "[Errno 13] Permission denied: 'somewhere'")
+        assert do(order, 1) == ChunkFailed("JobError", "[Errno 13] Permission denied: 'somewhere'")
     with pytest.raises(InputError, match="was closed"):
         _ = matcher.snapshot
-    assert isinstance(do(order, 1), Done)
+    assert isinstance(do(order, 1), ChunkDone)
 
 
 def test_two_workers_at_one_chunk_do_not_write_into_each_others_draft(place, monkeypatch):
     """One that was cut off goes on while another does its chunk again."""
     order = Order(looking_in(place), str(place / "media"), assigned_in(place))
-    drafts, write, first = [], work.pq.write_table, []
+    drafts, write, first = [], checkpoints.pq.write_table, []
 
     def seen(table, file, **options):
         drafts.append({path.name for path in (place / "out" / "decisions").iterdir()})
         write(table, file, **options)
         if len(drafts) == 2:  # hashes come first
-            first.append(held._held.pop())  # the other one opens its own
-            assert isinstance(do(order, 0), Done)
+            first.append(process_cache._held.pop())  # the other one opens its own
+            assert isinstance(do(order, 0), ChunkDone)
 
-    monkeypatch.setattr(work.pq, "write_table", seen)
-    assert isinstance(do(order, 0), Done)
+    monkeypatch.setattr(checkpoints.pq, "write_table", seen)
+    assert isinstance(do(order, 0), ChunkDone)
     first[0][2].close()
     one, two = drafts[1], drafts[3]
     assert len(one) == 1
     assert len(two) == 2
     assert one < two
-    assert Files(place / "out", place / "kept").is_done(0)
-    assert not Files(place / "out", place / "kept").drafts()
+    assert Checkpoints(place / "out", place / "kept").is_done(0)
+    assert not Checkpoints(place / "out", place / "kept").drafts()
 
 
 def test_what_was_held_before_is_closed():
@@ -503,22 +505,22 @@ def test_what_was_held_before_is_closed():
         return made
 
     for name in ("one", "one", "two", "one"):
-        assert held.held(name, opened(name)) == name
+        assert process_cache.cached(name, opened(name)) == name
     assert closed == ["one", "two"]
-    held.let_go()
+    process_cache.clear_cache()
     assert closed == ["one", "two", "one"]
 
 
 def test_a_bank_has_the_same_name_in_every_directory(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert Looking("bank").anywhere() == Looking(str(tmp_path / "bank"))
-    both = Looking("bank", Policy(), Views.UPRIGHT, "thread", "../witness").anywhere()
+    assert MatcherSettings("bank").anywhere() == MatcherSettings(str(tmp_path / "bank"))
+    both = MatcherSettings("bank", Policy(), Views.UPRIGHT, "thread", "../witness").anywhere()
     assert (both.bank, both.witness) == (str(tmp_path / "bank"), str(tmp_path / "../witness"))
     assert (both.policy, both.views, both.isolation) == (Policy(), Views.UPRIGHT, "thread")
 
 
 def test_nothing_that_is_told_shows_a_secret():
-    looking = Looking("s3://key:secret@bucket/bank", witness="s3://key:secret@bucket/other")
+    looking = MatcherSettings("s3://key:secret@bucket/bank", witness="s3://key:secret@bucket/other")
     order = Order(looking, "s3://key:secret@bucket/media", Assigned("/out", None, b"secret", 1, None))
     assert "secret" not in repr(order)
     assert "secret" not in repr(looking.anywhere())
@@ -526,10 +528,10 @@ def test_nothing_that_is_told_shows_a_secret():
 
 
 def test_errors_travel_as_words():
-    assert isinstance(Failed("BankCorruptError", "told").error(), BankCorruptError)
-    assert str(Failed("InputError", "told").error()) == "told"
-    assert isinstance(Failed("OSError", "told").error(), JobError)
-    assert isinstance(Failed(type(DecodeError(Status.EMPTY)).__name__, "told").error(), JobError)
+    assert isinstance(ChunkFailed("BankCorruptError", "told").error(), BankCorruptError)
+    assert str(ChunkFailed("InputError", "told").error()) == "told"
+    assert isinstance(ChunkFailed("OSError", "told").error(), JobError)
+    assert isinstance(ChunkFailed(type(DecodeError(Status.EMPTY)).__name__, "told").error(), JobError)
 
 
 # --- sharing out ------------------------------------------------------------------------------------------------------
@@ -556,13 +558,13 @@ def test_no_more_is_begun_than_there_is_room_for_and_numbers_are_read_as_they_ar
 
         def end():
             running.discard(number)
-            future.set_result(Done(number, 1, {}))
+            future.set_result(ChunkDone(number, 1, {}))
 
         threading.Timer(0.005, end).start()
         return future
 
     done = []
-    for one in sharing.shared_out(numbers(), begin, lambda: 3, repr):
+    for one in scheduler.share_chunks(numbers(), begin, lambda: 3, repr):
         done.append(one.number)
         assert len(read) <= len(done) + 3
     assert sorted(done) == [*range(20)]
@@ -571,31 +573,31 @@ def test_no_more_is_begun_than_there_is_room_for_and_numbers_are_read_as_they_ar
 
 def test_chunks_are_begun_though_there_is_room_for_none():
     """Else a job would end, whole by its looks, with nothing done."""
-    done = sharing.shared_out(iter(range(3)), lambda number: finished(Done(number, 1, {})), lambda: 0, str)
+    done = scheduler.share_chunks(iter(range(3)), lambda number: finished(ChunkDone(number, 1, {})), lambda: 0, str)
     assert [one.number for one in done] == [0, 1, 2]
 
 
 def test_workers_that_come_later_are_given_work_while_others_are_busy(monkeypatch):
     """The first chunk ends only when the second is begun."""
-    monkeypatch.setattr(sharing, "LOOK_AGAIN", 0.01)
+    monkeypatch.setattr(scheduler, "POLL_SECONDS", 0.01)
     first, begun, waited = Future(), [], []
 
     def begin(number):
         begun.append(number)
         if number == 0:
             return first
-        first.set_result(Done(0, 1, {}))
-        return finished(Done(number, 1, {}))
+        first.set_result(ChunkDone(0, 1, {}))
+        return finished(ChunkDone(number, 1, {}))
 
     def given_up():
         if not first.done():
             waited.append(True)
-            first.set_result(Done(0, 1, {}))
+            first.set_result(ChunkDone(0, 1, {}))
 
     room = iter([1, 1, 1])
     timer = threading.Timer(5, given_up)
     timer.start()
-    done = [one.number for one in sharing.shared_out(iter(range(2)), begin, lambda: next(room, 2), str)]
+    done = [one.number for one in scheduler.share_chunks(iter(range(2)), begin, lambda: next(room, 2), str)]
     timer.cancel()
     assert sorted(done) == begun == [0, 1]
     assert not waited
@@ -606,20 +608,20 @@ def test_what_loses_every_worker_stops_the_job_and_nothing_else_does():
 
     def begin(number):
         begun[number] += 1
-        lost = number == 2 and begun[2] < sharing.ATTEMPTS
-        return finished(RuntimeError("gone") if lost else Done(number, 1, {}))
+        lost = number == 2 and begun[2] < scheduler.MAX_LOSSES
+        return finished(RuntimeError("gone") if lost else ChunkDone(number, 1, {}))
 
-    done = [one.number for one in sharing.shared_out(iter(range(4)), begin, lambda: 1, str)]
+    done = [one.number for one in scheduler.share_chunks(iter(range(4)), begin, lambda: 1, str)]
     assert sorted(done) == [0, 1, 2, 3]
     assert begun == {0: 1, 1: 1, 2: 4, 3: 1}
     with pytest.raises(JobError, match=r"chunk 0 failed with 4 workers \(gone\); nothing that was done is lost"):
-        list(sharing.shared_out(iter(range(4)), lambda _: finished(RuntimeError("gone")), lambda: 1, str))
+        list(scheduler.share_chunks(iter(range(4)), lambda _: finished(RuntimeError("gone")), lambda: 1, str))
 
 
 def test_what_stops_a_job_is_raised_and_nothing_more_is_begun():
     begun = []
-    shared = sharing.shared_out(
-        iter(range(9)), lambda number: begun.append(number) or finished(Failed("JobError", "no")), lambda: 2, str
+    shared = scheduler.share_chunks(
+        iter(range(9)), lambda number: begun.append(number) or finished(ChunkFailed("JobError", "no")), lambda: 2, str
     )
     with pytest.raises(JobError, match=r"^no$"):
         list(shared)
@@ -634,7 +636,7 @@ def test_files_that_are_written_elsewhere_are_told(place, monkeypatch):
 
     def elsewhere_only(assigned, numbers):
         for number in numbers:
-            yield Done(number, 8, {"NO_MATCH": 8})
+            yield ChunkDone(number, 8, {"NO_MATCH": 8})
 
     with pytest.raises(JobError, match=r"chunk 0 was done by a worker that wrote elsewhere; --out and --hashes-out"):
         run(place, elsewhere_only, nothing)
@@ -647,7 +649,7 @@ def test_files_that_are_seen_late_are_waited_for(place):
     def late(assigned, numbers):
         for number in numbers:
             done = do(Order(looking_in(place), str(place / "media"), assigned), number)
-            path = Files(Path(assigned.out)).decisions(number)
+            path = Checkpoints(Path(assigned.out)).decisions(number)
             path.rename(path.with_suffix(".late"))
             threading.Timer(0.15, path.with_suffix(".late").rename, [path]).start()
             yield done
@@ -668,4 +670,4 @@ def test_an_engine_that_is_not_installed_is_told(place, engine, monkeypatch):
 
 
 def test_the_default_is_this_process():
-    assert command._engine(command.EngineName.LOCAL, Looking("bank"), "media", 1) is None
+    assert command._engine(command.EngineName.LOCAL, MatcherSettings("bank"), "media", 1) is None

@@ -29,11 +29,11 @@ from ncii_match.decode.limits import DecodeLimits
 from ncii_match.errors import InputError, JobError
 from ncii_match.files import locks
 from ncii_match.ingest import PictureHasher, in_order
+from ncii_match.jobs import hash_columns
+from ncii_match.jobs.file_systems import FileStamp
+from ncii_match.jobs.stored_rows import Chunks, PictureFolder, find_rows
 from ncii_match.outcomes import Status
 from ncii_match.rescans import job as jobs
-from ncii_match.rescans import media
-from ncii_match.rescans.files import Found
-from ncii_match.rescans.stored import Chunks, Folder, find
 from ncii_match.rescans.summary import summarised
 from ncii_match.sandbox.pool import Sandbox
 from ncii_match.values import Views
@@ -85,7 +85,7 @@ def test_the_same_input_gives_the_same_bytes(tmp_path, source, bank, chunk):
     for workers in (1, 2, 3):
         out = tmp_path / f"{workers}"
         with matcher_of(bank, workers=workers) as matcher:
-            chunks = Chunks(find(source), chunk)
+            chunks = Chunks(find_rows(source), chunk)
             with jobs.Job(out, chunks, matcher, workers=workers) as job:
                 job.run()
         made.append(results(out))
@@ -119,9 +119,9 @@ def test_no_hash_in_what_is_logged_or_summed_up(tmp_path, source, bank):
 
 def test_kept_hashes_are_those_of_the_pictures(tmp_path, source, bank):
     run(tmp_path / "out", source, bank, keep_hashes=tmp_path / "kept", matching={"views": Views.DIHEDRAL})
-    stored = find(tmp_path / "kept")
+    stored = find_rows(tmp_path / "kept")
     assert (stored.contents, stored.rows) == ("hashes", 11)
-    kept = media.hashes_of(stored.read(0, 11))
+    kept = hash_columns.hashes_of(stored.read(0, 11))
     direct = nm.hash_images([source / name for name in sorted(os.listdir(source))], views=Views.DIHEDRAL)
     for name in ("bits", "quality", "status", "source_row", "view"):
         assert (getattr(kept, name) == getattr(direct, name)).all(), name
@@ -396,11 +396,11 @@ def test_a_chunk_without_its_hashes_is_done_again(tmp_path, source, bank):
 # --- pictures that are tried again ------------------------------------------------------------------------------------
 
 
-class Flaky(Folder):
+class Flaky(PictureFolder):
     """A file system on which every picture that is named so fails at first."""
 
     def __init__(self, source, times):
-        files = sorted(Found(str(path), path.stat().st_size, 1) for path in source.iterdir())
+        files = sorted(FileStamp(str(path), path.stat().st_size, 1) for path in source.iterdir())
         super().__init__(fs.LocalFileSystem(), str(source), files)
         self._left = {name: times for name in os.listdir(source) if name.startswith("flaky")}
 

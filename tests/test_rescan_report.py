@@ -17,9 +17,10 @@ from typer.testing import CliRunner
 from ncii_match import Bank, Matcher, Policy, Views, hash_images
 from ncii_match.cli.main import app
 from ncii_match.errors import InputError
+from ncii_match.jobs import page_text
+from ncii_match.jobs.stored_rows import Chunks, find_rows
 from ncii_match.rescans import report
 from ncii_match.rescans.job import Job
-from ncii_match.rescans.stored import Chunks, find
 
 VOID = {"meta", "line", "rect", "br", "img", "link", "input"}
 HOSTILE = {
@@ -28,7 +29,7 @@ HOSTILE = {
     "{{ 7 * 7 }}.gif": "{{ 7 * 7 }}.gif",
     "a\u202egpj.exe": "a\\u{202e}gpj.exe",
     "two\nlines": "two\\u{a}lines",
-    "x" * 250: "x" * report.LONGEST_NAME + "…",
+    "x" * 250: "x" * page_text.LONGEST_NAME + "…",
 }
 """Names, and how the page shows them."""
 
@@ -100,7 +101,7 @@ def done(tmp_path_factory):
     policy = Policy(threshold=20, threshold_disputed=10)
     with (
         Matcher(place / "bank", policy=policy, views=Views.UPRIGHT, isolation="thread", radius=31) as matcher,
-        Job(place / "out", Chunks(find(pictures), 3), matcher, workers=1) as job,
+        Job(place / "out", Chunks(find_rows(pictures), 3), matcher, workers=1) as job,
     ):
         job.run()
     return place
@@ -123,7 +124,7 @@ def test_hostile_names_are_shown_as_text(done):
     page = Page(report.render(done / "out"))
     assert {row[0] for row in page.rows} >= set(HOSTILE.values())
     assert "<b>own" in {row[0] for row in page.rows}
-    assert report.shown("s3://KEY:HUSH@bucket/a.png?x=HUSH") == "s3://bucket/a.png"
+    assert page_text.shown_name("s3://KEY:HUSH@bucket/a.png?x=HUSH") == "s3://bucket/a.png"
     assert not [one for one in page.text if not one.isprintable() and one != "\n"]
 
 
@@ -217,12 +218,12 @@ def test_words_of_a_command_are_what_bash_takes_them_for():
         "plain", "", "a b", "it's", "$(x)", "x" * 5000, "$'\\x41'", os.fsdecode(b"\xff\xc3(.png"), "two\nlines 'x' \\n",
         "a\u202egpj.exe", "\u00e4\u00a0\u00e4\x1b[2J1", "\udcffA",
     ]  # fmt: skip
-    line = " ".join(map(report.typed, words))
+    line = " ".join(map(page_text.shell_word, words))
     assert line.isprintable()
     line.encode()
     heard = subprocess.run(["bash", "-c", f"printf '%s\\0' {line}"], capture_output=True, check=True).stdout
     assert [os.fsdecode(one) for one in heard.split(b"\0")[:-1]] == words
-    assert report.typed("s3://KEY:HUSH@bucket/a b?x=HUSH") == "'s3://bucket/a b'"
+    assert page_text.shell_word("s3://KEY:HUSH@bucket/a b?x=HUSH") == "'s3://bucket/a b'"
 
 
 LOG = (

@@ -14,13 +14,13 @@ import ncii_match as nm
 from ncii_match.bank.bank import Bank
 from ncii_match.cli.main import app
 from ncii_match.errors import BankError, InputError, JobError, PolicyError
-from ncii_match.rescans.since import Since
+from ncii_match.rescans.changes import BankChanges
 
 PICTURES = 24
 
 
 def since_run(out, source, bank, number, **options):
-    news = Since(bank, number, job=out)
+    news = BankChanges(bank, number, job=out)
     return news, run(out, source, bank, matching={"only": news.new}, since=news, **options)
 
 
@@ -98,7 +98,7 @@ def test_the_random_banks_show_something(tmp_path):
     add(bank, (3,), "R-2")
     add(bank, (2,), "R-3")
     withdraw(bank, "R-1")
-    news = Since(bank, 1)
+    news = BankChanges(bank, 1)
     assert news.new.tolist() == [2, 3]
     assert [(one.entry_id, one.case) for one in news.ended] == [(1, "R-1"), (2, "R-1")]
     assert news.table().column_names == ["entry_id", "case", "source"]
@@ -119,7 +119,7 @@ def test_a_dispute_is_seen(tmp_path, source):
 def test_a_job_goes_on_with_what_it_was_begun_for_though_the_bank_changes(tmp_path, source):
     bank = bank_of(tmp_path / "bank", seeds=(1,))
     add(bank, (2, 20), "R-2")
-    out, news = tmp_path / "out", Since(bank, 1)
+    out, news = tmp_path / "out", BankChanges(bank, 1)
     many = pictures_in(tmp_path / "many", 240)
     with (
         matcher_of(bank, only=news.new) as matcher,
@@ -128,13 +128,13 @@ def test_a_job_goes_on_with_what_it_was_begun_for_though_the_bank_changes(tmp_pa
     ):
         job.run(lambda progress: job.stop() if progress.chunks_done >= 1 else None)
     add(bank, (230, 235), "R-3")
-    again = Since(bank, 1, job=out)
+    again = BankChanges(bank, 1, job=out)
     assert again.new.tolist() == news.new.tolist() == [2, 3]
     since_run(out, many, bank, 1)
     assert matches(rows_of(out)) == {"00002.png", "00020.png"}
     with pytest.raises(InputError, match="begun with another since"):
         since_run(out, many, bank, 2)
-    fresh = Since(bank, 1)
+    fresh = BankChanges(bank, 1)
     assert fresh.new.tolist() == [2, 3, 4, 5]
     with pytest.raises(InputError, match="begun with another since"):  # entries that the rows so far were not asked for
         run(out, many, bank, matching={"only": fresh.new}, since=fresh)
@@ -145,7 +145,7 @@ def test_a_job_goes_on_with_what_it_was_begun_for_though_the_bank_changes(tmp_pa
 def test_what_is_new_and_withdrawn_meanwhile_is_not_found(tmp_path, source):
     bank = bank_of(tmp_path / "bank", seeds=(1,))
     add(bank, (2,), "R-2")
-    news = Since(bank, 1)
+    news = BankChanges(bank, 1)
     withdraw(bank, "R-2")
     run(tmp_path / "out", source, bank, matching={"only": news.new}, since=news)
     assert not matches(rows_of(tmp_path / "out"))
@@ -162,11 +162,11 @@ def test_nothing_new(tmp_path, source):
 def test_what_cannot_be_compared_is_refused(tmp_path, source):
     bank = bank_of(tmp_path / "bank")
     with pytest.raises(BankError, match="knows no snapshot 7"):
-        Since(bank, 7)
+        BankChanges(bank, 7)
     with pytest.raises(InputError, match="has no history; --since needs the bank's own directory") as caught:
-        Since("s3://me:hush@bucket/bank?secret=hush", 1)
+        BankChanges("s3://me:hush@bucket/bank?secret=hush", 1)
     assert "hush" not in str(caught.value)
-    news = Since(bank, 1)
+    news = BankChanges(bank, 1)
     with pytest.raises(InputError, match="is no finished rescan"):
         news.check(tmp_path)
     add(bank, (3,), "R-2")
@@ -174,7 +174,7 @@ def test_what_cannot_be_compared_is_refused(tmp_path, source):
     news.check(tmp_path / "first")
     add(bank, (4,), "R-3")
     with pytest.raises(InputError, match="was made with snapshot 2; give --since 2 to miss none"):
-        Since(bank, 3).check(tmp_path / "first")
+        BankChanges(bank, 3).check(tmp_path / "first")
     (tmp_path / "first" / "summary.json").write_text("[]")
     with pytest.raises(InputError, match=r"summary\.json cannot be read"):
         news.check(tmp_path / "first")

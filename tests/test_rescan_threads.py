@@ -6,7 +6,8 @@ import pytest
 
 from ncii_match import PDQ, Bank, Hashes, Matcher
 from ncii_match.errors import InputError
-from ncii_match.rescans.rows import BATCHES_AHEAD, rescan
+from ncii_match.jobs.row_contents import BATCHES_AHEAD
+from ncii_match.rescans.rescan import rescan
 from ncii_match.schemas import hash_field
 
 SIZES = (1, 700, 0, 3, 1500, 2, 64)

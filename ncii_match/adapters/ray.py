@@ -20,14 +20,15 @@ from pyarrow import fs
 from ncii_match.decode.image import DEFAULT_ROUTE, JpegRoute
 from ncii_match.errors import InputError, JobError
 from ncii_match.isolation import Isolation
+from ncii_match.jobs.checkpoints import ChunkDone
+from ncii_match.jobs.failures import ChunkFailed
+from ncii_match.jobs.file_systems import file_opener
+from ncii_match.jobs.scheduler import share_chunks
+from ncii_match.jobs.stored_rows import PICTURES_A_CHUNK
 from ncii_match.policy import Policy
-from ncii_match.rescans.elsewhere import Assigned, Failed, Order, do
-from ncii_match.rescans.files import opener
-from ncii_match.rescans.held import Looking
-from ncii_match.rescans.rows import rescan
-from ncii_match.rescans.sharing import shared_out
-from ncii_match.rescans.stored import PICTURES_A_CHUNK
-from ncii_match.rescans.work import Done
+from ncii_match.rescans.elsewhere import Assigned, Order, do
+from ncii_match.rescans.matcher_settings import MatcherSettings
+from ncii_match.rescans.rescan import rescan
 from ncii_match.values import View
 
 STORE = 1 << 27
@@ -75,7 +76,7 @@ def rescan_dataset(
     What ``Matcher`` raises, and InputError for workers that leave no processor, before anything is begun.
     """
     other = None if witness is None else os.fspath(witness)
-    looking = Looking(os.fspath(bank), policy, views, isolation, other, jpeg=jpeg).anywhere()
+    looking = MatcherSettings(os.fspath(bank), policy, views, isolation, other, jpeg=jpeg).anywhere()
     looking.matcher().close()
     processors = int(ray.cluster_resources().get("CPU", 0))
     if concurrency is not None and (concurrency < 1 or 1 <= processors <= concurrency):
@@ -92,13 +93,13 @@ def rescan_dataset(
 class _Rescan:
     """What an actor does; its matcher ends with its process."""
 
-    def __init__(self, looking: Looking, keep_hashes: bool) -> None:
+    def __init__(self, looking: MatcherSettings, keep_hashes: bool) -> None:
         self._matcher, self._keep_hashes = looking.matcher(), keep_hashes
 
     def __call__(self, table: pa.Table) -> pa.Table:
         """A decision for each row."""
         batches = table.combine_chunks().to_batches() or [pa.RecordBatch.from_pylist([], schema=table.schema)]
-        opened = opener(fs.LocalFileSystem(), "")
+        opened = file_opener(fs.LocalFileSystem(), "")
         made = rescan(batches, self._matcher, opened=opened, keep_hashes=self._keep_hashes)
         return pa.Table.from_batches(list(made))
 
@@ -111,30 +112,30 @@ class RayEngine:
     started here; ``RAY_ADDRESS=local`` starts one in any case.
     """
 
-    def __init__(self, looking: Looking, source: str, workers: int | None = None) -> None:
+    def __init__(self, looking: MatcherSettings, source: str, workers: int | None = None) -> None:
         self._looking, self._source, self._workers = looking, source, workers
 
-    def __call__(self, assigned: Assigned, numbers: Iterator[int]) -> Generator[Done, None, None]:
+    def __call__(self, assigned: Assigned, numbers: Iterator[int]) -> Generator[ChunkDone, None, None]:
         """See ``Engine``."""
         mine = not ray.is_initialized()
         if mine:
             _connect()
         try:
-            # Lost workers are counted by shared_out, for all engines alike.
+            # Lost workers are counted by share_chunks, for all engines alike.
             work = ray.remote(num_cpus=1, max_retries=0)(do)
             order = ray.put(Order(self._looking, self._source, assigned))
-            running: dict[Future[Done | Failed], Any] = {}
+            running: dict[Future[ChunkDone | ChunkFailed], Any] = {}
 
-            def begin(number: int) -> "Future[Done | Failed]":
+            def begin(number: int) -> "Future[ChunkDone | ChunkFailed]":
                 for ended in [one for one in running if one.done()]:
                     del running[ended]
                 task = work.remote(order, number)
-                future: Future[Done | Failed] = task.future()
+                future: Future[ChunkDone | ChunkFailed] = task.future()
                 running[future] = task
                 return future
 
             try:
-                yield from shared_out(numbers, begin, self._at_once, _told)
+                yield from share_chunks(numbers, begin, self._at_once, _told)
             finally:
                 for task in running.values():  # nothing, unless it ended before them
                     ray.cancel(task, force=True)

@@ -23,15 +23,17 @@ from pyspark.sql import types as spark
 from ncii_match.decode.image import DEFAULT_ROUTE, JpegRoute
 from ncii_match.errors import InputError, JobError
 from ncii_match.isolation import Isolation
+from ncii_match.jobs import hash_columns
+from ncii_match.jobs.checkpoints import ChunkDone
+from ncii_match.jobs.failures import ChunkFailed
+from ncii_match.jobs.file_systems import file_opener
+from ncii_match.jobs.row_contents import BESIDE, CONTENTS, contents_of
+from ncii_match.jobs.scheduler import share_chunks
+from ncii_match.jobs.stored_rows import HASHES_A_CHUNK, PICTURES_A_CHUNK
 from ncii_match.policy import Policy
-from ncii_match.rescans import media
-from ncii_match.rescans.elsewhere import Assigned, Failed, Order, do
-from ncii_match.rescans.files import opener
-from ncii_match.rescans.held import Looking, matcher_for
-from ncii_match.rescans.rows import BESIDE, CONTENTS, contents_of, rescan, results_schema
-from ncii_match.rescans.sharing import shared_out
-from ncii_match.rescans.stored import HASHES_A_CHUNK, PICTURES_A_CHUNK
-from ncii_match.rescans.work import Done
+from ncii_match.rescans.elsewhere import Assigned, Order, do
+from ncii_match.rescans.matcher_settings import MatcherSettings, cached_matcher
+from ncii_match.rescans.rescan import rescan, results_schema
 from ncii_match.schemas import ALGORITHM_KEY
 from ncii_match.values import Algorithm, View
 
@@ -77,11 +79,11 @@ def rescan_frame(
     .arrow.maxRecordsPerBatch``, 10,000 rows) is in memory with it: set it to some hundred where rows have ``bytes``.
     """
     other = None if witness is None else os.fspath(witness)
-    looking = Looking(os.fspath(bank), policy, views, isolation, other, jpeg=jpeg).anywhere()
+    looking = MatcherSettings(os.fspath(bank), policy, views, isolation, other, jpeg=jpeg).anywhere()
     kind = contents_of(pa.schema([pa.field(name, pa.null()) for name in frame.columns]))
     taken = frame.select("id", *[name for name in (kind, *BESIDE.get(kind, ())) if name in frame.columns])
     with looking.matcher() as matcher:
-        kept = media.fields(matcher.snapshot.algorithm, matcher.views) if keep_hashes else []
+        kept = hash_columns.fields(matcher.snapshot.algorithm, matcher.views) if keep_hashes else []
     said = taken.schema[kind].metadata
     restored = None if kind in CONTENTS[:2] else _hash_field(kind, said)
     for name in BESIDE["hashes"] if kind == "hashes" else ():
@@ -93,15 +95,15 @@ def rescan_frame(
 
 
 def _rescanned(
-    looking: Looking, restored: pa.Field | None, keep_hashes: bool, batches: Iterator[pa.RecordBatch]
+    looking: MatcherSettings, restored: pa.Field | None, keep_hashes: bool, batches: Iterator[pa.RecordBatch]
 ) -> Iterator[pa.RecordBatch]:
     """What a Python worker does with a partition."""
     rows = PICTURES_A_CHUNK if restored is None else HASHES_A_CHUNK
     pieces = (
         _as_stored(batch.slice(first, rows), restored) for batch in batches for first in range(0, len(batch), rows)
     )
-    opened = opener(fs.LocalFileSystem(), "")
-    for made in rescan(pieces, matcher_for(looking), opened=opened, keep_hashes=keep_hashes):
+    opened = file_opener(fs.LocalFileSystem(), "")
+    for made in rescan(pieces, cached_matcher(looking), opened=opened, keep_hashes=keep_hashes):
         yield made.cast(pa.schema([pa.field(one.name, _wider(one.type), one.nullable) for one in made.schema]))
 
 
@@ -114,7 +116,7 @@ def _as_stored(batch: pa.RecordBatch, restored: pa.Field | None) -> pa.RecordBat
         if field.name == restored.name:
             fields.append(restored)
         elif field.name in BESIDE["hashes"]:
-            fields.append(field.with_type(pa.binary(len(media.views_of(restored)))))
+            fields.append(field.with_type(pa.binary(len(hash_columns.views_of(restored)))))
         elif field.name in BESIDE["hash"]:
             fields.append(field.with_type(pa.uint8()))
         else:
@@ -132,11 +134,11 @@ def _hash_field(name: str, said: dict[str, Any]) -> pa.Field:
     if ALGORITHM_KEY not in told:
         raise InputError(f"the column {name!r} does not say its algorithm: add the metadata {ALGORITHM_KEY.decode()}")
     algorithm = Algorithm.parse(told[ALGORITHM_KEY].decode())
-    views = media.views_of(pa.field(name, pa.null(), metadata=told)) if name == "hashes" else (None,)
+    views = hash_columns.views_of(pa.field(name, pa.null(), metadata=told)) if name == "hashes" else (None,)
     return pa.field(name, pa.binary(algorithm.nbytes * len(views)), False, told)
 
 
-_KEYS = (ALGORITHM_KEY, media.VIEWS_KEY)
+_KEYS = (ALGORITHM_KEY, hash_columns.VIEWS_KEY)
 
 
 def _wider(kind: pa.DataType) -> pa.DataType:
@@ -181,10 +183,10 @@ class SparkEngine:
     this machine.
     """
 
-    def __init__(self, looking: Looking, source: str, workers: int | None = None) -> None:
+    def __init__(self, looking: MatcherSettings, source: str, workers: int | None = None) -> None:
         self._looking, self._source, self._workers = looking, source, workers
 
-    def __call__(self, assigned: Assigned, numbers: Iterator[int]) -> Generator[Done, None, None]:
+    def __call__(self, assigned: Assigned, numbers: Iterator[int]) -> Generator[ChunkDone, None, None]:
         """See ``Engine``."""
         mine = SparkContext._active_spark_context is None  # noqa: SLF001 - there is no public way to ask
         try:
@@ -197,13 +199,13 @@ class SparkEngine:
         group = f"ncii-match-{id(work):x}"
         pool = ThreadPoolExecutor(MOST_THREADS, "ncii_match-spark")
 
-        def run(number: int) -> Done | Failed:
+        def run(number: int) -> ChunkDone | ChunkFailed:
             context.setJobGroup(group, "ncii-match rescan", interruptOnCancel=True)
-            found: list[Done | Failed] = context.parallelize([number], 1).map(work).collect()
+            found: list[ChunkDone | ChunkFailed] = context.parallelize([number], 1).map(work).collect()
             return found[0]
 
         try:
-            yield from shared_out(
+            yield from share_chunks(
                 numbers, lambda number: pool.submit(run, number), lambda: self._workers or context.defaultParallelism,
                 _told,
             )  # fmt: skip

@@ -72,10 +72,10 @@ def bank_command(
 
     from ncii_match.bank.snapshots.snapshot import Snapshot
     from ncii_match.evaluate.bank_evaluation import ROWS_AT_ONCE, at, figures, measure, ready
+    from ncii_match.jobs.file_systems import redact_secrets
+    from ncii_match.jobs.stored_rows import Chunks, find_rows
     from ncii_match.matcher import Matcher
     from ncii_match.policy import Policy
-    from ncii_match.rescans.files import without_secrets
-    from ncii_match.rescans.stored import Chunks, find
     from ncii_match.values import Views
 
     need_evaluate()
@@ -83,10 +83,10 @@ def bank_command(
         raise InputError("--allow-lists are files; say where to write them with --out DIR")
     if out_dir is not None:
         outside(out_dir, against)
-    chunks = Chunks(find(against), ROWS_AT_ONCE)
+    chunks = Chunks(find_rows(against), ROWS_AT_ONCE)
     if chunks.is_pictures:
         raise InputError(
-            f"{without_secrets(against)} has pictures; give their hashes, which 'ncii-match rescan … --hashes-out DIR' "
+            f"{redact_secrets(against)} has pictures; give their hashes, which 'ncii-match rescan … --hashes-out DIR' "
             "leaves in DIR"
         )
     snapshot = Snapshot.open(bank, trusted_key=trusted_key)

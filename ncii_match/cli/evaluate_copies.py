@@ -53,8 +53,8 @@ def copies_command(
     """
     from ncii_match.evaluate.experiment import grouping
     from ncii_match.evaluate.labelled_data import evaluate_copies
-    from ncii_match.rescans.files import without_secrets
-    from ncii_match.rescans.stored import Chunks, find
+    from ncii_match.jobs.file_systems import redact_secrets
+    from ncii_match.jobs.stored_rows import Chunks, find_rows
 
     need_evaluate()
     algorithm = algorithm_name.algorithm
@@ -63,9 +63,9 @@ def copies_command(
     threshold = checked(PDQ_THRESHOLD if threshold is None else threshold, algorithm)
     grouping(groups)  # before the work
     outside(out_dir, source)
-    chunks = Chunks(find(source))
+    chunks = Chunks(find_rows(source))
     if not chunks.is_pictures:
-        raise InputError(f"{without_secrets(source)} has hashes; give pictures")
+        raise InputError(f"{redact_secrets(source)} has hashes; give pictures")
     with (
         stopped("nothing was written, and the same command begins again"),
         progress("hashing", chunks.stored.rows) as bar,

@@ -89,16 +89,16 @@ def pictures_command(
 
     Example: ncii-match evaluate pictures holidays/ --out /tmp/evaluation --uploads-a-day 5000000
     """
-    from ncii_match.rescans.files import without_secrets
-    from ncii_match.rescans.stored import Chunks, find
+    from ncii_match.jobs.file_systems import redact_secrets
+    from ncii_match.jobs.stored_rows import Chunks, find_rows
 
     need_evaluate()
     outside(out_dir, source)
-    stored = find(source)
+    stored = find_rows(source)
     if stored.contents in ("hash", "hashes"):
         useless = _typed(context, FOR_PICTURES)
         if useless:
-            told = without_secrets(source)
+            told = redact_secrets(source)
             one, them = ("is", "it") if len(useless) == 1 else ("are", "them")
             raise InputError(f"{', '.join(useless)} {one} for pictures, and {told} has hashes; leave {them} out")
         with stopped("nothing was written, and the same command begins again"):

@@ -29,7 +29,7 @@ from ncii_match.errors import InputError, MissingExtraError
 
 if TYPE_CHECKING:
     from ncii_match.rescans.elsewhere import Engine
-    from ncii_match.rescans.held import Looking
+    from ncii_match.rescans.matcher_settings import MatcherSettings
 
 
 class EngineName(StrEnum):
@@ -82,13 +82,13 @@ def rescan_command(
 
     Example: ncii-match rescan /srv/media --bank /srv/bank --out /srv/rescans/2026-11
     """
+    from ncii_match.jobs.file_systems import ADDRESS, absolute_name, redact_secrets
+    from ncii_match.jobs.stored_rows import Chunks, find_rows
     from ncii_match.policy import Policy
     from ncii_match.rescans import report
-    from ncii_match.rescans.files import ADDRESS, named, without_secrets
-    from ncii_match.rescans.held import Looking
+    from ncii_match.rescans.changes import BankChanges
     from ncii_match.rescans.job import Job, Progress
-    from ncii_match.rescans.since import Since
-    from ncii_match.rescans.stored import Chunks, find
+    from ncii_match.rescans.matcher_settings import MatcherSettings
 
     if previous is not None and since is None:
         raise InputError("--previous is for --since; say which snapshot that rescan was made with")
@@ -96,17 +96,17 @@ def rescan_command(
         if place is not None:
             outside(place, source)
     policy = None if policy_file is None else Policy.from_toml(policy_file)
-    chunks = Chunks(find(source), chunk)
+    chunks = Chunks(find_rows(source), chunk)
     ways = None if views is None else views.views
-    news = None if since is None else Since(bank, since, job=None if restart else out_dir)
+    news = None if since is None else BankChanges(bank, since, job=None if restart else out_dir)
     if news is not None and previous is not None:
         news.check(previous)
     only = None if news is None else news.new
     banks = [bank] if witness is None else [bank, witness]
-    names = [without_secrets(one) if ADDRESS.match(one) else str(Path(one).resolve()) for one in banks]
+    names = [redact_secrets(one) if ADDRESS.match(one) else str(Path(one).resolve()) for one in banks]
     trusted = None if trusted_key is None else str(trusted_key)
-    looking = Looking(bank, policy, ways, isolation.choice, witness, trusted, jpeg.route)
-    shared = _engine(engine, looking.anywhere(), named(source), workers)
+    looking = MatcherSettings(bank, policy, ways, isolation.choice, witness, trusted, jpeg.route)
+    shared = _engine(engine, looking.anywhere(), absolute_name(source), workers)
     with (
         looking.matcher(only, workers) as matcher,
         Job(
@@ -139,7 +139,7 @@ def _say(found: dict[str, Any], out_dir: Path, nothing: str, page: Path) -> None
     out.print(f"{decisions} in {out_dir / 'summary.json'}, a page in {page}.")
 
 
-def _engine(name: EngineName, looking: "Looking", source: str, workers: int | None) -> "Engine | None":
+def _engine(name: EngineName, looking: "MatcherSettings", source: str, workers: int | None) -> "Engine | None":
     """What has the chunks done; None for this process. Raises InputError when it is not installed."""
     if name is EngineName.LOCAL:
         return None

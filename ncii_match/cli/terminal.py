@@ -201,9 +201,9 @@ def outside(out_dir: Path, source: str) -> None:
     address = source.startswith("file://")
     place = unquote(urlsplit(source).path) if address else source
     if out_dir.resolve().is_relative_to(Path(place).resolve()):
-        from ncii_match.rescans.files import without_secrets
+        from ncii_match.jobs.file_systems import redact_secrets
 
-        inside = f"{without_secrets(str(out_dir))} is inside {without_secrets(source)}"
+        inside = f"{redact_secrets(str(out_dir))} is inside {redact_secrets(source)}"
         raise InputError(f"{inside}, and would be read with it next time; choose another place")
 
 

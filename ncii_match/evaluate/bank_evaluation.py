@@ -25,12 +25,12 @@ from ncii_match.evaluate.entry_advice import Advice, Firing, Tally, command, fir
 from ncii_match.evaluate.intervals import wilson_interval
 from ncii_match.files import atomic
 from ncii_match.ingest import available_cores, in_order
+from ncii_match.jobs.file_systems import ADDRESS
+from ncii_match.jobs.row_contents import BATCHES_AHEAD, hashes_in
+from ncii_match.jobs.stored_rows import Chunks
 from ncii_match.matcher import Matcher
 from ncii_match.outcomes import Hold, Outcome, Status
 from ncii_match.policy import Policy
-from ncii_match.rescans.files import ADDRESS
-from ncii_match.rescans.rows import BATCHES_AHEAD, hashes_in
-from ncii_match.rescans.stored import Chunks
 from ncii_match.values import Hashes
 from ncii_match.verdicts import CAUSES, Decisions
 

@@ -27,10 +27,11 @@ from ncii_match.errors import InputError, JobError
 from ncii_match.evaluate.trials import Plan, Trials
 from ncii_match.files import atomic
 from ncii_match.ingest import available_cores, in_order
-from ncii_match.rescans.locked import locked, make
-from ncii_match.rescans.rows import source_of
-from ncii_match.rescans.stored import Chunks, Stored
-from ncii_match.rescans.work import TRIED_AGAIN, write_table
+from ncii_match.jobs.checkpoints import write_table
+from ncii_match.jobs.directory import locked_directory, make_directories
+from ncii_match.jobs.row_contents import source_of
+from ncii_match.jobs.stored_rows import Chunks, StoredRows
+from ncii_match.outcomes import TRANSIENT
 
 FORMAT = 1
 
@@ -73,8 +74,8 @@ class Experiment:
         self.group_of = grouping(groups)
         self.said = self._said(groups)
         _check_different(names_of(chunks.stored.ids()[: self.rows]))
-        make(self.out, self.out / "trials")
-        with locked(self.out):
+        make_directories(self.out, self.out / "trials")
+        with locked_directory(self.out):
             self._settle(restart=restart)
 
     def _settle(self, *, restart: bool) -> None:
@@ -137,7 +138,7 @@ class Experiment:
         Memory: a chunk's rows, and two pictures with their copies for each thread. Raises JobError when it is stopped
         before the end: what is finished stays, and the next run goes on.
         """
-        with locked(self.out):
+        with locked_directory(self.out):
             if settings_of(self.out) != self.said:
                 raise JobError(f"{self.out} is another evaluation by now; the same command goes on with either")
             self._run(report)
@@ -158,7 +159,7 @@ class Experiment:
         with contextlib.closing(self._made(trials, todo)) as made:
             for number, batches in made:
                 for k, batch in enumerate(batches):
-                    if batch.column("statuses")[0].as_py()[0] in TRIED_AGAIN:  # it may have been the moment's fault
+                    if batch.column("statuses")[0].as_py()[0] in TRANSIENT:  # it may have been the moment's fault
                         [(name, source)] = self.pictures(row := number * self.chunks.size + k, row + 1)
                         batches[k] = trials.of(name, self.group_of(name), source, alone=True)
                 write_table(self._file(number), pa.Table.from_batches(batches))
@@ -220,7 +221,7 @@ def grouping(expression: str | None) -> Callable[[str], str]:
     return group_of
 
 
-def pictures_in(stored: Stored, first: int, last: int) -> Iterator[tuple[str, Source]]:
+def pictures_in(stored: StoredRows, first: int, last: int) -> Iterator[tuple[str, Source]]:
     """Some stored pictures: id, and what can be read."""
     batch = stored.read(first, last)
     for name, value in zip(names_of(batch.column("id")), batch.column(stored.contents), strict=True):

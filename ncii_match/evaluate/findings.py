@@ -24,8 +24,8 @@ from ncii_match.evaluate.pairs import PairCounts, distance_histogram
 from ncii_match.evaluate.thresholds import Comparison, SamePairs, ThresholdTable, sweep_thresholds
 from ncii_match.evaluate.trial_table import LOOKS, Uploads, hashes_of, load
 from ncii_match.files import atomic
+from ncii_match.jobs.directory import locked_directory
 from ncii_match.outcomes import Status
-from ncii_match.rescans.locked import locked
 from ncii_match.values import PDQ_THRESHOLD, Algorithm, Hashes, View, Views
 
 FORMAT = 1
@@ -71,7 +71,7 @@ def find(
     Raises InputError for an experiment that is not finished, or too small to say anything; JobError while another
     process works on it.
     """
-    with locked(Path(out)):
+    with locked_directory(Path(out)):
         return _find(out, question, workers, told)
 
 

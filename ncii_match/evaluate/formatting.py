@@ -4,8 +4,8 @@ from collections.abc import Callable
 from decimal import ROUND_CEILING, ROUND_FLOOR, ROUND_HALF_EVEN, Context, Decimal
 from fractions import Fraction
 
-from ncii_match.rescans.files import without_secrets
-from ncii_match.rescans.report import LONGEST_NAME, shown
+from ncii_match.jobs.file_systems import redact_secrets
+from ncii_match.jobs.page_text import LONGEST_NAME, shown_name
 
 SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
@@ -130,8 +130,8 @@ def _written(value: Decimal) -> str:
 
 def name(text: str) -> str:
     """A picture's name as text that cannot pretend to be another, without secrets, shortened in the middle."""
-    text = without_secrets(text)
+    text = redact_secrets(text)
     if len(text) > LONGEST_SHOWN:
         half = LONGEST_SHOWN // 2
-        return f"{shown(text[:half])} … {shown(text[-half:])}"
-    return shown(text[:LONGEST_NAME])
+        return f"{shown_name(text[:half])} … {shown_name(text[-half:])}"
+    return shown_name(text[:LONGEST_NAME])

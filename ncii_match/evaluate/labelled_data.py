@@ -22,11 +22,10 @@ from ncii_match.evaluate.trial_table import LOOKS
 from ncii_match.evaluate.trials import NO_DISTANCE, between
 from ncii_match.files import atomic
 from ncii_match.ingest import hash_batches
-from ncii_match.outcomes import Status
-from ncii_match.rescans.locked import locked, make
-from ncii_match.rescans.rows import hashes_in
-from ncii_match.rescans.stored import Chunks
-from ncii_match.rescans.work import TRIED_AGAIN
+from ncii_match.jobs.directory import locked_directory, make_directories
+from ncii_match.jobs.row_contents import hashes_in
+from ncii_match.jobs.stored_rows import Chunks
+from ncii_match.outcomes import TRANSIENT, Status
 from ncii_match.values import PDQ, PDQ_MIN_QUALITY, PDQ_THRESHOLD, Algorithm, Hashes, View
 
 LEVEL = 0.95
@@ -53,8 +52,8 @@ def evaluate_copies(
     place = Path(out)
     if not chunks.stored.rows:
         raise InputError("there are no pictures; give some")
-    make(place)  # before the work
-    with locked(place):
+    make_directories(place)  # before the work
+    with locked_directory(place):
         return _compare_copies(chunks, place, groups, algorithm, threshold, min_quality, workers, report)
 
 
@@ -127,7 +126,7 @@ def _tried_again(chunks: Chunks, hashes: Hashes) -> Hashes:
     """With another try, alone, of each picture for which something else may have been at fault."""
     views = hashes.algorithm.default_views
     v = len(views)
-    poor = np.isin(hashes.status, list(TRIED_AGAIN)).reshape(-1, v).any(1)
+    poor = np.isin(hashes.status, list(TRANSIENT)).reshape(-1, v).any(1)
     if not poor.any():
         return hashes
     bits, quality, status = (one.copy() for one in (hashes.bits, hashes.quality, hashes.status))
@@ -194,8 +193,8 @@ def evaluate_hashes(
     Memory: 35 bytes a hash and what ``distance_histogram`` takes, and the ids.
     """
     place = Path(out)
-    make(place)  # before the work
-    with locked(place):
+    make_directories(place)  # before the work
+    with locked_directory(place):
         return _compare_hashes(chunks, place, threshold, min_quality, groups, workers, progress)
 
 

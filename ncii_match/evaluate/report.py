@@ -26,7 +26,7 @@ from ncii_match.evaluate.transforms import Altered, Pixels, encode
 from ncii_match.evaluate.transforms.recompression import decoded
 from ncii_match.evaluate.trials import NO_DISTANCE
 from ncii_match.files import atomic
-from ncii_match.rescans.report import typed
+from ncii_match.jobs.page_text import shell_word
 from ncii_match.values import Algorithm, View
 
 THUMBNAIL = 160
@@ -200,7 +200,7 @@ def render(out: str | PathLike[str], pictures: Pictures | None = None, *, comman
         loader=PackageLoader("ncii_match.evaluate"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
     environment.filters |= {name: getattr(formatting, name) for name in FILTERS}
-    environment.filters |= {"counted": "{:,}".format, "code": lambda words: " ".join(map(typed, words))}
+    environment.filters |= {"counted": "{:,}".format, "code": lambda words: " ".join(map(shell_word, words))}
     return environment.get_template("evaluation.html.j2").render(
         found=found,
         said=said,

@@ -15,8 +15,8 @@ from ncii_match.evaluate.experiment import Experiment, settings_of, trials_of
 from ncii_match.evaluate.thresholds import Comparison, SamePairs
 from ncii_match.evaluate.transforms import Altered, Pixels
 from ncii_match.evaluate.trials import NO_DISTANCE, UNALTERED, read, seed_of
+from ncii_match.jobs import hash_columns
 from ncii_match.outcomes import Status
-from ncii_match.rescans import media
 from ncii_match.values import UNKNOWN_QUALITY, Algorithm, Hashes, View, Views
 
 LOOKS: dict[str, tuple[View, ...]] = {
@@ -143,12 +143,12 @@ def hashes_of(out: str | PathLike[str], uploads: Uploads, rows: NDArray[Any], vi
 
 def _chosen(out: str | PathLike[str], rows: NDArray[Any], columns: NDArray[np.int64]) -> Iterator[NDArray[np.uint8]]:
     first = 0
-    for table in trials_of(out, list(media.COLUMNS)):
+    for table in trials_of(out, list(hash_columns.COLUMNS)):
         here = rows[np.searchsorted(rows, first) : np.searchsorted(rows, first + len(table))] - first
         first += len(table)
         if len(here):
             batch = table.take(pa.array(here)).combine_chunks().to_batches()[0]
-            found = media.hashes_of(batch)
+            found = hash_columns.hashes_of(batch)
             yield found.bits.reshape(len(here), -1, found.algorithm.nbytes)[:, columns]
 
 

@@ -17,9 +17,8 @@ from ncii_match.decode.limits import DecodeLimits
 from ncii_match.errors import DecodeError, InputError
 from ncii_match.evaluate.transforms import SMALLEST_SIDE, Pixels, Step
 from ncii_match.ingest import PictureHasher
-from ncii_match.outcomes import Status
-from ncii_match.rescans import media
-from ncii_match.rescans.work import TRIED_AGAIN
+from ncii_match.jobs import hash_columns
+from ncii_match.outcomes import TRANSIENT, Status
 from ncii_match.values import PDQ_MIN_QUALITY, UNKNOWN_QUALITY, Algorithm, Hashes, View, Views
 
 STRATA = ("photograph", "text-like", "flat", "low quality")
@@ -86,7 +85,7 @@ class Plan:
 
     def schema(self) -> pa.Schema:
         """Columns of a row."""
-        said = media.fields(self.algorithm, self.views)
+        said = hash_columns.fields(self.algorithm, self.views)
         fields = [
             pa.field("id", pa.string(), False),
             pa.field("group", pa.string(), False),
@@ -98,7 +97,7 @@ class Plan:
             _distances("distances", len(self.views)),
         ]
         if self.witness is not None:
-            hashes, *_ = media.fields(self.witness, Views.BORDERS)
+            hashes, *_ = hash_columns.fields(self.witness, Views.BORDERS)
             fields += [hashes.with_name("witness_hashes"), _distances("witness_distances", len(Views.BORDERS))]
         return pa.schema(fields)
 
@@ -156,7 +155,7 @@ class Trials:
                 banked = copy
         if steps and plan.reference is not None and plan.reference not in done:
             return self._failed(name, group, Status.UNSUPPORTED_INPUT)
-        if not alone and any(TRIED_AGAIN.intersection(one.status.tolist()) for one in (*hashed, *others)):
+        if not alone and any(TRANSIENT.intersection(one.status.tolist()) for one in (*hashed, *others)):
             return self._failed(name, group, Status.OUT_OF_MEMORY)
         hashes = Hashes.concat(hashed)
         distances = between(hashes, self._upright.hash([banked]), len(plan.views))
@@ -165,11 +164,11 @@ class Trials:
         if self._witness is not None:
             other = Hashes.concat(others)
             more = [
-                media.columns(other, Views.BORDERS)[0],
+                hash_columns.columns(other, Views.BORDERS)[0],
                 _listed(between(other, self._witness.hash([banked])[:1], len(Views.BORDERS))),
             ]
         return self._rows(
-            name, group, kind, tuple(done), [*media.columns(hashes, plan.views), _listed(distances), *more]
+            name, group, kind, tuple(done), [*hash_columns.columns(hashes, plan.views), _listed(distances), *more]
         )
 
     def _failed(self, name: str, group: str, status: Status) -> pa.RecordBatch:
@@ -178,7 +177,7 @@ class Trials:
             plan.algorithm, np.zeros((v, plan.algorithm.nbytes), np.uint8), status=np.full(v, status, np.uint8),
             source_row=np.zeros(v, np.uint32), view=np.array(plan.views, np.uint8),
         )  # fmt: skip
-        columns = [*media.columns(none, plan.views), _listed(np.full((1, v), NO_DISTANCE, np.uint16))]
+        columns = [*hash_columns.columns(none, plan.views), _listed(np.full((1, v), NO_DISTANCE, np.uint16))]
         if plan.witness is not None:
             w = len(Views.BORDERS)
             columns += [

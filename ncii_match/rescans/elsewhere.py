@@ -15,15 +15,16 @@ from datetime import datetime
 from pathlib import Path
 from typing import Protocol
 
-from ncii_match import errors
 from ncii_match.errors import JobError, NciiMatchError
+from ncii_match.jobs.checkpoints import Checkpoints, ChunkDone, read_chunk, refused
+from ncii_match.jobs.failures import ChunkFailed
+from ncii_match.jobs.process_cache import cached, clear_cache
+from ncii_match.jobs.stored_rows import Chunks, find_rows
 from ncii_match.matcher import Matcher
-from ncii_match.rescans.held import Looking, held, let_go
+from ncii_match.rescans.changes import NEW
 from ncii_match.rescans.identity import other_in, said_of
-from ncii_match.rescans.since import NEW
-from ncii_match.rescans.stored import Chunks, find
-from ncii_match.rescans.summary import read_chunk
-from ncii_match.rescans.work import Done, Files, Work, looking, refused
+from ncii_match.rescans.matcher_settings import MatcherSettings
+from ncii_match.rescans.work import Work, looking
 
 SAME = "; every machine must see the same files under the same names"
 
@@ -45,7 +46,7 @@ class Assigned:
 class Engine(Protocol):
     """Has chunks done, in any order."""
 
-    def __call__(self, assigned: Assigned, numbers: Iterator[int]) -> Generator[Done, None, None]:
+    def __call__(self, assigned: Assigned, numbers: Iterator[int]) -> Generator[ChunkDone, None, None]:
         """Those that ``numbers`` gives, which is read when there is somebody to do another one.
 
         Raises JobError as ``Work.done`` does, and when workers fail again and again.
@@ -57,34 +58,20 @@ class Engine(Protocol):
 class Order:
     """All that a worker is told. looking : how. source : what, an absolute path or an address."""
 
-    looking: Looking
+    looking: MatcherSettings
     source: str = field(repr=False)
     assigned: Assigned
 
 
-@dataclass(frozen=True, slots=True)
-class Failed:
-    """Why a chunk was not done, in words that travel: the kind of the error, and its message."""
-
-    kind: str
-    said: str
-
-    def error(self) -> NciiMatchError:
-        """The error again; JobError for one that is not of this library."""
-        kind = getattr(errors, self.kind, JobError)
-        made: NciiMatchError = kind(self.said) if kind is not errors.DecodeError else JobError(self.said)
-        return made
-
-
-def do(order: Order, number: int) -> Done | Failed:
+def do(order: Order, number: int) -> ChunkDone | ChunkFailed:
     """Do a chunk in this process, which keeps what it has opened. No error of a kind that stops a job is raised."""
     try:
-        work: Work = held(order, lambda stack: _begun(order, stack))
+        work: Work = cached(order, lambda stack: _begun(order, stack))
         (done,) = work.done([number])
     except (NciiMatchError, OSError) as error:
-        let_go()
+        clear_cache()
         kind = type(error).__name__ if isinstance(error, NciiMatchError) else JobError.__name__
-        return Failed(kind, str(error))
+        return ChunkFailed(kind, str(error))
     return done
 
 
@@ -103,14 +90,14 @@ def _begun(order: Order, stack: contextlib.ExitStack) -> Work:
         raise JobError(f"{here} does not see {place} ({error.strerror}); it must be on a disk that all share") from None
     said = json.loads(told.said)
     with refused(here):
-        chunks = Chunks(find(order.source), said["chunk"])
+        chunks = Chunks(find_rows(order.source), said["chunk"])
     since = None
     if said["since"] is not None:
         since = said["since"][0], read_chunk(place / NEW).column("entry_id").to_numpy()
     with looking():
         matcher = stack.enter_context(order.looking.matcher(None if since is None else since[1]))
         _check_bank(matcher, told, here)
-    files = Files(place, None if told.hashes is None else Path(told.hashes))
+    files = Checkpoints(place, None if told.hashes is None else Path(told.hashes))
     other = other_in(said, said_of(chunks, matcher, hashes=files.hashes, bank=said["bank"]["name"], since=since))
     if "input" in other or "rows" in other:
         raise JobError(f"the input that {here} sees is not what {place} was begun with{SAME}")

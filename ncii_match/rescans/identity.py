@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ncii_match.jobs.stored_rows import Chunks
 from ncii_match.matcher import Matcher
-from ncii_match.rescans.stored import Chunks
 
 FORMAT = 1
 

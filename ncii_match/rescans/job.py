@@ -21,14 +21,15 @@ import pyarrow as pa
 
 from ncii_match.errors import InputError, JobError
 from ncii_match.files import atomic, private
+from ncii_match.jobs.checkpoints import Checkpoints, ChunkDone, read_chunk, refused, write_table
+from ncii_match.jobs.directory import lock_directory, make_directories
+from ncii_match.jobs.stored_rows import Chunks
 from ncii_match.matcher import Matcher
+from ncii_match.rescans.changes import NEW, BankChanges
 from ncii_match.rescans.elsewhere import Assigned, Engine
 from ncii_match.rescans.identity import other_in, said_of, written
-from ncii_match.rescans.locked import lock, make
-from ncii_match.rescans.since import NEW, Since
-from ncii_match.rescans.stored import Chunks
-from ncii_match.rescans.summary import read_chunk, summarised
-from ncii_match.rescans.work import Done, Files, Work, outcomes_in, refused, write_table
+from ncii_match.rescans.summary import summarised
+from ncii_match.rescans.work import Work, outcomes_in
 
 MADE = (
     "report.html", "summary.json", "quarantine.parquet", NEW, "withdrawn.parquet", "reversed.ndjson", "log.ndjson",
@@ -79,16 +80,16 @@ class Job:
         workers: int | None = None,
         keep_hashes: str | PathLike[str] | None = None,
         restart: bool = False,
-        since: Since | None = None,
+        since: BankChanges | None = None,
         bank: str | None = None,
     ) -> None:
         self.out, self._chunks, self._matcher, self._workers = Path(out), chunks, matcher, workers
         self._since, self._found_only = since, since is not None and not chunks.is_pictures
-        self._files = Files(self.out, None if keep_hashes is None else Path(keep_hashes).absolute())
+        self._files = Checkpoints(self.out, None if keep_hashes is None else Path(keep_hashes).absolute())
         self._bank = bank
         self._stop = threading.Event()
-        make(self.out, *self._files.folders)
-        self._lock = lock(self.out)
+        make_directories(self.out, *self._files.folders)
+        self._lock = lock_directory(self.out)
         try:
             if restart:
                 self._clear()
@@ -181,11 +182,11 @@ class Job:
             )
         return self._finish()
 
-    def _here(self, numbers: Iterator[int]) -> Generator[Done, None, None]:
+    def _here(self, numbers: Iterator[int]) -> Generator[ChunkDone, None, None]:
         work = Work(self._chunks, self._matcher, self._files, workers=self._workers, found_only=self._found_only)
         return work.done(numbers)
 
-    def _elsewhere(self, engine: Engine, numbers: Iterator[int]) -> Generator[Done, None, None]:
+    def _elsewhere(self, engine: Engine, numbers: Iterator[int]) -> Generator[ChunkDone, None, None]:
         """Raises JobError for a chunk that somebody has done and that is not seen here."""
         snapshot = self._matcher.snapshot
         out, hashes = self.out.absolute(), self._files.hashes

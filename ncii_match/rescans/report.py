@@ -1,7 +1,6 @@
 """A finished rescan as one self-contained HTML page: no script, nothing from elsewhere, no hash and no case in it."""
 
 import json
-import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -15,17 +14,14 @@ from pyarrow import parquet as pq
 from ncii_match import __version__
 from ncii_match.errors import InputError
 from ncii_match.files import atomic
+from ncii_match.jobs.page_text import shell_word, shown_name
 from ncii_match.outcomes import Action, Outcome
 from ncii_match.policy import Policy
-from ncii_match.rescans.files import without_secrets
 
 NAME = "report.html"
 
 LISTED = 100
 """Rows without an answer that the page shows, and the longest list of sources."""
-
-LONGEST_NAME = 200
-"""Characters of a row's id that are shown."""
 
 SLICES = 60
 """Bars of the timeline at most."""
@@ -112,7 +108,7 @@ def render(out: str | PathLike[str]) -> str:
     environment = Environment(
         loader=PackageLoader("ncii_match.rescans"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
-    environment.filters |= {"shown": shown, "counted": "{:,}".format, "typed": typed}
+    environment.filters |= {"shown": shown_name, "counted": "{:,}".format, "typed": shell_word}
     return environment.get_template("rescan.html.j2").render(
         job=job,
         summary=summary,
@@ -130,28 +126,6 @@ def render(out: str | PathLike[str]) -> str:
         version=__version__,
         size=(WIDTH, HEIGHT, LEFT, BOTTOM),
     )
-
-
-def shown(value: Any) -> str:
-    """An id without secrets as text that cannot pretend to be another: what does not print is its number."""
-    text = without_secrets(value if isinstance(value, str) else str(value))
-    told = "".join(one if one.isprintable() else f"\\u{{{ord(one):x}}}" for one in text[:LONGEST_NAME])
-    return told + "…" * (len(text) > LONGEST_NAME)
-
-
-def typed(word: str) -> str:
-    r"""A word of a command as bash takes it, whole, without secrets; what does not print is written as ``$'\xff'``."""
-    word = without_secrets(word)
-    if word.isprintable():
-        return shlex.quote(word)
-    return "$'" + "".join(_PLAIN.get(one, one) if one.isprintable() else _bytes_of(one) for one in word) + "'"
-
-
-_PLAIN = {"'": r"\'", "\\": r"\\"}
-
-
-def _bytes_of(one: str) -> str:
-    return "".join(f"\\x{byte:02x}" for byte in one.encode("utf-8", "surrogateescape"))
 
 
 def _in_order(counts: Mapping[str, int], names: Sequence[str]) -> list[tuple[str, int]]:

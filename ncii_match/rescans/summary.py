@@ -6,23 +6,11 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-from pyarrow import parquet as pq
 
-from ncii_match.errors import JobError
+from ncii_match.jobs.checkpoints import read_chunk
 from ncii_match.outcomes import Outcome
 
 _COLUMNS = ["id", "outcome", "action", "status", "reason", "distance", "snapshot", "policy", "matches"]
-
-
-def read_chunk(path: Path, columns: list[str] | None = None, rows: int | None = None) -> pa.Table:
-    """What a finished chunk says. Raises JobError for a file that is damaged, or has another number of rows."""
-    try:
-        table = pq.read_table(path, columns=columns, page_checksum_verification=True)
-    except (OSError, ValueError, KeyError, pa.ArrowException):
-        table = None
-    if table is None or rows not in (None, len(table)):
-        raise JobError(f"{path} is damaged; delete it, and the same command makes it anew")
-    return table
 
 
 def summarised(files: list[Path]) -> tuple[dict[str, Any], pa.Table]:

@@ -16,7 +16,7 @@ _SECRETS = re.compile(r"([A-Za-z0-9+.-]:/{1,2})(?:[^/\s]*@|[^/\s:]*:(?!\d*/)[^@\
 where an address was taken for a path."""
 
 
-class Found(NamedTuple):
+class FileStamp(NamedTuple):
     """A file, and what changes when its content does. Size and time are 0 of one that cannot be looked at."""
 
     path: str
@@ -29,23 +29,23 @@ class Found(NamedTuple):
         return cls(info.path, info.size or 0, info.mtime_ns or 0)
 
 
-def without_secrets(text: str) -> str:
+def redact_secrets(text: str) -> str:
     """An address without its secrets, or a text in which there are addresses: for messages and pages."""
     return _SECRETS.sub(r"\1", text) if _ADDRESSED.search(text) else text
 
 
-def named(place: str | os.PathLike[str]) -> str:
+def absolute_name(place: str | os.PathLike[str]) -> str:
     """An address as it is, and a path such that it does not depend on the process that uses it."""
     text = os.fspath(place)
     return text if ADDRESS.match(text) else str(Path(text).absolute())
 
 
-def below(root: str, path: str) -> str:
+def relative_name(root: str, path: str) -> str:
     """The name of a file seen from a folder."""
     return path.removeprefix(root).lstrip("/")
 
 
-def found_in(system: fs.FileSystem, root: str) -> list[Found]:
+def list_files(system: fs.FileSystem, root: str) -> list[FileStamp]:
     """Every file below a folder, by path. Raises OSError when the folder cannot be read.
 
     Here, links are followed, but not back to a folder that they are in; what cannot be looked at counts as a file.
@@ -53,11 +53,11 @@ def found_in(system: fs.FileSystem, root: str) -> list[Found]:
     if isinstance(system, fs.LocalFileSystem):
         return sorted(_found_here(root))
     found = system.get_file_info(fs.FileSelector(root, recursive=True))
-    return sorted(Found.of(one) for one in found if one.type == fs.FileType.File)
+    return sorted(FileStamp.of(one) for one in found if one.type == fs.FileType.File)
 
 
-def _found_here(root: str) -> list[Found]:
-    found: list[Found] = []
+def _found_here(root: str) -> list[FileStamp]:
+    found: list[FileStamp] = []
     folders = [(root, frozenset([_identity(os.stat(root))]))]
     while folders:
         folder, above = folders.pop()
@@ -67,16 +67,16 @@ def _found_here(root: str) -> list[Found]:
         except OSError:
             if folder == root:
                 raise
-            found.append(Found(folder))
+            found.append(FileStamp(folder))
             continue
         for entry in entries:
             try:
                 is_ = entry.stat()
             except OSError:  # a link to nothing
-                found.append(Found(entry.path))
+                found.append(FileStamp(entry.path))
                 continue
             if stat.S_ISREG(is_.st_mode):
-                found.append(Found(entry.path, is_.st_size, is_.st_mtime_ns))
+                found.append(FileStamp(entry.path, is_.st_size, is_.st_mtime_ns))
             elif stat.S_ISDIR(is_.st_mode) and _identity(is_) not in above:
                 folders.append((entry.path, above | {_identity(is_)}))
     return found
@@ -86,7 +86,7 @@ def _identity(one: os.stat_result) -> tuple[int, int]:
     return one.st_dev, one.st_ino
 
 
-def opener(system: fs.FileSystem, root: str) -> Callable[[str], Any]:
+def file_opener(system: fs.FileSystem, root: str) -> Callable[[str], Any]:
     """Opens names below a folder, absolute paths and addresses: a path where it is on this machine, else a file."""
     folder = f"{root.rstrip('/')}/" if root else ""
 

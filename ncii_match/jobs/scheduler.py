@@ -5,28 +5,28 @@ from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 
 from ncii_match.errors import JobError
-from ncii_match.rescans.elsewhere import Failed
-from ncii_match.rescans.work import Done
+from ncii_match.jobs.checkpoints import ChunkDone
+from ncii_match.jobs.failures import ChunkFailed
 
-ATTEMPTS = 4
+MAX_LOSSES = 4
 """Workers that a chunk may lose before it counts as its doing; as many as Spark gives a task."""
 
-LOOK_AGAIN = 0.5
+POLL_SECONDS = 0.5
 """Seconds after which is looked whether there are more workers."""
 
-Begin = Callable[[int], "Future[Done | Failed]"]
+StartChunk = Callable[[int], "Future[ChunkDone | ChunkFailed]"]
 
 
-def shared_out(
-    numbers: Iterator[int], begin: Begin, at_once: Callable[[], int], told: Callable[[Exception], str]
-) -> Generator[Done, None, None]:
+def share_chunks(
+    numbers: Iterator[int], begin: StartChunk, at_once: Callable[[], int], told: Callable[[Exception], str]
+) -> Generator[ChunkDone, None, None]:
     """Chunks, as they are done. The caller ends what is running when this ends before them.
 
     begin : starts one. at_once : how many may be running now. told : what the engine's exceptions mean, in a line.
 
-    Raises JobError for what stops a job, and for a chunk that ends ``ATTEMPTS`` workers.
+    Raises JobError for what stops a job, and for a chunk that ends ``MAX_LOSSES`` workers.
     """
-    running: dict[Future[Done | Failed], int] = {}
+    running: dict[Future[ChunkDone | ChunkFailed], int] = {}
     lost: deque[int] = deque()
     losses: Counter[int] = Counter()
     while True:
@@ -37,19 +37,19 @@ def shared_out(
             running[begin(number)] = number
         if not running:
             return
-        for future in wait(running, LOOK_AGAIN, FIRST_COMPLETED).done:
+        for future in wait(running, POLL_SECONDS, FIRST_COMPLETED).done:
             number = running.pop(future)
             try:
                 said = future.result()
             except Exception as error:  # an engine's own, of which each has dozens
                 losses[number] += 1
-                if losses[number] == ATTEMPTS:
+                if losses[number] == MAX_LOSSES:
                     raise JobError(
-                        f"chunk {number} failed with {ATTEMPTS} workers ({told(error)}); nothing that was done is "
+                        f"chunk {number} failed with {MAX_LOSSES} workers ({told(error)}); nothing that was done is "
                         "lost, and the same command goes on"
                     ) from error
                 lost.append(number)
                 continue
-            if isinstance(said, Failed):
+            if isinstance(said, ChunkFailed):
                 raise said.error()
             yield said

@@ -9,7 +9,7 @@ from ncii_match.files import private
 from ncii_match.files.locks import FileLock
 
 
-def make(*folders: Path) -> None:
+def make_directories(*folders: Path) -> None:
     """Make private directories, where there are none. Raises JobError where that cannot be."""
     for folder in folders:
         try:
@@ -18,7 +18,7 @@ def make(*folders: Path) -> None:
             raise JobError(_cannot(folder, error)) from None
 
 
-def lock(folder: Path) -> FileLock:
+def lock_directory(folder: Path) -> FileLock:
     """The lock that keeps others out of a directory until it is closed. Raises JobError while another has it."""
     try:
         folder_lock = FileLock.create(folder / "lock")
@@ -36,9 +36,9 @@ def lock(folder: Path) -> FileLock:
 
 
 @contextlib.contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """As ``lock``, as long as the block lasts."""
-    with lock(folder):
+def locked_directory(folder: Path) -> Iterator[None]:
+    """As ``lock_directory``, as long as the block lasts."""
+    with lock_directory(folder):
         yield
 
 

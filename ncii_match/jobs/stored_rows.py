@@ -18,10 +18,10 @@ from pyarrow import fs
 from pyarrow import parquet as pq
 
 from ncii_match.errors import InputError
-from ncii_match.rescans import lists
-from ncii_match.rescans.files import ADDRESS, Found, below, found_in, opener, without_secrets
-from ncii_match.rescans.media import VIEWS_KEY
-from ncii_match.rescans.rows import BESIDE, CONTENTS, contents_of
+from ncii_match.jobs import picture_lists
+from ncii_match.jobs.file_systems import ADDRESS, FileStamp, file_opener, list_files, redact_secrets, relative_name
+from ncii_match.jobs.hash_columns import VIEWS_KEY
+from ncii_match.jobs.row_contents import BESIDE, CONTENTS, contents_of
 from ncii_match.schemas import ALGORITHM_KEY
 
 PICTURES_A_CHUNK, HASHES_A_CHUNK = 256, 1 << 16
@@ -32,7 +32,7 @@ _NO_TABLE = re.compile(r"_SUCCESS|_metadata|_common_metadata|\..*\.(crc|draft)")
 """What writers leave beside the files of a dataset."""
 
 
-class Stored(Protocol):
+class StoredRows(Protocol):
     """Rows that stay where they are.
 
     contents : which of ``CONTENTS`` they have. fingerprint : hexadecimal digits that change when they do, as far as
@@ -58,7 +58,7 @@ class Stored(Protocol):
         ...
 
 
-def find(source: str | os.PathLike[str], filesystem: fs.FileSystem | None = None) -> Stored:
+def find_rows(source: str | os.PathLike[str], filesystem: fs.FileSystem | None = None) -> StoredRows:
     """What a name stands for. Raises InputError when there is nothing, or nothing that can be understood.
 
     A file that ends in .parquet, .arrow or .feather, or a folder of nothing else, is a dataset; one that ends in .csv,
@@ -67,7 +67,7 @@ def find(source: str | os.PathLike[str], filesystem: fs.FileSystem | None = None
     Links are followed, those to files that are not there are pictures that cannot be read.
     """
     text = os.fspath(source)
-    told = without_secrets(text)
+    told = redact_secrets(text)
     try:
         if filesystem is not None:
             system, path = filesystem, text
@@ -80,52 +80,54 @@ def find(source: str | os.PathLike[str], filesystem: fs.FileSystem | None = None
             raise InputError(f"{told} does not exist; check the path")
         if info.type == fs.FileType.File:
             suffix = Path(path).suffix.lower()
-            files, root = [Found.of(info)], str(Path(path).parent)
+            files, root = [FileStamp.of(info)], str(Path(path).parent)
             if suffix in _LISTS:
                 return _List(system, root, path)
-            return Dataset(system, root, files) if suffix in _PARQUET + _ARROW else Folder(system, root, files)
-        files = found_in(system, path)
+            return (
+                RowDataset(system, root, files) if suffix in _PARQUET + _ARROW else PictureFolder(system, root, files)
+            )
+        files = list_files(system, path)
         tables = [one for one in files if not _NO_TABLE.fullmatch(one.path.rpartition("/")[2])]
         if tables and all(one.path.lower().endswith(_PARQUET + _ARROW) for one in tables):
-            return Dataset(system, path, tables)
-        return Folder(system, path, files)
+            return RowDataset(system, path, tables)
+        return PictureFolder(system, path, files)
     except (OSError, pa.ArrowException, UnicodeError) as error:
-        said = without_secrets(str(error).partition("\n")[0].replace(text, told))
+        said = redact_secrets(str(error).partition("\n")[0].replace(text, told))
         raise InputError(f"{told} cannot be read ({said}); check the address, the rights and the file") from None
 
 
-def _digest(root: str, files: Iterable[Found]) -> str:
+def _digest(root: str, files: Iterable[FileStamp]) -> str:
     """Of names, sizes and times: content is not read twice."""
     digest = hashlib.sha256()
     for one in files:
-        digest.update(os.fsencode(f"{below(root, one.path)}\0{one.size}\0{one.mtime_ns}\n"))
+        digest.update(os.fsencode(f"{relative_name(root, one.path)}\0{one.size}\0{one.mtime_ns}\n"))
     return digest.hexdigest()
 
 
-class Folder:
+class PictureFolder:
     r"""Pictures, by their names below a folder; the name is the id, too. Bytes that are no UTF-8 are told as \xff."""
 
     contents = "path"
 
-    def __init__(self, system: fs.FileSystem, root: str, files: list[Found]) -> None:
-        names = [below(root, one.path) for one in files]
+    def __init__(self, system: fs.FileSystem, root: str, files: list[FileStamp]) -> None:
+        names = [relative_name(root, one.path) for one in files]
         self._names = [os.fsencode(name).decode("utf-8", "backslashreplace") for name in names]
         self._odd = {told: name for told, name in zip(self._names, names, strict=True) if told != name}
         if self._odd and len(set(self._names)) < len(names):
             raise InputError(f"two files in {root} have names that read the same; rename one that is not UTF-8")
         self.fingerprint, self.rows = _digest(root, files), len(files)
-        self._opened = opener(system, root)
+        self._opened = file_opener(system, root)
 
     def opened(self, name: str) -> Any:
-        """As ``Stored``."""
+        """As ``StoredRows``."""
         return self._opened(f"./{self._odd.get(name, name)}")
 
     def ids(self) -> pa.Array:
-        """As ``Stored``."""
+        """As ``StoredRows``."""
         return pa.array(self._names, pa.string())
 
     def read(self, first: int, last: int) -> pa.RecordBatch:
-        """As ``Stored``."""
+        """As ``StoredRows``."""
         names = pa.array(self._names[first:last], pa.string())
         return pa.RecordBatch.from_arrays([names, names], ["id", "path"])
 
@@ -139,15 +141,15 @@ class _List:
         with system.open_input_stream(path) as stream:
             content = stream.read()
         self.fingerprint = hashlib.sha256(content).hexdigest()
-        self._table = lists.read(path, content)
-        self.rows, self.opened = len(self._table), opener(system, root)
+        self._table = picture_lists.read(path, content)
+        self.rows, self.opened = len(self._table), file_opener(system, root)
 
     def ids(self) -> pa.Array:
-        """As ``Stored``."""
+        """As ``StoredRows``."""
         return _together(self._table.column("id"))
 
     def read(self, first: int, last: int) -> pa.RecordBatch:
-        """As ``Stored``."""
+        """As ``StoredRows``."""
         return _one_batch(self._table.slice(first, last - first))
 
 
@@ -155,16 +157,16 @@ class _List:
 class _Part:
     """What is read at once of a dataset: a row group of a Parquet file, a batch of an Arrow file."""
 
-    file: Found
+    file: FileStamp
     number: int
 
 
-class Dataset:
+class RowDataset:
     """Rows of Parquet or Arrow files, in the order of the files' names. A row group is held in memory at a time."""
 
     opened: Callable[[str], Any] | None = None
 
-    def __init__(self, system: fs.FileSystem, root: str, files: list[Found]) -> None:
+    def __init__(self, system: fs.FileSystem, root: str, files: list[FileStamp]) -> None:
         self._system = system
         self.fingerprint = _digest(root, files)
         self._parts: list[_Part] = []
@@ -184,7 +186,7 @@ class Dataset:
         self.rows = self._ends[-1] if self._ends else 0
         self._held: tuple[int, pa.Table] | None = None
         if self.contents == "path":
-            self.opened = opener(system, root)
+            self.opened = file_opener(system, root)
 
     def _look_into(self, path: str) -> tuple[pa.Schema, list[int]]:
         with self._system.open_input_file(path) as file:
@@ -205,7 +207,7 @@ class Dataset:
 
     def _columns(self, number: int, names: list[str]) -> pa.Table:
         part = self._parts[number]
-        if Found.of(self._system.get_file_info(part.file.path)) != part.file:
+        if FileStamp.of(self._system.get_file_info(part.file.path)) != part.file:
             raise InputError(f"{part.file.path} was changed after it was listed; give the command again")
         with self._system.open_input_file(part.file.path) as file:
             if part.file.path.lower().endswith(_PARQUET):
@@ -213,13 +215,13 @@ class Dataset:
             return pa.Table.from_batches([pa.ipc.open_file(file).get_batch(part.number)]).select(names)
 
     def ids(self) -> pa.Array:
-        """As ``Stored``."""
+        """As ``StoredRows``."""
         field = self._schema.field("id")
         parts = [self._columns(number, ["id"]).column("id").cast(field.type) for number in range(len(self._parts))]
         return _together(pa.chunked_array([chunk for part in parts for chunk in part.chunks], field.type))
 
     def read(self, first: int, last: int) -> pa.RecordBatch:
-        """As ``Stored``."""
+        """As ``StoredRows``."""
         tables = []
         number = bisect_right(self._ends, first)
         while first < last:
@@ -255,7 +257,7 @@ def _one_batch(table: pa.Table) -> pa.RecordBatch:
 class Chunks:
     """Stored rows in chunks of so many, the last one shorter. ``is_pictures``: not hashes."""
 
-    def __init__(self, stored: Stored, size: int | None = None) -> None:
+    def __init__(self, stored: StoredRows, size: int | None = None) -> None:
         self.stored, self.is_pictures = stored, stored.contents in CONTENTS[:2]
         self.size = (PICTURES_A_CHUNK if self.is_pictures else HASHES_A_CHUNK) if size is None else size
         if self.size < 1:

@@ -18,16 +18,16 @@ from ncii_match.bank.snapshots.comparison import Change
 from ncii_match.decisions import redecide
 from ncii_match.errors import InputError
 from ncii_match.files import atomic
+from ncii_match.jobs.checkpoints import read_chunk
+from ncii_match.jobs.file_systems import ADDRESS, redact_secrets
 from ncii_match.outcomes import Outcome, State
 from ncii_match.policy import Policy
-from ncii_match.rescans.files import ADDRESS, without_secrets
-from ncii_match.rescans.summary import read_chunk
 
 NEW = "new.parquet"
 """Where a job keeps the entries that it looks for: what comes after its beginning is for the next one."""
 
 
-class Since:
+class BankChanges:
     """Changes of a bank since a snapshot. Raises BankError for a snapshot that its history does not know.
 
     The bank's own directory is needed: the history is nowhere else. Raises InputError for an address.
@@ -38,7 +38,7 @@ class Since:
 
     def __init__(self, bank_dir: str | PathLike[str], number: int, *, job: str | PathLike[str] | None = None) -> None:
         if ADDRESS.match(os.fspath(bank_dir)):
-            told = without_secrets(os.fspath(bank_dir))
+            told = redact_secrets(os.fspath(bank_dir))
             raise InputError(f"{told} has no history; --since needs the bank's own directory")
         with Bank.open(bank_dir) as bank:
             changes = list(bank.diff(number))

@@ -16,8 +16,8 @@ from rescans import bank_of, folder_of, matcher_of, mirrored, picture, pictures_
 
 import ncii_match as nm
 from ncii_match.errors import InputError
-from ncii_match.rescans.files import without_secrets
-from ncii_match.rescans.stored import Chunks, find
+from ncii_match.jobs.file_systems import redact_secrets
+from ncii_match.jobs.stored_rows import Chunks, find_rows
 from ncii_match.values import PDQ_512, Hashes
 
 
@@ -35,7 +35,7 @@ def ids(stored, size=3):
 
 def decided(source, bank, **options):
     """Id to outcome and status."""
-    stored = find(source)
+    stored = find_rows(source)
     chunks = Chunks(stored, 2)
     batches = (chunks.read(number) for number in range(len(chunks)))
     with matcher_of(bank) as matcher:
@@ -51,11 +51,11 @@ ODD = ["a b.png", "ünï/日本.png", "new\nline.png", "100%.png", "a?b#c.png", 
 
 def test_every_file_of_a_folder_is_a_row_by_its_name(tmp_path, bank):
     folder_of(tmp_path / "media", {name: picture(1) for name in ODD})
-    stored = find(tmp_path / "media")
+    stored = find_rows(tmp_path / "media")
     assert ids(stored) == sorted(ODD)
     assert decided(tmp_path / "media", bank) == dict.fromkeys(ODD, ("MATCH", "OK"))
-    assert ids(find(f"file://{tmp_path}/media")) == sorted(ODD)
-    assert ids(find(f"{tmp_path}/media/../media/")) == sorted(ODD)
+    assert ids(find_rows(f"file://{tmp_path}/media")) == sorted(ODD)
+    assert ids(find_rows(f"{tmp_path}/media/../media/")) == sorted(ODD)
 
 
 def test_names_that_are_no_text_are_read_too(tmp_path, bank):
@@ -65,7 +65,7 @@ def test_names_that_are_no_text_are_read_too(tmp_path, bank):
     assert decided(tmp_path / "media", bank) == {"a.png": ("MATCH", "OK"), "b\\xff.png": ("MATCH", "OK")}
     (tmp_path / "media" / "b\\xff.png").write_bytes(picture(3))
     with pytest.raises(InputError, match="rename"):
-        find(tmp_path / "media")
+        find_rows(tmp_path / "media")
 
 
 def test_links_are_followed_and_a_circle_ends(tmp_path, bank):
@@ -126,7 +126,7 @@ def what_may_not_be_read(tmp_path, bank):
 
 def test_a_picture_that_is_gone_or_a_pipe_by_now_is_unreadable_and_nothing_waits(tmp_path, bank):
     media = pictures_in(tmp_path / "media", 3)
-    stored = find(media)
+    stored = find_rows(media)
     (media / "00000.png").unlink()
     (media / "00002.png").unlink()
     os.mkfifo(media / "00002.png")
@@ -142,13 +142,13 @@ def test_one_file_is_a_folder_of_one(tmp_path, bank):
 
 def test_nothing_there(tmp_path, bank):
     (tmp_path / "empty").mkdir()
-    assert find(tmp_path / "empty").rows == 0
+    assert find_rows(tmp_path / "empty").rows == 0
     assert run(tmp_path / "out", tmp_path / "empty", bank)["rows"] == 0
     with pytest.raises(InputError, match="does not exist; check the path"):
-        find(tmp_path / "nothing")
+        find_rows(tmp_path / "nothing")
     for address in ("zz://me:hush@host/x", "s3:///x?secret_key=hush"):
         with pytest.raises(InputError) as caught:
-            find(address)
+            find_rows(address)
         assert "hush" not in str(caught.value)
 
 
@@ -169,30 +169,30 @@ def test_nothing_there(tmp_path, bank):
     ],
 )
 def test_secrets_are_taken_out_of_addresses_and_out_of_nothing_else(text, told):
-    assert without_secrets(text) == told
+    assert redact_secrets(text) == told
 
 
 @pytest.mark.parametrize("size", [0, -1])
 def test_chunks_have_rows(tmp_path, size):
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match="1 or more"):
-        Chunks(find(tmp_path / "empty"), size)
+        Chunks(find_rows(tmp_path / "empty"), size)
 
 
 def test_a_fingerprint_is_of_names_sizes_and_times(tmp_path):
     media = pictures_in(tmp_path / "media", 3)
-    first = find(media).fingerprint
-    assert find(media).fingerprint == first
+    first = find_rows(media).fingerprint
+    assert find_rows(media).fingerprint == first
     seen = {first}
     os.utime(media / "00001.png", ns=(5, 5))
-    seen.add(find(media).fingerprint)
+    seen.add(find_rows(media).fingerprint)
     (media / "00001.png").write_bytes(b"12345")
     os.utime(media / "00001.png", ns=(5, 5))
-    seen.add(find(media).fingerprint)
+    seen.add(find_rows(media).fingerprint)
     (media / "00001.png").rename(media / "00003.png")
-    seen.add(find(media).fingerprint)
+    seen.add(find_rows(media).fingerprint)
     (media / "00003.png").unlink()
-    seen.add(find(media).fingerprint)
+    seen.add(find_rows(media).fingerprint)
     assert len(seen) == 5
 
 
@@ -223,7 +223,7 @@ def test_a_dataset_is_cut_anywhere(tmp_path, ending, size):
         (tmp_path / "0.parquet").rename(tmp_path / "0.PARQUET")
     write(tmp_path / "1.parquet", table(7, 0))
     write(tmp_path / "deep" / "2.parquet", table(7, 4))
-    stored = find(tmp_path)
+    stored = find_rows(tmp_path)
     assert (stored.contents, stored.rows) == ("bytes", 11)
     assert ids(stored, size) == list(range(11))
     chunks = Chunks(stored, size)
@@ -241,10 +241,10 @@ def test_a_dataset_without_a_row(tmp_path, bank):
 def test_what_writers_leave_beside_a_dataset_is_not_of_it(tmp_path):
     write(tmp_path / "part-0.parquet", table())
     folder_of(tmp_path, {"_SUCCESS": b"", ".part-0.parquet.crc": b"x", ".00000001.parquet.draft": b"x"})
-    assert ids(find(tmp_path)) == list(range(7))
+    assert ids(find_rows(tmp_path)) == list(range(7))
     (tmp_path / "_picture.png").write_bytes(b"")  # but no file that may be a picture is passed over
-    assert find(tmp_path).contents == "path"
-    assert find(tmp_path).rows == 5
+    assert find_rows(tmp_path).contents == "path"
+    assert find_rows(tmp_path).rows == 5
 
 
 def test_hashes_are_never_taken_for_those_of_another_algorithm(tmp_path):
@@ -254,7 +254,7 @@ def test_hashes_are_never_taken_for_those_of_another_algorithm(tmp_path):
         pq.write_table(pa.table({"id": range(3), "hash": made.column("hash")}, schema=pa.schema(
             [pa.field("id", pa.int64()), made.schema.field("hash")])), tmp_path / f"{name}.parquet")  # fmt: skip
     with pytest.raises(InputError, match=r"b\.parquet has other columns"):
-        find(tmp_path)
+        find_rows(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -272,19 +272,19 @@ def test_files_of_a_dataset_must_have_the_same_columns(tmp_path, other):
     write(tmp_path / "a.parquet", table())
     write(tmp_path / "b.parquet", pa.table(other))
     with pytest.raises(InputError, match=r"other columns|no column 'id'|give exactly one"):
-        find(tmp_path)
+        find_rows(tmp_path)
 
 
 def test_files_that_differ_in_what_may_be_null_are_one_dataset(tmp_path):
     write(tmp_path / "a.parquet", table())
     strict = pa.schema([pa.field("id", pa.int64(), False), pa.field("bytes", pa.large_binary(), False)])
     write(tmp_path / "b.parquet", table(7).select(["id", "bytes"]).cast(strict))
-    assert ids(find(tmp_path), 10) == list(range(14))
+    assert ids(find_rows(tmp_path), 10) == list(range(14))
 
 
 def test_a_dataset_that_is_changed_while_it_is_read_is_refused(tmp_path):
     write(tmp_path / "a.parquet", table())
-    stored = find(tmp_path)
+    stored = find_rows(tmp_path)
     stored.read(0, 2)
     write(tmp_path / "a.parquet", table(n=3))
     with pytest.raises(InputError, match="was changed after it was listed; give the command again"):
@@ -296,7 +296,7 @@ def test_a_dataset_that_is_changed_while_it_is_read_is_refused(tmp_path):
 def test_a_broken_dataset_is_refused(tmp_path, name, content):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(InputError, match="cannot be read"):
-        find(tmp_path / name)
+        find_rows(tmp_path / name)
 
 
 def test_paths_in_a_dataset(tmp_path, bank):
@@ -330,7 +330,7 @@ def test_ndjson_keeps_ids_as_they_are(tmp_path, bank, given, kind):
     folder_of(tmp_path, {"2024-01-01": picture(1)})
     rows = [{"id": one, "path": "2024-01-01", "more": {"x": 1}} for one in given]
     (tmp_path / "list.ndjson").write_text("\n\n".join(json.dumps(one) for one in rows) + "\n")
-    stored = find(tmp_path / "list.ndjson")
+    stored = find_rows(tmp_path / "list.ndjson")
     assert stored.read(0, 2).schema.field("id").type == kind
     assert decided(tmp_path / "list.ndjson", bank) == dict.fromkeys(given, ("MATCH", "OK"))
     (tmp_path / "list.jsonl").write_text('{"path": "2024-01-01"}')
@@ -361,7 +361,7 @@ SECRET = "ab" * 32
 def test_a_list_that_cannot_be_understood_is_refused(tmp_path, name, content):
     (tmp_path / name).write_text(content)
     with pytest.raises(InputError) as caught:
-        find(tmp_path / name)
+        find_rows(tmp_path / name)
     assert name in str(caught.value)
     assert SECRET not in str(caught.value)
 
@@ -394,7 +394,7 @@ def test_a_folder_in_a_bucket_as_one_here(tmp_path, bank, bucket):
     files = {"a b.png": picture(1), "deep/c%d.png": picture(9), "deep/d?.png": picture(2), "e": b""}
     for name, content in files.items():
         put(system, f"pictures/{name}", content)
-    stored = find(address("pictures"))
+    stored = find_rows(address("pictures"))
     assert ids(stored) == sorted(files)
     assert "hush" not in stored.fingerprint
     assert decided(address("pictures"), bank) == decided(folder_of(tmp_path / "here", files), bank)
@@ -440,12 +440,12 @@ def test_datasets_and_lists_in_a_bucket(bank, bucket, tmp_path):
 def test_a_file_system_may_be_given(tmp_path, bank, root):
     folder_of(tmp_path / "media", {"a.png": picture(1), "deep/b.png": picture(9)})
     handler = fs.SubTreeFileSystem(str(tmp_path if root else tmp_path / "media"), fs.LocalFileSystem())
-    stored = find(root, handler)
+    stored = find_rows(root, handler)
     assert ids(stored) == ["a.png", "deep/b.png"]
     assert [row["outcome"] for row in _again(stored, bank)] == ["MATCH", "NO_MATCH"]
 
 
 def test_nothing_in_a_bucket(bucket):
     with pytest.raises(InputError, match="s3://media/nothing does not exist") as caught:
-        find(bucket[1]("nothing"))
+        find_rows(bucket[1]("nothing"))
     assert "hush" not in str(caught.value)

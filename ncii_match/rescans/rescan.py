@@ -1,7 +1,5 @@
 """One function, Arrow in, Arrow out: a row of stored media in, a row with its decision out. Runs wherever rows do."""
 
-import contextlib
-import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
@@ -10,31 +8,18 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from ncii_match.decode.image import bytes_of
-from ncii_match.decode.limits import DecodeLimits
 from ncii_match.errors import InputError
 from ncii_match.ingest import available_cores, in_order
+from ncii_match.jobs import hash_columns
+from ncii_match.jobs.row_contents import BATCHES_AHEAD, check_like_first, contents_of, hashes_in, source_of
 from ncii_match.matcher import Matcher
 from ncii_match.outcomes import Status
-from ncii_match.rescans import media
-from ncii_match.schemas import decisions_schema, hashes_from_arrow
-from ncii_match.values import Hashes, View
+from ncii_match.schemas import decisions_schema
+from ncii_match.values import Hashes
 from ncii_match.verdicts import Decisions
-
-CONTENTS = ("bytes", "path", "hash", "hashes")
-"""What a row may have: a picture's bytes, where it lies, its hash, or all of its hashes (``media``). One of them."""
-
-BESIDE = {"hash": ("quality", "status", "view"), "hashes": ("qualities", "statuses")}
-"""Columns that say more about hashes. Those of ``hash`` need not be there."""
-
-BATCHES_AHEAD = 2
-"""Batches of hashes in hand for each thread: while it looks one up, the next one is read."""
 
 TOGETHER = 64
 """Pictures of a batch that are looked up at once: what is done once for each lookup then hardly counts."""
-
-READ_AT_ONCE = 1 << 20
-"""Bytes of a file that are asked for together: asked for the limit on a picture, Arrow sets aside as much."""
 
 NOT_KEPT = ("timings", "snapshot_age")
 """What would make the same input give other bytes."""
@@ -45,20 +30,6 @@ def results_schema(id_type: pa.DataType, hashes: list[pa.Field] | None = None) -
     decided = decisions_schema()
     kept = [field for field in decided if field.name not in NOT_KEPT]
     return pa.schema([pa.field("id", id_type), *kept, *(hashes or [])], decided.metadata)
-
-
-def contents_of(schema: pa.Schema) -> str:
-    """Which of ``CONTENTS`` the rows have. Raises InputError unless it is exactly one, beside ``id``."""
-    if "id" not in schema.names:
-        raise InputError(f"the rows have no column 'id', only {', '.join(schema.names) or 'none'}")
-    names = ("id", *CONTENTS, *(one for more in BESIDE.values() for one in more))
-    twice = [name for name in names if schema.names.count(name) > 1]
-    if twice:
-        raise InputError(f"the rows have the column {twice[0]!r} twice; keep one")
-    found = [name for name in CONTENTS if name in schema.names]
-    if len(found) != 1:
-        raise InputError(f"the rows have {' and '.join(found) or 'none'} of {', '.join(CONTENTS)}; give exactly one")
-    return found[0]
 
 
 def rescan(
@@ -112,7 +83,7 @@ def rescan(
         if keep_hashes:
             raise InputError("the rows are hashes already; keep_hashes is for pictures")
         yield from in_order(
-            (_checked(batch, kind) for batch in chain([first], iterator)),
+            (check_like_first(batch, kind) for batch in chain([first], iterator)),
             lambda batch: _looked_up(batch[0], kind, matcher, found_only),
             _threads(matcher.workers if workers is None else workers),
             together=1, ahead=BATCHES_AHEAD,
@@ -124,11 +95,11 @@ def rescan(
 
     def sources() -> Iterator[Any]:
         for batch in chain([first], iterator):
-            waiting.append(_checked(batch, kind))
+            waiting.append(check_like_first(batch, kind))
             for value in batch.column(kind):
                 yield source_of(value.as_py(), kind, opened)
 
-    kept = media.fields(matcher.snapshot.algorithm, matcher.views) if keep_hashes else []
+    kept = hash_columns.fields(matcher.snapshot.algorithm, matcher.views) if keep_hashes else []
     made = _Made(kept)
 
     def enough(hashed: int) -> bool:
@@ -148,61 +119,6 @@ def _threads(workers: int | None) -> int:
     return available_cores() if workers is None else workers
 
 
-class _Opened:
-    """A picture that is opened when it is read, by the thread that decodes it."""
-
-    def __init__(self, path: str, opened: Callable[[str], Any]) -> None:
-        self._path, self._opened = path, opened
-        self._done = False
-
-    def read(self, size: int) -> bytes:
-        """As many bytes, or all there are; nothing the second time."""
-        if self._done:
-            return b""
-        self._done = True
-        found = self._opened(self._path)
-        if isinstance(found, str | os.PathLike):
-            return bytes_of(found, DecodeLimits(max_bytes=size))
-        parts: list[bytes] = []
-        with contextlib.closing(found):
-            while size > 0 and (part := found.read(min(size, READ_AT_ONCE))):
-                parts.append(part)
-                size -= len(part)
-        return b"".join(parts)
-
-
-def source_of(value: Any, kind: str, opened: Callable[[str], Any] | None) -> Any:
-    """What a row of pictures has, to be read by the thread that decodes it. A null is an empty picture."""
-    if value is None:
-        return b""
-    return value if kind == "bytes" or opened is None else _Opened(value, opened)
-
-
-def _checked(batch: pa.RecordBatch, kind: str) -> pa.RecordBatch:
-    """Raises InputError for a batch that is not like the first."""
-    if contents_of(batch.schema) != kind:
-        raise InputError(f"the rows have {contents_of(batch.schema)!r}, those before them {kind!r}; keep to one")
-    wanted = {
-        "bytes": (pa.types.is_binary, pa.types.is_large_binary),
-        "path": (pa.types.is_string, pa.types.is_large_string),
-    }
-    type_of = batch.schema.field(kind).type
-    if kind in wanted and not any(fits(type_of) for fits in wanted[kind]):
-        raise InputError(f"the column {kind!r} is {type_of}; it must be {'binary' if kind == 'bytes' else 'string'}")
-    return batch
-
-
-def hashes_in(batch: pa.RecordBatch, kind: str) -> Hashes:
-    """The hashes of rows that have ``hash`` or ``hashes`` (``kind``), a picture for each row.
-
-    Raises InputError for columns that do not fit together, or of a newer version.
-    """
-    hashes = _one_view(batch) if kind == "hash" else media.hashes_of(batch)
-    if len(hashes) and (hashes.status.max() > max(Status) or hashes.view.max() > max(View)):
-        raise InputError("the rows have a status or a view that this version does not know; use a newer one")
-    return hashes
-
-
 def _looked_up(batch: pa.RecordBatch, kind: str, matcher: Matcher, found_only: bool) -> pa.RecordBatch:
     hashes = hashes_in(batch, kind)
     if found_only:
@@ -213,15 +129,6 @@ def _looked_up(batch: pa.RecordBatch, kind: str, matcher: Matcher, found_only: b
     decided = matcher.lookup(hashes).to_arrow()
     schema = results_schema(batch.schema.field("id").type)
     return pa.RecordBatch.from_arrays([batch.column("id"), *map(decided.column, schema.names[1:])], schema=schema)
-
-
-def _one_view(batch: pa.RecordBatch) -> Hashes:
-    """Of a column of single hashes, with what is said beside it."""
-    there = [name for name in BESIDE["hash"] if name in batch.schema.names]
-    for name in there:
-        if batch.column(name).null_count or not pa.types.is_integer(batch.schema.field(name).type):
-            raise InputError(f"the column {name!r} has nulls or no whole numbers; mend it, or leave it out")
-    return hashes_from_arrow(batch.select(["hash", *there]))
 
 
 class _Made:
@@ -242,12 +149,12 @@ class _Made:
         """The next ones."""
         self._rows += [decisions[row].to_dict() for row in range(len(decisions))]
         if self._kept:
-            self._hashes.append(media.columns(hashes, media.views_of(self._kept[0])))
+            self._hashes.append(hash_columns.columns(hashes, hash_columns.views_of(self._kept[0])))
 
     def take(self, batch: pa.RecordBatch) -> pa.RecordBatch:
         """A batch's ids with the first decisions, which are not there any more."""
         schema, n = results_schema(batch.schema.field("id").type, self._kept), batch.num_rows
-        decided = pa.schema([field for field in schema if field.name not in ("id", *media.COLUMNS)])
+        decided = pa.schema([field for field in schema if field.name not in ("id", *hash_columns.COLUMNS)])
         columns = pa.RecordBatch.from_pylist(self._rows[:n], schema=decided).columns
         self._rows = self._rows[n:]
         if self._kept:
