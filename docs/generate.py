@@ -4,15 +4,16 @@ python docs/generate.py            writes them
 python docs/generate.py --check    exits 1 when a page is not what the code says
 """
 
-import ast
 import inspect
+import re
 import sys
-import textwrap
+from collections import Counter
 from collections.abc import Iterator
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, get_type_hints
 
+import griffe
 import typer
 from typer.models import ArgumentInfo
 
@@ -20,7 +21,14 @@ import ncii_match
 from ncii_match.cli.main import app
 
 HERE = Path(__file__).parent
-MADE = "<!-- Made by `python docs/generate.py`; edit the code instead. -->\n"
+
+COMMON = 5
+"""Commands from which on an option that they share is explained once."""
+
+FIELD = re.compile(r"^(\*{0,2}\w+(?:, \*{0,2}\w+)*) : (.*)$")
+"""``name : meaning`` in a docstring."""
+
+NOTICE = "<!-- Made by `python docs/generate.py`; edit the code instead. -->\n"
 
 
 EXIT_CODES = """\
@@ -39,95 +47,198 @@ or one a line where there is one for each input.
 """
 
 
-def paragraph(text: str) -> str:
-    """A docstring as Markdown: numpydoc headings become bold, literals keep their marks."""
-    lines = inspect.cleandoc(text).replace("``", "`").splitlines()
-    written: list[str] = []
-    for line, below in zip(lines, [*lines[1:], ""], strict=True):
-        if line and set(line) == {"-"}:
-            continue
-        written.append(f"**{line}**\n" if below and set(below) == {"-"} and len(below) >= len(line) else line)
-    text = "\n".join(written)
-    blocks = [block for block in text.split("\n\n") if block.strip()]
-    return "\n\n".join(_as_list(block) for block in blocks)
-
-
-def _as_list(block: str) -> str:
-    """Lines of the form ``name : meaning`` become a list."""
-    lines = block.splitlines()
-    if not any(" : " in line and not line.startswith(" ") for line in lines) or lines[0].startswith("**"):
-        return block
-    items = []
-    for line in lines:
-        name, colon, meaning = line.partition(" : ")
-        items.append(f"- `{name}`: {meaning}" if colon and not line.startswith(" ") else line)
-    return "\n".join(items)
-
-
-def signature_of(function: Any) -> str:
-    """A signature as it is written in the source, on one line."""
-    node = ast.parse(textwrap.dedent(inspect.getsource(function))).body[0]
-    if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-        raise TypeError(f"{function} is not a function")
-    returns = f" -> {ast.unparse(node.returns)}" if node.returns else ""
-    return f"({ast.unparse(node.args)}){returns}".replace("'", "")
-
-
 def reference() -> str:
     """Every public name, by the module that owns it."""
-    parts = ["# Reference\n", MADE, "Every public name of `import ncii_match as nm`, with the module that owns it.\n"]
-    for module, names in ncii_match._HOMES.items():  # noqa: SLF001
-        parts.append(f"## {module}\n")
-        for name in names:
-            value = getattr(ncii_match, name)
-            if inspect.isclass(value):
-                parts.append(f"### `{name}`\n\n{paragraph(value.__doc__ or '')}\n")
-                for method, function in inspect.getmembers(value):
-                    own = method in vars(value) and not method.startswith("_")
-                    raw = vars(value).get(method)
-                    if (own and isinstance(raw, classmethod | staticmethod)) or (own and inspect.isfunction(raw)):
-                        signature = signature_of(function)
-                        parts.append(f"#### `{name}.{method}{signature}`\n\n{paragraph(function.__doc__ or '')}\n")
-                    elif own and isinstance(raw, property):
-                        parts.append(f"#### `{name}.{method}`\n\n{paragraph(raw.__doc__ or '')}\n")
-            elif callable(value):
-                signature = signature_of(value)
-                parts.append(f"### `{name}{signature}`\n\n{paragraph(value.__doc__ or '')}\n")
-            else:
-                parts.append(f"### `{name}`\n\n`{value}`\n")
+    package = griffe.load("ncii_match", search_paths=[HERE.parent], docstring_parser="numpy", resolve_aliases=True)
+    homes: dict[str, list[griffe.Object]] = {}
+    for name in sorted(set(ncii_match.__all__) - {"__version__"}):
+        alias = package.members[name]
+        value = alias.final_target if isinstance(alias, griffe.Alias) else alias
+        homes.setdefault(value.path.rpartition(".")[0], []).append(value)
+    top = {value.path for values in homes.values() for value in values}
+    lower: dict[str, list[griffe.Object]] = {}
+    for below in _packages(package):
+        members = [below.members[name] for name in sorted(map(str, below.exports or ()))]
+        values = [member.final_target if isinstance(member, griffe.Alias) else member for member in members]
+        lower[below.path] = [value for value in values if value.path not in top]
+    parts = ["# Reference\n", NOTICE, "Names of `import ncii_match as nm`, by the module that owns them.\n"]
+    for home, values in sorted(homes.items()):
+        parts += [f"## {home}\n", *map(entry, values)]
+    parts.append("# Names of single packages\n\nNot at the top: import them from the package that is named.\n")
+    for home, values in sorted(lower.items()):
+        if values:
+            parts += [f"## {home}\n", *map(summary, values)]
     return "\n".join(parts)
+
+
+def _packages(module: griffe.Module) -> Iterator[griffe.Module]:
+    """The packages below a module that say in ``__all__`` what is for others."""
+    for member in module.modules.values():
+        if not member.is_alias and member.is_package:
+            if member.exports:
+                yield member
+            yield from _packages(member)
+
+
+def entry(value: griffe.Object) -> str:
+    """A name with its signature, its docstring, and, of a class, the methods for others."""
+    if isinstance(value, griffe.Function):
+        return f"### `{signature(value)}`\n\n{docstring(value)}\n"
+    if isinstance(value, griffe.Class):
+        methods = [
+            f"#### `{value.name}.{signature(method) if isinstance(method, griffe.Function) else method.name}`\n\n"
+            f"{docstring(method, first_paragraph=True)}\n"
+            for method in value.members.values()
+            if not method.name.startswith("_") and not method.is_alias and method.docstring
+            and (isinstance(method, griffe.Function) or "property" in method.labels)
+        ]  # fmt: skip
+        return "\n".join([f"### `{value.name}`\n\n{docstring(value)}\n", *methods])
+    return f"### `{value.name}`\n\n{docstring(value)}\n"
+
+
+def signature(function: griffe.Function) -> str:
+    """The call without annotations, on one line."""
+    parameters, seen_star = [], False
+    for parameter in function.parameters:
+        if parameter.name in ("self", "cls"):
+            continue
+        kind = parameter.kind
+        if kind is griffe.ParameterKind.keyword_only and not seen_star:
+            parameters.append("*")
+            seen_star = True
+        star = {griffe.ParameterKind.var_positional: "*", griffe.ParameterKind.var_keyword: "**"}.get(kind, "")
+        seen_star = seen_star or star == "*"
+        default = f"={parameter.default}" if parameter.default is not None and not star else ""
+        parameters.append(f"{star}{parameter.name}{default}")
+    returns = f" -> {function.returns}".replace("'", "").replace('"', "") if function.returns else ""
+    return f"{function.name}({', '.join(parameters)}){returns}"
+
+
+def summary(value: griffe.Object) -> str:
+    """A name with its signature and the first paragraph of its docstring."""
+    shown = signature(value) if isinstance(value, griffe.Function) else value.name
+    text = value.docstring.value if value.docstring else ""
+    return f"- `{shown}`: {_inline(text.split(chr(10) * 2)[0])}\n"
+
+
+def docstring(value: griffe.Object, *, first_paragraph: bool = False) -> str:
+    """A docstring as Markdown: text, all of it or its first paragraph, then what it takes, has, returns and raises."""
+    sections = value.docstring.parsed if value.docstring else []
+    if first_paragraph:
+        sections = [section for section in sections[:1] if isinstance(section.value, str)] + [
+            section for section in sections if not isinstance(section.value, str)
+        ]
+    texts = list(filter(None, map(_section, sections)))
+    if first_paragraph and texts and isinstance(sections[0].value, str):
+        blocks = texts[0].split("\n\n")
+        texts[0] = "\n\n".join([blocks[0], *(block for block in blocks[1:] if block.startswith("- "))])
+    return "\n\n".join(texts)
+
+
+def _section(section: griffe.DocstringSection) -> str:
+    if isinstance(section.value, str):
+        return _text(section.value)
+    if section.kind is griffe.DocstringSectionKind.admonition:
+        return f"**{section.title}.** {_text(section.value.contents)}"
+    if section.kind is griffe.DocstringSectionKind.examples:
+        return ""
+    fields: list[tuple[list[str], str]] = []
+    for item in section.value:
+        name = getattr(item, "name", None)
+        about = str(item.annotation or "")
+        description = _inline(item.description or "")
+        if name is None and description:
+            name, about = about, ""
+        meaning = _join(_inline(about), description)
+        if fields and name and fields[-1][1] == meaning:  # `case, source : …` is one field of two names
+            fields[-1][0].append(name)
+        else:
+            fields.append(([name] if name else [], meaning))
+    items = [_item(", ".join(names), meaning) for names, meaning in fields]
+    kind = section.kind
+    title = (
+        "" if kind in (griffe.DocstringSectionKind.parameters, griffe.DocstringSectionKind.attributes) else kind.value
+    )
+    return (f"**{title.replace('_', ' ').capitalize()}**\n\n" if title else "") + "\n".join(items)
+
+
+def _item(name: str, about: str) -> str:
+    return f"- `{name}`: {about}" if name else f"- {about}"
+
+
+def _inline(text: str) -> str:
+    return " ".join(text.replace("``", "`").split())
+
+
+def _join(about: str, description: str) -> str:
+    """What stands behind the colon of a field, and the lines below it: a type and a meaning, or one sentence."""
+    if not about or not description:
+        return about or description
+    goes_on = not description[0].isupper() or about.endswith((".", ",", ";", ":"))
+    return f"{about} {description}" if goes_on else f"{about}. {description}"
+
+
+def _text(text: str) -> str:
+    """Paragraphs; fields that stand in a text without a heading become a list."""
+    blocks = [block for block in text.replace("``", "`").split("\n\n") if not block.lstrip().startswith(">>>")]
+    return "\n\n".join(_fields(block) for block in blocks if block.strip())
+
+
+def _fields(block: str) -> str:
+    items: list[str] = []
+    for line in block.splitlines():
+        field = FIELD.match(line)
+        if field:
+            items.append(_item(field[1], field[2]))
+        else:
+            items.append(f"  {line.strip()}" if items and items[0].startswith("- ") else line)
+    return "\n".join(items)
 
 
 def commands() -> str:
     """Every command with its help."""
-    parts = ["# Command line\n", MADE, EXIT_CODES]
-    groups = [("ncii-match", app)] + [(f"ncii-match {one.name}", one.typer_instance) for one in app.registered_groups]
-    for group, commands in groups:
-        nameless = [one.typer_instance for one in commands.registered_groups if not isinstance(one.name, str)]
-        for command in [one for each in (commands, *nameless) for one in each.registered_commands]:
-            callback = command.callback
-            rows = "\n".join(_rows(callback))
-            table = f"| argument or option | meaning | default |\n|---|---|---|\n{rows}"
-            parts.append(f"## {group} {command.name}\n\n{inspect.cleandoc(callback.__doc__ or '')}\n\n{table}\n")
+    subgroups = [(f"ncii-match {group.name}", group.typer_instance) for group in app.registered_groups]
+    tables = {}
+    for title, group in [("ncii-match", app), *subgroups]:
+        nameless = [part.typer_instance for part in group.registered_groups if not isinstance(part.name, str)]
+        for command in [command for part in (group, *nameless) for command in part.registered_commands]:
+            about = inspect.cleandoc(command.callback.__doc__ or "")
+            tables[f"{title} {command.name}"] = about, list(_rows(command.callback))
+    uses = Counter(row for _, rows in tables.values() for row in rows)
+    common = sorted(row for row, count in uses.items() if count >= COMMON)
+    parts = ["# Command line\n", NOTICE, EXIT_CODES, f"Options of many commands:\n\n{_table(common)}\n"]
+    for command, (about, rows) in tables.items():
+        own = [row for row in rows if row not in common]
+        names = ", ".join(row.split(" | ")[0].removeprefix("| ") for row in rows if row in common)
+        shared = f"And: {names}.\n" if names else ""
+        parts.append("\n".join(filter(None, [f"## {command}\n\n{about}\n", own and f"{_table(own)}\n", shared])))
     return "\n".join(parts)
+
+
+def _table(rows: list[str]) -> str:
+    return "\n".join(["| argument or option | meaning |\n|---|---|", *rows])
 
 
 def _rows(callback: Any) -> Iterator[str]:
     """Each argument or option of a command as a line of a table."""
     hints = get_type_hints(callback, include_extras=True)
-    for name, parameter in inspect.signature(callback).parameters.items():
-        if hints[name] is typer.Context:
+    for parameter in inspect.signature(callback).parameters.values():
+        if hints[parameter.name] is typer.Context:
             continue
-        kind, about = hints[name].__origin__, hints[name].__metadata__[0]
-        argument = isinstance(about, ArgumentInfo)
-        names = [one for one in (about.default, *(about.param_decls or ())) if isinstance(one, str) and one[:2] == "--"]
-        written = about.metavar if argument else ", ".join(names) or f"--{name.replace('_', '-')}"
+        kind, about = hints[parameter.name].__origin__, hints[parameter.name].__metadata__[0]
+        declared = (about.default, *(about.param_decls or ()))
+        options = [option for option in declared if isinstance(option, str) and option.startswith("--")]
+        name = about.metavar if isinstance(about, ArgumentInfo) else ", ".join(options)
+        name = name or f"--{parameter.name.replace('_', '-')}"
         if inspect.isclass(kind) and issubclass(kind, StrEnum):
-            written += f" {'|'.join(kind)}"
-        written = written.replace("|", "\\|")
-        default = parameter.default
-        shown = "required" if default is inspect.Parameter.empty else "" if default in (None, False) else f"`{default}`"
-        yield f"| `{written}` | {about.help or ''} | {'on' if default is True else shown} |"
+            name += f" {'|'.join(kind)}"
+        name = name.replace("|", "\\|")
+        notes = [about.help or ""]
+        if parameter.default is inspect.Parameter.empty:
+            notes.append("Required.")
+        elif parameter.default not in (None, False):
+            notes.append("On by default." if parameter.default is True else f"Default: `{parameter.default}`.")
+        yield f"| `{name}` | {' '.join(notes)} |"
 
 
 def main() -> int:
