@@ -24,25 +24,49 @@ CHUNK = 1024
 """Pictures that one task compares with all others of a stratum."""
 
 ALL = "all"
-"""What pictures are called that nobody divided into strata, and the group of everything in a table."""
+"""Name of the only stratum where pictures are not divided into strata, and of the group of everything in a table."""
 
 Progress = Callable[[int, int], None]
+"""Called with what is done so far and with how much there is to do."""
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class PairCounts:
-    """Pairs of different pictures by distance.
+    """Pairs of different pictures by distance: what the false positive rate of a threshold follows from.
 
-    counts : int64 [s, s, n_bits + 1]; ``counts[a, b, d]`` pairs at distance d, their left picture of stratum a, their
-        right one of stratum b. Where pairs have no order, ``a <= b``, and the rest is 0.
-    strata : s names. algorithm : Algorithm. views : what the left pictures were looked at in.
-    ordered : whether (one, other) and (other, one) are two pairs: looked at in several views their distances differ.
-    disjoint : int64 [s, s], of how many independent pairs the counts say at least as much (``disjoint_pairs``): what
-        bounds may rest on when pairs share pictures. 0 where it is not known.
-    disjoint_in_all : the same of all pairs together.
-    pictures, left_out : (left, right), how many took part; how many did not, because no hash of theirs could be used.
-    closest : int64 [k, 3], the least (distance, picture, picture) in rising order; pictures by their number in the
-        input. Where pairs have no order, the smaller number first.
+    Attributes
+    ----------
+    counts : int64 [s, s, n_bits + 1]
+        ``counts[a, b, d]`` pairs at distance d, their left picture of stratum a, their right one of stratum b. Where
+        pairs have no order, ``a <= b``, and all other counts are 0.
+    strata : tuple of str
+        Names of the s strata.
+    algorithm : Algorithm
+        Of the hashes.
+    views : tuple of View
+        In which the left pictures were looked at.
+    ordered : bool
+        Whether (x, y) and (y, x) are two pairs: in several views their distances differ.
+    disjoint : int64 [s, s]
+        How many independent pairs the counts are worth, at least (``intervals.disjoint_pairs``): what bounds may rest
+        on when pairs share pictures. 0 where it is not known.
+    disjoint_in_all : int
+        The same of all pairs together.
+    pictures : (int, int)
+        How many took part, on the left and on the right.
+    left_out : (int, int)
+        How many did not, because they have no usable hash.
+    closest : int64 [k, 3]
+        The least (distance, picture, picture) in rising order; pictures by their number in the input. Where pairs have
+        no order, the smaller number comes first.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from ncii_match import PDQ, Hashes, distance_histogram
+    >>> hashes = Hashes(PDQ, np.random.default_rng(1).integers(0, 256, (1000, 32), np.uint8))
+    >>> distance_histogram(hashes)
+    <PairCounts pdq-256/full/1: 499,500 pairs of 1,000 pictures>
     """
 
     counts: NDArray[np.int64]
@@ -60,14 +84,14 @@ class PairCounts:
         s = len(self.strata)
         shapes = {"counts": (s, s, self.algorithm.bits + 1), "disjoint": (s, s), "closest": (None, 3)}
         for name, shape in shapes.items():
-            given = getattr(self, name)
-            if given is None:
-                given = np.zeros([side or 0 for side in shape], np.int64)
-            array = np.array(given, copy=None)
+            value = getattr(self, name)
+            if value is None:
+                value = np.zeros([side or 0 for side in shape], np.int64)
+            array = np.array(value, copy=None)
             fits = array.ndim == len(shape) and all(w in (None, h) for w, h in zip(shape, array.shape, strict=True))
             if not fits or array.dtype.kind not in "iu" or (array.size and array.min() < 0):
-                wanted = ", ".join("k" if side is None else str(side) for side in shape)
-                raise InputError(f"{name} must be whole numbers from 0 on, [{wanted}], not {array.dtype} {array.shape}")
+                text = ", ".join("k" if side is None else str(side) for side in shape)
+                raise InputError(f"{name} must be whole numbers from 0 on, [{text}], not {array.dtype} {array.shape}")
             array = np.array(array, np.int64, order="C")
             array.setflags(write=False)
             object.__setattr__(self, name, array)
@@ -95,10 +119,29 @@ class PairCounts:
         views: Sequence[View] = Views.UPRIGHT,
         independent_pictures: int = 0,
     ) -> PairCounts:
-        """Of counts int64 [n_bits + 1] made elsewhere.
+        """Pairs that were counted elsewhere.
 
-        ``independent_pictures``: how many pictures they are of, drawn independently and each compared with each of the
-        others; 0 where that is not so, which leaves nothing to bound the rate of dependent pairs with.
+        Parameters
+        ----------
+        histogram : int [n_bits + 1]
+            Pairs at each distance.
+        algorithm, views
+            As in the class.
+        independent_pictures : int
+            How many pictures the pairs are of, drawn independently and each compared with each of the others. 0 where
+            that is not so, which leaves nothing to bound the rate of dependent pairs with.
+
+        Raises
+        ------
+        InputError
+            For another number of counts, or of pairs than so many pictures have.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> histogram = np.bincount([120, 130, 128], minlength=257)
+        >>> PairCounts.from_histogram(histogram, independent_pictures=3).disjoint_in_all
+        1
         """
         counts = np.asarray(histogram)
         if counts.shape != (algorithm.bits + 1,):
@@ -116,21 +159,40 @@ class PairCounts:
     def from_distances(
         cls, distances: ArrayLike, *, algorithm: Algorithm = PDQ, views: Sequence[View] = Views.UPRIGHT
     ) -> PairCounts:
-        """Of one distance in bits for each pair."""
-        every = np.asarray(distances)
-        whole = every.dtype.kind in "iu" or not every.size
-        if every.ndim != 1 or not whole or (every.size and not 0 <= every.min() <= every.max() <= algorithm.bits):
+        """Pairs whose distances are listed, in bits.
+
+        Raises
+        ------
+        InputError
+            For what are no whole numbers from 0 to n_bits.
+
+        Examples
+        --------
+        >>> PairCounts.from_distances([120, 130, 128]).pairs
+        3
+        """
+        row = np.asarray(distances)
+        is_whole = row.dtype.kind in "iu" or not row.size
+        if row.ndim != 1 or not is_whole or (row.size and not 0 <= row.min() <= row.max() <= algorithm.bits):
             raise InputError(f"distances must be a row of whole numbers from 0 to {algorithm.bits}")
-        counts = np.bincount(every.astype(np.int64), minlength=algorithm.bits + 1)
+        counts = np.bincount(row.astype(np.int64), minlength=algorithm.bits + 1)
         return cls.from_histogram(counts, algorithm=algorithm, views=views)
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class _Side:
-    """Pictures in the order of (stratum, group, number): those of a stratum lie together, in them those of a group.
+    """Pictures in the order of (stratum, group, number): a stratum lies together, and in it a group.
 
-    words uint64 [rows, words], rows of picture p from ``starts[p]`` on; ``pictures``, ``groups``, ``strata`` int64 [p];
-    pictures of stratum a from ``firsts[a]`` on.
+    Attributes
+    ----------
+    words : uint64 [rows, words]
+        Hashes; those of picture p from row ``starts[p]`` on.
+    starts : int64 [p + 1]
+        First row of each picture.
+    pictures, groups, strata : int64 [p]
+        Of each picture: its number in the input, its group, its stratum.
+    firsts : int64 [s + 1]
+        First picture of each stratum.
     """
 
     words: NDArray[np.uint64]
@@ -140,25 +202,26 @@ class _Side:
     strata: NDArray[np.int64]
     firsts: NDArray[np.int64]
 
-    def of_group(self, groups: NDArray[np.int64], stratum: int) -> NDArray[np.int64]:
-        """int64 [g, 2]: between which places the pictures of each group lie in a stratum, counted within it."""
-        here = self.groups[self.firsts[stratum] : self.firsts[stratum + 1]]
-        return np.stack([np.searchsorted(here, groups, side) for side in ("left", "right")], 1)
+    def ranges_of_groups(self, groups: NDArray[np.int64], stratum: int) -> NDArray[np.int64]:
+        """First and end of the pictures of each group in a stratum, counted within it: int64 [g, 2]."""
+        in_stratum = self.groups[self.firsts[stratum] : self.firsts[stratum + 1]]
+        return np.stack([np.searchsorted(in_stratum, groups, side) for side in ("left", "right")], 1)
 
 
 def _side(hashes: Hashes, usable: NDArray[np.bool_], groups: NDArray[Any], strata: NDArray[Any], s: int) -> _Side:
-    """The pictures that have usable rows, with those."""
+    """The pictures that have usable rows, with those rows."""
     rows = np.flatnonzero(usable)
     source = hashes.source_row[rows].astype(np.int64)
     views = np.bincount(source, minlength=hashes.pictures)
-    there = np.flatnonzero(views)
-    there = there[np.lexsort((there, groups[there], strata[there]))]
-    place = np.zeros(hashes.pictures, np.int64)
-    place[there] = np.arange(len(there))
-    words = hashes.bits[rows[np.argsort(place[source], kind="stable")]].view(np.uint64)
-    starts = np.concatenate([[0], np.cumsum(views[there])])
-    kept = strata[there]
-    return _Side(words, starts, there, groups[there], kept, np.searchsorted(kept, np.arange(s + 1)))
+    pictures = np.flatnonzero(views)
+    pictures = pictures[np.lexsort((pictures, groups[pictures], strata[pictures]))]
+    rank = np.zeros(hashes.pictures, np.int64)
+    rank[pictures] = np.arange(len(pictures))
+    words = hashes.bits[rows[np.argsort(rank[source], kind="stable")]].view(np.uint64)
+    starts = np.concatenate([[0], np.cumsum(views[pictures])])
+    sorted_strata = strata[pictures]
+    firsts = np.searchsorted(sorted_strata, np.arange(s + 1))
+    return _Side(words, starts, pictures, groups[pictures], sorted_strata, firsts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,12 +248,12 @@ def distance_histogram(
     workers: int | None = None,
     progress: Progress | None = None,
 ) -> PairCounts:
-    """Compare each picture with each different one, and count the pairs by distance. Exact.
+    """Count the pairs of different pictures at each distance, all against all. Exact.
 
     With upright hashes only and no ``other``, each pair of pictures is counted once. With several views, or with
     ``other``, a pair is (upload, entry): its distance is the least over the views of the upload, on the left, to the
-    upright hash of the entry, on the right, as in a search. Without ``other`` each picture is then both, and both
-    (one, other) and (other, one) are counted, for their distances differ.
+    upright hash of the entry, on the right, as in a search. Without ``other`` each picture is then both, and (x, y) and
+    (y, x) are both counted, because their distances differ.
 
     Parameters
     ----------
@@ -198,9 +261,9 @@ def distance_histogram(
         Rows of one ``source_row`` are views of one picture. Pictures with no row whose status is OK on the left, or
         no such upright row on the right, are left out and counted.
     groups, other_groups : int [pictures], optional
-        Pictures of one number are not different (crops of a photograph, duplicates): their pairs are left out, and
+        Pictures of one number are not different (crops of a photograph, near-duplicates): their pairs are left out, and
         bounds take the group as what was drawn. Give both or neither with ``other``; without them all are different.
-    strata, other_strata : one text for each picture, optional
+    strata, other_strata : sequence of str [pictures], optional
         Kinds of pictures that are counted apart.
     min_quality : int
         Rows of a known quality below it are left out.
@@ -209,14 +272,36 @@ def distance_histogram(
     workers : int, optional
         Threads; as many as there are cores by default. The result does not depend on it.
     progress : callable, optional
-        Told (pictures done, pictures) times the strata they are compared with.
+        Called with (pictures done, pictures), either times the strata they are compared with.
 
-    Memory: a copy of the hashes of either side, some 250 bytes a picture, 8 * s * s * (n_bits + 1) bytes for s strata;
-    it does not grow with the number of pairs.
+    Returns
+    -------
+    PairCounts
 
     Raises
     ------
-    AlgorithmMismatchError for hashes that cannot be compared; InputError for arguments that do not fit each other.
+    AlgorithmMismatchError
+        For hashes that cannot be compared.
+    InputError
+        For arguments that do not fit each other.
+
+    Notes
+    -----
+    Memory: a copy of the hashes of either side, some 250 bytes a picture, 8 * s * s * (n_bits + 1) bytes for s strata.
+    It does not grow with the number of pairs.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from ncii_match import PDQ, Hashes
+    >>> bits = np.zeros((3, 32), np.uint8)
+    >>> bits[1, 0] = 0b111  # 3 bits from the first
+    >>> bits[2] = 255
+    >>> counts = distance_histogram(Hashes(PDQ, bits), closest=1)
+    >>> counts.histogram.nonzero()[0].tolist()
+    [3, 253, 256]
+    >>> counts.closest.tolist()
+    [[3, 0, 1]]
     """
     if other is not None and not hashes.algorithm.comparable_with(other.algorithm):
         raise AlgorithmMismatchError(f"hashes of {hashes.algorithm} and {other.algorithm} cannot be compared")
@@ -229,7 +314,7 @@ def distance_histogram(
     upright = _usable(entries, min_quality) & (entries.view == View.UPRIGHT)
     if np.any(np.bincount(entries.source_row[upright]) > 1):
         raise InputError("a picture has several upright rows; source_row must number pictures")
-    views = tuple(View(one) for one in np.unique(hashes.view).tolist())
+    views = tuple(View(number) for number in np.unique(hashes.view).tolist())
     ordered = other is not None or not set(views) <= set(Views.UPRIGHT)
     left = _side(hashes, usable, left_groups, left_strata, s)
     right = left if not ordered else _side(entries, upright, right_groups, right_strata, s)
@@ -238,12 +323,12 @@ def distance_histogram(
         return tasks[0], *_run(left, right, tasks[0], hashes.algorithm.bits, closest, ordered)
 
     tasks = [*_tasks(left, right, s, ordered)]
-    counts, nearest = np.zeros((s, s, hashes.algorithm.bits + 1), np.int64), _nothing(closest)
+    counts, nearest = np.zeros((s, s, hashes.algorithm.bits + 1), np.int64), _no_pairs(closest)
     threads = available_cores() if workers is None else workers
     done, size = 0, sum(task.last - task.first for task in tasks)
-    for task, histogram, found in in_order(iter(tasks), run, threads, together=1):
+    for task, histogram, nearest_of_task in in_order(iter(tasks), run, threads, together=1):
         counts[task.a, task.b] += histogram
-        nearest = np.concatenate([nearest, found])
+        nearest = np.concatenate([nearest, nearest_of_task])
         nearest = nearest[np.lexsort(nearest.T[::-1])][:closest]
         done += task.last - task.first
         if progress:
@@ -273,10 +358,10 @@ def _run(
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Histogram [n_bits + 1] and closest pairs of one task."""
     first, last = right.firsts[task.b] + task.begin, right.firsts[task.b + 1]
-    skip = right.of_group(left.groups[task.first : task.last], task.b) - task.begin
+    skip = right.ranges_of_groups(left.groups[task.first : task.last], task.b) - task.begin
     if task.a == task.b and not ordered:
         skip[:, 0] = 0  # what comes before a picture was compared with it when it was that one's turn
-    tables, nearest = np.zeros((kernels.TABLES, n_bits + 1), np.int64), _nothing(closest)
+    tables, nearest = np.zeros((kernels.TABLES, n_bits + 1), np.int64), _no_pairs(closest)
     kernels.count_pairs(
         left.words, left.starts[task.first : task.last + 1], right.words[first:last], skip,
         left.pictures[task.first : task.last], right.pictures[first:last], int(not ordered),
@@ -285,7 +370,7 @@ def _run(
     return tables.sum(0), nearest
 
 
-def _nothing(closest: int) -> NDArray[np.int64]:
+def _no_pairs(closest: int) -> NDArray[np.int64]:
     """Room for the closest pairs, behind any that there are."""
     return np.full((closest, 3), np.iinfo(np.int64).max)
 
@@ -303,19 +388,19 @@ def _groups(
     if other is None and other_groups is not None:
         raise InputError("other_groups were given without other")
     if other is not None and (groups is None) != (other_groups is None):
-        raise InputError("give groups and other_groups, or neither: one cannot be compared with nothing")
+        raise InputError("give groups and other_groups, or neither: numbers cannot be compared with none")
     if groups is None:
-        mine = np.arange(hashes.pictures)
-        return mine, mine if other is None else np.arange(other.pictures) + hashes.pictures
-    left = _each(groups, hashes, "groups")
-    right = left if other is None else _each(other_groups, other, "other_groups")
+        numbers = np.arange(hashes.pictures)
+        return numbers, numbers if other is None else np.arange(other.pictures) + hashes.pictures
+    left = _whole_numbers(groups, hashes, "groups")
+    right = left if other is None else _whole_numbers(other_groups, other, "other_groups")
     codes = np.unique(np.concatenate([left, right]), return_inverse=True)[1].astype(np.int64)
     return codes[: len(left)], codes[len(codes) - len(right) :]
 
 
-def _each(given: ArrayLike | None, hashes: Hashes, name: str) -> NDArray[Any]:
-    """One whole number for each picture."""
-    numbers = np.asarray(given)
+def _whole_numbers(values: ArrayLike | None, hashes: Hashes, name: str) -> NDArray[Any]:
+    """A whole number for each picture. Raises InputError for anything else."""
+    numbers = np.asarray(values)
     if numbers.shape != (hashes.pictures,) or (numbers.dtype.kind not in "iu" and numbers.size):
         raise InputError(f"{name} must be a whole number for each of {hashes.pictures} pictures, not {numbers.shape}")
     return numbers
@@ -329,28 +414,28 @@ def _strata(
         raise InputError("other_strata were given without other")
     if other is not None and (strata is None) != (other_strata is None):
         raise InputError("give strata and other_strata, or neither")
-    left = [ALL] * hashes.pictures if strata is None else [str(one) for one in strata]
+    left = [ALL] * hashes.pictures if strata is None else [*map(str, strata)]
     right = left if other is None else [ALL] * other.pictures if other_strata is None else [*map(str, other_strata)]
-    for side, of in ((left, hashes), (right, hashes if other is None else other)):
-        if len(side) != of.pictures:
-            raise InputError(f"strata must be one text for each of {of.pictures} pictures, not {len(side)}")
+    for side, pictures in ((left, hashes.pictures), (right, (hashes if other is None else other).pictures)):
+        if len(side) != pictures:
+            raise InputError(f"strata must be one text for each of {pictures} pictures, not {len(side)}")
     names = tuple(sorted({*left, *right})) or (ALL,)
-    place = {name: k for k, name in enumerate(names)}
-    codes = [np.array([place[one] for one in side], np.int64) for side in (left, right)]
+    number_of = {name: k for k, name in enumerate(names)}
+    codes = [np.array([number_of[name] for name in side], np.int64) for side in (left, right)]
     return names, codes[0], codes[1]
 
 
 def _disjoint(left: _Side, right: _Side, s: int, ordered: bool) -> tuple[NDArray[np.int64], int]:
     """``PairCounts.disjoint`` and ``disjoint_in_all``."""
-    count = 1 + max((int(side.groups.max()) for side in (left, right) if len(side.groups)), default=-1)
+    groups = 1 + max((int(side.groups.max()) for side in (left, right) if len(side.groups)), default=-1)
 
     def sizes(side: _Side, stratum: int) -> NDArray[np.int64]:
-        here = slice(side.firsts[stratum], side.firsts[stratum + 1])
-        return np.bincount(side.groups[here], minlength=count)
+        pictures = slice(side.firsts[stratum], side.firsts[stratum + 1])
+        return np.bincount(side.groups[pictures], minlength=groups)
 
-    found = np.zeros((s, s), np.int64)
+    disjoint = np.zeros((s, s), np.int64)
     for a in range(s):
         for b in range(0 if ordered else a, s):
-            found[a, b] = disjoint_pairs(sizes(left, a), sizes(right, b))
-    every = (np.bincount(side.groups, minlength=count) for side in (left, right))
-    return found, disjoint_pairs(*every)
+            disjoint[a, b] = disjoint_pairs(sizes(left, a), sizes(right, b))
+    sizes_in_all = (np.bincount(side.groups, minlength=groups) for side in (left, right))
+    return disjoint, disjoint_pairs(*sizes_in_all)

@@ -1,4 +1,4 @@
-"""What each threshold finds and what it takes for found: the table by which a platform chooses one."""
+"""Recall and false positive rate of each threshold: the table by which a platform chooses one."""
 
 from __future__ import annotations
 
@@ -24,7 +24,13 @@ Bound = Literal["pictures", "pairs"]
 
 
 class Comparison(IntEnum):
-    """Whether an altered copy could be compared with its original. All but DONE count as missed at every threshold."""
+    """Whether an altered copy could be compared with its original. All but DONE count as missed at every threshold.
+
+    Examples
+    --------
+    >>> Comparison.LOW_QUALITY
+    <Comparison.LOW_QUALITY: 2>
+    """
 
     DONE = 0
     NOT_HASHED = 1
@@ -34,11 +40,26 @@ class Comparison(IntEnum):
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class SamePairs:
-    """Originals and altered copies of them.
+    """Originals and altered copies of them: what the recall of a threshold follows from.
 
-    distances : uint16 [s], bits from each original to its copy; means nothing where ``comparison`` is not DONE.
-    comparison : uint8 [s], ``Comparison``; DONE without it.
-    labels : by what the table is grouped: for each name, like ``transformation``, one text for each pair.
+    Attributes
+    ----------
+    distances : uint16 [s]
+        Bits from each original to its copy; means nothing where ``comparison`` is not DONE.
+    comparison : uint8 [s]
+        Values of ``Comparison``; DONE without it.
+    labels : mapping of str to sequence of str
+        By what the table is grouped: for each name, like ``transformation``, one text for each pair.
+
+    Raises
+    ------
+    InputError
+        For distances or comparisons that are no such numbers, and for other than one text for each pair.
+
+    Examples
+    --------
+    >>> SamePairs([2, 9, 40], labels={"transformation": ["jpeg", "jpeg", "crop"]})
+    <SamePairs: 3, of which 0 could not be compared>
     """
 
     distances: NDArray[np.uint16]
@@ -48,13 +69,13 @@ class SamePairs:
     def __post_init__(self) -> None:
         s = np.size(self.distances)
         for name, dtype, most in (("distances", np.uint16, 65_535), ("comparison", np.uint8, int(max(Comparison)))):
-            given = getattr(self, name)
-            whole = np.zeros(s, dtype) if given is None else np.asarray(given)
-            if whole.shape != (s,) or (s and (whole.dtype.kind not in "iu" or whole.min() < 0 or whole.max() > most)):
-                raise InputError(f"{name} must be {s} whole numbers from 0 to {most}, not {whole.dtype}")
-            whole = whole.astype(dtype)
-            whole.setflags(write=False)
-            object.__setattr__(self, name, whole)
+            value = getattr(self, name)
+            array = np.zeros(s, dtype) if value is None else np.asarray(value)
+            if array.shape != (s,) or (s and (array.dtype.kind not in "iu" or array.min() < 0 or array.max() > most)):
+                raise InputError(f"{name} must be {s} whole numbers from 0 to {most}, not {array.dtype}")
+            array = array.astype(dtype)
+            array.setflags(write=False)
+            object.__setattr__(self, name, array)
         if any(len(texts) != s for texts in self.labels.values()):
             raise InputError(f"each label must have one text for each of {s} pairs")
         object.__setattr__(self, "labels", {name: tuple(map(str, texts)) for name, texts in self.labels.items()})
@@ -68,7 +89,27 @@ class SamePairs:
 
 @dataclass(frozen=True, slots=True)
 class Recall:
-    """Copies found at one threshold. ``low`` to ``high`` is Wilson's two-sided interval."""
+    """Recall at one threshold.
+
+    Attributes
+    ----------
+    pairs : int
+        Copies.
+    hits : int
+        Copies within the threshold.
+    not_compared : int
+        Copies that could not be compared, among the missed.
+    recall : float
+        hits / pairs.
+    low, high : float
+        Wilson's two-sided interval.
+
+    Examples
+    --------
+    >>> table = sweep_thresholds([2, 9, 40], PairCounts.from_distances([120, 130, 128]))
+    >>> table.recall_at(31).hits
+    2
+    """
 
     pairs: int
     hits: int
@@ -80,10 +121,26 @@ class Recall:
 
 @dataclass(frozen=True, slots=True)
 class FalseRate:
-    """Different pictures taken for the same at one threshold. All bounds are one-sided, at the table's level.
+    """False positive rate at one threshold. All bounds are one-sided, at the table's level.
 
-    low, high : as if each pair were a trial of its own (Clopper and Pearson).
-    low_pictures, high_pictures : where only pictures are independent of each other (``intervals.hoeffding_upper``).
+    Attributes
+    ----------
+    pairs : int
+        Pairs of different pictures.
+    false_pairs : int
+        Pairs within the threshold: false positives.
+    rate : float
+        false_pairs / pairs.
+    low, high : float
+        Bounds as if each pair were a trial of its own (Clopper and Pearson).
+    low_pictures, high_pictures : float
+        Bounds where only pictures are independent of each other (``intervals.hoeffding_upper``).
+
+    Examples
+    --------
+    >>> table = sweep_thresholds([2, 9, 40], PairCounts.from_distances([120, 130, 128]))
+    >>> table.rate_at(31).false_pairs
+    0
     """
 
     pairs: int
@@ -97,9 +154,23 @@ class FalseRate:
 
 @dataclass(frozen=True, slots=True)
 class FalseFlags:
-    """Expected false pairs of an upload and an entry of the bank in a day, with one-sided bounds.
+    """Expected false positives of a day, with one-sided bounds.
 
-    An upload that is near several entries counts for each of them, so ``uploads_high`` bounds how many are flagged.
+    Attributes
+    ----------
+    pairs : float
+        Expected pairs of an upload and an entry of the bank that are false positives. An upload that is near several
+        entries counts for each of them.
+    pairs_low, pairs_high : float
+        Bounds of these.
+    uploads_high : float
+        Upper bound of the uploads that are flagged.
+
+    Examples
+    --------
+    >>> table = sweep_thresholds([2, 9, 40], PairCounts.from_distances([120, 130, 128]))
+    >>> table.false_flags_a_day(31, uploads_a_day=1000, bank_size=10).pairs
+    0.0
     """
 
     pairs: float
@@ -110,20 +181,46 @@ class FalseFlags:
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class ThresholdTable:
-    """What each threshold (inclusive, rising) finds, g groups of copies and h groups of different pictures by t.
+    """Recall and false positive rate at t thresholds, of g groups of copies and h groups of different pictures.
 
-    thresholds : uint16 [t]. level : of each interval (two-sided) and of each bound (one-sided).
-    groups : g names, ``all`` first, then like ``transformation: blur``. pairs, not_compared : int64 [g].
-    hits : int64 [g, t]. recall, recall_low, recall_high : float64 [g, t], Wilson's interval.
-    different_groups : h names, ``all`` first, then strata: ``flat``, or ``flat / photograph`` for one of each, the
-        upload first where pairs are ordered. different_pairs, disjoint_pairs : int64 [h], see ``PairCounts.disjoint``.
-    false_pairs : int64 [h, t]. false_rate : float64 [h, t], with ``false_low`` and ``false_high`` (Clopper and Pearson,
-        as if pairs were independent), ``false_low_pictures`` and ``false_high_pictures`` (only pictures are).
-    views : in which one picture of each different pair was looked at.
+    Attributes
+    ----------
+    thresholds : uint16 [t]
+        Bits, inclusive, rising.
+    level : float
+        Of each interval (two-sided) and of each bound (one-sided).
+    groups : tuple of str [g]
+        ``all`` first, then like ``transformation: blur``.
+    pairs, not_compared : int64 [g]
+        Copies, and those of them that could not be compared.
+    hits : int64 [g, t]
+        Copies within the threshold.
+    recall, recall_low, recall_high : float64 [g, t]
+        Share of the copies, with Wilson's interval.
+    different_groups : tuple of str [h]
+        ``all`` first, then strata: ``flat``, or ``flat / photograph`` for pairs of the two, the upload first where
+        pairs are ordered.
+    different_pairs, disjoint_pairs : int64 [h]
+        Pairs of different pictures, and how many independent ones they are worth (``PairCounts.disjoint``).
+    false_pairs : int64 [h, t]
+        Pairs within the threshold: false positives.
+    false_rate, false_low, false_high : float64 [h, t]
+        False positive rate, with bounds as if pairs were independent (Clopper and Pearson).
+    false_low_pictures, false_high_pictures : float64 [h, t]
+        Bounds where only pictures are independent.
+    views : tuple of View
+        In which one picture of each different pair was looked at.
 
+    Notes
+    -----
     Pairs that have a picture in common are not independent. ``false_high`` is therefore too low where a few pictures
-    resemble many; ``false_high_pictures`` holds whatever pictures there are, and is no lower than about
-    6 / pictures: so few pictures cannot show more.
+    resemble many. ``false_high_pictures`` holds whatever pictures there are, and is no lower than about 6 / pictures:
+    so few pictures cannot show more.
+
+    Examples
+    --------
+    >>> sweep_thresholds([2, 9, 40], PairCounts.from_distances([120, 130, 128]), [10, 31])
+    <ThresholdTable: 2 thresholds from 10 to 31, 3 copies, 3 pairs of different pictures>
     """
 
     thresholds: NDArray[np.uint16]
@@ -162,29 +259,47 @@ class ThresholdTable:
         )
 
     def recall_at(self, threshold: int, group: str = ALL) -> Recall:
-        """What a threshold finds of a group of copies. Raises InputError for one that is not in the table."""
-        t, g = self._place(threshold), _index(self.groups, group)
-        shares = (float(each[g, t]) for each in (self.recall, self.recall_low, self.recall_high))
+        """Recall of a group of copies. Raises InputError for a threshold or group that is not in the table."""
+        t, g = self._column(threshold), _index(self.groups, group)
+        shares = (float(table[g, t]) for table in (self.recall, self.recall_low, self.recall_high))
         return Recall(int(self.pairs[g]), int(self.hits[g, t]), int(self.not_compared[g]), *shares)
 
     def rate_at(self, threshold: int, group: str = ALL) -> FalseRate:
-        """What it takes for found of a group of different pictures. Raises InputError for one not in the table."""
-        t, h = self._place(threshold), _index(self.different_groups, group)
+        """False positive rate of a group of different pictures. Raises InputError for what is not in the table."""
+        t, h = self._column(threshold), _index(self.different_groups, group)
         shares = (
-            float(each[h, t])
-            for each in (
+            float(table[h, t])
+            for table in (
                 self.false_rate, self.false_low, self.false_high, self.false_low_pictures, self.false_high_pictures
             )
         )  # fmt: skip
         return FalseRate(int(self.different_pairs[h]), int(self.false_pairs[h, t]), *shares)
 
     def threshold_for(self, *, false_positive_rate: float, bound: Bound = "pictures", group: str = ALL) -> int | None:
-        """The largest threshold whose upper bound of the rate of false pairs is not above the one wanted.
+        """The largest threshold that is shown to keep a false positive rate.
 
-        ``bound``: "pictures" for the one that needs only independent pictures, "pairs" for the one that takes all pairs
-        as independent. None where no threshold of the table is shown to be that good. Bounds rise with the threshold,
-        so the choice among many thresholds costs no confidence: the rate is not above the one wanted, at the table's
-        level.
+        Bounds rise with the threshold, so the choice among many thresholds costs no confidence: the rate is not above
+        the one asked for, at the table's level.
+
+        Parameters
+        ----------
+        false_positive_rate : float
+            Share of pairs of different pictures, above 0 and below 1.
+        bound : {"pictures", "pairs"}
+            Whose upper bound counts: the one that needs only independent pictures, or the one that takes all pairs as
+            independent.
+        group : str
+            Of ``different_groups``.
+
+        Returns
+        -------
+        int or None
+            None where no threshold of the table is shown to be that good.
+
+        Raises
+        ------
+        InputError
+            For another rate, bound or group.
         """
         if not 0 < false_positive_rate < 1:
             raise InputError(f"a false positive rate is a share of pairs between 0 and 1, not {false_positive_rate}")
@@ -202,63 +317,83 @@ class ThresholdTable:
         bound: Bound = "pictures",
         group: str = ALL,
     ) -> FalseFlags:
-        """How many false pairs of an upload and one of ``bank_size`` entries to expect in a day.
+        """Expected false positives of a day: pairs of an upload and an entry that show different pictures.
 
         Assumes that uploads and entries are drawn like the pictures measured, and that no upload shows what is in the
-        bank. ``views``: those the platform looks at; the measured ones by default. A pair's distance is the least over
-        its views, so what was measured with the same views is used as it is, not multiplied. What was measured upright
-        only is multiplied by the number of views, which is an upper bound of what they find together: a rate of
-        several views is at most the sum of theirs, each alike. Other views than these raise InputError: measure them.
+        bank.
+
+        Parameters
+        ----------
+        threshold : int
+            Bits, inclusive; one of the table's.
+        uploads_a_day, bank_size : float
+            Uploads, and entries of the bank.
+        views : sequence of View, optional
+            In which the platform looks at uploads; the measured ones by default. A pair's distance is the least over
+            its views, so a rate that was measured with the same views is used as it is. A rate that was measured
+            upright only is multiplied by the number of views. That is an upper bound: the rate of several views is at
+            most the sum of theirs, each alike.
+        bound, group
+            As for ``threshold_for``.
+
+        Raises
+        ------
+        InputError
+            For other views than these (measure them), for negative numbers, and for what is not in the table.
         """
         rate = self.rate_at(threshold, group)
-        low, high = (
-            float(each[_index(self.different_groups, group), self._place(threshold)]) for each in self._bounds(bound)
-        )
-        asked = set(self.views if views is None else views)
-        if asked != set(self.views) and not (set(self.views) == set(Views.UPRIGHT) < asked):
+        t, h = self._column(threshold), _index(self.different_groups, group)
+        low, high = (float(table[h, t]) for table in self._bounds(bound))
+        platform_views = set(self.views if views is None else views)
+        if platform_views != set(self.views) and not (set(self.views) == set(Views.UPRIGHT) < platform_views):
             raise InputError("the pairs were measured with other views; measure them with those that are looked at")
         if not (uploads_a_day >= 0 and bank_size >= 0):
             raise InputError(f"uploads and bank must be 0 or more, not {uploads_a_day} and {bank_size}")
-        looks = 1 if asked == set(self.views) else len(asked)
+        looks = 1 if platform_views == set(self.views) else len(platform_views)
         pairs = uploads_a_day * bank_size
         most = pairs * min(1.0, looks * high)
         return FalseFlags(pairs * min(1.0, looks * rate.rate), pairs * low, most, min(float(uploads_a_day), most))
 
     def explain(self, threshold: int) -> str:
-        """Two sentences for a person: what the threshold finds, and what it takes for found."""
+        """Recall and false positive rate of a threshold, as two sentences for a person."""
         from ncii_match.evaluate import formatting  # it needs pyarrow
 
-        found, wrong, level = self.recall_at(threshold), self.rate_at(threshold), f"{100 * self.level:g} %"
-        missing = f", {found.not_compared:,} that could not be compared among the missed" if found.not_compared else ""
-        said = (
-            f"At a threshold of {threshold} bits, {found.hits:,} of {found.pairs:,} altered copies are found, "
-            f"{formatting.percent(found.recall)} ({level} interval: {formatting.at_least(found.low)} to "
-            f"{formatting.upper_end(found.high)}){missing}. "
+        recall, wrong, level = self.recall_at(threshold), self.rate_at(threshold), f"{100 * self.level:g} %"
+        missing = (
+            f", {recall.not_compared:,} that could not be compared among the missed" if recall.not_compared else ""
+        )
+        text = (
+            f"At a threshold of {threshold} bits, {recall.hits:,} of {recall.pairs:,} altered copies are found, "
+            f"{formatting.percent(recall.recall)} ({level} interval: {formatting.at_least(recall.low)} to "
+            f"{formatting.upper_end(recall.high)}){missing}. "
             f"Of {wrong.pairs:,} pairs of different pictures {wrong.false_pairs:,} are taken for the same, a share of "
             f"{wrong.rate:.2g}; with {level} confidence it is at most {_up(wrong.high_pictures)} where pictures are "
             f"drawn independently, or {_up(wrong.high)} if even pairs that share a picture were independent."
         )
-        return said.replace(formatting.SPACE, " ")
+        return text.replace(formatting.SPACE, " ")
 
     def to_dict(self) -> dict[str, Any]:
         """All of it as lists and numbers, for JSON."""
         values = {name: getattr(self, name) for name in self.__slots__}
-        made = {name: one.tolist() if isinstance(one, np.ndarray) else one for name, one in values.items()}
-        return {**made, "groups": [*self.groups], "different_groups": [*self.different_groups],
+        plain = {name: value.tolist() if isinstance(value, np.ndarray) else value for name, value in values.items()}
+        return {**plain, "groups": [*self.groups], "different_groups": [*self.different_groups],
                 "views": [View(view).name for view in self.views]}  # fmt: skip
 
     def to_arrow(self) -> pa.RecordBatch:
         """A row for each group and threshold.
 
-        ``kind`` (same, different), ``group``, ``threshold``, ``pairs``, ``within``, ``share``, ``low``, ``high``, and
-        for different pictures ``low_pictures`` and ``high_pictures``, null for copies.
+        Returns
+        -------
+        pyarrow.RecordBatch
+            ``kind`` (same, different), ``group``, ``threshold``, ``pairs``, ``within``, ``share``, ``low``, ``high``,
+            and for different pictures ``low_pictures`` and ``high_pictures``, null for copies.
         """
         import pyarrow as pa
 
         t = len(self)
-        names = {"same": self.groups, "different": self.different_groups}
-        rows = {kind: len(some) * t for kind, some in names.items()}
-        nothing = np.full(rows["same"], np.nan)
+        groups = {"same": self.groups, "different": self.different_groups}
+        rows = {kind: len(names) * t for kind, names in groups.items()}
+        nulls = np.full(rows["same"], np.nan)
         columns = {
             "kind": np.repeat([*rows], [*rows.values()]),
             "group": np.repeat([*self.groups, *self.different_groups], t),
@@ -268,17 +403,18 @@ class ThresholdTable:
             "share": np.concatenate([self.recall.ravel(), self.false_rate.ravel()]),
             "low": np.concatenate([self.recall_low.ravel(), self.false_low.ravel()]),
             "high": np.concatenate([self.recall_high.ravel(), self.false_high.ravel()]),
-            "low_pictures": np.concatenate([nothing, self.false_low_pictures.ravel()]),
-            "high_pictures": np.concatenate([nothing, self.false_high_pictures.ravel()]),
+            "low_pictures": np.concatenate([nulls, self.false_low_pictures.ravel()]),
+            "high_pictures": np.concatenate([nulls, self.false_high_pictures.ravel()]),
         }
-        absent = {name: name.endswith("_pictures") for name in columns}
-        return pa.record_batch({name: pa.array(one, from_pandas=absent[name]) for name, one in columns.items()})
+        arrays = {name: pa.array(column, from_pandas="pictures" in name) for name, column in columns.items()}
+        return pa.record_batch(arrays)
 
-    def _place(self, threshold: int) -> int:
-        place = int(np.searchsorted(self.thresholds, threshold))
-        if place == len(self) or self.thresholds[place] != threshold:
+    def _column(self, threshold: int) -> int:
+        """Where a threshold stands. Raises InputError when it is not in the table."""
+        column = int(np.searchsorted(self.thresholds, threshold))
+        if column == len(self) or self.thresholds[column] != threshold:
             raise InputError(f"threshold {threshold} is not in the table; sweep it too")
-        return place
+        return column
 
     def _bounds(self, bound: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         if bound not in ("pictures", "pairs"):
@@ -302,8 +438,8 @@ def _up(bound: float) -> str:
 def _by_distance(groups: NDArray[np.intp], same: SamePairs, n_bits: int) -> NDArray[np.int64]:
     """Copies of each group by distance: int64 [g, n_bits + 2], in the last column those that could not be compared."""
     width = n_bits + 2
-    place = np.where(same.comparison == Comparison.DONE, same.distances.astype(np.int64), n_bits + 1)
-    counts = np.bincount(groups * width + place, minlength=(int(groups.max()) + 1) * width)
+    column = np.where(same.comparison == Comparison.DONE, same.distances.astype(np.int64), n_bits + 1)
+    counts = np.bincount(groups * width + column, minlength=(int(groups.max()) + 1) * width)
     return np.asarray(counts, np.int64).reshape(-1, width)
 
 
@@ -314,31 +450,53 @@ def sweep_thresholds(
     *,
     level: float = 0.95,
 ) -> ThresholdTable:
-    """What each threshold finds of altered copies, and how many different pictures it takes for the same.
+    """Recall and false positive rate of each threshold, with intervals.
 
     Parameters
     ----------
     same : SamePairs, or uint16 [s]
-        Distances of originals to their copies in bits; plain distances are of copies that all could be compared.
-        Copies of one original resemble each other: intervals are those of independent pairs, so look at groups that
-        have each original once.
+        Distances of originals to their altered copies in bits; plain distances are of copies that all could be
+        compared. Copies of one original resemble each other: intervals are those of independent pairs, so look at
+        groups that have each original once.
     different : PairCounts, or int64 [n_bits + 1]
-        From ``distance_histogram``; a plain histogram of PDQ distances leaves ``false_high_pictures`` at 1, because it
+        From ``distance_histogram``. A plain histogram of PDQ distances leaves ``false_high_pictures`` at 1, because it
         does not say which pictures the pairs are of.
-    thresholds : whole numbers [t], optional
+    thresholds : int [t], optional
         In bits, inclusive; all from 0 to n_bits by default.
     level : float
         Of each interval and bound.
 
+    Returns
+    -------
+    ThresholdTable
+
     Raises
     ------
-    InputError where there are no pairs or a threshold is outside of 0 to n_bits; ImportError without statsmodels.
+    InputError
+        Where there are no pairs, or a threshold is outside of 0 to n_bits.
+    MissingExtraError
+        Without statsmodels, which the extra ``evaluate`` has.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from ncii_match import PDQ, Hashes, distance_histogram
+    >>> hashes = Hashes(PDQ, np.random.default_rng(1).integers(0, 256, (1000, 32), np.uint8))
+    >>> table = sweep_thresholds([0, 4, 12, 30, 44], distance_histogram(hashes))
+    >>> table.recall_at(31).recall
+    0.8
+    >>> table.rate_at(31).false_pairs
+    0
+    >>> print(f"{table.rate_at(31).high_pictures:.4f}")
+    0.0060
+    >>> table.threshold_for(false_positive_rate=0.01)
+    103
     """
     same = same if isinstance(same, SamePairs) else SamePairs(np.asarray(same))
     different = different if isinstance(different, PairCounts) else PairCounts.from_histogram(different)
     n_bits = different.algorithm.bits
-    wanted = np.unique(np.arange(n_bits + 1) if thresholds is None else np.asarray(thresholds))
-    if wanted.dtype.kind not in "iu" or not wanted.size or not 0 <= wanted[0] <= wanted[-1] <= n_bits:
+    swept = np.unique(np.arange(n_bits + 1) if thresholds is None else np.asarray(thresholds))
+    if swept.dtype.kind not in "iu" or not swept.size or not 0 <= swept[0] <= swept[-1] <= n_bits:
         raise InputError(f"thresholds are one or more whole numbers of bits from 0 to {n_bits}")
     if not len(same) or not different.pairs:
         raise InputError(f"give pairs of copies and of different pictures, not {len(same)} and {different.pairs}")
@@ -347,26 +505,26 @@ def sweep_thresholds(
         raise InputError(f"a distance of copies is above the {n_bits} bits of {different.algorithm}")
     groups, counts = [ALL], [_by_distance(np.zeros(len(same), np.intp), same, n_bits)]
     for name, texts in same.labels.items():
-        known, of_each = np.unique(np.array(texts), return_inverse=True)
-        groups += [f"{name}: {text}" for text in known.tolist()]
-        counts.append(_by_distance(of_each, same, n_bits))
-    every = np.concatenate(counts)
-    pairs, hits = every.sum(1), np.cumsum(every[:, :-1], 1)[:, wanted]  # of at most so many bits: inclusive
-    places = [(a, b) for a, b in np.ndindex(*different.disjoint.shape) if different.counts[a, b].any()]
-    names = tuple(different.strata[a] + (f" / {different.strata[b]}" if a != b else "") for a, b in places)
+        distinct, numbers = np.unique(np.array(texts), return_inverse=True)
+        groups += [f"{name}: {text}" for text in distinct.tolist()]
+        counts.append(_by_distance(numbers, same, n_bits))
+    by_group = np.concatenate(counts)
+    pairs, hits = by_group.sum(1), np.cumsum(by_group[:, :-1], 1)[:, swept]  # of at most so many bits: inclusive
+    cells = [(a, b) for a, b in np.ndindex(*different.disjoint.shape) if different.counts[a, b].any()]
+    names = tuple(different.strata[a] + (f" / {different.strata[b]}" if a != b else "") for a, b in cells)
     if len(different.strata) == 1:
-        places, names = [], ()
-    cells = np.array([different.histogram, *(different.counts[place] for place in places)])
-    false_pairs, all_pairs = np.cumsum(cells, 1)[:, wanted], cells.sum(1)
-    disjoint = np.array([different.disjoint_in_all, *(different.disjoint[place] for place in places)], np.int64)
-    of = false_pairs, all_pairs[:, None]
+        cells, names = [], ()
+    by_stratum = np.array([different.histogram, *(different.counts[cell] for cell in cells)])
+    false_pairs, all_pairs = np.cumsum(by_stratum, 1)[:, swept], by_stratum.sum(1)
+    disjoint = np.array([different.disjoint_in_all, *(different.disjoint[cell] for cell in cells)], np.int64)
+    shares = false_pairs, all_pairs[:, None]
     return ThresholdTable(
-        wanted.astype(np.uint16), level,
-        tuple(groups), pairs, every[:, -1],
+        swept.astype(np.uint16), level,
+        tuple(groups), pairs, by_group[:, -1],
         hits, hits / pairs[:, None], *intervals.wilson_interval(hits, pairs[:, None], level),
         (ALL, *names), all_pairs, disjoint, false_pairs, false_pairs / all_pairs[:, None],
-        intervals.clopper_pearson_lower(*of, level), intervals.clopper_pearson_upper(*of, level),
-        intervals.hoeffding_lower(*of, disjoint[:, None], level),
-        intervals.hoeffding_upper(*of, disjoint[:, None], level),
+        intervals.clopper_pearson_lower(*shares, level), intervals.clopper_pearson_upper(*shares, level),
+        intervals.hoeffding_lower(*shares, disjoint[:, None], level),
+        intervals.hoeffding_upper(*shares, disjoint[:, None], level),
         different.views,
     )  # fmt: skip
