@@ -9,6 +9,11 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from ncii_match.bank.bank import Bank as Bank
     from ncii_match.bank.snapshots.snapshot import Snapshot as Snapshot
+    from ncii_match.decisions import Decision as Decision
+    from ncii_match.decisions import Decisions as Decisions
+    from ncii_match.decisions import Match as Match
+    from ncii_match.decisions import Policy as Policy
+    from ncii_match.decisions import Timings as Timings
     from ncii_match.decisions import decide as decide
     from ncii_match.decisions import redecide as redecide
     from ncii_match.decode.limits import DecodeLimits as DecodeLimits
@@ -45,14 +50,15 @@ if TYPE_CHECKING:
     from ncii_match.ingest import hash_batches as hash_batches
     from ncii_match.ingest import hash_images as hash_images
     from ncii_match.matcher import Matcher as Matcher
+    from ncii_match.matcher import MatcherStatus as MatcherStatus
     from ncii_match.outcomes import Action as Action
     from ncii_match.outcomes import Hold as Hold
     from ncii_match.outcomes import Outcome as Outcome
     from ncii_match.outcomes import State as State
     from ncii_match.outcomes import Status as Status
-    from ncii_match.policy import Policy as Policy
     from ncii_match.rescans.rescan import rescan as rescan
     from ncii_match.sandbox.pool import Sandbox as Sandbox
+    from ncii_match.sandbox.pool import SandboxStatus as SandboxStatus
     from ncii_match.values import PDQ as PDQ
     from ncii_match.values import PDQ_512 as PDQ_512
     from ncii_match.values import PHASH as PHASH
@@ -60,12 +66,6 @@ if TYPE_CHECKING:
     from ncii_match.values import Entries as Entries
     from ncii_match.values import Hashes as Hashes
     from ncii_match.values import Matches as Matches
-    from ncii_match.verdicts import Decision as Decision
-    from ncii_match.verdicts import Decisions as Decisions
-    from ncii_match.verdicts import Match as Match
-    from ncii_match.verdicts import MatcherStatus as MatcherStatus
-    from ncii_match.verdicts import SandboxStatus as SandboxStatus
-    from ncii_match.verdicts import Timings as Timings
     from ncii_match.views import View as View
     from ncii_match.views import Views as Views
 
@@ -74,7 +74,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "ncii_match.bank.snapshots.snapshot": ("Snapshot",),
     "ncii_match.bank.bank": ("Bank",),
-    "ncii_match.decisions": ("decide", "redecide"),
+    "ncii_match.decisions": ("Decision", "Decisions", "Match", "Policy", "Timings", "decide", "redecide"),
     "ncii_match.decode.limits": ("DecodeLimits",),
     "ncii_match.errors": (
         "AlgorithmMismatchError",
@@ -108,11 +108,10 @@ _HOMES = {
     "ncii_match.index.radius_search": ("RadiusIndex", "build_index", "open_index"),
     "ncii_match.index.live": ("LiveIndex",),
     "ncii_match.ingest": ("hash_batches", "hash_images"),
-    "ncii_match.matcher": ("Matcher",),
+    "ncii_match.matcher": ("Matcher", "MatcherStatus"),
     "ncii_match.outcomes": ("Action", "Hold", "Outcome", "State", "Status"),
-    "ncii_match.policy": ("Policy",),
     "ncii_match.rescans.rescan": ("rescan",),
-    "ncii_match.sandbox.pool": ("Sandbox",),
+    "ncii_match.sandbox.pool": ("Sandbox", "SandboxStatus"),
     "ncii_match.values": (
         "PDQ",
         "PDQ_512",
@@ -122,7 +121,6 @@ _HOMES = {
         "Hashes",
         "Matches",
     ),
-    "ncii_match.verdicts": ("Decision", "Decisions", "Match", "MatcherStatus", "SandboxStatus", "Timings"),
     "ncii_match.views": ("View", "Views"),
 }
 

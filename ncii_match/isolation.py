@@ -9,9 +9,8 @@ from ncii_match.decode.limits import DecodeLimits
 from ncii_match.decode.samples import samples
 from ncii_match.errors import InputError
 from ncii_match.ingest import PictureHasher, available_cores, hash_batches
-from ncii_match.sandbox.pool import Sandbox
+from ncii_match.sandbox.pool import Sandbox, SandboxStatus
 from ncii_match.values import Algorithm, Hashes, View
-from ncii_match.verdicts import SandboxStatus
 
 Isolation = Literal["process", "seccomp", "reused", "thread"]
 """Where pictures are decoded. ``process``: in a confined process each, so that one that takes over its decoder costs

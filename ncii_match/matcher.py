@@ -8,7 +8,8 @@ from collections import deque
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from datetime import datetime
 from functools import partial
 from os import PathLike
 from types import TracebackType
@@ -21,11 +22,15 @@ from ncii_match.bank.snapshots import source_choice
 from ncii_match.bank.snapshots.following import Follow, Follower, outdated
 from ncii_match.bank.snapshots.snapshot import Snapshot, is_guarded
 from ncii_match.decisions import (
+    CAUSES,
     MOST_HOLDS,
     MOST_MATCHES,
+    Context,
+    CrossCheck,
     Decision,
     Decisions,
     Policy,
+    Timings,
     check_rows,
     choose_strongest,
     decide,
@@ -45,10 +50,37 @@ from ncii_match.errors import (
 )
 from ncii_match.isolation import Enough, Hashing, Isolation
 from ncii_match.outcomes import Outcome, Status
-from ncii_match.sandbox.pool import DECODING_SECONDS
+from ncii_match.sandbox.pool import DECODING_SECONDS, SandboxStatus
 from ncii_match.values import Algorithm, Entries, Hashes, Matches, View
-from ncii_match.verdicts import CAUSES, Circumstances, Hearing, MatcherStatus, Timings
 from ncii_match.witness import Witness
+
+
+@dataclass(frozen=True, slots=True)
+class MatcherStatus:
+    """How a matcher stands.
+
+    snapshot, created_at, entries : of the snapshot that answers. age : seconds since it was published. stale : older
+    than the policy allows, so that every answer is UNKNOWN. error : why the newest snapshot cannot be opened, so that
+    every answer is UNKNOWN. refused : why a newer snapshot does not answer, and the old one goes on. looked : seconds
+    since the last look for a newer one. policy : ``Policy.id``. sandbox : the processes in which pictures are decoded;
+    None where none were started.
+    """
+
+    snapshot: int
+    created_at: datetime
+    age: float
+    entries: int
+    stale: bool
+    error: str | None
+    refused: str | None
+    looked: float
+    policy: str
+    sandbox: SandboxStatus | None = None
+
+    @property
+    def ok(self) -> bool:
+        """Whether checks are answered, by the newest snapshot as far as is known."""
+        return not (self.stale or self.error or self.refused)
 
 
 class Matcher:
@@ -336,10 +368,8 @@ class Matcher:
         decision = self._lookup(hashes, time.perf_counter() - begun, started, kept)[0]
         if (cause := self._late(time.perf_counter() - started)) and decision.outcome is not Outcome.UNKNOWN:
             # Last of all: by now, building the decision has taken its time, too.
-            under = Circumstances(
-                hashes.algorithm, decision.snapshot, decision.snapshot_age, decision.timings, (cause,)
-            )
-            return replace(undecided(hashes, self.policy), under=under)[0]
+            context = Context(hashes.algorithm, decision.snapshot, decision.snapshot_age, decision.timings, (cause,))
+            return replace(undecided(hashes, self.policy), context=context)[0]
         return decision
 
     def _batches(self, images: Iterable[Source], workers: int, enough: Enough) -> Iterator[tuple[Hashes, Decisions]]:
@@ -378,32 +408,32 @@ class Matcher:
         check_rows(hashes)
         policy, follower, share = self.policy, self._follower, 1e3 / max(hashes.pictures, 1)
         hashed = None if hashing is None else hashing * share
-        under = Circumstances(hashes.algorithm, timings=Timings(hashed))
+        context = Context(hashes.algorithm, timings=Timings(hashed))
         begun = time.perf_counter()
         try:
             snapshot = follower.current()
-            under = replace(under, snapshot=snapshot.number, age=follower.age(snapshot))
+            context = replace(context, snapshot=snapshot.number, age=follower.age(snapshot))
             asked = policy.to_search(hashes)
             matches = snapshot.index.search(asked, self.radius)
             allowed = snapshot.on_allow_list(asked)
             matches, entries, beyond = _entries_of(snapshot, matches, policy)
             searched = time.perf_counter()
-            hearing = Hearing()
+            cross_check = CrossCheck()
             if self._witness is not None:
                 again = (lambda rows: self._other_hashes([sources[row] for row in rows])) if sources else None
-                hearing = self._witness.hear(matches, entries, snapshot, again, beyond)
-            decisions = decide(hashes, matches, entries, policy, allowed, hearing, beyond)
+                cross_check = self._witness.hear(matches, entries, snapshot, again, beyond)
+            decisions = decide(hashes, matches, entries, policy, allowed, cross_check, beyond)
             ended = time.perf_counter()
         except Exception as error:  # noqa: BLE001
             # Whatever goes wrong, the answer is that nothing is known.
-            return replace(undecided(hashes, policy), under=replace(under, causes=(_cause(error),)))
+            return replace(undecided(hashes, policy), context=replace(context, causes=(_cause(error),)))
         age = follower.age(snapshot)
         timings = Timings(hashed, (searched - begun) * share, (ended - searched) * share)
-        under = replace(under, age=age, timings=timings)
+        context = replace(context, age=age, timings=timings)
         cause = self._outdated(age) or self._late((ended - started) * share / 1e3)
         if cause:
-            return replace(undecided(hashes, policy), under=replace(under, causes=(cause,)))
-        return replace(decisions, under=under)
+            return replace(undecided(hashes, policy), context=replace(context, causes=(cause,)))
+        return replace(decisions, context=context)
 
     def near(self, hashes: Hashes) -> NDArray[np.bool_]:
         """Which pictures have anything within the radius, counted or not: bool [pictures]. Quicker than ``lookup``.
@@ -437,9 +467,9 @@ def _entries_of(
     if not is_crowded and snapshot.count_holds(matches.entry_ids).max() <= MOST_HOLDS:
         return matches, snapshot.entries_of(matches), None
     columns = snapshot.hold_columns(matches)
-    strongest = choose_strongest(matches, columns, policy, snapshot.region_of)
-    entries = snapshot.entries_among(columns, np.unique(strongest.matches.entry_ids), strongest.keeps_hold)
-    return strongest.matches, entries, strongest.beyond
+    shortlist = choose_strongest(matches, columns, policy, snapshot.region_of)
+    entries = snapshot.entries_among(columns, np.unique(shortlist.matches.entry_ids), shortlist.keeps_hold)
+    return shortlist.matches, entries, shortlist.matches_beyond
 
 
 def _cause(error: Exception) -> str:

@@ -1,6 +1,6 @@
 """The words of the house: one frozen type for each thing that travels the road.
 
-bytes -> Picture -> Hashes -> Matches, with Entries -> Decisions (those are in ``decisions``). Everything here is data:
+bytes -> Picture -> Hashes -> Matches, with Entries -> Decisions (see ``decisions.decision``). Everything here is data:
 arrays with stated shapes, checked once when they are made, read-only from then on.
 """
 

@@ -11,11 +11,10 @@ from numpy.typing import NDArray
 
 from ncii_match.bank.snapshots.following import Follower, outdated
 from ncii_match.bank.snapshots.snapshot import Snapshot
+from ncii_match.decisions import CrossCheck, Policy
 from ncii_match.errors import NciiMatchError, PolicyError
 from ncii_match.outcomes import Hold, Status
-from ncii_match.policy import Policy
 from ncii_match.values import Algorithm, Entries, Hashes, Matches
-from ncii_match.verdicts import Hearing
 
 LookAgain = Callable[[NDArray[np.intp]], Hashes]
 """Hashes of some pictures of a batch under the witness's algorithm, a picture each, in their order."""
@@ -46,8 +45,8 @@ class Witness:
     def hear(
         self, matches: Matches, entries: Entries, snapshot: Snapshot, look_again: LookAgain | None,
         beyond: NDArray[np.int64] | None = None,
-    ) -> Hearing:  # fmt: skip
-        """What it says about the weak matches of a batch. Never raises: what fails is named in the hearing.
+    ) -> CrossCheck:  # fmt: skip
+        """What it says about the weak matches of a batch. Never raises: what fails is named in the cross-check.
 
         look_again : None when only hashes are at hand, so that nothing can be asked. beyond : int64 [pictures], matches
         that are left out. About a picture with such, or with a hold that is, it says nothing: what nobody asks it about
@@ -56,9 +55,9 @@ class Witness:
         far, near = matches.distances > (self._policy.witness_above or 0), matches.distances <= self._policy.widest
         weak = np.flatnonzero(far & near & ~self._is_crowded(matches, entries, beyond))
         if not len(weak):
-            return Hearing()
+            return CrossCheck()
         if look_again is None:
-            return Hearing(failed="not_asked")
+            return CrossCheck(failed="not_asked")
         pictures = np.searchsorted(matches.offsets, weak, side="right") - 1
         asked = np.unique(pictures)
         try:
@@ -66,7 +65,7 @@ class Witness:
         except Exception as error:  # noqa: BLE001
             # Whatever it is, the match stands.
             name = type(error).__name__
-            return Hearing(failed=name if isinstance(error, NciiMatchError) else f"error:{name}")
+            return CrossCheck(failed=name if isinstance(error, NciiMatchError) else f"error:{name}")
 
     @staticmethod
     def _is_crowded(matches: Matches, entries: Entries, beyond: NDArray[np.int64] | None) -> NDArray[np.bool_]:
@@ -82,10 +81,10 @@ class Witness:
     def _heard(
         self, hashes: Hashes, asked: NDArray[np.intp], pictures: NDArray[np.intp], entry_ids: NDArray[np.int64],
         entries: Entries, snapshot: Snapshot,
-    ) -> Hearing:  # fmt: skip
+    ) -> CrossCheck:  # fmt: skip
         here = self._follower.current()
         if cause := outdated(self._follower.age(here), self._policy.max_age):
-            return Hearing(failed=cause)
+            return CrossCheck(failed=cause)
         found = here.index.search(hashes, self._policy.witness_threshold)
         theirs = here.entries_of(found)
         seen = np.zeros(len(asked), bool)
@@ -100,7 +99,7 @@ class Witness:
                     says[picture, hold.source, hold.case] = True
                 elif seen[row] and self._covers(here, snapshot, hold):
                     says[picture, hold.source, hold.case] = False
-        return Hearing(says)
+        return CrossCheck(says)
 
     def _covers(self, here: Snapshot, first: Snapshot, hold: Hold) -> bool:
         """Whether the witness knows as many pictures of a case as the bank does: else it may lack the very one."""

@@ -33,10 +33,11 @@ ROOT = Path(__file__).resolve().parent.parent
 
 TARGETS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "decisions": (
-        ("ncii_match/decisions.py", "ncii_match/verdicts.py"),
+        ("ncii_match/decisions/judgement.py", "ncii_match/decisions/decision.py", "ncii_match/decisions/shortlist.py",
+         "ncii_match/decisions/stored.py", "ncii_match/decisions/cross_check.py"),
         ("test_decisions.py", "test_many_matches.py", "test_policy.py", "test_boundaries.py"),
     ),
-    "policy": (("ncii_match/policy.py",), ("test_policy.py", "test_decisions.py", "test_boundaries.py")),
+    "policy": (("ncii_match/decisions/policy.py",), ("test_policy.py", "test_decisions.py", "test_boundaries.py")),
     "matcher": (
         ("ncii_match/matcher.py", "ncii_match/witness.py"),
         ("test_matcher.py", "test_matcher_faults.py", "test_witness.py", "test_many_matches.py", "test_boundaries.py"),

@@ -17,6 +17,7 @@ from test_cli import run
 
 from ncii_match.bank.bank import Bank
 from ncii_match.cli.terminal import Exit
+from ncii_match.decisions import Policy
 from ncii_match.errors import AlgorithmMismatchError, BankCorruptError, InputError, JobError, PolicyError
 from ncii_match.evaluate import bank_evaluation, entry_advice
 from ncii_match.evaluate.entry_advice import MANY, MOST_DIFFERENT, Advice, Tally, advise
@@ -24,7 +25,6 @@ from ncii_match.jobs import hash_columns
 from ncii_match.jobs.stored_rows import Chunks, find_rows
 from ncii_match.matcher import Matcher
 from ncii_match.outcomes import Hold, Outcome, State, Status
-from ncii_match.policy import Policy
 from ncii_match.values import PDQ, PDQ_MIN_QUALITY, PDQ_THRESHOLD, PHASH, Hashes, View
 
 VIEWS = (View.UPRIGHT, View.MIRROR, View.TRIMMED_UPRIGHT)

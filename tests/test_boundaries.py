@@ -14,14 +14,13 @@ import ncii_match as nm
 from ncii_match.bank.snapshots import following, snapshot
 from ncii_match.bank.truth import intake
 from ncii_match.bank.truth.holds import Addition
-from ncii_match.decisions import Policy, decide
+from ncii_match.decisions import CrossCheck, Policy, decide
 from ncii_match.decode import container
 from ncii_match.errors import BankCorruptError, DecodeError, InputError
 from ncii_match.hashing import borders
 from ncii_match.outcomes import Hold, Outcome, State, Status
 from ncii_match.rescans.changes import BankChanges
 from ncii_match.values import PDQ, PDQ_THRESHOLD, Entries, Hashes, Matches, Picture, View
-from ncii_match.verdicts import Hearing
 
 # --- a failure is not an answer ------------------------------------------------------------------------------------
 
@@ -175,8 +174,8 @@ def test_a_match_is_weak_only_beyond_the_distance(distance, counts):
     assert policy.counts(hold, distance, True)
     matches = Matches(np.array([0, 1]), np.array([1]), np.array([distance]), np.array([0]), 31)
     entries = Entries(np.array([1]), np.array([0]), (("c",),), ((hold,),))
-    hearing = Hearing({(0, "s", "c"): False})
-    decision = decide(some(1), matches, entries, policy, hearing=hearing)[0]
+    cross_check = CrossCheck({(0, "s", "c"): False})
+    decision = decide(some(1), matches, entries, policy, cross_check=cross_check)[0]
     assert (decision.outcome is Outcome.MATCH) is counts
 
 

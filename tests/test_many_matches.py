@@ -11,12 +11,11 @@ from hypothesis import strategies as st
 from ncii_match import PDQ, Bank, Hashes, Matcher, Policy, decisions
 from ncii_match import matcher as matcher_module
 from ncii_match.bank.snapshots.segment import Segment
-from ncii_match.decisions import choose_strongest, decide, redecide
+from ncii_match.decisions import Decisions, choose_strongest, decide, redecide, shortlist
 from ncii_match.outcomes import Action, Hold, Outcome, State, strongest
 from ncii_match.rescans.rescan import rescan
 from ncii_match.schemas import decisions_schema
 from ncii_match.values import Entries, HoldColumns, Matches
-from ncii_match.verdicts import Decisions
 
 FEW_MATCHES, FEW_HOLDS = 5, 6
 RADIUS = 20
@@ -73,16 +72,16 @@ def bounded(matches, ids, holds, policy):
 
 @pytest.fixture
 def few(monkeypatch):
-    monkeypatch.setattr(decisions, "MOST_MATCHES", FEW_MATCHES)
-    monkeypatch.setattr(decisions, "MOST_HOLDS", FEW_HOLDS)
+    monkeypatch.setattr(shortlist, "MOST_MATCHES", FEW_MATCHES)
+    monkeypatch.setattr(shortlist, "MOST_HOLDS", FEW_HOLDS)
 
 
 @settings(deadline=None, max_examples=100)
 @given(st.data())
 def test_what_is_listed_decides_as_everything_would(data):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(decisions, "MOST_MATCHES", FEW_MATCHES)
-        patch.setattr(decisions, "MOST_HOLDS", FEW_HOLDS)
+        patch.setattr(shortlist, "MOST_MATCHES", FEW_MATCHES)
+        patch.setattr(shortlist, "MOST_HOLDS", FEW_HOLDS)
         count, pictures = data.draw(st.integers(1, 14)), data.draw(st.integers(1, 3))
         ids = [10 * k + 3 for k in range(count)]
         holds = [
@@ -101,8 +100,8 @@ def test_what_is_listed_decides_as_everything_would(data):
         policy, other = data.draw(policies), data.draw(policies)
         every = decide(hashes, matches, entries_of(used, holds), policy, allowed)
         chosen, entries = bounded(matches, used, holds, policy)
-        listed = decide(hashes, chosen.matches, entries, policy, allowed, beyond=chosen.beyond)
-        assert (chosen.beyond == np.diff(matches.offsets) - np.diff(chosen.matches.offsets)).all()
+        listed = decide(hashes, chosen.matches, entries, policy, allowed, matches_beyond=chosen.matches_beyond)
+        assert (chosen.matches_beyond == np.diff(matches.offsets) - np.diff(chosen.matches.offsets)).all()
         for all_of_it, some in zip(every, listed, strict=True):
             for name in ("outcome", "action", "reasons", "distance", "view", "allowed", "status", "quality"):
                 assert getattr(all_of_it, name) == getattr(some, name), name
@@ -148,7 +147,7 @@ def test_the_nearest_that_counts_by_each_state_stays_listed(few):
     chosen, entries = bounded(matches, ids, holds, policy)
     assert chosen.matches.entry_ids.tolist() == [1, 2, 3, 4, 5]
     hashes = Hashes(PDQ, np.zeros((1, 32), np.uint8), np.array([90], np.uint8))
-    decision = decide(hashes, chosen.matches, entries, policy, beyond=chosen.beyond)[0]
+    decision = decide(hashes, chosen.matches, entries, policy, matches_beyond=chosen.matches_beyond)[0]
     assert (decision.distance, decision.action) == (1, Action.BLOCK)
     assert decision.reasons == ("match:confirmed", "match:seed", "match:disputed")
 
@@ -160,7 +159,7 @@ def test_what_only_its_region_keeps_from_counting_stays_listed(few):
     policy = Policy(threshold=RADIUS, threshold_confirmed=2, regions=frozenset({"IN"}))
     chosen, entries = bounded(matches, ids, holds, policy)
     hashes = Hashes(PDQ, np.zeros((1, 32), np.uint8), np.array([90], np.uint8))
-    decision = decide(hashes, chosen.matches, entries, policy, beyond=chosen.beyond)[0]
+    decision = decide(hashes, chosen.matches, entries, policy, matches_beyond=chosen.matches_beyond)[0]
     assert (decision.outcome, decision.reasons) == (Outcome.NO_MATCH, ("no_match", "other_region"))
     assert 8 in chosen.matches.entry_ids
 
@@ -184,7 +183,7 @@ def test_a_stored_decision_that_is_settled_is_judged_again(few):
 
     def decided(holds):
         chosen, entries = bounded(matches, ids, holds, policy)
-        return decide(hashes, chosen.matches, entries, policy, beyond=chosen.beyond)[0]
+        return decide(hashes, chosen.matches, entries, policy, matches_beyond=chosen.matches_beyond)[0]
 
     listed = decided(seeds)
     assert redecide(listed, policy).action is Action.REVIEW  # a confirmed one would stand before seeds
@@ -301,7 +300,7 @@ def test_a_witness_is_not_asked_about_a_picture_with_more_matches_than_are_liste
     policy = Policy(witness_above=10, witness_threshold=12)
     with nm.Matcher(tmp_path / "first", policy=policy, witness=tmp_path / "second", isolation="thread") as matcher:
         assert matcher.check(PHOTO).reasons == ("no_match", "witness:contradicts")
-        for module in (decisions, matcher_module):
+        for module in (shortlist, matcher_module):
             monkeypatch.setattr(module, "MOST_MATCHES", 5)
         decision = matcher.check(PHOTO)
     assert (decision.reasons, decision.matches_beyond) == (("match:seed", "witness:too_many"), 3)

@@ -27,6 +27,7 @@ from ncii_match.bank.bank import Bank
 from ncii_match.bank.crypto import bank_key
 from ncii_match.cli import rescan as command
 from ncii_match.cli.main import app
+from ncii_match.decisions import Policy
 from ncii_match.decode.limits import DecodeLimits
 from ncii_match.errors import BankCorruptError, DecodeError, InputError, JobError
 from ncii_match.jobs import checkpoints, process_cache, scheduler
@@ -34,7 +35,6 @@ from ncii_match.jobs.checkpoints import Checkpoints, ChunkDone
 from ncii_match.jobs.failures import ChunkFailed
 from ncii_match.jobs.stored_rows import Chunks, find_rows
 from ncii_match.outcomes import Status
-from ncii_match.policy import Policy
 from ncii_match.rescans import elsewhere
 from ncii_match.rescans import job as jobs
 from ncii_match.rescans.changes import BankChanges

@@ -8,10 +8,9 @@ from conftest import PHOTOS
 from PIL import Image
 
 import ncii_match as nm
-from ncii_match.decisions import decide
+from ncii_match.decisions import CrossCheck, decide
 from ncii_match.outcomes import Hold, State
 from ncii_match.values import Entries, Matches
-from ncii_match.verdicts import Hearing
 
 WEAK = {"witness_above": 10, "witness_threshold": 12}
 PHOTO = PHOTOS / "coffee.png"
@@ -201,8 +200,8 @@ def test_what_does_not_fit_together_is_refused(banks):
         nm.Policy(witness_above=3)
 
 
-def test_the_judgement_with_hearing_is_that_of_each_hold():
-    """Against the rule, one hold at a time, on random pictures, entries and hearing."""
+def test_the_judgement_with_a_cross_check_is_that_of_each_hold():
+    """Against the rule, one hold at a time, on random pictures, entries and answers."""
     rng = np.random.default_rng(5)
     policy = nm.Policy(**WEAK, regions=frozenset({"IN"}), threshold_disputed=14)
     for _ in range(200):
@@ -222,7 +221,7 @@ def test_the_judgement_with_hearing_is_that_of_each_hold():
         )  # fmt: skip
         says = {(p, "s", f"c{c}"): bool(rng.integers(2)) for p in range(3) for c in range(3) if rng.integers(2)}
         hashes = nm.Hashes(nm.PDQ, np.zeros((3, 32), np.uint8), np.full(3, 90, np.uint8))
-        decisions = decide(hashes, found, entries, policy, hearing=Hearing(says))
+        decisions = decide(hashes, found, entries, policy, cross_check=CrossCheck(says))
         for picture in range(3):
             for match in decisions[picture].matches:
                 allowed = [

@@ -3,8 +3,8 @@
 import asyncio
 import json
 
+from ncii_match.decisions import Decision
 from ncii_match.outcomes import Action, Outcome, Status
-from ncii_match.verdicts import Decision
 
 BOUNDARY = "----boundary4711"
 

@@ -32,10 +32,10 @@ from ncii_match.adapters.asgi_multipart import (
     boundary_of,
     media_type,
 )
+from ncii_match.decisions import Decision
 from ncii_match.errors import InputError
 from ncii_match.matcher import Matcher
 from ncii_match.outcomes import Action, Outcome, Status
-from ncii_match.verdicts import Decision
 
 _log = getLogger(__name__)
 

@@ -17,6 +17,7 @@ import ray
 import ray.data
 from pyarrow import fs
 
+from ncii_match.decisions import Policy
 from ncii_match.decode.image import DEFAULT_ROUTE, JpegRoute
 from ncii_match.errors import InputError, JobError
 from ncii_match.isolation import Isolation
@@ -25,7 +26,6 @@ from ncii_match.jobs.failures import ChunkFailed
 from ncii_match.jobs.file_systems import file_opener
 from ncii_match.jobs.scheduler import share_chunks
 from ncii_match.jobs.stored_rows import PICTURES_A_CHUNK
-from ncii_match.policy import Policy
 from ncii_match.rescans.elsewhere import Assigned, Order, do
 from ncii_match.rescans.matcher_settings import MatcherSettings
 from ncii_match.rescans.rescan import rescan

@@ -20,6 +20,7 @@ from pyspark import SparkContext
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import types as spark
 
+from ncii_match.decisions import Policy
 from ncii_match.decode.image import DEFAULT_ROUTE, JpegRoute
 from ncii_match.errors import InputError, JobError
 from ncii_match.isolation import Isolation
@@ -30,7 +31,6 @@ from ncii_match.jobs.file_systems import file_opener
 from ncii_match.jobs.row_contents import BESIDE, CONTENTS, contents_of
 from ncii_match.jobs.scheduler import share_chunks
 from ncii_match.jobs.stored_rows import HASHES_A_CHUNK, PICTURES_A_CHUNK
-from ncii_match.policy import Policy
 from ncii_match.rescans.elsewhere import Assigned, Order, do
 from ncii_match.rescans.matcher_settings import MatcherSettings, cached_matcher
 from ncii_match.rescans.rescan import rescan, results_schema

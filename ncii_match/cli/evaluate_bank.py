@@ -71,11 +71,11 @@ def bank_command(
     from dataclasses import replace
 
     from ncii_match.bank.snapshots.snapshot import Snapshot
+    from ncii_match.decisions import Policy
     from ncii_match.evaluate.bank_evaluation import ROWS_AT_ONCE, at, figures, measure, ready
     from ncii_match.jobs.file_systems import redact_secrets
     from ncii_match.jobs.stored_rows import Chunks, find_rows
     from ncii_match.matcher import Matcher
-    from ncii_match.policy import Policy
     from ncii_match.values import Views
 
     need_evaluate()

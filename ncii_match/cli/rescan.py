@@ -82,9 +82,9 @@ def rescan_command(
 
     Example: ncii-match rescan /srv/media --bank /srv/bank --out /srv/rescans/2026-11
     """
+    from ncii_match.decisions import Policy
     from ncii_match.jobs.file_systems import ADDRESS, absolute_name, redact_secrets
     from ncii_match.jobs.stored_rows import Chunks, find_rows
-    from ncii_match.policy import Policy
     from ncii_match.rescans import report
     from ncii_match.rescans.changes import BankChanges
     from ncii_match.rescans.job import Job, Progress

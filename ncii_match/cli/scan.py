@@ -56,9 +56,9 @@ def scan_command(
     """
     from dataclasses import replace
 
+    from ncii_match.decisions import Policy
     from ncii_match.matcher import Matcher
     from ncii_match.outcomes import Outcome
-    from ncii_match.policy import Policy
 
     policy = None if policy_file is None else Policy.from_toml(policy_file)
     if threshold is not None:

@@ -20,6 +20,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from pyarrow import parquet as pq
 
+from ncii_match.decisions import CAUSES, Decisions, Policy
 from ncii_match.errors import InputError
 from ncii_match.evaluate.entry_advice import Advice, Firing, Tally, command, firings, half_of, qualities_of
 from ncii_match.evaluate.intervals import wilson_interval
@@ -30,9 +31,7 @@ from ncii_match.jobs.row_contents import BATCHES_AHEAD, hashes_in
 from ncii_match.jobs.stored_rows import Chunks
 from ncii_match.matcher import Matcher
 from ncii_match.outcomes import Hold, Outcome, Status
-from ncii_match.policy import Policy
 from ncii_match.values import Hashes
-from ncii_match.verdicts import CAUSES, Decisions
 
 FORMAT = 1
 
@@ -98,10 +97,10 @@ class Traffic:
         without[blind] = np.where(late, Outcome.UNKNOWN, Outcome.UNREADABLE)[blind]
         self.pictures += np.bincount(without, minlength=ROOM)
         self.allowed += int(decisions.allowed.sum())
-        for cause in decisions.under.causes:
+        for cause in decisions.context.causes:
             self.causes[cause] += n
-        if decisions.under.snapshot is not None:
-            self.snapshots[decisions.under.snapshot] += n
+        if decisions.context.snapshot is not None:
+            self.snapshots[decisions.context.snapshot] += n
         poor = np.isin(without, [Outcome.UNREADABLE, Outcome.UNKNOWN]) & (decisions.status != Status.OK)
         self.statuses.update(Status(one).name for one in decisions.status[poor].tolist())
         pictures = np.repeat(np.arange(n), np.diff(decisions.matches.offsets))

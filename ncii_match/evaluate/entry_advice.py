@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 from ncii_match.bank.bank import Bank
 from ncii_match.bank.snapshots.snapshot import Snapshot, widest_allowed
 from ncii_match.bank.truth.degenerate_hashes import degenerate
+from ncii_match.decisions import Policy
 from ncii_match.errors import BankError
 from ncii_match.outcomes import Hold, State, strongest
-from ncii_match.policy import Policy
 from ncii_match.values import Hashes
 
 MANY = 10

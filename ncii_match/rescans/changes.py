@@ -15,13 +15,12 @@ from numpy.typing import NDArray
 
 from ncii_match.bank.bank import Bank
 from ncii_match.bank.snapshots.comparison import Change
-from ncii_match.decisions import redecide
+from ncii_match.decisions import Policy, redecide
 from ncii_match.errors import InputError
 from ncii_match.files import atomic
 from ncii_match.jobs.checkpoints import read_chunk
 from ncii_match.jobs.file_systems import ADDRESS, redact_secrets
 from ncii_match.outcomes import Outcome, State
-from ncii_match.policy import Policy
 
 NEW = "new.parquet"
 """Where a job keeps the entries that it looks for: what comes after its beginning is for the next one."""

@@ -5,12 +5,12 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from ncii_match.decisions import Policy
 from ncii_match.decode.image import DEFAULT_ROUTE, JpegRoute
 from ncii_match.isolation import Isolation
 from ncii_match.jobs.file_systems import absolute_name
 from ncii_match.jobs.process_cache import cached
 from ncii_match.matcher import Matcher
-from ncii_match.policy import Policy
 from ncii_match.values import View
 
 

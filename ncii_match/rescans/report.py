@@ -12,11 +12,11 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from pyarrow import parquet as pq
 
 from ncii_match import __version__
+from ncii_match.decisions import Policy
 from ncii_match.errors import InputError
 from ncii_match.files import atomic
 from ncii_match.jobs.page_text import shell_word, shown_name
 from ncii_match.outcomes import Action, Outcome
-from ncii_match.policy import Policy
 
 NAME = "report.html"
 

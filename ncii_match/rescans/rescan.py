@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from ncii_match.decisions import Decisions
 from ncii_match.errors import InputError
 from ncii_match.ingest import available_cores, in_order
 from ncii_match.jobs import hash_columns
@@ -16,7 +17,6 @@ from ncii_match.matcher import Matcher
 from ncii_match.outcomes import Status
 from ncii_match.schemas import decisions_schema
 from ncii_match.values import Hashes
-from ncii_match.verdicts import Decisions
 
 TOGETHER = 64
 """Pictures of a batch that are looked up at once: what is done once for each lookup then hardly counts."""

@@ -12,6 +12,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from ncii_match.decisions import CAUSES
 from ncii_match.errors import BankError, EngineError, IndexFormatError, JobError, SandboxError
 from ncii_match.jobs import hash_columns
 from ncii_match.jobs.checkpoints import Checkpoints, ChunkDone, refused, write_table
@@ -19,7 +20,6 @@ from ncii_match.jobs.stored_rows import Chunks
 from ncii_match.matcher import Matcher
 from ncii_match.outcomes import TRANSIENT, Outcome, Status
 from ncii_match.rescans.rescan import rescan
-from ncii_match.verdicts import CAUSES
 
 
 class Work:

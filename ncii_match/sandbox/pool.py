@@ -8,6 +8,7 @@ import time
 import weakref
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
 from types import TracebackType
 from typing import Self
@@ -24,7 +25,6 @@ from ncii_match.sandbox.connection import MalformedReplyError, Reply, Worker, Wo
 from ncii_match.sandbox.stream import OrderedStream
 from ncii_match.sandbox.workers import Workers
 from ncii_match.values import PDQ, Algorithm, Hashes, Picture, View, Views
-from ncii_match.verdicts import SandboxStatus
 
 PAUSE = 0.02
 """Seconds after a worker has died before it was handed a picture."""
@@ -61,6 +61,27 @@ _FROM_WORKERS = frozenset(
 )
 
 _LOG = logging.getLogger("ncii_match")
+
+
+@dataclass(frozen=True, slots=True)
+class SandboxStatus:
+    """How the processes stand in which pictures are decoded.
+
+    level : how far they are confined: ``seccomp``, ``rlimits``; empty before the start.
+    recycle_after : pictures that each of them sees.
+    pictures : decoded so far, well or not.
+    started : processes forked so far.
+    endings : how many were stopped for which reason: ``late``, ``out of memory``, ``signal SIGSEGV``,
+        ``system call denied``, ``malformed reply: …`` and the like.
+    last_ending : the last reason that may be an attack; None when there was none.
+    """
+
+    level: str
+    recycle_after: int
+    pictures: int
+    started: int
+    endings: dict[str, int]
+    last_ending: str | None
 
 
 class Sandbox:

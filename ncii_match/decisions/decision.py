@@ -1,15 +1,15 @@
-"""What a judgement is: of one picture, of a batch, and what was known when it was made."""
+"""Decisions as values: on one picture, on a batch, and the context in which they were made."""
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
-from datetime import datetime
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ncii_match.decisions.cross_check import CrossCheck
+from ncii_match.decisions.policy import Policy
 from ncii_match.outcomes import STRENGTH, Action, Hold, Outcome, State, Status
-from ncii_match.policy import Policy
 from ncii_match.values import PDQ, UNKNOWN_QUALITY, Algorithm, Entries, Matches, View
 
 _SENTENCES = {
@@ -39,7 +39,7 @@ class Timings:
 
 
 @dataclass(frozen=True, slots=True)
-class Circumstances:
+class Context:
     """What a judgement was made under, for the record.
 
     algorithm : of the hashes. snapshot : its number; None when there was none. age : of the snapshot, in seconds.
@@ -51,22 +51,6 @@ class Circumstances:
     age: float | None = None
     timings: Timings = Timings()
     causes: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Hearing:
-    """What the bank of other hashes says of pictures and cases.
-
-    says : by picture of the batch, source and case: whether the case has the picture under its other hash, too.
-    failed : why it could not be asked; None when it could, or had not to.
-    """
-
-    says: Mapping[tuple[int, str, str], bool] = field(default_factory=dict)
-    failed: str | None = None
-
-    def of(self, picture: int, hold: Hold) -> bool | None:
-        """Of one hold; None when nothing is known."""
-        return self.says.get((picture, hold.source, hold.case))
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,8 +218,8 @@ class Decisions:
     counts : int64 [n], entries among the matches that count under the policy.
     matches, entries : what was judged. allowed : bool [n], on the allow list.
     counted : bool [m], the rows of ``matches`` that count. states : uint8 [m], ``State`` that speaks for each.
-    beyond : int64 [n], matches that are not among ``matches``; None for none of any picture.
-    hearing : of the bank of other hashes. policy, under : what it was judged by, and the circumstances.
+    matches_beyond : int64 [n], matches that are not among ``matches``; None for none of any picture.
+    cross_check : of the bank of other hashes. policy, context : what it was judged by, and what else was known then.
     """
 
     outcome: NDArray[np.uint8]
@@ -251,9 +235,9 @@ class Decisions:
     counted: NDArray[np.bool_]
     states: NDArray[np.uint8]
     policy: Policy
-    under: Circumstances = Circumstances()
-    hearing: Hearing = Hearing()
-    beyond: NDArray[np.int64] | None = None
+    context: Context = Context()
+    cross_check: CrossCheck = CrossCheck()
+    matches_beyond: NDArray[np.int64] | None = None
 
     def __len__(self) -> int:
         return len(self.outcome)
@@ -280,20 +264,20 @@ class Decisions:
             self._reasons(outcome, status, matches, allowed=bool(self.allowed[i]), is_crowded=self.is_crowded(i)),
             matches,
             self.matches.radius,
-            self.under.algorithm,
-            self.under.snapshot,
-            self.under.age,
+            self.context.algorithm,
+            self.context.snapshot,
+            self.context.age,
             self.policy.id,
-            self.under.timings,
+            self.context.timings,
             _known(self.lowest[i]),
             _known(self.left_out[i]),
-            0 if self.beyond is None else int(self.beyond[i]),
+            0 if self.matches_beyond is None else int(self.matches_beyond[i]),
         )
 
     def is_crowded(self, i: int) -> bool:
         """Whether a picture has more matches, or one of them more holds, than are listed."""
         rows = slice(int(self.matches.offsets[i]), int(self.matches.offsets[i + 1]))
-        if self.beyond is not None and self.beyond[i]:
+        if self.matches_beyond is not None and self.matches_beyond[i]:
             return True
         if rows.start == rows.stop or not self.entries.holds_beyond.any():
             return False
@@ -310,7 +294,7 @@ class Decisions:
             State(int(self.states[row])),
             bool(self.counted[row]),
             holds,
-            tuple(self.hearing.of(picture, hold) for hold in holds),
+            tuple(self.cross_check.of(picture, hold) for hold in holds),
             int(self.entries.holds_beyond[of_entry]),
         )
 
@@ -345,7 +329,7 @@ class Decisions:
             case Outcome.UNREADABLE:
                 return (f"unreadable:{status.name}", *(f"near:{one}" for one in found))
             case _:
-                return (CAUSES[status],) if status in CAUSES else self.under.causes
+                return (CAUSES[status],) if status in CAUSES else self.context.causes
 
     def _witness(self, matches: tuple[Match, ...], *, is_crowded: bool) -> tuple[str, ...]:
         """What the witness said of the best match, where that is a weak one."""
@@ -354,8 +338,8 @@ class Decisions:
             return ()
         if is_crowded:
             return ("witness:too_many",)
-        if self.hearing.failed is not None:
-            return (f"witness:{self.hearing.failed}",)
+        if self.cross_check.failed is not None:
+            return (f"witness:{self.cross_check.failed}",)
         return ("witness:agrees",) if True in best.witness else ("witness:none",)
 
     def __repr__(self) -> str:
@@ -383,52 +367,3 @@ class Decisions:
 
 def _known(quality: np.uint8) -> int | None:
     return None if quality == UNKNOWN_QUALITY else int(quality)
-
-
-@dataclass(frozen=True, slots=True)
-class SandboxStatus:
-    """How the processes stand in which pictures are decoded.
-
-    level : how far they are confined: ``seccomp``, ``rlimits``; empty before the start.
-    recycle_after : pictures that each of them sees.
-    pictures : decoded so far, well or not.
-    started : processes forked so far.
-    endings : how many were stopped for which reason: ``late``, ``out of memory``, ``signal SIGSEGV``,
-        ``system call denied``, ``malformed reply: …`` and the like.
-    last_ending : the last reason that may be an attack; None when there was none.
-    """
-
-    level: str
-    recycle_after: int
-    pictures: int
-    started: int
-    endings: dict[str, int]
-    last_ending: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class MatcherStatus:
-    """How a matcher stands.
-
-    snapshot, created_at, entries : of the snapshot that answers. age : seconds since it was published. stale : older
-    than the policy allows, so that every answer is UNKNOWN. error : why the newest snapshot cannot be opened, so that
-    every answer is UNKNOWN. refused : why a newer snapshot does not answer, and the old one goes on. looked : seconds
-    since the last look for a newer one. policy : ``Policy.id``. sandbox : the processes in which pictures are decoded;
-    None where none were started.
-    """
-
-    snapshot: int
-    created_at: datetime
-    age: float
-    entries: int
-    stale: bool
-    error: str | None
-    refused: str | None
-    looked: float
-    policy: str
-    sandbox: SandboxStatus | None = None
-
-    @property
-    def ok(self) -> bool:
-        """Whether checks are answered, by the newest snapshot as far as is known."""
-        return not (self.stale or self.error or self.refused)
