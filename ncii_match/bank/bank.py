@@ -356,7 +356,9 @@ class Bank:
         is_covered = (lambda: False) if full else self._covered_by_others(key, head)
         with publication.publishing(self.path, wait=wait, is_covered=is_covered) as is_publisher:
             if not is_publisher:
-                return snapshot.Snapshot.open_from(sources.Local(self.path), key=self._inside.vault.key, verify=False)
+                return snapshot.Snapshot.open_from(
+                    sources.Local(self.path), key=self._inside.vault.key, verify=False, opens_index=False
+                )
             publication.check_signing(self.path, key)  # others may have published for long
             hold_states.expire(self._inside)
             before = publication.pointer(self.path)  # stays: a reader may be opening it just now
@@ -371,7 +373,9 @@ class Bank:
             continuity.note_published(self._database, draft.number)
             publication.clear_away(self.path, {before, draft.number}, even_in_use=False)
             rekeying.finish(self.path, self._database, draft.number)
-            return snapshot.Snapshot.open_number(self.path, draft.number, key=self._inside.vault.key, verify=False)
+            return snapshot.Snapshot.open_number(
+                self.path, draft.number, key=self._inside.vault.key, verify=False, opens_index=False
+            )
 
     def _covered_by_others(self, signing_key: str | PathLike[str] | None, head: int) -> Callable[[], bool]:
         """Whether somebody else has published, since now, every event up to ``head``: asked again and again."""
@@ -403,7 +407,9 @@ class Bank:
         publication.check_wait(wait)
         key = signing_key or os.environ.get(manifest.SIGNING_KEY)
         if backlog.measure(self._inside, signing_key=key).is_empty:
-            return snapshot.Snapshot.open_from(sources.Local(self.path), key=self._inside.vault.key, verify=False)
+            return snapshot.Snapshot.open_from(
+                sources.Local(self.path), key=self._inside.vault.key, verify=False, opens_index=False
+            )
         return self.publish(signing_key=signing_key, workers=workers, wait=wait)
 
     @property

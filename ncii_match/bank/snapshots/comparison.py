@@ -12,7 +12,6 @@ from ncii_match.bank.snapshots.segment import Segment
 from ncii_match.bank.truth import journal, tables
 from ncii_match.bank.truth.context import Workings
 from ncii_match.errors import BankError
-from ncii_match.index import build_index
 from ncii_match.outcomes import State
 from ncii_match.values import Hashes
 
@@ -118,6 +117,8 @@ def near(workings: Workings, radius: int, *, workers: int = 1) -> Iterator[Near]
     """
     with workings.database.reading() as connection:
         mine = segment.select(connection, workings.algorithm, workings.vault.unseal, None)
+    from ncii_match.index import build_index  # compiled kernels, which nothing else here needs
+
     index = build_index(
         mine.entry_ids, Hashes(workings.algorithm, mine.bits), max_radius=max(radius, 1), workers=workers
     )

@@ -29,7 +29,7 @@ from ncii_match.bank.snapshots.manifest import Manifest
 from ncii_match.bank.snapshots.segment import Segment
 from ncii_match.bank.truth import disk_errors, journal, tables
 from ncii_match.errors import BankLockedError, InputError, NciiMatchError
-from ncii_match.index import build_index, saved
+from ncii_match.index import saved
 from ncii_match.values import Algorithm, Hashes
 
 CURRENT = "CURRENT"
@@ -299,6 +299,8 @@ class Draft:
         continuity.remember(self._signing_key, self.bank, made)
 
     def _write_base(self, connection: sa.Connection, head: int, workers: int) -> Manifest:
+        from ncii_match.index import build_index  # compiled kernels, which a delta does without
+
         base = segment.select(connection, self.algorithm, self._unseal, None)
 
         def write(place: Path) -> Files:

@@ -4,13 +4,14 @@ A reader needs ``CURRENT``, ``snapshots`` and ``bases`` only, and writes nothing
 """
 
 import os
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import partial
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,10 +31,28 @@ from ncii_match.errors import (
     OlderSnapshotError,
     UnsealedError,
 )
-from ncii_match.index import RadiusIndex, build_index, open_index, saved
-from ncii_match.index.live import LiveIndex
+from ncii_match.index import saved
 from ncii_match.outcomes import Hold, State, strongest
 from ncii_match.values import PDQ, PDQ_THRESHOLD, Algorithm, Entries, Hashes, HoldColumns, Matches
+
+if TYPE_CHECKING:
+    from ncii_match.index import RadiusIndex
+
+
+class IndexOnDemand:
+    """A snapshot's index, opened when it is first asked for: who only publishes does not load the compiled search."""
+
+    def __init__(self, open_index: "Callable[[], RadiusIndex]") -> None:
+        self._open_index = open_index
+        self._opening = threading.Lock()
+        self._index: RadiusIndex | None = None
+
+    def get(self) -> "RadiusIndex":
+        """The index, the same one each time. Raises BankCorruptError when its files are not what they should be."""
+        with self._opening:
+            if self._index is None:
+                self._index = self._open_index()
+            return self._index
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
@@ -43,7 +62,6 @@ class Snapshot:
     number : 1, 2, 3 …; created_at : when it was published (UTC); algorithm : of its hashes.
     bank : which bank it is of, the same in all its snapshots; None where an older version has published.
     is_sealed : whether its files are under a key.
-    index : a ``RadiusIndex`` over its entries, all of them active when it was published.
     allowed, allowed_radii : hashes on the allow list, and how far (bits, inclusive) each of them reaches.
     """
 
@@ -51,7 +69,6 @@ class Snapshot:
     number: int
     created_at: datetime
     algorithm: Algorithm
-    index: RadiusIndex
     allowed: Hashes
     allowed_radii: NDArray[np.uint16]
     bank: str | None
@@ -60,6 +77,8 @@ class Snapshot:
     _delta: Segment = field(repr=False)
     _removed: NDArray[np.int64] = field(repr=False)
     _held: tuple[object, ...] = field(repr=False)
+    _index: IndexOnDemand = field(repr=False)
+    _count: int = field(repr=False)
 
     @classmethod
     def open(
@@ -123,8 +142,12 @@ class Snapshot:
         not_before: int = 0,
         key: bytes | None = None,
         check: Callable[[Manifest], None] | None = None,
+        opens_index: bool = True,
     ) -> "Snapshot":
-        """Open a source's current snapshot. Raises what ``open`` does, and ``check`` of its manifest."""
+        """Open a source's current snapshot. Raises what ``open`` does, and ``check`` of its manifest.
+
+        opens_index : False for a caller that may never search: then the index is opened when it is first asked for.
+        """
         last_read = source.last_read()
 
         def check_all(described: Manifest) -> None:
@@ -138,7 +161,7 @@ class Snapshot:
             try:
                 opened = cls.open_number(
                     source, number, verify=verify, trusted_key=trusted_key, not_before=not_before, key=key,
-                    check=check_all,
+                    check=check_all, opens_index=opens_index,
                 )  # fmt: skip
             except (BankCorruptError, BankFormatError):
                 if source.current() == number:
@@ -159,8 +182,9 @@ class Snapshot:
         not_before: int = 0,
         key: bytes | None = None,
         check: Callable[[Manifest], None] | None = None,
+        opens_index: bool = True,
     ) -> "Snapshot":
-        """Open one snapshot of a bank that is still there. Raises what ``open`` does, and ``check`` of its manifest."""
+        """Open one snapshot of a bank that is still there. Raises what ``open_from`` does."""
         source = sources.Local(bank) if isinstance(bank, Path) else bank
         if number < not_before:
             raise OlderSnapshotError(
@@ -178,13 +202,16 @@ class Snapshot:
         path, base = source.files(held.path, described)
         try:
             _check_digests(source, path, base, described, verify, guarded=is_guarded(verify, trusted_key))
-            return cls._mapped(path, sources.plain(path, base, described, key), held)
+            opened = cls._mapped(path, sources.plain(path, base, described, key), held)
+            if opens_index:
+                opened._index.get()  # noqa: SLF001 - its own
         except BankCorruptError:
             source.mend(path, base, described)
             raise
         except (IndexFormatError, EngineError, ValueError, OSError, KeyError) as error:  # InputError is a ValueError
             source.mend(path, base, described)
             raise BankCorruptError(f"{path}: {error}; publish again") from None
+        return opened
 
     @classmethod
     def _mapped(cls, named: Path, plain: sources.Plain, held: sources.Held) -> "Snapshot":
@@ -194,16 +221,6 @@ class Snapshot:
         old = segment.opened(files, algorithm, partial(_fetch_of_base, base))
         new = segment.opened(said.files, algorithm, partial(_fetch, path))
         removed = _fetch(path, "removed.i64", np.dtype("<i8"), (said.files["removed.i64"]["bytes"] // 8,))
-        index: RadiusIndex = open_index(base / "index")
-        if index.algorithm != algorithm or len(index) != len(old):
-            raise BankCorruptError(f"{base} does not belong to {named}; publish again")
-        if len(new) or len(removed):
-            live = LiveIndex(index)
-            live.remove(removed)
-            live.add(new.entry_ids, Hashes(algorithm, new.bits))
-            index = live
-        if len(index) != said.count:
-            raise BankCorruptError(f"{named} has {len(index)} entries instead of {said.count}; publish again")
         count = said.files["allowed_radii.u16"]["bytes"] // 2
         allowed = _fetch(path, "allowed_hashes.u8", np.dtype(ALLOWED["allowed_hashes.u8"]), (count, algorithm.nbytes))
         radii = _fetch(path, "allowed_radii.u16", np.dtype(ALLOWED["allowed_radii.u16"]), (count,)).copy()
@@ -214,7 +231,6 @@ class Snapshot:
             said.number,
             said.created_at,
             algorithm,
-            index,
             Hashes(algorithm, allowed.copy()),  # short, and looked at for every picture: not left to the disk
             radii,
             said.bank,
@@ -223,13 +239,20 @@ class Snapshot:
             new,
             removed,
             (*plain.kept, held),
+            IndexOnDemand(partial(_open_index, named, plain, old, new, removed)),
+            said.count,
         )
 
     def __len__(self) -> int:
-        return len(self.index)
+        return self._count
 
     def __repr__(self) -> str:
         return f"<Snapshot {self.number} of {self.created_at:%Y-%m-%d %H:%M:%S} UTC: {len(self)} entries>"
+
+    @property
+    def index(self) -> "RadiusIndex":
+        """A ``RadiusIndex`` over its entries, all of them active when it was published."""
+        return self._index.get()
 
     @property
     def last_read(self) -> LastRead:
@@ -263,6 +286,8 @@ class Snapshot:
         """Which pictures are within the radius of a hash on the allow list, in any view: bool [pictures]."""
         allowed = np.zeros(hashes.pictures, bool)
         if len(self.allowed):
+            from ncii_match.index import build_index
+
             widest = int(self.allowed_radii.max())
             index = build_index(np.arange(len(self.allowed)), self.allowed, max_radius=widest, engine="flat")
             found = index.search(hashes)
@@ -273,11 +298,13 @@ class Snapshot:
 
     def only(self, entry_ids: NDArray[np.int64]) -> "Snapshot":
         """The same, with an index over some of its entries; ids that it does not have are passed over."""
+        from ncii_match.index import build_index
+
         found = [(int(one), bits) for one in np.unique(entry_ids) if (bits := self.hash_of(int(one))) is not None]
         bits = np.array([one for _, one in found], np.uint8).reshape(-1, self.algorithm.nbytes)
         ids = np.array([one for one, _ in found], np.int64)
         index = build_index(ids, Hashes(self.algorithm, bits), max_radius=self.index.max_radius)
-        return replace(self, index=index)
+        return replace(self, _index=IndexOnDemand(lambda: index), _count=len(index))
 
     def count_of_case(self, reference: str, source: str) -> int:
         """Entries that a case holds. Reads through the list of cases."""
@@ -391,6 +418,30 @@ class Snapshot:
         row = _place(self._base.entry_ids, entry_id)
         gone = row is None or _place(self._removed, entry_id) is not None
         return None if gone else np.asarray(self._base.bits[row], np.uint8)
+
+
+def _open_index(
+    named: Path, plain: sources.Plain, old: Segment, new: Segment, removed: NDArray[np.int64]
+) -> "RadiusIndex":
+    """The index of a snapshot's base, with what its delta adds and removes."""
+    from ncii_match.index import open_index
+    from ncii_match.index.live import LiveIndex
+
+    algorithm, base, described = plain.said.algorithm, plain.base, plain.said
+    try:
+        index: RadiusIndex = open_index(base / "index")
+        if index.algorithm != algorithm or len(index) != len(old):
+            raise BankCorruptError(f"{base} does not belong to {named}; publish again")
+        if len(new) or len(removed):
+            live = LiveIndex(index)
+            live.remove(removed)
+            live.add(new.entry_ids, Hashes(algorithm, new.bits))
+            index = live
+    except (IndexFormatError, EngineError, ValueError, OSError, KeyError) as error:  # InputError is a ValueError
+        raise BankCorruptError(f"{plain.path}: {error}; publish again") from None
+    if len(index) != described.count:
+        raise BankCorruptError(f"{named} has {len(index)} entries instead of {described.count}; publish again")
+    return index
 
 
 def is_guarded(verify: bool | None, trusted_key: str | PathLike[str] | None) -> bool:

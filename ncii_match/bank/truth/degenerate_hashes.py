@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ncii_match.index import build_index
 from ncii_match.values import PDQ, Algorithm, Hashes
 
 FURTHEST_FROM_HALF = 32
@@ -36,6 +35,8 @@ def degenerate(hashes: Hashes) -> NDArray[np.bool_]:
         return np.zeros(len(hashes), bool)
     ones = np.bitwise_count(hashes.bits).sum(axis=1, dtype=np.int64)
     lopsided = np.abs(ones - hashes.algorithm.bits // 2) > FURTHEST_FROM_HALF
+    from ncii_match.index import build_index  # compiled kernels: only whoever adds hashes waits for them
+
     known = templates(hashes.algorithm)
     index = build_index(np.arange(len(known)), known, max_radius=TEMPLATE_RADIUS, engine="flat")
     rows = Hashes(hashes.algorithm, hashes.bits)

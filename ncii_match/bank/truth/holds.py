@@ -13,8 +13,6 @@ from typing import Any
 import numpy as np
 import sqlalchemy as sa
 from numpy.typing import NDArray
-from sqlalchemy.dialects.postgresql import insert as insert_on_postgresql
-from sqlalchemy.dialects.sqlite import insert as insert_on_sqlite
 
 from ncii_match.bank.truth import tables
 from ncii_match.outcomes import State
@@ -278,7 +276,12 @@ def _forget_withdrawals(connection: sa.Connection, *, reopens_reference: bool) -
 
 
 def _insert(connection: sa.Connection, table: sa.Table):  # type: ignore[no-untyped-def]  # noqa: ANN202
-    return insert_on_sqlite(table) if connection.dialect.name == "sqlite" else insert_on_postgresql(table)
+    """An INSERT that can say what happens on a conflict. Each dialect has its own, with drivers that load slowly."""
+    if connection.dialect.name == "sqlite":
+        from sqlalchemy.dialects.sqlite import insert
+    else:
+        from sqlalchemy.dialects.postgresql import insert  # type: ignore[assignment]
+    return insert(table)
 
 
 def crowded(connection: sa.Connection, case_ids: NDArray[np.int64], counts: NDArray[np.int64], cap: int) -> bool:

@@ -7,7 +7,6 @@ from typing import IO, Any
 
 import numpy as np
 
-from ncii_match import schemas
 from ncii_match.bank.transfer.formats.csv_table import COLUMNS, placed
 from ncii_match.bank.transfer.formats.record_batch import AT_ONCE, Builder, Lines, Record
 from ncii_match.errors import InputError
@@ -26,6 +25,8 @@ def may_end(path: Path) -> bool:
 def read(path: Path, builder: Builder) -> Iterator[Lines]:
     """Every record, in pieces. Raises InputError when it is no such file."""
     import pyarrow as pa
+
+    from ncii_match import schemas
 
     broken, done = None, 0
     _, total, batches = _opened(path)
@@ -124,6 +125,8 @@ def write_arrow(records: Iterable[Record], file: IO[bytes], algorithm: Algorithm
 def _write(records: Iterable[Record], file: IO[bytes], algorithm: Algorithm, *, parquet: bool) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
+
+    from ncii_match import schemas
 
     left = iter(records)
     some = list(islice(left, AT_ONCE))

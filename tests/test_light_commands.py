@@ -1,0 +1,74 @@
+"""What a command of the bank loads: nothing that it does not use, so that it answers at once."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+from conftest import ROOT
+
+from ncii_match import Bank, BankCorruptError, Hashes
+
+NOT_NEEDED = ("numba", "llvmlite", "faiss", "pyarrow", "alembic", "PIL", "scipy", "jinja2", "cryptography", "ijson")
+"""Compiled search, file formats, pictures, changes of the tables."""
+
+SCRIPT = """
+import json, sys
+from ncii_match.cli.main import run
+sys.argv[0] = "ncii-match"
+try:
+    run()
+finally:
+    print("LOADED", json.dumps(sorted(sys.modules)))
+"""
+
+
+@pytest.fixture
+def bank_dir(tmp_path):
+    with Bank.create(tmp_path / "bank") as bank:
+        bank.add(Hashes.from_hex(["f" * 32 + "0" * 32, "0f" * 32]), case="R-1", source="own", force=True)
+        bank.publish()
+        return bank.path
+
+
+def loaded_modules(*arguments):
+    result = subprocess.run(
+        [sys.executable, "-c", SCRIPT, *map(str, arguments)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=120,
+    )
+    text, _, modules = result.stdout.rpartition("LOADED ")
+    return text, set(json.loads(modules))
+
+
+@pytest.mark.parametrize(
+    ("command", "options"),
+    [("list", ()), ("show", ("1",)), ("withdraw", ("--case", "R-1", "--entry", "1", "--reason", "a mistake"))],
+)
+def test_a_light_command_loads_no_search_and_no_file_format(command, options, bank_dir):
+    text, modules = loaded_modules("bank", command, bank_dir, *options)
+    assert "R-1" in text or command == "withdraw"
+    assert not {name for name in modules if name.partition(".")[0] in NOT_NEEDED}
+    assert not {name for name in modules if name.startswith("ncii_match.kernels")}
+
+
+def test_a_withdrawal_without_the_search_is_what_readers_see(bank_dir):
+    loaded_modules("bank", "withdraw", bank_dir, "--case", "R-1", "--entry", "1", "--reason", "a mistake")
+    with Bank.open(bank_dir) as bank:
+        assert bank.is_published
+        snapshot = bank.ensure_published()
+    assert len(snapshot) == len(snapshot.index) == 1
+    found = snapshot.index.search(Hashes.from_hex(["f" * 32 + "0" * 32, "0f" * 32]), 0)
+    assert found.entry_ids.tolist() == [2]
+
+
+def test_a_published_snapshot_opens_its_index_when_it_is_asked_for(bank_dir):
+    with Bank.open(bank_dir) as bank:
+        snapshot = bank.ensure_published()
+    header = next(bank_dir.glob("bases/*/index/header.json"))
+    header.write_text("{}")
+    with pytest.raises(BankCorruptError, match="publish again"):
+        _ = snapshot.index
