@@ -20,7 +20,7 @@ from ncii_match.cli.terminal import Exit
 from ncii_match.decisions import Policy
 from ncii_match.errors import AlgorithmMismatchError, BankCorruptError, InputError, JobError, PolicyError
 from ncii_match.evaluate import bank_evaluation, entry_advice
-from ncii_match.evaluate.entry_advice import MANY, MOST_DIFFERENT, Advice, Tally, advise
+from ncii_match.evaluate.entry_advice import MANY, MOST_DIFFERENT, Advice, EntryTally, advise
 from ncii_match.jobs import hash_columns
 from ncii_match.jobs.stored_rows import Chunks, find_rows
 from ncii_match.matcher import Matcher
@@ -125,12 +125,12 @@ def made(tmp_path_factory):
 
 def measured(made, policy=None, radius=RADIUS, chunk=64, workers=2, source=None, **options):
     policy = Policy() if policy is None else policy
-    matcher = Matcher(made.bank, policy=bank_evaluation.at(policy, radius), isolation="thread", workers=1)
+    matcher = Matcher(made.bank, policy=bank_evaluation.policy_at(policy, radius), isolation="thread", workers=1)
     with matcher:
-        found = bank_evaluation.measure(
+        found = bank_evaluation.count_traffic(
             Chunks(find_rows(source or made.hashes), chunk), matcher, policy, workers=workers
         )
-        return bank_evaluation.figures(found, matcher, str(made.bank), **options)
+        return bank_evaluation.traffic_figures(found, matcher, str(made.bank), **options)
 
 
 def brute(made, policy, thresholds=None, rows=None):
@@ -167,7 +167,7 @@ def test_figures_at_every_threshold_are_those_of_a_brute_force_count(made, regio
     found = measured(made, policy)
     assert [row["threshold"] for row in found["thresholds"]] == [*range(RADIUS + 1)]
     for row in found["thresholds"]:
-        wanted = brute(made, bank_evaluation.at(policy, row["threshold"]))
+        wanted = brute(made, bank_evaluation.policy_at(policy, row["threshold"]))
         assert row["outcomes"] == wanted
         known = len(made.rows) - wanted["UNREADABLE"] - wanted["UNKNOWN"]
         assert (row["flagged"], row["looked_at"]) == (wanted["MATCH"], known)
@@ -286,8 +286,8 @@ def test_a_bank_that_fails_is_no_bank_without_matches(made, monkeypatch):
         kind = type(matcher.snapshot.index)
         real = kind.search
         monkeypatch.setattr(kind, "search", search)
-        done = bank_evaluation.measure(Chunks(find_rows(made.hashes), 50), matcher, Policy(), workers=1)
-        found = bank_evaluation.figures(done, matcher, str(made.bank))
+        done = bank_evaluation.count_traffic(Chunks(find_rows(made.hashes), 50), matcher, Policy(), workers=1)
+        found = bank_evaluation.traffic_figures(done, matcher, str(made.bank))
     assert found["causes"] == {"bank:BankCorruptError": 50}
     assert found["rows"] == len(made.rows)
     assert found["as_it_is"]["outcomes"]["UNKNOWN"] == 50 + 2
@@ -377,7 +377,7 @@ def test_what_is_no_hashes_is_refused(made, tmp_path):
         Matcher(made.bank, policy=Policy(min_quality=1), isolation="thread", workers=1) as matcher,
         pytest.raises(InputError, match="another policy"),
     ):
-        bank_evaluation.measure(Chunks(find_rows(made.hashes)), matcher, Policy())
+        bank_evaluation.count_traffic(Chunks(find_rows(made.hashes)), matcher, Policy())
 
 
 def test_witness_age_and_deadline_are_left_out(made):
@@ -425,57 +425,57 @@ def test_the_rule(pictures, different, largest, near, said, wanted):
 def test_what_counts_as_one_picture(rng):
     """Two are one at half the threshold, not beyond; the nearest of several decides; what is near the entry is one."""
     first, half = some(1).bits[0], RADIUS // 2
-    tally = Tally((), RADIUS, half)
+    tally = EntryTally((), RADIUS, half)
     for distance in (0, half, half + 1):
         tally.add(distance, half + 1, flipped(first, distance, rng))
-    assert (tally.names, tally.members, tally.spread) == (["0", str(half + 1)], [2, 1], [half, 0])
+    assert (tally.names, tally.sizes, tally.spreads) == (["0", str(half + 1)], [2, 1], [half, 0])
     for name, bits in (("a", first), ("b", flipped(first, 40, rng)), ("c", flipped(first, 2, rng))):
         tally.add(name, half, bits)
-    assert (tally.names[2:], tally.members, tally.apart[2]) == (["a"], [2, 1, 3], half)
-    assert tally.spread[2] == 40
+    assert (tally.names[2:], tally.sizes, tally.distances[2]) == (["a"], [2, 1, 3], half)
+    assert tally.spreads[2] == 40
     tally.add("d", half + 1, first)  # as "a" is, but farther from the entry
-    assert tally.members == [3, 1, 3]
-    tally = Tally((), RADIUS, half)
+    assert tally.sizes == [3, 1, 3]
+    tally = EntryTally((), RADIUS, half)
     tally.add("near", half, first)
     tally.add("far", half + 1, first)  # not taken for a copy of the entry's picture, whatever it is like
     tally.add("far again", half + 1, first)
-    assert (tally.names, tally.members) == (["near", "far"], [1, 2])
+    assert (tally.names, tally.sizes) == (["near", "far"], [1, 2])
 
 
 def test_of_too_many_different_pictures_the_number_is_known():
-    tally = Tally((), RADIUS, 15)
+    tally = EntryTally((), RADIUS, 15)
     different = some(MOST_DIFFERENT + 3, seed=9).bits
     for k, bits in enumerate(different):
         tally.add(k, 16 + k % 5, bits)
         tally.add(f"{k} again", 16, bits)
     assert len(tally.names) == MOST_DIFFERENT
-    assert tally.members == [2] * MOST_DIFFERENT
+    assert tally.sizes == [2] * MOST_DIFFERENT
     assert tally.further == 6
     np.testing.assert_array_equal(tally.hashes, different[:MOST_DIFFERENT])
     tally.add("near", 3, different[-1])  # a copy of the entry's picture is told apart all the same
     tally.add("near", 4, different[-2])
-    assert (tally.names[-1], tally.members[-1], tally.further) == ("near", 2, 6)
+    assert (tally.names[-1], tally.sizes[-1], tally.further) == ("near", 2, 6)
     assert tally.by_distance.sum() == 2 * len(different) + 2
-    (one,) = entry_advice.firings({7: held(tally)}, Policy(), KNOWN, {})
+    (one,) = entry_advice.flagging_entries({7: held(tally)}, Policy(), KNOWN, {})
     assert one.different == MOST_DIFFERENT + 2
 
 
 def test_what_comes_after_a_late_copy_is_not_remembered():
     """A copy of the entry's picture that comes after as many others as are remembered, and then ever new ones."""
-    tally = Tally((), RADIUS, 15)
+    tally = EntryTally((), RADIUS, 15)
     for k, bits in enumerate(some(5 * MOST_DIFFERENT, seed=9).bits):
         tally.add(k, 3 if k == MOST_DIFFERENT else 16, bits)
     assert tally.names == [str(k) for k in range(MOST_DIFFERENT + 1)]
-    assert tally.apart == [16] * MOST_DIFFERENT + [3]
+    assert tally.distances == [16] * MOST_DIFFERENT + [3]
     assert tally.further == 4 * MOST_DIFFERENT - 1
     assert len(tally.hashes) == MOST_DIFFERENT + 1
 
 
 def test_quantiles_are_distances_that_were_met():
-    tally = held(Tally((), RADIUS, 15))
+    tally = held(EntryTally((), RADIUS, 15))
     for k in (1, 3, 5, 9):
         tally.add(k, k, some(1).bits[0])
-    (one,) = entry_advice.firings({7: tally}, Policy(), KNOWN, {})
+    (one,) = entry_advice.flagging_entries({7: tally}, Policy(), KNOWN, {})
     assert [one.quantile(share) for share in (0.25, 0.26, 0.5, 0.75, 0.76, 1)] == [1, 3, 3, 5, 9, 9]
 
 
@@ -514,18 +514,18 @@ def test_a_page_without_content_is_named(tmp_path, rng):
 
 def test_qualities_of_many_entries_are_those_of_few(made, monkeypatch):
     wanted = {number: 20 if name == "weak" else 90 for name, number in made.ids.items()}
-    assert entry_advice.qualities_of(made.bank, set(wanted)) == wanted
-    monkeypatch.setattr(entry_advice, "ONE_BY_ONE", 2)
+    assert entry_advice.entry_qualities(made.bank, set(wanted)) == wanted
+    monkeypatch.setattr(entry_advice, "FEW_ENTRIES", 2)
     some_ids = {made.ids["weak"], made.ids["edge"]}
-    assert entry_advice.qualities_of(made.bank, some_ids) == {number: wanted[number] for number in some_ids}
-    assert entry_advice.qualities_of(made.bank.parent, some_ids) == {}
+    assert entry_advice.entry_qualities(made.bank, some_ids) == {number: wanted[number] for number in some_ids}
+    assert entry_advice.entry_qualities(made.bank.parent, some_ids) == {}
 
 
 def test_of_unknown_quality_nothing_is_a_plausible_reupload(made, monkeypatch):
     """As in a reader's copy, or where the bank is locked: what may be of low quality is looked at."""
     number = made.ids["copied"]
     (known,) = [one for one in measured(made)["entries"] if one["entry_id"] == number]
-    monkeypatch.setattr(bank_evaluation, "qualities_of", lambda *_: {})
+    monkeypatch.setattr(bank_evaluation, "entry_qualities", lambda *_: {})
     found = {one["entry_id"]: one for one in measured(made)["entries"]}
     assert (known["advice"], found[number]["advice"]) == ("plausible re-uploads", "look at")
     assert (found[number]["quality"], found[number]["low_quality"]) == (None, None)
@@ -590,7 +590,7 @@ def test_ctrl_c_ends_it_with_a_sentence(made, monkeypatch):
     def interrupted(*_args, **_more):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(bank_evaluation, "measure", interrupted)
+    monkeypatch.setattr(bank_evaluation, "count_traffic", interrupted)
     with pytest.raises(JobError, match="stopped; nothing was written"):
         command(made)
 
@@ -738,16 +738,16 @@ def test_lists_of_an_earlier_run_do_not_stand_beside_its_figures(made, tmp_path)
 
 def test_where_nothing_can_be_written_is_said_before_the_work(made, tmp_path, monkeypatch):
     (tmp_path / "file").write_text("x")
-    monkeypatch.setattr(bank_evaluation, "measure", lambda *_, **__: pytest.fail("the work was begun"))
+    monkeypatch.setattr(bank_evaluation, "count_traffic", lambda *_, **__: pytest.fail("the work was begun"))
     for place in (tmp_path / "file", tmp_path / "file" / "deep"):
         with pytest.raises(InputError, match="cannot be written to"):
             command(made, "--out", place)
 
 
 def test_no_case_is_in_the_text_of_a_firing(rng):
-    tally = held(Tally((), RADIUS, 15))
+    tally = held(EntryTally((), RADIUS, 15))
     tally.add("a.png", 3, some(1).bits[0])
-    (one,) = entry_advice.firings({7: tally}, Policy(), KNOWN, {})
+    (one,) = entry_advice.flagging_entries({7: tally}, Policy(), KNOWN, {})
     assert one.cases == ("R-1",)
     assert "R-1" not in repr(one)
 
@@ -756,13 +756,13 @@ def test_what_is_allowed_never_hides_the_entrys_own_copies(rng):
     """Whatever is within half the threshold of the entry stays outside of what is allowed, however far pages spread."""
     entry = some(1, seed=5).bits[0]
     half = PDQ_THRESHOLD // 2
-    tally = held(Tally((), RADIUS, half))
+    tally = held(EntryTally((), RADIUS, half))
     for _ in range(MANY):
         page = flipped(entry, half + 4, rng)
         tally.add("page", half + 4, page)
         tally.add("again", RADIUS, flipped(page, half, rng))
     tally.add("copy", half, flipped(entry, half, rng))
-    (one,) = entry_advice.firings({7: tally}, Policy(), KNOWN, {})
+    (one,) = entry_advice.flagging_entries({7: tally}, Policy(), KNOWN, {})
     assert one.advice is Advice.ALLOW_LIST
     assert one.allow_radius == 3
     assert len(one.allowable) == MANY
@@ -772,14 +772,14 @@ def test_what_is_allowed_never_hides_the_entrys_own_copies(rng):
 
 
 def test_odd_names_in_a_command():
-    one = entry_advice.Firing(
+    one = entry_advice.FlaggingEntry(
         entry_id=3, pictures=20, different=20, largest=1, near=0, distances=((20, 20),),
         examples=(), allowable=(1, 0, 2), allow_radius=2, state=State.SEED, quality=None, low_quality=False,
         degenerate=False, sources=(), cases=(),
     )  # fmt: skip
-    tally = Tally((), RADIUS, 15)
+    tally = EntryTally((), RADIUS, 15)
     tally.names = ["a b", "-rf", "\x1b[2Jx"]
-    text = entry_advice.command(one, tally, "/srv/my bank", None)
+    text = entry_advice.advised_command(one, tally, "/srv/my bank", None)
     assert shlex.split(text)[:7] == ["ncii-match", "bank", "allow", "/srv/my bank", "./-rf", "a b", "PICTURE"]
     assert shlex.split(text)[8] == "2"
     assert text.isprintable()
@@ -791,7 +791,7 @@ def test_memory_does_not_grow_with_the_traffic(rng):
     kept = []
     for n in (1, 300, 3000):
         tracemalloc.start()
-        tally = Tally((), RADIUS, 15)
+        tally = EntryTally((), RADIUS, 15)
         for k in range(n):
             tally.add(f"{k:08}", 16 + k % 15, bits[k % len(bits)])
         kept.append(tracemalloc.get_traced_memory()[0])

@@ -72,7 +72,13 @@ def bank_command(
 
     from ncii_match.bank.snapshots.snapshot import Snapshot
     from ncii_match.decisions import Policy
-    from ncii_match.evaluate.bank_evaluation import ROWS_AT_ONCE, at, figures, measure, ready
+    from ncii_match.evaluate.bank_evaluation import (
+        ROWS_AT_ONCE,
+        count_traffic,
+        policy_at,
+        prepare_directory,
+        traffic_figures,
+    )
     from ncii_match.jobs.file_systems import redact_secrets
     from ncii_match.jobs.stored_rows import Chunks, find_rows
     from ncii_match.matcher import Matcher
@@ -110,12 +116,12 @@ def bank_command(
         raise InputError(f"the policy's threshold {policy.widest} is above the radius {widest}; give a wider --radius")
     del snapshot
     if out_dir is not None:
-        ready(out_dir)
+        prepare_directory(out_dir)
     with (
         stopped("nothing was written, and the same command begins again"),
         Matcher(
             bank,
-            policy=at(policy, widest),
+            policy=policy_at(policy, widest),
             workers=workers,
             isolation="thread",
             views=Views.UPRIGHT,
@@ -123,80 +129,83 @@ def bank_command(
         ) as matcher,
     ):
         with progress("looking up", chunks.stored.rows) as bar:
-            traffic = measure(
+            traffic = count_traffic(
                 chunks, matcher, policy, workers=workers,
                 report=lambda done: bar.update(bar.task_ids[0], completed=done),
             )  # fmt: skip
-        found = figures(traffic, matcher, bank, listed=entries, cases=cases, out=out_dir, allow_lists=allow_lists)
+        figures = traffic_figures(
+            traffic, matcher, bank, listed=entries, cases=cases, out=out_dir, allow_lists=allow_lists
+        )
     if as_json:
-        emit(found)
+        emit(figures)
     else:
-        _show(found, out_dir)
-    unknown = found["as_it_is"]["outcomes"]
+        _show(figures, out_dir)
+    unknown = figures["as_it_is"]["outcomes"]
     if unknown["UNREADABLE"] or unknown["UNKNOWN"]:
         raise typer.Exit(Exit.UNREADABLE)
 
 
-def _show(found: dict[str, Any], out_dir: Path | None) -> None:
+def _show(figures: dict[str, Any], out_dir: Path | None) -> None:
     from ncii_match.evaluate import formatting
 
-    told, sure = found["as_it_is"], plain(formatting.confidence(found["level"]))
+    under_policy, level = figures["as_it_is"], plain(formatting.confidence(figures["level"]))
     out.print(
-        f"{counted(found['rows'], 'picture')} against {counted(found['bank_entries'], 'entry', 'entries')}, "
-        f"snapshot {' and '.join(map(str, found['snapshots'])) or 'none'}. Under the policy as it is, {_flagged(told)}."
+        f"{counted(figures['rows'], 'picture')} against {counted(figures['bank_entries'], 'entry', 'entries')}, "
+        f"snapshot {' and '.join(map(str, figures['snapshots'])) or 'none'}. "
+        f"Under the policy as it is, {_flagged(under_policy)}."
     )
-    outcomes = told["outcomes"]
+    outcomes = under_policy["outcomes"]
     out.print(", ".join(f"{n:,} {name.lower().replace('_', ' ')}" for name, n in outcomes.items() if n) + ".")
-    table = Table("threshold", "flagged", "per million", f"{sure} interval", "by state", "by source", box=None)
-    for row in _some(found["thresholds"], found["policy"]["threshold"]):
+    table = Table("threshold", "flagged", "per million", f"{level} interval", "by state", "by source", box=None)
+    for row in _listed_thresholds(figures["thresholds"], figures["policy"]["threshold"]):
         rates = [row["per_million"], row["per_million_low"], row["per_million_high"]]
         roundings = ROUND_HALF_EVEN, ROUND_FLOOR, ROUND_CEILING
-        many, low, high = (
+        rate_text, low, high = (
             "" if rate is None else formatting.a_million(rate, rounding)
             for rate, rounding in zip(rates, roundings, strict=True)
         )
         table.add_row(
-            str(row["threshold"]), f"{row['flagged']:,}", many, f"{low} to {high}" if low else "", _by(row["states"]),
-            _by(row["sources"]),
+            str(row["threshold"]), f"{row['flagged']:,}", rate_text, f"{low} to {high}" if low else "",
+            _by(row["states"]), _by(row["sources"]),
         )  # fmt: skip
     out.print(table)
-    if found["low_quality_near"]:
-        near = sum(count for _, count in found["low_quality_near"])
+    if figures["low_quality_near"]:
+        near = sum(count for _, count in figures["low_quality_near"])
         out.print(f"{counted(near, 'picture')} of low quality are near an entry, and not flagged for it.")
-    if found["on_allow_list"]:
-        out.print(f"{counted(found['on_allow_list'], 'picture')} on the allow list.")
-    _show_entries(found)
+    if figures["on_allow_list"]:
+        out.print(f"{counted(figures['on_allow_list'], 'picture')} on the allow list.")
+    _show_entries(figures)
     if out_dir is not None:
         say(f"Figures are in {out_dir / 'traffic.json'}, all entries in {out_dir / 'entries.parquet'}.")
     if outcomes["UNREADABLE"] or outcomes["UNKNOWN"]:
-        why = ", ".join([*found["statuses"], *found["causes"]])
+        why = ", ".join([*figures["statuses"], *figures["causes"]])
         say(f"Of {counted(outcomes['UNREADABLE'] + outcomes['UNKNOWN'], 'picture')} nothing is known ({why}).")
 
 
-def _show_entries(found: dict[str, Any]) -> None:
-    if not found["entries_fired"]:
+def _show_entries(figures: dict[str, Any]) -> None:
+    if not figures["entries_fired"]:
         out.print("No entry flagged anything.")
         return
-    advice = ", ".join(f"{what}: {count:,}" for what, count in found["advice"].items())
-    out.print(f"{counted(found['entries_fired'], 'entry', 'entries')} flagged something ({advice}).")
-    if not found["entries"]:
+    advice = ", ".join(f"{what}: {count:,}" for what, count in figures["advice"].items())
+    out.print(f"{counted(figures['entries_fired'], 'entry', 'entries')} flagged something ({advice}).")
+    if not figures["entries"]:
         return
     out.print("What to look at:")
     table = Table("entry", "pictures", "different", "commonest", "bits", "state", "source", "quality", "", box=None)
-    for one in found["entries"]:
-        quality = "unknown" if one["quality"] is None else str(one["quality"])
-        quality += ", low quality" * bool(one["low_quality"]) + ", no content" * one["degenerate"]
+    for entry in figures["entries"]:
+        quality = "unknown" if entry["quality"] is None else str(entry["quality"])
+        quality += ", low quality" * bool(entry["low_quality"]) + ", no content" * entry["degenerate"]
         row = (
-            one["entry_id"], f"{one['pictures']:,}", one["different"], f"{one['largest']:,}",
-            f"{one['nearest']}, {one['median']}, {one['farthest']}", one["state"], ", ".join(one["sources"]),
-            quality, one["advice"],
+            entry["entry_id"], f"{entry['pictures']:,}", entry["different"], f"{entry['largest']:,}",
+            f"{entry['nearest']}, {entry['median']}, {entry['farthest']}", entry["state"],
+            ", ".join(entry["sources"]), quality, entry["advice"],
         )  # fmt: skip
         table.add_row(*(Text(str(cell)) for cell in row))
     out.print(table)
-    for one in found["entries"]:
-        cases = f"  (cases {', '.join(one['cases'])})" if "cases" in one else ""
-        out.print(f"{one['entry_id']}: {one['command']}{cases}")
-    if any(one["quality"] is None for one in found["entries"]):
+    for entry in figures["entries"]:
+        cases = f"  (cases {', '.join(entry['cases'])})" if "cases" in entry else ""
+        out.print(f"{entry['entry_id']}: {entry['command']}{cases}")
+    if any(entry["quality"] is None for entry in figures["entries"]):
         say(
             "Quality unknown: only the bank's own directory tells of which quality its entries are, and it could not "
             "be opened, or these came without any. They may be re-uploads that say little."
@@ -207,14 +216,14 @@ def _show_entries(found: dict[str, Any]) -> None:
     )
 
 
-def _flagged(told: dict[str, Any]) -> str:
+def _flagged(share: dict[str, Any]) -> str:
     from ncii_match.evaluate.formatting import a_million
 
-    if told["share"] is None:
+    if share["share"] is None:
         return "nothing is known"
     return (
-        f"{told['flagged']:,} of {told['looked_at']:,} that could be looked at are flagged, "
-        f"{a_million(told['per_million'])} a million"
+        f"{share['flagged']:,} of {share['looked_at']:,} that could be looked at are flagged, "
+        f"{a_million(share['per_million'])} a million"
     )
 
 
@@ -222,7 +231,11 @@ def _by(counts: dict[str, int]) -> str:
     return ", ".join(f"{name.lower() or 'none'} {count:,}" for name, count in counts.items() if count)
 
 
-def _some(rows: list[dict[str, Any]], own: int) -> list[dict[str, Any]]:
+def _listed_thresholds(rows: list[dict[str, Any]], policy_threshold: int) -> list[dict[str, Any]]:
     """Few enough thresholds to look at, the policy's own among them."""
     step = max(1, (len(rows) - 1) // 8)
-    return [row for row in rows if row["threshold"] in (own, rows[-1]["threshold"]) or row["threshold"] % step == 0]
+    return [
+        row
+        for row in rows
+        if row["threshold"] in (policy_threshold, rows[-1]["threshold"]) or row["threshold"] % step == 0
+    ]

@@ -1,9 +1,11 @@
-"""Entries of a bank that flag some traffic: how many pictures, how near, how different from each other, what to do.
+"""Advice about entries of a bank that flag some traffic: how many pictures they match, how alike those are, what to do.
 
 An entry that is near many mutually different pictures is a bad entry: a blank page, a template. One that is near many
 copies of one picture does its job, or that picture is popular. Only somebody who looks can tell; ``advise`` says what
-to look at first. Pictures within half the threshold of an entry are taken for copies of what it is of; two others for
-one picture when the views of them that found the entry are within half the threshold of each other.
+to look at first.
+
+Pictures within half the threshold of an entry count as copies of its picture. Two others count as one picture when the
+views of them that matched the entry are within half the threshold of each other.
 """
 
 import shlex
@@ -27,13 +29,13 @@ MANY = 10
 """Different pictures from which on an entry is a bad one rather than an unlucky one."""
 
 MOST_DIFFERENT = 64
-"""Different pictures of an entry that are remembered, so that memory is bounded; of the others only the number is."""
+"""Different pictures of an entry that are remembered, so that memory is bounded; the others are only counted."""
 
 EXAMPLES = 5
 """Pictures of an entry that are named to be looked at."""
 
-ONE_BY_ONE = 1000
-"""Entries from which on all holds of a bank are read rather than those of each entry."""
+FEW_ENTRIES = 1000
+"""Entries below which the holds of each are read; from there on all holds of the bank."""
 
 
 class Advice(StrEnum):
@@ -44,40 +46,68 @@ class Advice(StrEnum):
     REUPLOADS = "plausible re-uploads"
 
 
-class Tally:
-    """What one entry flagged. Some 8 KB with short ids at most, less than 2 KB while all pictures are one.
+class EntryTally:
+    """Counts of the pictures that one entry flagged.
 
-    holds : on the entry, as the snapshot said. half : bits, half the threshold. by_distance : int64 [radius + 1],
-    pictures. names, apart, members, spread : of each of the first ``MOST_DIFFERENT`` different pictures: the first
-    one's id, its distance from the entry, how many are like it, and how far from it these are (bits). Those within
-    ``half`` bits of the entry are one, which is remembered even when it comes after so many others. further : pictures
-    that are like none of those that are remembered.
+    Some 8 KB with short ids at most, less than 2 KB while all pictures are one.
+
+    Parameters
+    ----------
+    holds : tuple of Hold
+        On the entry, as the snapshot has them.
+    radius : int
+        Widest distance, in bits.
+    half : int
+        Half the threshold, in bits. Pictures within it are one, which is remembered even when it comes after
+        ``MOST_DIFFERENT`` others.
+
+    Attributes
+    ----------
+    by_distance : int64 [radius + 1]
+        Pictures.
+    names : list of str
+        Of each of the first ``MOST_DIFFERENT`` different pictures: the id of the first one.
+    distances : list of int
+        Of each of these, its distance from the entry.
+    sizes : list of int
+        Of each of these, how many pictures are like it.
+    spreads : list of int
+        Of each of these, how far from it those are, in bits.
+    further : int
+        Pictures that are like none of those that are remembered.
     """
 
-    __slots__ = ("_near", "_words", "apart", "by_distance", "further", "half", "holds", "members", "names", "spread")
+    __slots__ = ("_copy", "_words", "by_distance", "distances", "further", "half", "holds", "names", "sizes", "spreads")
 
     def __init__(self, holds: tuple[Hold, ...], radius: int, half: int) -> None:
         self.holds, self.half = holds, half
         self.by_distance = np.zeros(radius + 1, np.int64)
         self._words: NDArray[np.uint64] | None = None
-        self._near = -1
+        self._copy = -1
         self.names: list[str] = []
-        self.apart: list[int] = []
-        self.members: list[int] = []
-        self.spread: list[int] = []
+        self.distances: list[int] = []
+        self.sizes: list[int] = []
+        self.spreads: list[int] = []
         self.further = 0
 
     def add(self, name: object, distance: int, packed: NDArray[np.uint8]) -> None:
-        """One more picture; ``packed`` is uint8 [nbytes], the hash of the view that found the entry.
+        """Count one more picture. The result depends on the order of the pictures, and on nothing else.
 
-        The result depends on the order of the pictures, and on nothing else.
+        Parameters
+        ----------
+        name : object
+            The picture's id.
+        distance : int
+            Bits from the entry.
+        packed : uint8 [nbytes]
+            Hash of the view that matched the entry.
         """
         self.by_distance[distance] += 1
         words = packed.view(np.uint64)
-        place, bits = self._like(distance, words)
-        if place >= 0:
-            self.members[place] += 1
-            self.spread[place] = max(self.spread[place], bits)
+        number, bits = self._most_alike(distance, words)
+        if number >= 0:
+            self.sizes[number] += 1
+            self.spreads[number] = max(self.spreads[number], bits)
             return
         known = len(self.names)
         if known >= MOST_DIFFERENT and distance > self.half:
@@ -86,49 +116,74 @@ class Tally:
         if self._words is None:
             self._words = np.empty((1, len(words)), np.uint64)
         elif known == len(self._words):
-            more = min(3 * known, MOST_DIFFERENT + 1 - known)  # one near picture may come when there are that many
+            more = min(3 * known, MOST_DIFFERENT + 1 - known)  # a copy may still come when there are that many
             self._words = np.concatenate([self._words, np.empty((more, len(words)), np.uint64)])
         self._words[known] = words
         if distance <= self.half:
-            self._near = known
+            self._copy = known
         self.names.append(str(name))
-        self.apart.append(distance)
-        self.members.append(1)
-        self.spread.append(0)
+        self.distances.append(distance)
+        self.sizes.append(1)
+        self.spreads.append(0)
 
-    def _like(self, distance: int, words: NDArray[np.uint64]) -> tuple[int, int]:
-        """Which of the different pictures one is like, and how far from it (bits); -1 for none."""
+    def _most_alike(self, distance: int, words: NDArray[np.uint64]) -> tuple[int, int]:
+        """Number of the remembered picture that a new one is like, and how far from it (bits); -1 for none."""
         if self._words is None:
             return -1, 0
         bits = np.bitwise_count(self._words[: len(self.names)] ^ words).sum(axis=1, dtype=np.int64)
         if distance <= self.half:
-            return self._near, int(bits[self._near])
-        if self._near >= 0:
-            bits[self._near] = self.half + 1
+            return self._copy, int(bits[self._copy])
+        if self._copy >= 0:
+            bits[self._copy] = self.half + 1
         nearest = int(bits.argmin())
         return (nearest if bits[nearest] <= self.half else -1), int(bits[nearest])
 
     @property
     def hashes(self) -> NDArray[np.uint8]:
-        """uint8 [different, nbytes]: of the first one of each of the different pictures."""
+        """Of the first one of each of the different pictures: uint8 [different, nbytes]."""
         if self._words is None:
             return np.empty((0, 0), np.uint8)
         return np.ascontiguousarray(self._words[: len(self.names)]).view(np.uint8)
 
 
 @dataclass(frozen=True, slots=True)
-class Firing:
-    """How one entry fired under a policy.
+class FlaggingEntry:
+    """What one entry flagged under a policy.
 
-    pictures : that it flagged. different : how many of them are mutually different, at least; exact up to
-    ``MOST_DIFFERENT``. largest : how many of them are one picture. near : how many are within half the threshold.
-    distances : (bits, pictures), rising. examples : ids of different pictures, the commonest first. allowable : which
-    of the different pictures (by their place in the tally, the commonest first) may be put on the allow list within
-    ``allow_radius`` bits without hiding what is within half the threshold of the entry, as its own copies are; all of
-    them, as far as they spread, where the entry's hash is that of a page without content (``degenerate``, by
-    ``bank.safety``). state : that speaks for it. quality : of its hash; None where that is not known. low_quality :
-    below the policy's; None where that depends on a quality that is not known. sources : who gave it. cases :
-    references, sensitive, and not in the text of this.
+    Attributes
+    ----------
+    entry_id : int
+        In the bank.
+    pictures : int
+        That it flagged.
+    different : int
+        How many of them are mutually different, at least; exact up to ``MOST_DIFFERENT``.
+    largest : int
+        How many of them are one picture.
+    near : int
+        How many are within half the threshold.
+    distances : tuple of (int, int)
+        (bits, pictures), rising.
+    examples : tuple of str
+        Ids of different pictures, the commonest first.
+    allowable : tuple of int
+        Which of the tally's different pictures, the commonest first, may be put on the allow list within
+        ``allow_radius`` bits without hiding the entry's own copies, which are within half the threshold. All of them
+        where the entry's hash is that of a page without content.
+    allow_radius : int
+        Bits.
+    state : State
+        That speaks for the entry.
+    quality : int or None
+        Of its hash; None where that is not known.
+    low_quality : bool or None
+        Whether that is below the policy's; None where it may be.
+    degenerate : bool
+        Whether the hash is that of a page without content (``bank.truth.degenerate_hashes``).
+    sources : tuple of str
+        Who gave the entry.
+    cases : tuple of str
+        References: sensitive, and not in the text of this.
     """
 
     entry_id: int
@@ -169,7 +224,9 @@ class Firing:
 def advise(
     *, pictures: int, different: int, largest: int, near: int, degenerate: bool, low_quality: bool, confirmed: bool
 ) -> Advice:
-    """What an entry's pictures suggest. The rule, in this order, is this.
+    """What an entry's pictures suggest. Arguments are fields of ``FlaggingEntry``.
+
+    The first of these rules that holds is taken.
 
     - ALLOW_LIST: at least ``MANY`` mutually different pictures, none of which makes up more than half; or at least
       ``MANY`` pictures, and the entry's hash is that of a page without content. Never of an entry that somebody has
@@ -180,6 +237,11 @@ def advise(
     - LOOK_AT: everything else; also one picture that is far away each time, as a popular innocent one would be.
 
     Pages of one layout can be as near to each other as copies are: no hash tells them apart.
+
+    Examples
+    --------
+    >>> advise(pictures=40, different=1, largest=40, near=40, degenerate=False, low_quality=False, confirmed=False)
+    <Advice.REUPLOADS: 'plausible re-uploads'>
     """
     scattered = different >= MANY and 2 * largest <= pictures
     if (scattered or (degenerate and pictures >= MANY)) and not confirmed:
@@ -190,48 +252,64 @@ def advise(
 
 
 def counting_holds(holds: tuple[Hold, ...], policy: Policy) -> tuple[Hold, ...]:
-    """Those in the policy's regions."""
+    """The holds in the policy's regions."""
     return tuple(hold for hold in holds if policy.counts_in(hold.region))
 
 
-def half_of(holds: tuple[Hold, ...], policy: Policy) -> int:
+def half_threshold(holds: tuple[Hold, ...], policy: Policy) -> int:
     """Half the threshold for the state that speaks for an entry: bits, rounded down."""
     return policy.threshold_for(strongest(hold.state for hold in counting_holds(holds, policy))) // 2
 
 
-def firings(
-    tallies: dict[int, Tally], policy: Policy, snapshot: Snapshot, qualities: dict[int, int]
-) -> list[Firing]:  # fmt: skip
-    """Every entry that flagged something, those with the most pictures first."""
-    empty, most = _degenerate(tallies, snapshot), widest_allowed(snapshot.algorithm)
-    found = []
-    for entry_id, tally in tallies.items():
-        counting = counting_holds(tally.holds, policy)
-        order = sorted(range(len(tally.names)), key=lambda k, members=tally.members: (-members[k], k))  # type: ignore[misc]
-        quality, flat = qualities.get(entry_id), entry_id in empty
-        allowable = tuple(k for k in order if flat or tally.apart[k] > tally.half)
-        room = most if flat else min((tally.apart[k] - tally.half - 1 for k in allowable), default=0)
-        found.append(
-            Firing(
-                entry_id,
-                int(tally.by_distance.sum()),
-                len(tally.names) + (tally.further > 0),
-                max(tally.members),
-                int(tally.by_distance[: tally.half + 1].sum()),
-                tuple((int(d), int(tally.by_distance[d])) for d in np.flatnonzero(tally.by_distance)),
-                tuple(tally.names[k] for k in order[:EXAMPLES]),
-                allowable,
-                min(most, room, max((tally.spread[k] for k in allowable), default=0)),
-                strongest(hold.state for hold in counting),
-                quality,
-                _is_low(quality, policy),
-                flat,
-                tuple(sorted({hold.source for hold in counting if hold.source})),
-                tuple(sorted({hold.case for hold in counting if hold.case})),
-            )
-        )
-    found.sort(key=lambda one: (-one.pictures, one.entry_id))
-    return found
+def flagging_entries(
+    tallies: dict[int, EntryTally], policy: Policy, snapshot: Snapshot, qualities: dict[int, int]
+) -> list[FlaggingEntry]:
+    """Every entry that flagged something, those with the most pictures first.
+
+    Parameters
+    ----------
+    tallies : dict of int to EntryTally
+        By entry id.
+    policy : Policy
+        That was asked about.
+    snapshot : Snapshot
+        That was searched.
+    qualities : dict of int to int
+        Of the entries' hashes, by entry id, as far as they are known (``entry_qualities``).
+    """
+    without_content = _entries_without_content(tallies, snapshot)
+    entries = [
+        _flagging_entry(entry_id, tally, policy, snapshot, qualities.get(entry_id), entry_id in without_content)
+        for entry_id, tally in tallies.items()
+    ]
+    return sorted(entries, key=lambda entry: (-entry.pictures, entry.entry_id))
+
+
+def _flagging_entry(
+    entry_id: int, tally: EntryTally, policy: Policy, snapshot: Snapshot, quality: int | None, is_degenerate: bool
+) -> FlaggingEntry:
+    counting = counting_holds(tally.holds, policy)
+    commonest_first = sorted(range(len(tally.names)), key=lambda k: (-tally.sizes[k], k))
+    allowable = tuple(k for k in commonest_first if is_degenerate or tally.distances[k] > tally.half)
+    most = widest_allowed(snapshot.algorithm)
+    room = most if is_degenerate else min((tally.distances[k] - tally.half - 1 for k in allowable), default=0)
+    return FlaggingEntry(
+        entry_id=entry_id,
+        pictures=int(tally.by_distance.sum()),
+        different=len(tally.names) + (tally.further > 0),
+        largest=max(tally.sizes),
+        near=int(tally.by_distance[: tally.half + 1].sum()),
+        distances=tuple((int(d), int(tally.by_distance[d])) for d in np.flatnonzero(tally.by_distance)),
+        examples=tuple(tally.names[k] for k in commonest_first[:EXAMPLES]),
+        allowable=allowable,
+        allow_radius=min(most, room, max((tally.spreads[k] for k in allowable), default=0)),
+        state=strongest(hold.state for hold in counting),
+        quality=quality,
+        low_quality=_is_low(quality, policy),
+        degenerate=is_degenerate,
+        sources=tuple(sorted({hold.source for hold in counting if hold.source})),
+        cases=tuple(sorted({hold.case for hold in counting if hold.case})),
+    )
 
 
 def _is_low(quality: int | None, policy: Policy) -> bool | None:
@@ -241,44 +319,50 @@ def _is_low(quality: int | None, policy: Policy) -> bool | None:
     return quality < policy.min_quality
 
 
-def _degenerate(entry_ids: Iterable[int], snapshot: Snapshot) -> set[int]:
-    there = [(one, packed) for one in entry_ids if (packed := snapshot.hash_of(one)) is not None]
-    if not there:
+def _entries_without_content(entry_ids: Iterable[int], snapshot: Snapshot) -> set[int]:
+    hashes = {entry_id: packed for entry_id in entry_ids if (packed := snapshot.hash_of(entry_id)) is not None}
+    if not hashes:
         return set()
-    marks = degenerate(Hashes(snapshot.algorithm, np.stack([packed for _, packed in there])))
-    return {one for (one, _), bad in zip(there, marks, strict=True) if bad}
+    marks = degenerate(Hashes(snapshot.algorithm, np.stack([*hashes.values()])))
+    return {entry_id for entry_id, is_degenerate in zip(hashes, marks, strict=True) if is_degenerate}
 
 
-def qualities_of(bank_dir: str | PathLike[str], entry_ids: set[int]) -> dict[int, int]:
-    """Qualities of some entries' hashes, as far as the bank's own directory tells; readers' copies and addresses don't.
+def entry_qualities(bank_dir: str | PathLike[str], entry_ids: set[int]) -> dict[int, int]:
+    """Qualities of some entries' hashes, as far as the bank's own directory has them. Changes nothing.
 
-    Nothing is changed. Where an entry came several times, the last word is taken.
+    Readers' copies and addresses have none. Where an entry came several times, the last word is taken.
     """
     try:
         bank = Bank.open(bank_dir)
     except (BankError, OSError):
         return {}
     with bank:
-        if len(entry_ids) < ONE_BY_ONE:
-            holds = (hold for one in sorted(entry_ids) for hold in bank.holds(entry_id=one))
+        if len(entry_ids) < FEW_ENTRIES:
+            holds = (hold for entry_id in sorted(entry_ids) for hold in bank.holds(entry_id=entry_id))
         else:
             holds = (hold for hold in bank.holds() if hold.entry_id in entry_ids)
         return {hold.entry_id: hold.quality for hold in holds if hold.quality is not None}
 
 
-def command(firing: Firing, tally: Tally, bank: str, listed: str | None) -> str:
-    """What to type about an entry. Nothing is done by itself, and nothing before somebody has looked.
+def advised_command(entry: FlaggingEntry, tally: EntryTally, bank: str, allow_list: str | None) -> str:
+    """What to type about an entry, once somebody has looked. Nothing is done by itself.
 
-    bank : its directory. listed : file of the allowable pictures' hashes, as ``bank allow`` takes it; None to name
-    pictures.
+    Parameters
+    ----------
+    entry, tally
+        The entry and what it flagged.
+    bank : str
+        Its directory.
+    allow_list : str or None
+        File of the allowable pictures' hashes, as ``bank allow`` takes it; None to name pictures.
     """
     where = shlex.quote(bank)
-    if firing.advice is not Advice.ALLOW_LIST:
-        return f"ncii-match bank show {where} {firing.entry_id}"
-    names = [tally.names[k] for k in firing.allowable[:EXAMPLES]] if listed is None else [listed]
+    if entry.advice is not Advice.ALLOW_LIST:
+        return f"ncii-match bank show {where} {entry.entry_id}"
+    names = [tally.names[k] for k in entry.allowable[:EXAMPLES]] if allow_list is None else [allow_list]
     return (
-        f"ncii-match bank allow {where} {' '.join(map(_argument, names))} --radius {firing.allow_radius} "
-        f"--reason {shlex.quote(f'innocent, near entry {firing.entry_id}')}"
+        f"ncii-match bank allow {where} {' '.join(map(_argument, names))} --radius {entry.allow_radius} "
+        f"--reason {shlex.quote(f'innocent, near entry {entry.entry_id}')}"
     )
 
 
