@@ -15,76 +15,87 @@ from conftest import ROOT
 from ncii_match.values import PDQ, PDQ_MIN_QUALITY, PDQ_THRESHOLD
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
-RUN = [ROOT / "README.md", ROOT / "docs" / "quickstart.md", ROOT / "docs" / "upload-pipelines.md"]
+SEQUENCES = {
+    "uploads": ("README", "quickstart", "upload-pipelines"),
+    "bank": ("bank", "exchange", "encryption"),
+    "rescans": ("rescans",),
+    "evaluation": ("rescans", "thresholds", "tuning"),
+}
+"""Pages whose blocks run one after the other in one folder, as a reader runs them."""
+
 BLOCK = re.compile(r"^```(\w+(?: cluster)?)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 CLUSTER = all(importlib.util.find_spec(name) for name in ("ray", "pyspark"))
 """Whether blocks run that are marked as needing Ray and Spark; CI has them in an environment of their own."""
 
-ELSEWHERE = ("git clone", "pip install", "python -m venv")
-
 
 @pytest.fixture
 def checkout(tmp_path, monkeypatch):
-    """A place like the root of a checkout, where examples may write."""
+    """A folder like the root of a checkout, where examples may write."""
     (tmp_path / "data").symlink_to(ROOT / "data")
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("NCII_MATCH_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setenv("RAY_ADDRESS", "local")  # not the Ray of another test, which may be stopped at any time
     return tmp_path
 
 
-@pytest.mark.parametrize("page", RUN, ids=lambda page: page.name)
-def test_python_blocks_run_and_print_what_the_page_says(page, checkout):
-    names = {}
-    blocks = BLOCK.findall(page.read_text(encoding="utf-8"))
-    ran = 0
+def read_page(name):
+    return (ROOT / "README.md" if name == "README" else ROOT / "docs" / f"{name}.md").read_text(encoding="utf-8")
+
+
+def run_program(*command):
+    """What a program prints. It must end with 0."""
+    result = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+    assert result.returncode == 0, f"{command[-1]}\n{result.stdout}\n{result.stderr}"
+    return result.stdout
+
+
+def run_python(code, names):
+    """What Python code prints that goes on with the names of the blocks before it."""
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        exec(compile(code, "a block", "exec"), names)
+    return printed.getvalue()
+
+
+def run_page(name, *, with_cluster):
+    """Run the blocks that are marked ``bash`` or ``python``; ``text`` is what the block before it must print."""
+    blocks, names, ran = BLOCK.findall(read_page(name)), {}, 0
     for (language, code), (following, wanted) in zip(blocks, [*blocks[1:], ("", "")], strict=True):
-        if language != "python":
+        if language == "bash" or (language == "bash cluster" and with_cluster):
+            printed = run_program("bash", "-euo", "pipefail", "-c", code)
+        elif language == "python cluster" and with_cluster:
+            printed = run_program(sys.executable, "-c", code)
+        elif language == "python":
+            printed = run_python(code, names)
+            assert following == "text" or not printed, f"{name}: the page does not show what a block prints"
+        else:
             continue
-        printed = io.StringIO()
-        with contextlib.redirect_stdout(printed):
-            exec(compile(code, f"{page.name}", "exec"), names)
-        ran += 1
-        if "print(" in code:
-            assert following == "text", f"{page.name}: a block prints something that the page does not show"
-            assert printed.getvalue() == wanted
-    assert ran
-
-
-def test_bash_blocks_of_the_readme_run(checkout):
-    ran = 0
-    program = Path(sys.executable).parent
-    for language, code in BLOCK.findall((ROOT / "README.md").read_text(encoding="utf-8")):
-        if language == "bash" and not code.startswith(ELSEWHERE):
-            environment = {**os.environ, "PATH": f"{program}{os.pathsep}{os.environ['PATH']}"}
-            result = subprocess.run(
-                ["bash", "-euo", "pipefail", "-c", code], env=environment, capture_output=True, text=True, check=False,
-                timeout=300,
-            )  # fmt: skip
-            assert result.returncode == 0, result.stderr
-            ran += 1
-    assert ran
-
-
-@pytest.mark.parametrize(("name", "blocks_run"), [("rescans.md", 9 if CLUSTER else 6), ("thresholds.md", 3)])
-def test_recipes_run_in_order_and_print_what_the_page_says(checkout, name, blocks_run):
-    """``shown``: what a block printed once; its figures depend on the versions of what alters pictures."""
-    page = ROOT / "docs" / name
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    blocks = BLOCK.findall(page.read_text(encoding="utf-8"))
-    ran = 0
-    for (language, code), (following, wanted) in zip(blocks, [*blocks[1:], ("", "")], strict=True):
-        if language in ("text", "shown") or (language.endswith("cluster") and not CLUSTER):
-            continue
-        program = ["bash", "-euo", "pipefail", "-c"] if language.startswith("bash") else [sys.executable, "-c"]
-        # Not the Ray of another test, which may be stopped at any time.
-        environment = {"RAY_ADDRESS": "local", **os.environ, "PATH": path}
-        result = subprocess.run(
-            [*program, code], env=environment, capture_output=True, text=True, check=False, timeout=300
-        )
-        assert result.returncode == 0, f"{code}\n{result.stdout}\n{result.stderr}"
         if following == "text":
-            assert result.stdout == wanted
+            assert printed == wanted
         ran += 1
-    assert ran == blocks_run
+    assert ran, f"{name} has no block that runs"
+
+
+@pytest.mark.parametrize(
+    "sequence",
+    [
+        pytest.param(
+            sequence,
+            marks=pytest.mark.skipif(sequence == "rescans" and not CLUSTER, reason="the evaluation pages run it, too"),
+        )
+        for sequence in SEQUENCES
+    ],
+)
+def test_pages_run_in_order_in_one_folder(checkout, sequence):
+    for name in SEQUENCES[sequence]:
+        run_page(name, with_cluster=CLUSTER and sequence == "rescans")
+
+
+def test_the_commands_that_the_readme_begins_with():
+    """CI runs both in an environment of their own."""
+    assert "```sh\npip install . && ncii-match demo\n```" in read_page("README")
+    assert "```sh\npip install -e '.[test]' && pytest\n```" in read_page("README")
 
 
 def test_the_page_on_rescans_names_every_column():
