@@ -2,6 +2,7 @@
 
 import contextlib
 import importlib.util
+import inspect
 import io
 import os
 import re
@@ -12,6 +13,9 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 
+from ncii_match.decisions import MOST_HOLDS, MOST_MATCHES, Policy
+from ncii_match.decode.limits import DecodeLimits
+from ncii_match.sandbox.pool import DECODING_SECONDS
 from ncii_match.values import PDQ, PDQ_MIN_QUALITY, PDQ_THRESHOLD
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -109,15 +113,35 @@ def test_the_page_on_rescans_names_every_column():
 
 
 def test_pages_state_the_defaults_of_the_code():
+    from ncii_match.adapters.asgi import CheckUploads  # needs an extra that CI's environment for clusters lacks
+
+    uploads = read_page("upload-pipelines")
+    parameters = inspect.signature(CheckUploads).parameters
+    assert Policy().deadline is None
+    assert f"stopped after {DECODING_SECONDS:g} seconds" in uploads
+    assert f"`max_body` bytes ({parameters['max_body'].default >> 20} MiB)" in uploads
+    assert f"`max_parts` parts ({parameters['max_parts'].default:,})" in uploads
+    assert f"`max_pictures` pictures ({parameters['max_pictures'].default})" in uploads
+    assert f"`in_memory` bytes ({parameters['in_memory'].default >> 20} MiB)" in uploads
+    assert f"`DecodeLimits.max_bytes` ({DecodeLimits().max_bytes >> 20} MiB)" in uploads
+    assert f"at most {MOST_MATCHES} matches and at most {MOST_HOLDS} holds" in uploads
     for page in ("README.md", "docs/index.md", "docs/quickstart.md"):
         assert f"{PDQ_THRESHOLD} of {PDQ.bits} bits" in (ROOT / page).read_text(encoding="utf-8"), page
     assert f"quality below {PDQ_MIN_QUALITY} " in (ROOT / "docs" / "index.md").read_text(encoding="utf-8")
 
 
+def anchors_of(page):
+    """Names by which links reach the headings of a page, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.*)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_links_lead_somewhere(page):
-    for target in re.findall(r"\]\((?!https?:|#)([^)#]+)", page.read_text(encoding="utf-8")):
-        assert (page.parent / target).exists(), f"{page.name} points at {target}"
+    for target, anchor in re.findall(r"\]\((?!https?:)([^)#]*)#?([^)]*)\)", page.read_text(encoding="utf-8")):
+        linked = page.parent / target if target else page
+        assert linked.exists(), f"{page.name} points at {target}"
+        assert not anchor or anchor in anchors_of(linked), f"{page.name} points at {target}#{anchor}"
 
 
 def test_made_pages_are_up_to_date():
