@@ -17,7 +17,7 @@ import search_cases
 from numpy.typing import NDArray
 
 import ncii_match as nm
-from ncii_match.index import mih
+from ncii_match.index.engines import mih
 from ncii_match.values import PDQ_THRESHOLD
 
 STRICT = PDQ_THRESHOLD + 1

@@ -13,7 +13,8 @@ from search_arena import FLAT, OURS, TABLES, Arena, Contender, DisagreementError
 from search_latency import CHECKED, Pace, fought
 
 import ncii_match as nm
-from ncii_match.index import bands, costs, mih
+from ncii_match.index import bands, costs
+from ncii_match.index.engines import mih
 from ncii_match.values import PDQ_THRESHOLD
 
 BATCH = 1000

@@ -12,7 +12,7 @@ import search_cases
 from search_arena import Arena, DisagreementError
 from search_latency import Pace
 
-import ncii_match as nm
+from ncii_match.index import LiveIndex
 
 CHANGES, QUICK_CHANGES = 10_000, 200
 """Entries that are added, one call each, and as many that are removed."""
@@ -62,8 +62,8 @@ class _Writer(threading.Thread):
 
 def live(arena: Arena, pace: Pace, changes: int) -> dict[str, Any]:
     """``microseconds`` of searches: quiet; during changes without a pause; during changes with one; after them, with
-    what was added still apart; during ``compact``; after it."""
-    index = nm.LiveIndex(arena.ours.index)
+    what was added still apart."""
+    index = LiveIndex(arena.ours.index)
     rows = cycle(range(len(arena.singles)))
     paced = changes // 10
     wanted = {entry for answer in arena.truth for entry in answer[:, 1].tolist()}
@@ -85,12 +85,6 @@ def live(arena: Arena, pace: Pace, changes: int) -> dict[str, Any]:
         writer.join()
         seconds[name] = writer.seconds
     calm("after changes")
-    start = perf_counter()
-    done = index.compact()
-    times["compact"] = _searched(index, arena, rows, lambda _: not done.done())
-    seconds["compact"] = perf_counter() - start
-    done.result()
-    calm("after compact")
     _all_there(index, arena, added, removable)
     return {
         "changes": {"changes": changes, "paced changes": paced},

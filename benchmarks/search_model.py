@@ -5,9 +5,10 @@ from math import comb, exp
 from search_growth import WORDS
 
 import ncii_match as nm
-from ncii_match.index import costs, mih
+from ncii_match.index import costs
 from ncii_match.index.bands import Cut
-from ncii_match.index.engine import Work
+from ncii_match.index.engine import SearchCost
+from ncii_match.index.engines import mih
 from ncii_match.kernels.mih import SKETCH_BITS
 from ncii_match.values import PDQ_THRESHOLD
 
@@ -53,7 +54,7 @@ def bytes_of(entries: int, radius: int = PDQ_THRESHOLD) -> float:
     return formulas(cut_for(entries, radius), entries, radius)[-1]
 
 
-def expected(entries: int, radius: int = PDQ_THRESHOLD, batch: int = 1) -> Work:
+def expected(entries: int, radius: int = PDQ_THRESHOLD, batch: int = 1) -> SearchCost:
     """What the quicker of the package's two ways should cost; ``lookups`` is 0 for comparing with every entry."""
     tables, everything = (
         costs.of_mih(cut_for(entries, radius), entries, radius, batch),

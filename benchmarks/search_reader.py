@@ -26,7 +26,7 @@ def main() -> None:
     directory, path = sys.argv[1:]
     start = perf_counter()
     import ncii_match as nm
-    from ncii_match.index import mih  # noqa: F401 - with its kernels, so that opening is timed alone
+    from ncii_match.index.engines import mih  # noqa: F401 - with its kernels, so that opening is timed alone
 
     imported, before = perf_counter() - start, memory()["Pss"]
     start = perf_counter()

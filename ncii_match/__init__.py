@@ -43,10 +43,10 @@ if TYPE_CHECKING:
     from ncii_match.evaluate.thresholds import SamePairs as SamePairs
     from ncii_match.evaluate.thresholds import ThresholdTable as ThresholdTable
     from ncii_match.evaluate.thresholds import sweep_thresholds as sweep_thresholds
-    from ncii_match.index.live import LiveIndex as LiveIndex
-    from ncii_match.index.radius_search import RadiusIndex as RadiusIndex
-    from ncii_match.index.radius_search import build_index as build_index
-    from ncii_match.index.radius_search import open_index as open_index
+    from ncii_match.index.live_index import LiveIndex as LiveIndex
+    from ncii_match.index.radius_index import RadiusIndex as RadiusIndex
+    from ncii_match.index.radius_index import build_index as build_index
+    from ncii_match.index.radius_index import open_index as open_index
     from ncii_match.ingest import hash_batches as hash_batches
     from ncii_match.ingest import hash_images as hash_images
     from ncii_match.matcher import Matcher as Matcher
@@ -105,8 +105,8 @@ _HOMES = {
         "ThresholdTable",
         "sweep_thresholds",
     ),
-    "ncii_match.index.radius_search": ("RadiusIndex", "build_index", "open_index"),
-    "ncii_match.index.live": ("LiveIndex",),
+    "ncii_match.index.radius_index": ("RadiusIndex", "build_index", "open_index"),
+    "ncii_match.index.live_index": ("LiveIndex",),
     "ncii_match.ingest": ("hash_batches", "hash_images"),
     "ncii_match.matcher": ("Matcher", "MatcherStatus"),
     "ncii_match.outcomes": ("Action", "Hold", "Outcome", "State", "Status"),

@@ -76,7 +76,10 @@ TARGETS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
          "ncii_match/bank/snapshots/manifest.py"),
         ("test_bank_remote.py", "test_kept_banks.py", "test_matcher_faults.py", "test_swapped.py"),
     ),
-    "index": (("ncii_match/index/live.py", "ncii_match/index/rows.py"), ("test_live.py", "test_index.py")),
+    "index": (
+        ("ncii_match/index/live_index.py", "ncii_match/index/radius_index.py"),
+        ("test_live_index.py", "test_index.py"),
+    ),
     "rescans": (
         ("ncii_match/rescans/changes.py", "ncii_match/rescans/rescan.py", "ncii_match/rescans/work.py",
          "ncii_match/jobs/row_contents.py"),

@@ -1,13 +1,14 @@
 """Brute force for searches: numpy's bit counts over every pair, sharing nothing with the package's kernels or FAISS."""
 
+from contextlib import nullcontext
 from functools import cache
 from unittest import mock
 
 import numpy as np
 import pytest
 
-from ncii_match.index import bands, build_index, mih
-from ncii_match.index.radius_index import EngineIndex, as_words
+from ncii_match.index import bands, build_index
+from ncii_match.index.engines import mih
 from ncii_match.values import Hashes
 
 BANK_ENGINES = ["auto", "flat", "mih", "faiss-flat", "faiss-multihash"]
@@ -21,28 +22,27 @@ QUERIES, ENTRIES = 8, 4096
 """Hashes compared at a time: their differences fit the second-level cache."""
 
 
-class Tables(mih.Engine):
+class Tables(mih.MultiIndexEngine):
     """See ``TABLES``."""
+
+    name = TABLES
 
     def _plan(self, radius, batch):
         return plan(self._cut, radius)
 
-    def find(self, queries, radius):
+    def search(self, queries, radius):
         without_bounds = {"CANDIDATES_AN_ENTRY": 1 << 20, "VERIFIED_AN_ENTRY": 1 << 20, "compare_all": None}
         with mock.patch.multiple(mih, **without_bounds):
-            return super().find(queries, radius)
+            return super().search(queries, radius)
 
 
 plan = cache(bands.plan)
 
 
 def build(engine, ids, hashes, max_radius, cut=None):
-    """``build_index``, for ``TABLES`` too; with ``cut`` the tables are those of these bands."""
-    if engine != TABLES:
+    """``build_index``; with ``cut`` the tables of a multi-index are those of these bands."""
+    with mock.patch.object(mih, "best_cut", return_value=cut) if cut else nullcontext():
         return build_index(ids, hashes, max_radius=max_radius, engine=engine)
-    with mock.patch.object(mih, "best_cut", return_value=cut) if cut else mock.patch.object(mih, "PLACES", mih.PLACES):
-        made = Tables.build(as_words(hashes.bits), max_radius, workers=1, progress=None)
-    return EngineIndex(hashes.algorithm, np.asarray(ids), hashes.bits, max_radius, made, "made for a test")
 
 
 def within(queries, entries, radius):

@@ -172,12 +172,13 @@ import numpy as np
 import ncii_match as nm
 from ncii_match.bank.snapshots.snapshot import Snapshot
 from ncii_match.errors import NciiMatchError
-from ncii_match.index import bands, mih
+from ncii_match.index import bands
+from ncii_match.index.engines import mih
 from ncii_match.values import PDQ, Hashes
 
 faulthandler.enable()
 path, rounds, seed, at_once = Path(sys.argv[1]), *map(int, sys.argv[2:])
-mih.Engine._plan = lambda self, radius, batch: bands.plan(self._cut, radius)  # by the tables, whatever they cost
+mih.MultiIndexEngine._plan = lambda self, radius, batch: bands.plan(self._cut, radius)  # whatever it costs
 rng = np.random.default_rng(seed)
 whole = nm.Matcher(path)
 opened = Snapshot.open(path, verify=True)
@@ -237,7 +238,7 @@ FLIP_ROUNDS = size("FLIP_ROUNDS", quick=300, everything=2_000)
 @pytest.mark.parametrize("engine", ["flat", "mih"])
 def test_bits_that_flip_while_a_bank_serves_never_end_the_process(engine, at_once, tmp_path, monkeypatch):
     if engine == "mih":
-        monkeypatch.setattr("ncii_match.index.radius_search._choose", lambda *_: ("mih", "for this test"))
+        monkeypatch.setattr("ncii_match.index.radius_index._choose", lambda *_: ("mih", "for this test"))
         with Bank.create(tmp_path / "bank") as bank:
             bank.add(some(2000, seed=3), case="many", source="s", cap=None)
             bank.publish()

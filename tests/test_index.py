@@ -1,5 +1,6 @@
 """The door of every engine: one row a picture, exact and in order, whatever the batch looks like."""
 
+import sys
 from unittest import mock
 
 import banks
@@ -13,7 +14,9 @@ from hypothesis import strategies as st
 from oracle import BANK_ENGINES
 
 from ncii_match.errors import AlgorithmMismatchError, EngineError, InputError
-from ncii_match.index import ENGINES, bands, build_index, costs, mih, radius_index
+from ncii_match.index import bands, build_index, costs, engine_names, engines, open_index, radius_index
+from ncii_match.index import engine as registry
+from ncii_match.index.engines import mih
 from ncii_match.outcomes import Status
 from ncii_match.values import PDQ, PDQ_512, PHASH, Hashes, View
 
@@ -47,7 +50,7 @@ def around(rng, entries, distances):
 
 
 def test_the_engines_tested_are_all_there_are():
-    assert set(BANK_ENGINES) == {"auto", *ENGINES}
+    assert set(BANK_ENGINES) == {"auto", *engine_names()}
 
 
 # --- what is found ------------------------------------------------------------------------------------------------
@@ -313,7 +316,7 @@ def test_explain_tells_how_much_work_it_is(rng):
         seen[:] += arguments[13][2:]
         return done
 
-    by_tables = mock.patch.object(mih.Engine, "_plan", oracle.Tables._plan)
+    by_tables = mock.patch.object(mih.MultiIndexEngine, "_plan", oracle.Tables._plan)
     with mock.patch.object(mih.mih, "probe", counting), by_tables:
         for query in random_hashes(rng, asked):
             index.search(Hashes(PDQ, query[None]), 31)
@@ -386,3 +389,58 @@ def test_read_only_memory_is_not_copied(rng):
     bits = np.frombuffer(content, np.uint8).reshape(-1, 32)
     index = build_index(np.arange(10), Hashes(PDQ, bits), engine="mih")
     assert np.shares_memory(index.bits, bits)
+
+
+TOY = """
+import numpy as np
+from ncii_match.index.engine import SearchCost, SearchEngine, SearchResult
+
+class ToyEngine(SearchEngine):
+    name = "toy-scan"
+
+    def __init__(self, hashes):
+        self._hashes = hashes
+
+    @classmethod
+    def build(cls, request):
+        return cls(request.hashes)
+
+    @classmethod
+    def restore(cls, saved):
+        return cls(saved.hashes)
+
+    @property
+    def nbytes(self):
+        return self._hashes.nbytes
+
+    def search(self, queries, radius):
+        distances = np.bitwise_count(queries[:, None] ^ self._hashes[None]).sum(2)
+        rows = np.nonzero(distances <= radius)
+        return SearchResult(*(row.astype(np.uint32) for row in rows), distances[rows].astype(np.uint16))
+
+    def cost(self, radius, batch):
+        return SearchCost(0, 0, 0, 0, 0)
+"""
+
+
+def test_a_file_is_all_that_a_new_engine_needs(tmp_path, monkeypatch, rng):
+    """It can be asked for, saved and opened; nothing else names it."""
+    (tmp_path / "toy_scan.py").write_text(TOY)
+    monkeypatch.setattr(engines, "__path__", [*engines.__path__, str(tmp_path)])
+    assert "toy-scan" in engine_names()
+    hashes = Hashes(PDQ, random_hashes(rng, 50))
+    index = build_index(np.arange(50), hashes, engine="toy-scan")
+    index.save(tmp_path / "saved")
+    for searched in (index, open_index(tmp_path / "saved")):
+        assert searched.engine == "toy-scan"
+        assert searched.search(hashes).entry_ids.tolist() == list(range(50))
+    sys.modules.pop("ncii_match.index.engines.toy_scan")
+    registry._registered.pop("toy-scan")
+
+
+def test_an_engine_that_changes_another_does_not_take_its_place():
+    class Slower(mih.MultiIndexEngine):
+        pass
+
+    assert registry.engine_named("mih") is mih.MultiIndexEngine
+    assert "Slower" not in {kind.__name__ for kind in registry._registered.values()}

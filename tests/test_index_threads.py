@@ -16,7 +16,7 @@ import pytest
 from conftest import ROOT
 from oracle import BANK_ENGINES
 
-from ncii_match.index import ENGINES, build_index, open_index
+from ncii_match.index import build_index, engine_names, open_index
 from ncii_match.values import PDQ, Hashes
 
 TIMEOUT = 120
@@ -138,8 +138,8 @@ if __name__ == "__main__":
 @pytest.mark.parametrize("method", ["spawn", "forkserver", "fork"])
 def test_processes_share_saved_indexes(method, script, tmp_path):
     """Opened by children of each kind while the parent, which has used threads, has them open as well."""
-    lines = run(script(PROCESSES), method, str(tmp_path), *ENGINES)
-    assert lines == [f"{4 * len(ENGINES)} True {sorted(ENGINES)}"]
+    lines = run(script(PROCESSES), method, str(tmp_path), *engine_names())
+    assert lines == [f"{4 * len(engine_names())} True {sorted(engine_names())}"]
 
 
 FORK = """
@@ -173,7 +173,7 @@ for engine in engines:
 
 def test_a_forked_child_searches_on(script, tmp_path):
     """After a search with threads, and in the middle of one, the child of a fork searches the parent's index."""
-    assert run(script(FORK), str(tmp_path), *ENGINES) == list(ENGINES)
+    assert run(script(FORK), str(tmp_path), *engine_names()) == list(engine_names())
 
 
 THREADS = """
@@ -207,7 +207,7 @@ for workers in (1, 2, 3):
 """
 
 
-@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("engine", engine_names())
 def test_engines_start_no_threads_of_their_own(engine, script):
     """With four allowed to OpenMP, a search runs in the workers alone, and none are left when it is over."""
     single = {"OPENBLAS_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1", "OMP_NUM_THREADS": "4"}

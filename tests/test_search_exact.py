@@ -12,8 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from oracle import BANK_ENGINES, ENGINES, TABLES
 
-from ncii_match.index import bands, build_index, mih
+from ncii_match.index import bands, build_index
 from ncii_match.index.bands import Cut
+from ncii_match.index.engines import mih
 from ncii_match.values import PDQ, PHASH, Algorithm, Hashes
 
 SMALL = (0, 1, 2, 3, 15, 16, 17, 255)
@@ -85,7 +86,7 @@ def test_the_plan_is_complete(cut, radii):
         assert table[:-1, mih.mih.WIDTH].tolist() == cut.widths
         assert table[:-1, mih.mih.NEXT].tolist() == [*lows[1:-1], 0]
         assert table[:-1, mih.mih.START].tolist() == places[:-1].tolist()
-        assert places[-1] == cut.places
+        assert places[-1] == cut.slots
         assert table[:-1, mih.mih.QUOTA].tolist() == cut.quotas(radius)
         assert table[:-1, mih.mih.REACH].tolist() == cut.reaches(radius)
         assert (table[0, mih.mih.PROBE], table[-1, mih.mih.PROBE]) == (0, len(flips))
@@ -284,7 +285,7 @@ DEAR = [all_equal, two_clusters, few_values, every_other_band, past_every_sketch
 
 def answer(index, queries, radius):
     """The matches, and how many queries were compared with every entry after the tables were tried."""
-    by_tables = mock.patch.object(mih.Engine, "_plan", oracle.Tables._plan)  # whatever they cost on this machine
+    by_tables = mock.patch.object(mih.MultiIndexEngine, "_plan", oracle.Tables._plan)  # at any cost
     with mock.patch.object(mih, "compare_all", wraps=mih.compare_all) as compare_all, by_tables:
         matches = index.search(Hashes(PDQ, queries), radius)
     return matches, sum(len(call.args[0]) for call in compare_all.call_args_list)

@@ -1,23 +1,28 @@
-"""Exact radius search over packed hashes: one file for each engine.
+"""Exact radius search over packed hashes. ``index.engine`` says how to add a search engine.
 
-To add an engine: write a file with an ``Engine`` class (``index.engine`` says what it has), and name it in
-``index.radius_search.ENGINES``. The search is loaded on first use, so that whoever reads a saved index's files only
-does not wait for the compiled kernels.
+Names are loaded on first use, so that whoever reads a saved index's files only does not wait for the compiled kernels.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from ncii_match.lazy_names import lazy_names
 
 if TYPE_CHECKING:
-    from ncii_match.index.radius_search import ENGINES as ENGINES
-    from ncii_match.index.radius_search import RadiusIndex as RadiusIndex
-    from ncii_match.index.radius_search import build_index as build_index
-    from ncii_match.index.radius_search import open_index as open_index
+    from ncii_match.index.engine import SearchCost as SearchCost
+    from ncii_match.index.engine import SearchEngine as SearchEngine
+    from ncii_match.index.engine import SearchResult as SearchResult
+    from ncii_match.index.engine import engine_names as engine_names
+    from ncii_match.index.live_index import LiveIndex as LiveIndex
+    from ncii_match.index.radius_index import Explanation as Explanation
+    from ncii_match.index.radius_index import RadiusIndex as RadiusIndex
+    from ncii_match.index.radius_index import build_index as build_index
+    from ncii_match.index.radius_index import open_index as open_index
 
-_LAZY = ("ENGINES", "RadiusIndex", "build_index", "open_index")
+HOMES = {
+    "ncii_match.index.engine": ("SearchCost", "SearchEngine", "SearchResult", "engine_names"),
+    "ncii_match.index.live_index": ("LiveIndex",),
+    "ncii_match.index.radius_index": ("Explanation", "RadiusIndex", "build_index", "open_index"),
+}
+"""Modules that own the public names."""
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _LAZY:
-        raise AttributeError(f"module 'ncii_match.index' has no attribute {name!r}")
-    return getattr(import_module("ncii_match.index.radius_search"), name)
+__getattr__, __dir__, __all__ = lazy_names(__name__, HOMES)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from ncii_match.kernels.mih import SKETCH_BITS
 
 WIDEST = 24
-"""Bits of the widest band: its table has 2**24 places, 64 MiB."""
+"""Bits of the widest band: its table has 2**24 slots, 64 MiB."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,14 +27,14 @@ class Cut:
         return [width + (i < wider) for i in range(self.count)]
 
     @property
-    def places(self) -> int:
-        """Places of all the tables together."""
+    def slots(self) -> int:
+        """Slots of all the tables together."""
         return sum((1 << width) + 1 for width in self.widths)
 
     def quotas(self, radius: int) -> list[int]:
         """Bits of each band. They add up to radius + 1: some band differs in fewer than its quota."""
-        quota, more = divmod(radius + 1, self.count)
-        return [quota + (i < more) for i in range(self.count)]
+        quota, larger = divmod(radius + 1, self.count)
+        return [quota + (i < larger) for i in range(self.count)]
 
     def reaches(self, radius: int) -> list[int]:
         """Most bits that each band and the next may differ in together."""
@@ -74,17 +74,17 @@ def possible(bits: int) -> list[Cut]:
 def plan(cut: Cut, radius: int) -> tuple[NDArray[np.int64], NDArray[np.uint32]]:
     """``bands`` int64 [count + 1, 7] and ``flips`` uint32 [lookups], as ``kernels.mih.probe`` wants them."""
     rows, flips = [], [np.empty(0, np.uint32)]
-    low = place = first = 0
+    low = start = first = 0
     for width, quota, reach in zip(cut.widths, cut.quotas(radius), cut.reaches(radius), strict=True):
-        rows.append((low, width, (low + width) % cut.bits, place, quota, reach, first))
+        rows.append((low, width, (low + width) % cut.bits, start, quota, reach, first))
         flips.append(_flips(width, quota))
-        low, place, first = low + width, place + (1 << width) + 1, first + len(flips[-1])
+        low, start, first = low + width, start + (1 << width) + 1, first + len(flips[-1])
     rows.append((0, 0, 0, 0, 0, 0, first))
     return np.array(rows, np.int64), np.concatenate(flips)
 
 
 def _flips(width: int, quota: int) -> NDArray[np.uint32]:
     """Every value of ``width`` bits with fewer than ``quota`` ones, fewest ones first."""
-    powers = [1 << place for place in range(width)]
-    chosen = chain.from_iterable(combinations(powers, ones) for ones in range(min(quota, width + 1)))
-    return np.fromiter((sum(one) for one in chosen), np.uint32)
+    powers = [1 << bit for bit in range(width)]
+    flips = chain.from_iterable(combinations(powers, count) for count in range(min(quota, width + 1)))
+    return np.fromiter((sum(flip) for flip in flips), np.uint32)

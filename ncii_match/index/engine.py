@@ -1,27 +1,39 @@
-"""What an engine is: the part of an index that knows how to look. It knows row numbers and words, no entries.
+"""What a search engine is: the part of an index that finds rows near a query. It knows row numbers, no entry ids.
 
-To add one: write a file with an ``Engine`` class like this and name it in ``index.ENGINES``.
+To add an engine, add one file to ``index.engines`` with a subclass of ``SearchEngine``. The file has the engine's name,
+with underscores for hyphens. ``build_index(engine=...)``, saved indices and the tests of all engines then know it.
 """
 
+import pkgutil
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple, Protocol, Self
+from importlib import import_module
+from typing import Any, ClassVar, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
+
+from ncii_match.errors import EngineError
+from ncii_match.index import engines
 
 Words = NDArray[np.uint64]
 """Hashes as 64-bit words: uint64 [n, algorithm.bits // 64], C-contiguous."""
 
 Progress = Callable[[int, int], None]
-"""Called with (steps done, steps in all) while an index is built, from the thread that asked for it."""
+"""Called with (steps done, steps in all) while an index is built, in the thread that builds it."""
 
 Fetch = Callable[[str, type[np.generic], tuple[int, ...]], NDArray[Any]]
 """Map one array of a saved index: (file name, dtype, shape). Raises IndexFormatError when it does not fit."""
 
 
-class Found(NamedTuple):
-    """Pairs within the radius, each once, in any order: uint32 query, uint32 row of the entry, uint16 distance."""
+class SearchResult(NamedTuple):
+    """Pairs of a query and an entry within the radius, each once, in any order.
+
+    queries : uint32 [m], the row of the query.
+    rows : uint32 [m], the row of the entry.
+    distances : uint16 [m], bits.
+    """
 
     queries: NDArray[np.uint32]
     rows: NDArray[np.uint32]
@@ -29,11 +41,14 @@ class Found(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Work:
+class SearchCost:
     """What one query is expected to cost, for uniform hashes.
 
-    lookups : places of tables that are looked up. candidates : entries listed there. verified : entries that are
-    compared in full. lines : cache lines that are touched. seconds : expected time, in a batch of the size asked for.
+    lookups : table slots that are looked up.
+    candidates : entries listed there.
+    verified : entries that are compared in full.
+    lines : cache lines that are touched.
+    seconds : expected time of one query in a batch of the stated size.
     """
 
     lookups: float
@@ -43,54 +58,102 @@ class Work:
     seconds: float
 
 
-class Tableless:
-    """What engines have in common that keep nothing of their own on disk: the hashes are all there is."""
+@dataclass(frozen=True, slots=True)
+class BuildRequest:
+    """What an engine is built from.
 
-    @property
-    def settings(self) -> dict[str, Any]:
-        """None."""
-        return {}
+    hashes : uint64 [n, words].
+    max_radius : bits, inclusive: the largest radius that a search will ask for.
+    workers : threads to build with.
+    progress : called as the work goes on; None for nobody.
+    """
 
-    @property
-    def arrays(self) -> dict[str, NDArray[Any]]:
-        """None."""
-        return {}
+    hashes: Words
+    max_radius: int
+    workers: int = 1
+    progress: Progress | None = None
+
+    def report(self, done: int, steps: int) -> None:
+        """Tell whoever waits how far the work is."""
+        if self.progress is not None:
+            self.progress(done, steps)
 
 
-class Engine(Protocol):
-    """Immutable once built; ``find`` may run in many threads at once and starts none itself."""
+@dataclass(frozen=True, slots=True)
+class SavedEngine:
+    """What a saved index has of its engine.
+
+    hashes : uint64 [n, words].
+    max_radius : bits, inclusive.
+    settings : what ``SearchEngine.settings`` was when it was saved.
+    fetch : maps the arrays that ``SearchEngine.arrays`` was.
+    """
+
+    hashes: Words
+    max_radius: int
+    settings: Mapping[str, Any]
+    fetch: Fetch
+
+
+class SearchEngine(ABC):
+    """Immutable once built. ``search`` may run in many threads at once and starts none itself.
+
+    A subclass that states a ``name`` is registered under it.
+    """
 
     name: ClassVar[str]
 
-    @classmethod
-    def build(cls, hashes: Words, max_radius: int, *, workers: int, progress: Progress | None) -> Self:
-        """Prepare a search of these hashes [n, words]. Raises EngineError when it could not be exact."""
-        ...
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        if "name" in vars(cls):
+            _registered[cls.name] = cls
 
     @classmethod
-    def restore(cls, hashes: Words, max_radius: int, settings: Mapping[str, Any], fetch: Fetch) -> Self:
-        """The engine that was saved with these settings; its own arrays come from ``fetch``."""
-        ...
+    @abstractmethod
+    def build(cls, request: BuildRequest) -> Self:
+        """Prepare the search. Raises EngineError when it could not be exact."""
+
+    @classmethod
+    @abstractmethod
+    def restore(cls, saved: SavedEngine) -> Self:
+        """Open the engine that was saved. Raises IndexFormatError when its settings make no sense."""
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What ``restore`` needs to know, as JSON."""
-        ...
+        """What ``restore`` needs to know, as JSON; nothing by default."""
+        return {}
 
     @property
     def arrays(self) -> dict[str, NDArray[Any]]:
-        """What ``restore`` will fetch, by file name, besides the hashes."""
-        ...
+        """What ``restore`` will fetch, by file name, besides the hashes; nothing by default."""
+        return {}
 
     @property
+    @abstractmethod
     def nbytes(self) -> int:
         """Bytes of memory, the hashes included."""
-        ...
 
-    def find(self, queries: Words, radius: int) -> Found:
-        """Every entry within ``radius`` bits (inclusive, at most ``max_radius``) of each query [q, words]."""
-        ...
+    @abstractmethod
+    def search(self, queries: Words, radius: int) -> SearchResult:
+        """Find every entry within ``radius`` bits (inclusive, at most ``max_radius``) of each query [q, words]."""
 
-    def work(self, radius: int, batch: int) -> Work:
-        """What a query costs when ``batch`` of them come together."""
-        ...
+    @abstractmethod
+    def cost(self, radius: int, batch: int) -> SearchCost:
+        """Estimate what a query costs when ``batch`` of them come together."""
+
+
+_registered: dict[str, type[SearchEngine]] = {}
+
+
+def engine_names() -> tuple[str, ...]:
+    """Names of all engines: those of the files in ``index.engines``."""
+    return tuple(sorted(module.name.replace("_", "-") for module in pkgutil.iter_modules(engines.__path__)))
+
+
+def engine_named(name: str) -> type[SearchEngine]:
+    """The engine of a name, loaded on first use. Raises EngineError for a name that no engine has."""
+    if name not in _registered:
+        if name not in engine_names():
+            raise EngineError(f"there is no engine {name!r}; choose 'auto' or one of {', '.join(engine_names())}")
+        import_module(f"{engines.__name__}.{name.replace('-', '_')}")
+    return _registered[name]

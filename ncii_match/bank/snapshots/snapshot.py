@@ -36,18 +36,18 @@ from ncii_match.outcomes import Hold, State, strongest
 from ncii_match.values import PDQ, PDQ_THRESHOLD, Algorithm, Entries, Hashes, HoldColumns, Matches
 
 if TYPE_CHECKING:
-    from ncii_match.index import RadiusIndex
+    from ncii_match.index import LiveIndex, RadiusIndex
 
 
 class IndexOnDemand:
     """A snapshot's index, opened when it is first asked for: who only publishes does not load the compiled search."""
 
-    def __init__(self, open_index: "Callable[[], RadiusIndex]") -> None:
+    def __init__(self, open_index: "Callable[[], RadiusIndex | LiveIndex]") -> None:
         self._open_index = open_index
         self._opening = threading.Lock()
-        self._index: RadiusIndex | None = None
+        self._index: RadiusIndex | LiveIndex | None = None
 
-    def get(self) -> "RadiusIndex":
+    def get(self) -> "RadiusIndex | LiveIndex":
         """The index, the same one each time. Raises BankCorruptError when its files are not what they should be."""
         with self._opening:
             if self._index is None:
@@ -250,8 +250,8 @@ class Snapshot:
         return f"<Snapshot {self.number} of {self.created_at:%Y-%m-%d %H:%M:%S} UTC: {len(self)} entries>"
 
     @property
-    def index(self) -> "RadiusIndex":
-        """A ``RadiusIndex`` over its entries, all of them active when it was published."""
+    def index(self) -> "RadiusIndex | LiveIndex":
+        """A ``RadiusIndex`` or ``LiveIndex`` over its entries, all of them active when it was published."""
         return self._index.get()
 
     @property
@@ -422,18 +422,18 @@ class Snapshot:
 
 def _open_index(
     named: Path, plain: sources.Plain, old: Segment, new: Segment, removed: NDArray[np.int64]
-) -> "RadiusIndex":
+) -> "RadiusIndex | LiveIndex":
     """The index of a snapshot's base, with what its delta adds and removes."""
-    from ncii_match.index import open_index
-    from ncii_match.index.live import LiveIndex
+    from ncii_match.index import LiveIndex, open_index
 
     algorithm, base, described = plain.said.algorithm, plain.base, plain.said
     try:
-        index: RadiusIndex = open_index(base / "index")
-        if index.algorithm != algorithm or len(index) != len(old):
+        of_base = open_index(base / "index")
+        if of_base.algorithm != algorithm or len(of_base) != len(old):
             raise BankCorruptError(f"{base} does not belong to {named}; publish again")
+        index: RadiusIndex | LiveIndex = of_base
         if len(new) or len(removed):
-            live = LiveIndex(index)
+            live = LiveIndex(of_base)
             live.remove(removed)
             live.add(new.entry_ids, Hashes(algorithm, new.bits))
             index = live

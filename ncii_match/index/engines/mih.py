@@ -5,7 +5,6 @@ Memory: the hash, and for each of the bands (16 for PDQ up to some ten million e
 """
 
 import threading
-from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, ClassVar, Self
 
@@ -14,13 +13,13 @@ from numpy.typing import NDArray
 
 from ncii_match.errors import EngineError, IndexFormatError
 from ncii_match.index import bands, costs
-from ncii_match.index.engine import Fetch, Found, Progress, Words, Work
-from ncii_match.index.flat import compare_all, enlarged, room_for
+from ncii_match.index.engine import BuildRequest, SavedEngine, SearchCost, SearchEngine, SearchResult, Words
+from ncii_match.index.engines.flat import allocate_result, compare_all, cut_result, enlarge_result
 from ncii_match.kernels import mih
 from ncii_match.kernels.vector import SKETCHES
 
-PLACES = 1024
-"""Candidates past the sketch that are collected before their hashes are looked at: enough to hide every cache miss."""
+COLLECTED = 1024
+"""Candidates past the sketch that are collected before their hashes are read: enough to hide every cache miss."""
 
 CANDIDATES_AN_ENTRY, VERIFIED_AN_ENTRY = 2, 1 / 24
 """Bounds of the work on one query, so that no bank can make it dear: beyond them it is compared with every entry
@@ -33,12 +32,12 @@ def best_cut(entries: int, length: int, radius: int) -> bands.Cut:
     cuts = bands.possible(length)
     if not cuts:
         raise EngineError(f"the engine 'mih' needs hashes of at least 32 bits, not {length}; choose 'flat'")
-    room = [cut for cut in cuts if cut.places <= max(entries, cuts[-1].places)]
-    return min(room, key=lambda cut: costs.of_mih(cut, entries, radius, 1).seconds)
+    affordable = [cut for cut in cuts if cut.slots <= max(entries, cuts[-1].slots)]
+    return min(affordable, key=lambda cut: costs.of_mih(cut, entries, radius, 1).seconds)
 
 
-class Engine:
-    """See ``engine.Engine``."""
+class MultiIndexEngine(SearchEngine):
+    """Tables of bands: a search reads a few of their lists, and stays exact."""
 
     name: ClassVar[str] = "mih"
 
@@ -56,43 +55,44 @@ class Engine:
         self._plans: dict[tuple[int, bool], tuple[NDArray[np.int64], NDArray[np.uint32]] | None] = {}
 
     @classmethod
-    def build(cls, hashes: Words, max_radius: int, *, workers: int, progress: Progress | None) -> Self:
+    def build(cls, request: BuildRequest) -> Self:
         """Sort the entries by each band's value. Takes 8 bytes an entry and worker while it does."""
+        hashes = request.hashes
         n, words = hashes.shape
-        cut = best_cut(n, 64 * words, max_radius)
-        starts = np.zeros(cut.places, np.uint32)
+        cut = best_cut(n, 64 * words, request.max_radius)
+        starts = np.zeros(cut.slots, np.uint32)
         entries = np.empty(cut.count * n, np.uint32)
         sketches = np.zeros(cut.count * n + SKETCHES, np.uint16)  # the last ones are read past the end
-        table = bands.plan(cut, max_radius)[0]
+        table = bands.plan(cut, request.max_radius)[0]
 
-        def sort(band: int) -> None:
-            low, width, following, place = (int(x) for x in table[band, : mih.START + 1])
+        def sort_band(band: int) -> None:
+            low, width, next_low, start = (int(column) for column in table[band, : mih.START + 1])
             mih.partition(
-                hashes, low, width, following, starts[place : place + (1 << width) + 1],
+                hashes, low, width, next_low, starts[start : start + (1 << width) + 1],
                 entries[band * n : (band + 1) * n], sketches[band * n : (band + 1) * n],
                 np.empty(n, np.uint64), np.empty((1 << width - width // 2) + (1 << width // 2), np.uint32),
             )  # fmt: skip
 
-        with ThreadPoolExecutor(workers) as pool:
-            for done, _ in enumerate(pool.map(sort, range(cut.count)), 1):
-                if progress:
-                    progress(done, cut.count)
+        with ThreadPoolExecutor(request.workers) as pool:
+            for done, _ in enumerate(pool.map(sort_band, range(cut.count)), 1):
+                request.report(done, cut.count)
         return cls(hashes, cut, starts, entries, sketches)
 
     @classmethod
-    def restore(cls, hashes: Words, max_radius: int, settings: Mapping[str, Any], fetch: Fetch) -> Self:  # noqa: ARG003
+    def restore(cls, saved: SavedEngine) -> Self:
         """Map the tables. Raises IndexFormatError for a number of bands that cannot be."""
-        n, words = hashes.shape
-        fitting = [cut for cut in bands.possible(64 * words) if cut.count == settings.get("bands")]
+        n, words = saved.hashes.shape
+        stated = saved.settings.get("bands")
+        fitting = [cut for cut in bands.possible(64 * words) if cut.count == stated]
         if not fitting:
-            raise IndexFormatError(f"{settings.get('bands')!r} bands for hashes of {64 * words} bits; build it again")
+            raise IndexFormatError(f"{stated!r} bands for hashes of {64 * words} bits; build it again")
         cut = fitting[0]
         return cls(
-            hashes,
+            saved.hashes,
             cut,
-            fetch("starts.u32", np.uint32, (cut.places,)),
-            fetch("entries.u32", np.uint32, (cut.count * n,)),
-            fetch("sketches.u16", np.uint16, (cut.count * n + SKETCHES,)),
+            saved.fetch("starts.u32", np.uint32, (cut.slots,)),
+            saved.fetch("entries.u32", np.uint32, (cut.count * n,)),
+            saved.fetch("sketches.u16", np.uint16, (cut.count * n + SKETCHES,)),
         )
 
     @property
@@ -110,62 +110,61 @@ class Engine:
         """Bytes of the hashes and the tables."""
         return sum(array.nbytes for array in (self._hashes, *self.arrays.values()))
 
-    def work(self, radius: int, batch: int) -> Work:
-        """See ``engine.Engine.work``."""
+    def cost(self, radius: int, batch: int) -> SearchCost:
+        """See ``SearchEngine.cost``."""
         n, words = self._hashes.shape
-        tables, everything = costs.of_mih(self._cut, n, radius, batch), costs.of_flat(n, words, batch)
-        return min(tables, everything, key=lambda work: work.seconds)
+        tables, brute_force = costs.of_mih(self._cut, n, radius, batch), costs.of_flat(n, words, batch)
+        return min(tables, brute_force, key=lambda cost: cost.seconds)
 
-    def find(self, queries: Words, radius: int) -> Found:
-        """See ``engine.Engine.find``. Queries for which the tables would cost more are compared with every entry."""
+    def search(self, queries: Words, radius: int) -> SearchResult:
+        """See ``SearchEngine.search``. Queries for which the tables would cost more are compared with every entry."""
         n = len(self._hashes)
         plan = self._plan(radius, len(queries))
         if plan is None:
             return compare_all(queries, self._hashes, radius)
         table, flips = plan
         counts, too_many = np.zeros(5, np.int64), np.zeros(len(queries), np.uint8)
-        runs, places, difference = self._scratch(len(flips))
-        most_candidates, most_verified = CANDIDATES_AN_ENTRY * n + PLACES, int(VERIFIED_AN_ENTRY * n) + PLACES
-        found = room_for(max(256, 2 * len(queries)))
+        runs, positions, difference = self._scratch(len(flips))
+        most_candidates, most_verified = CANDIDATES_AN_ENTRY * n + COLLECTED, int(VERIFIED_AN_ENTRY * n) + COLLECTED
+        result = allocate_result(max(256, 2 * len(queries)))
         while (
             mih.probe(
                 queries, self._hashes, self._starts, self._entries, self._sketches, table, flips,
-                radius, most_candidates, most_verified, runs, places, difference, counts, *found, too_many,
+                radius, most_candidates, most_verified, runs, positions, difference, counts, *result, too_many,
             )
             == mih.FULL
         ):  # fmt: skip
-            found = enlarged(found, int(counts[1]))
-        kept = counts[1]
-        answered = Found(found[0][:kept], found[1][:kept], found[2][:kept])
-        return (
-            answered
-            if np.count_nonzero(too_many) == 0
-            else self._complete(answered, queries, np.flatnonzero(too_many), radius)
-        )
+            result = enlarge_result(result, int(counts[1]))
+        result = cut_result(result, int(counts[1]))
+        if np.count_nonzero(too_many) == 0:
+            return result
+        return self._complete(result, queries, np.flatnonzero(too_many), radius)
 
     def _scratch(self, lookups: int) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.uint64]]:
-        """What the kernel writes to while it works: each thread keeps its own."""
-        mine = getattr(self._of_thread, "scratch", None)
-        if mine is None or len(mine[0]) < lookups:
+        """What the kernel writes to while it works: one set for each thread."""
+        scratch: tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.uint64]] | None
+        scratch = getattr(self._of_thread, "scratch", None)
+        if scratch is None or len(scratch[0]) < lookups:
             words = self._hashes.shape[1]
-            mine = np.empty((lookups, 4), np.int64), np.empty(PLACES, np.int64), np.empty((1, words), np.uint64)
-            self._of_thread.scratch = mine
-        kept: tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.uint64]] = mine
-        return kept
+            scratch = np.empty((lookups, 4), np.int64), np.empty(COLLECTED, np.int64), np.empty((1, words), np.uint64)
+            self._of_thread.scratch = scratch
+        return scratch
 
     def _plan(self, radius: int, batch: int) -> tuple[NDArray[np.int64], NDArray[np.uint32]] | None:
         """Where to look, or None when comparing with every entry costs less; worked out once."""
         key = radius, batch >= costs.TOGETHER
         if key not in self._plans:
-            tables = self.work(radius, costs.TOGETHER if key[1] else 1).lookups > 0
-            self._plans[key] = bands.plan(self._cut, radius) if tables else None
+            uses_tables = self.cost(radius, costs.TOGETHER if key[1] else 1).lookups > 0
+            self._plans[key] = bands.plan(self._cut, radius) if uses_tables else None
         return self._plans[key]
 
-    def _complete(self, answered: Found, queries: Words, others: NDArray[np.int64], radius: int) -> Found:
-        """Add what the other queries find by comparing with every entry."""
-        more = compare_all(np.ascontiguousarray(queries[others]), self._hashes, radius)
-        return Found(
-            np.concatenate([answered.queries, others[more.queries].astype(np.uint32)]),
-            np.concatenate([answered.rows, more.rows]),
-            np.concatenate([answered.distances, more.distances]),
+    def _complete(
+        self, result: SearchResult, queries: Words, unanswered: NDArray[np.int64], radius: int
+    ) -> SearchResult:
+        """Add the results of the queries that the tables did not answer, by comparing with every entry."""
+        compared = compare_all(np.ascontiguousarray(queries[unanswered]), self._hashes, radius)
+        return SearchResult(
+            np.concatenate([result.queries, unanswered[compared.queries].astype(np.uint32)]),
+            np.concatenate([result.rows, compared.rows]),
+            np.concatenate([result.distances, compared.distances]),
         )

@@ -1,4 +1,4 @@
-"""The live index against a dictionary, alone and with changes and compactions going on beside searches."""
+"""The live index against a dictionary, alone and with changes going on beside searches."""
 
 import os
 import subprocess
@@ -13,8 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from ncii_match.errors import AlgorithmMismatchError, EngineError, InputError
-from ncii_match.index import build_index, open_index
-from ncii_match.index.live import LiveIndex
+from ncii_match.index import LiveIndex, build_index
 from ncii_match.values import PDQ, PHASH, Hashes
 
 CENTRES = np.random.default_rng(7).integers(0, 256, (4, 32), np.uint8)
@@ -78,30 +77,6 @@ class Model(RuleBasedStateMachine):
         for one in there:
             del self.model[one]
 
-    @rule(engine=st.sampled_from(["flat", "mih"]))
-    def compact(self, engine):
-        self.index.compact(engine=engine).result()
-        assert self.index.engine == engine
-
-    @rule(ids=some_ids, data=st.data())
-    def compact_while_it_changes(self, ids, data):
-        """What comes after the new base was copied is carried over."""
-        reached, go_on = threading.Event(), threading.Event()
-
-        def wait(*_):
-            reached.set()
-            assert go_on.wait(10)
-
-        compaction = self.index.compact(engine="flat", progress=wait)
-        assert reached.wait(10)
-        with pytest.raises(InputError, match="not finished"):
-            self.index.compact()
-        self.remove(ids)
-        self.add([one for one in (*ids, 50) if one not in self.model], data)
-        self.remove(ids[:2])
-        go_on.set()
-        compaction.result()
-
     @precondition(lambda self: self.model)
     @rule(data=st.data(), k=st.integers(1, 4))
     def nearest(self, data, k):
@@ -153,8 +128,6 @@ def test_a_searcher_sees_each_of_ten_thousand_changes_whole(rng):
     for change in range(5000):
         ids = np.array([10_000 + 2 * change, 10_001 + 2 * change])
         index.add(ids, pair)
-        if change == 2500:
-            index.compact(engine="mih")
         assert index.remove(ids) == 2
     done.set()
     for searcher in searchers:
@@ -164,27 +137,25 @@ def test_a_searcher_sees_each_of_ten_thousand_changes_whole(rng):
     assert len(index) == 5000
 
 
-def test_nothing_is_lost_while_it_is_compacted_again_and_again(rng):
+def test_nothing_is_lost_while_other_entries_come_and_go(rng):
     """Entries that nobody touches are found by every search, those removed for good by none."""
     index, bits = live(3000, rng)
-    asked = Hashes(PDQ, bits[:200])
+    queries = Hashes(PDQ, bits[:200])
     index.remove(np.arange(100))
     done, faults = threading.Event(), []
 
     def look():
         while not done.is_set():
-            if index.search(asked, 0).entry_ids.tolist() != list(range(100, 200)):
+            if index.search(queries, 0).entry_ids.tolist() != list(range(100, 200)):
                 faults.append("an entry is missing or back")
 
     searcher = threading.Thread(target=look)
     searcher.start()
     for turn in range(15):
-        future = index.compact(engine=["mih", "flat"][turn % 2])
         extra = np.arange(10_000 + 50 * turn, 10_050 + 50 * turn)
         index.add(extra, Hashes(PDQ, rng.integers(0, 256, (50, 32), np.uint8)))
         index.remove(extra[:30])
         index.remove(np.array([2000 + turn]))
-        future.result()
     done.set()
     searcher.join()
     assert not faults
@@ -195,8 +166,6 @@ def test_duplicates_are_all_returned_from_base_and_delta(rng):
     entry = rng.integers(0, 256, (1, 32), np.uint8)
     index = LiveIndex(build_index(np.array([9, 3]), Hashes(PDQ, np.repeat(entry, 2, axis=0))))
     index.add(np.array([5, 1]), Hashes(PDQ, np.repeat(entry, 2, axis=0)))
-    assert index.search(Hashes(PDQ, entry)).entry_ids.tolist() == [1, 3, 5, 9]
-    index.compact().result()
     assert index.search(Hashes(PDQ, entry)).entry_ids.tolist() == [1, 3, 5, 9]
 
 
@@ -231,31 +200,6 @@ def test_what_cannot_be_changed_or_asked(rng):
     assert index.search(Hashes(PDQ, bits), 0).entry_ids.tolist() == [0, 1]
 
 
-def test_saved_and_compacted_into_a_directory(tmp_path, rng):
-    index, bits = live(300, rng)
-    index.remove(np.arange(0, 300, 2))
-    index.add(np.array([1000]), Hashes(PDQ, bits[:1]))
-    index.save(tmp_path / "saved")
-    index.compact(tmp_path / "base").result()
-    wanted = rows_of(index.search(Hashes(PDQ, bits)))
-    for directory in ("saved", "base"):
-        opened = open_index(tmp_path / directory, verify=True)
-        assert len(opened) == 151
-        assert rows_of(opened.search(Hashes(PDQ, bits))) == wanted
-
-
-def test_a_compaction_that_fails_leaves_the_index_as_it_was(tmp_path, rng):
-    index, bits = live(20, rng)
-    index.remove(np.array([4]))
-    (tmp_path / "taken").mkdir()
-    (tmp_path / "taken" / "file").write_text("x")
-    with pytest.raises(Exception, match="not empty"):
-        index.compact(tmp_path / "taken").result()
-    assert index.search(Hashes(PDQ, bits), 0).entry_ids.tolist() == [k for k in range(20) if k != 4]
-    index.compact().result()
-    assert len(index) == 19
-
-
 def test_explain_counts_what_was_added_and_removed(rng):
     index, _ = live(2000, rng)
     before = index.explain()
@@ -271,54 +215,13 @@ def test_explain_counts_what_was_added_and_removed(rng):
     assert "2,093 entries" in repr(index)
 
 
-SCRIPT = """
-import os, sys, threading
-import numpy as np
-import ncii_match as nm
-bits = np.random.default_rng(0).integers(0, 256, (2000, 32), np.uint8)
-index = nm.LiveIndex(nm.build_index(np.arange(2000), nm.Hashes(nm.PDQ, bits), engine="mih"))
-index.search(nm.Hashes(nm.PDQ, bits), workers=2)
-stop = threading.Event()
-def change():
-    k = 0
-    while not stop.is_set():
-        ids = np.array([5000 + k, 5001 + k]); k += 2
-        index.add(ids, nm.Hashes(nm.PDQ, bits[:2])); index.remove(ids)
-writer = threading.Thread(target=change); writer.start()
-children = []
-for turn in range(20):
-    if turn == 10:
-        index.compact()
-    child = os.fork()
-    if child == 0:
-        index.add(np.array([9_000_000]), nm.Hashes(nm.PDQ, bits[5:6]))
-        found = index.search(nm.Hashes(nm.PDQ, bits[:6]), 0, workers=2).entry_ids.tolist()
-        extra = [one for one in found if one >= 5000 and one != 9_000_000]
-        index.compact().result()
-        whole = len(extra) in (0, 2) and {0, 1, 2, 3, 4, 5, 9_000_000} <= set(found)
-        os._exit(0 if whole else 1)
-    children.append(child)
-stop.set(); writer.join()
-sys.exit(sum(os.waitpid(child, 0)[1] != 0 for child in children))
-"""
-
-
-def test_a_forked_child_searches_and_changes_on(tmp_path):
-    """While a thread writes and another compacts; no child inherits half a change or a lock that nobody opens."""
-    path = tmp_path / "script.py"
-    path.write_text(SCRIPT)
-    environment = {**os.environ, "PYTHONWARNINGS": "ignore"}
-    result = subprocess.run([sys.executable, path], timeout=120, check=False, env=environment, capture_output=True)
-    assert result.returncode == 0, result.stderr.decode()
-
-
 MARKS = """
 import os, sys
 import numpy as np, ncii_match as nm
-from ncii_match.index import live
-n = live.MAPPED_FROM + int(sys.argv[1])
+from ncii_match.index import live_index
+n = live_index.MAPPED_FROM + int(sys.argv[1])
 hashes = nm.Hashes(nm.PDQ, np.random.default_rng(1).integers(0, 256, (n, 32), np.uint8))
-index = nm.LiveIndex(nm.build_index(np.arange(n), hashes, engine="flat"))
+index = live_index.LiveIndex(nm.build_index(np.arange(n), hashes, engine="flat"))
 asked = hashes[[0, 5, n - 1]]
 index.remove(np.array([5]))
 there = lambda: index.search(asked, 0).entry_ids.tolist()
