@@ -17,7 +17,7 @@ from ncii_match.bank.snapshots import manifest
 from ncii_match.bank.snapshots.manifest import Manifest
 from ncii_match.bank.snapshots.snapshot import Snapshot
 from ncii_match.errors import BankCorruptError, BankError, BankFormatError
-from ncii_match.index import saved
+from ncii_match.files import digests
 from ncii_match.values import PDQ, Hashes
 
 FLIPS, AT_THE_DOOR = 100_000, 3_000
@@ -155,7 +155,7 @@ def test_every_flipped_bit_of_what_a_manifest_lists_is_refused(signed, copy, rng
                 key = {"trusted_key": signed[1]} if turn % 2 else {}
                 assert refused(copy, verify=True, **key), (file.name, place, bit)
             else:
-                assert saved.check_files(file.parent, {file.name: files[file]}, verify=True), (file.name, place, bit)
+                assert digests.first_fault(file.parent, {file.name: files[file]}, verify=True), (file.name, place, bit)
             os.pwrite(open_files[one], whole[place : place + 1], place)
     finally:
         for one in open_files:

@@ -18,7 +18,7 @@ from ncii_match.bank.snapshots.snapshot import Snapshot
 from ncii_match.bank.truth import degenerate_hashes, journal, schema, tables
 from ncii_match.bank.truth.holds import Addition
 from ncii_match.errors import BankCorruptError, BankError, InputError
-from ncii_match.index import saved
+from ncii_match.files import digests
 from ncii_match.outcomes import State
 from ncii_match.values import PDQ, PDQ_512, PHASH, Hashes
 
@@ -380,9 +380,9 @@ def test_nobody_has_a_changed_manifest_signed_by_the_next_publication(bank, tmp_
     base = bank.path / "bases" / "000001" / "index" / "hashes.u8"
     before = base.read_bytes()
     base.write_bytes(bytes(32) + before[32:])
-    digests = (saved.describe(before)["sha256"], saved.describe_file(base)["sha256"])
+    old_and_new = (digests.describe(before)["sha256"], digests.describe_file(base)["sha256"])
     said = path / "manifest.json"
-    said.write_text(said.read_text().replace(*digests))
+    said.write_text(said.read_text().replace(*old_and_new))
     bank.publish(signing_key=private)
     opened = Snapshot.open(bank.path, verify=True, trusted_key=public)
     assert opened.index.search(hashes, 0).entry_ids.tolist() == [1, 2, 3]

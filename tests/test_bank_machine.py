@@ -35,7 +35,7 @@ from ncii_match.bank.truth import intake, journal
 from ncii_match.bank.truth import queries as bank_records
 from ncii_match.bank.truth.holds import Addition
 from ncii_match.errors import BankError, InputError
-from ncii_match.index import saved
+from ncii_match.files import atomic, private
 from ncii_match.outcomes import State, Status
 from ncii_match.values import PDQ, Hashes
 
@@ -397,18 +397,19 @@ class BankMachine(RuleBasedStateMachine):
         left = iter(range(after))
 
         def cut(function):
-            def counted(path, *content):
+            def counted(path, *content, **options):
                 if next(left, None) is None:
                     if content:
-                        path.write_bytes(bytes(content[0])[: len(content[0]) // 2])
+                        options.get("draft", path).write_bytes(bytes(content[0])[: len(content[0]) // 2])
                     raise PowerCut
-                return function(path, *content)
+                return function(path, *content, **options)
 
             return counted
 
         with pytest.MonkeyPatch.context() as patch, contextlib.suppress(PowerCut):
-            patch.setattr(saved, "write_private", cut(saved.write_private))
-            patch.setattr(saved, "sync_directory", cut(saved.sync_directory))
+            patch.setattr(private, "write_new", cut(private.write_new))
+            patch.setattr(atomic, "replace_content", cut(atomic.replace_content))
+            patch.setattr(atomic, "sync_folder", cut(atomic.sync_folder))
             self.bank.compact() if compacting else self.bank.publish()
         self.dead.append(self.bank)
         self.bank = self.opened()

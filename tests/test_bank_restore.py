@@ -213,7 +213,7 @@ def test_a_restore_that_is_cut_off_can_be_done_again(lost, key, monkeypatch):
     def killed(*_, **__):
         raise KeyboardInterrupt
 
-    for where, name in ((restoration, "carry_over"), (Bank, "publish"), (restoration.saved, "sync_directory")):
+    for where, name in ((restoration, "carry_over"), (Bank, "publish"), (restoration.atomic, "sync_folder")):
         with monkeypatch.context() as patched:
             patched.setattr(where, name, killed)
             with pytest.raises(KeyboardInterrupt):

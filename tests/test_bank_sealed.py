@@ -24,7 +24,7 @@ from ncii_match.bank.snapshots import manifest, publication, rekeying, shared_me
 from ncii_match.bank.snapshots.snapshot import Snapshot
 from ncii_match.bank.truth.holds import Addition
 from ncii_match.errors import BankCorruptError, BankError, BankFormatError, BankLockedError, InputError, UnsealedError
-from ncii_match.index import saved
+from ncii_match.files import digests
 from ncii_match.values import PDQ, Hashes
 
 KEY, OTHER = bytes(range(32)), bytes(range(1, 33))
@@ -155,8 +155,8 @@ def test_the_manifest_is_checked_without_the_key(bank, tmp_path):
     path = bank.publish(signing_key=private).path
     said = manifest.Manifest.parse((path / "manifest.json").read_bytes(), path)
     assert said.sealed == {"key": bank_key.fingerprint(KEY), "cipher": sealed_files.CIPHER, "chunk": 1 << 20}
-    assert saved.check_files(path, said.files, verify=True) is None
-    assert saved.check_files(bank.path / said.base, said.base_files, verify=True) is None
+    assert digests.first_fault(path, said.files, verify=True) is None
+    assert digests.first_fault(bank.path / said.base, said.base_files, verify=True) is None
     assert len(Snapshot.open(bank.path, trusted_key=public, key=KEY)) == 3
     good = {key: value for key, value in json.loads(said.to_bytes()).items() if key != "digest"}
     for sealed, error in (
@@ -255,7 +255,7 @@ def opened(path, described, key=KEY, name="bases/000001/x"):
 
 
 def as_found(path):
-    return saved.describe_file(path)
+    return digests.describe_file(path)
 
 
 @pytest.mark.parametrize("length", [0, 1, 5, (1 << 20) - 1, 1 << 20, (1 << 20) + 1, 2 << 20, (3 << 20) - 16])

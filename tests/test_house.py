@@ -72,6 +72,23 @@ def test_nothing_forbidden(path):
     assert path.stem not in ("utils", "common", "tools", "helpers", "base", "core", "manager")
 
 
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_only_files_creates_renames_and_syncs(path):
+    """Permissions, the order of fsync and rename, and who may follow a link are decided in one package."""
+    if path.parent == PACKAGE / "files":
+        return
+    calls = {"fsync", "fdatasync", "rename", "renames", "fchmod", "mkstemp", "flock", "lockf", "touch"}
+    of_os = {"replace", "O_CREAT", "O_EXCL", "O_TRUNC", "O_APPEND", "O_NOFOLLOW"}
+    for node in nodes(path):
+        if isinstance(node, ast.Attribute):
+            owner = node.value.id if isinstance(node.value, ast.Name) else ""
+            own = (node.attr in calls and owner != "atomic") or (node.attr in of_os and owner == "os")
+            assert not own, f"line {node.lineno}: ncii_match.files does {node.attr}"
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "mkdir":
+            modes = [keyword for keyword in node.keywords if keyword.arg == "mode"]
+            assert not modes, f"line {node.lineno}: private.make_folder does it"
+
+
 def test_the_threshold_is_written_once():
     """31 as a number, and 50 as a quality, stand in one place each; everything else refers to them."""
     for number in (31, 50):

@@ -10,7 +10,7 @@ import pytest
 from conftest import ROOT
 
 OWNERS = {
-    "fcntl": ("files", "bank", "sandbox"),
+    "fcntl": ("files", "sandbox"),
     "numba": ("kernels",),
     "llvmlite": ("kernels",),
     "PIL": ("decode", "evaluate"),

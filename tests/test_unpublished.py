@@ -27,7 +27,7 @@ from ncii_match.bank.truth import database, erasure, journal
 from ncii_match.cli.main import app
 from ncii_match.cli.terminal import Exit
 from ncii_match.errors import BankCorruptError, BankError, BankHistoryError, BankLockedError, InputError
-from ncii_match.index import saved
+from ncii_match.files import private
 from ncii_match.outcomes import State
 
 PATIENCE = 10.0
@@ -171,7 +171,7 @@ def test_no_room_to_publish(name, bank_dir, monkeypatch):
         raise OSError(28, "No space left on device", str(path))
 
     with monkeypatch.context() as full:
-        full.setattr(saved, "write_private", refuse)
+        full.setattr(private, "write_new", refuse)
         is_told(run(*spelled(name, bank_dir)), bank_dir)
         is_told(run(*spelled(name, bank_dir)), bank_dir)
     assert not readers_see(name, bank_dir)

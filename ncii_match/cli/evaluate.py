@@ -13,6 +13,7 @@ from ncii_match.cli.evaluate_copies import copies_command
 from ncii_match.cli.evaluate_pictures import pictures_command
 from ncii_match.cli.fixtures import fixtures
 from ncii_match.cli.terminal import AsJson, emit, need_evaluate, out, progress, say
+from ncii_match.files import atomic
 
 
 class _PicturesUnlessNamed(TyperGroup):
@@ -99,7 +100,6 @@ def transforms_command(
 
 def _write(page: Path, picture: Path, preset_name: str, seed: int, steps: int) -> None:
     from ncii_match.evaluate.contact_sheet import contact_sheet, open_picture
-    from ncii_match.files import atomic
 
     pixels = open_picture(picture)
     with progress("altering", steps) as bar:

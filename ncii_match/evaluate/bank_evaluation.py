@@ -32,7 +32,7 @@ from ncii_match.evaluate.entry_advice import (
     half_threshold,
 )
 from ncii_match.evaluate.intervals import wilson_interval
-from ncii_match.files import atomic
+from ncii_match.files import atomic, private
 from ncii_match.ingest import available_cores, in_order
 from ncii_match.jobs.file_systems import ADDRESS
 from ncii_match.jobs.row_contents import BATCHES_AHEAD, hashes_in
@@ -279,7 +279,7 @@ def prepare_directory(out: str | PathLike[str]) -> Path:
     """
     directory = Path(out)
     try:
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        private.make_folder(directory)
         with tempfile.TemporaryFile(dir=directory):
             return directory
     except OSError as error:
@@ -418,7 +418,7 @@ def _remove_allow_lists(directory: Path) -> None:
 def _write_allow_list(directory: Path, entry: FlaggingEntry, traffic: TrafficCounts) -> str:
     """Write the hashes of the different pictures near an entry, as ``bank allow`` takes them; the file's name."""
     lists = directory / "allow"
-    lists.mkdir(mode=0o700, exist_ok=True)
+    private.make_folder(lists, parents=False)
     path = lists / f"entry-{entry.entry_id}.txt"
     with atomic.output_file(path) as file:
         for packed in traffic.tallies[entry.entry_id].hashes[list(entry.allowable)]:

@@ -2,6 +2,8 @@
 
 import os
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from os import PathLike
 from pathlib import Path
 from typing import BinaryIO
@@ -89,10 +91,38 @@ def append(path: str | PathLike[str], content: bytes) -> None:
         file.write(content)
 
 
-def write_new(path: str | PathLike[str], content: bytes | memoryview) -> None:
-    """Create a private file with this content, and wait until the disk has it.
+@contextmanager
+def creating(path: str | PathLike[str]) -> Iterator[BinaryIO]:
+    """Create a private file; when the block ends, wait until the disk has its content.
 
-    The name lasts when ``atomic.sync_folder`` has been called for its folder.
+    The name lasts when ``atomic.sync_folder`` has been called for its folder. When the block fails a part stays.
+
+    Yields
+    ------
+    BinaryIO
+        The file, open for writing.
+
+    Raises
+    ------
+    FileExistsError
+        When something has this name.
+    OSError
+        When it cannot be written.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with creating(Path(tempfile.mkdtemp()) / "new") as file:
+    ...     _ = file.write(b"content")
+    """
+    with create(path) as file:
+        yield file
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def write_new(path: str | PathLike[str], content: bytes | memoryview) -> None:
+    """Create a private file with this content, as ``creating`` does.
 
     Raises
     ------
@@ -109,10 +139,8 @@ def write_new(path: str | PathLike[str], content: bytes | memoryview) -> None:
     >>> oct(path.stat().st_mode & 0o777)
     '0o600'
     """
-    with create(path) as file:
+    with creating(path) as file:
         file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
 
 
 def _open(path: str | PathLike[str], flags: int) -> int:

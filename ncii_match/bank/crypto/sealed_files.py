@@ -13,7 +13,7 @@ from typing import Any, BinaryIO
 
 from ncii_match.bank.crypto import bank_key
 from ncii_match.errors import BankCorruptError
-from ncii_match.index import saved
+from ncii_match.files import atomic, private, regular
 
 MAGIC = b"ncii_match sealed file\0\0"
 VERSION = 1
@@ -49,8 +49,7 @@ def seal(source: Path, target: Path, key: bytes, name: str) -> dict[str, Any]:
     header = MAGIC + VERSION.to_bytes(4, "little") + CHUNK.to_bytes(4, "little") + os.urandom(SALT_BYTES)
     cipher = _cipher(key, header, name)
     total, left = hashlib.sha256(header), source.stat().st_size
-    descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "wb") as file, open(source, "rb") as plain:
+    with private.creating(target) as file, open(source, "rb") as plain:
         file.write(header)
         number = 0
         while number == 0 or left:
@@ -61,8 +60,6 @@ def seal(source: Path, target: Path, key: bytes, name: str) -> dict[str, Any]:
             file.write(stored)
             number += 1
         length = file.tell()
-        file.flush()
-        os.fsync(file.fileno())
     return {"bytes": length, "sha256": total.hexdigest()}
 
 
@@ -73,10 +70,10 @@ def seal_all(source: Path, target: Path, files: Files, key: bytes, place: str) -
     """
     made = {}
     for name in files:
-        (target / name).parent.mkdir(mode=0o700, exist_ok=True)
+        private.make_folder((target / name).parent, parents=False)
         made[name] = seal(source / name, target / name, key, f"{place}/{name}")
     for folder in {(target / name).parent for name in files} - {target}:
-        saved.sync_directory(folder)
+        atomic.sync_folder(folder)
     return made
 
 
@@ -88,7 +85,7 @@ def unseal(source: Path, key: bytes, name: str, described: dict[str, Any]) -> It
     from cryptography.exceptions import InvalidTag
 
     try:
-        with open(saved.open_regular(source), "rb") as file:
+        with open(regular.open_regular(source), "rb") as file:
             yield from _unseal(file, key, name, described)
     except FileNotFoundError:
         raise BankCorruptError(f"{source} is missing; publish again") from None

@@ -16,7 +16,7 @@ from ncii_match.bank.snapshots import publication
 from ncii_match.bank.snapshots.manifest import Manifest
 from ncii_match.bank.truth import journal, tables
 from ncii_match.bank.truth.context import Workings, moment
-from ncii_match.index import saved
+from ncii_match.files import digests
 from ncii_match.outcomes import State
 
 UNSEEN_ACTIONS = ("publish", "export")
@@ -86,7 +86,7 @@ def _usable_manifest(workings: Workings, signing_key: str | PathLike[str] | None
     if current.sealed != (None if key is None else sealed_files.description(key)):
         return None
     path = workings.path / "snapshots" / f"{current.number:06d}"
-    return None if saved.check_files(path, current.files, verify=False) else current
+    return None if digests.first_fault(path, current.files, verify=False) else current
 
 
 def _covered(connection: sa.Connection, current: Manifest | None) -> int | None:

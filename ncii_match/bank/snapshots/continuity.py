@@ -25,7 +25,7 @@ from ncii_match.bank.snapshots.manifest import Manifest
 from ncii_match.bank.truth import journal, tables
 from ncii_match.bank.truth.journal import Fault
 from ncii_match.errors import BankHistoryError, NciiMatchError
-from ncii_match.index import saved
+from ncii_match.files import atomic, private, regular
 from ncii_match.outcomes import State
 
 _LOG = logging.getLogger("ncii_match")
@@ -84,9 +84,9 @@ def snapshots_of(bank: Path, signing_key: str | PathLike[str] | None = None) -> 
 def _read(path: Path, number: int, signing_key: str | PathLike[str] | None) -> Published:
     signature, is_signed = None, os.path.lexists(path / manifest.SIGNATURE)
     with contextlib.suppress(OSError):
-        signature = saved.read_regular(path / manifest.SIGNATURE, manifest.MOST_OF_SIGNATURE)
+        signature = regular.read_regular(path / manifest.SIGNATURE, manifest.MOST_OF_SIGNATURE)
     try:
-        content = saved.read_regular(path / manifest.NAME, manifest.MOST_BYTES)
+        content = regular.read_regular(path / manifest.NAME, manifest.MOST_BYTES)
         parsed = Manifest.parse(content, path)
     except (OSError, NciiMatchError):
         return Published(number, None, None, is_signed, False)
@@ -327,7 +327,7 @@ def recall(signing_key: str | PathLike[str] | None, bank: Path, name: str) -> An
         return None
     path = _memory(signing_key, bank, name)
     try:
-        known = json.loads(saved.read_regular(path, MOST_OF_MEMORY))
+        known = json.loads(regular.read_regular(path, MOST_OF_MEMORY))
         return Anchor(int(known["snapshot"]), int(known["event"]), bytes.fromhex(known["digest"]).hex())
     except FileNotFoundError:
         return None
@@ -355,12 +355,10 @@ def remember(signing_key: str | PathLike[str] | None, bank: Path, new_manifest: 
         "digest": new_manifest.journal[1],
     }
     try:
-        path.parent.mkdir(mode=0o700, exist_ok=True)
+        private.make_folder(path.parent, parents=False)
         for left_over in path.parent.glob(f"{path.stem}.*.draft"):  # of a process that was killed
             left_over.unlink(missing_ok=True)
-        saved.write_private(draft, json.dumps(known, indent=1).encode())
-        os.replace(draft, path)
-        saved.sync_directory(path.parent)
+        atomic.replace_content(path, json.dumps(known, indent=1).encode(), draft=draft, sync_name=True)
     except OSError as error:
         _LOG.warning(
             "What was signed last cannot be written to %s (%s). A bank that is put back as a whole will pass for this "

@@ -10,7 +10,6 @@ Both are worth something because nobody else can write to the cache.
 """
 
 import errno
-import fcntl
 import hashlib
 import json
 import os
@@ -31,7 +30,8 @@ from ncii_match.bank.snapshots.manifest import LastRead, Manifest
 from ncii_match.bank.snapshots.publication import CURRENT
 from ncii_match.bank.snapshots.sources import Held
 from ncii_match.errors import BankCorruptError, BankError, NciiMatchError
-from ncii_match.index import saved
+from ncii_match.files import atomic, digests, private, regular
+from ncii_match.files.locks import FileLock
 
 CACHE = "NCII_MATCH_CACHE"
 """Environment variable with the directory of the caches."""
@@ -70,7 +70,7 @@ class CopiedBank:
         self.shown, self.remembers = shown, remembers
         caches = Path(cache or os.environ.get(CACHE) or _usual_cache())
         try:
-            caches.mkdir(mode=0o700, parents=True, exist_ok=True)
+            private.make_folder(caches)
         except OSError as error:
             raise BankError(f"the cache {caches} cannot be made: {error.strerror}; name another in {CACHE}") from None
         self.cache = shared_memory.private_directory(caches / hashlib.sha256(identity.encode()).hexdigest()[:32])
@@ -141,7 +141,9 @@ class CopiedBank:
         with self._locked():
             for directory, files in ((base, described.base_files), (path, described.files)):
                 for name, file in files.items():
-                    if directory.is_relative_to(self.cache) and saved.check_files(directory, {name: file}, verify=True):
+                    if directory.is_relative_to(self.cache) and digests.first_fault(
+                        directory, {name: file}, verify=True
+                    ):
                         _remove(directory / name)
 
     def last_read(self) -> LastRead | None:
@@ -149,7 +151,7 @@ class CopiedBank:
         if not self.remembers:
             return None
         try:
-            return LastRead.from_json(saved.read_regular(self.cache / LAST_READ, MOST_OF_RECORD))
+            return LastRead.from_json(regular.read_regular(self.cache / LAST_READ, MOST_OF_RECORD))
         except FileNotFoundError:
             return None
         except (OSError, ValueError, KeyError, TypeError):
@@ -190,7 +192,7 @@ class CopiedBank:
     def _fetch(self, name: str, target: Path, described: dict[str, Any], verified: "Verified | None") -> None:
         """Have a file in the cache: verified if it is there, else copied. Raises BankCorruptError for another one."""
         copied_before = verified is not None and _is_there(target, described, None)
-        if verified is not None and copied_before and saved.digest_of(target) == described["sha256"]:
+        if verified is not None and copied_before and digests.sha256_of(target) == described["sha256"]:
             verified.add(target, described)
             return
         _make(target.parent)
@@ -230,18 +232,16 @@ class CopiedBank:
     @contextmanager
     def _locked(self) -> Iterator[None]:
         try:
-            descriptor = os.open(self.cache / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            lock = FileLock.create(self.cache / "lock")
         except OSError as error:
             raise self._unusable(error) from None
-        try:
+        with lock:
             try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX)
-                os.utime(descriptor)  # by which a sweep sees that somebody reads this bank
+                lock.acquire()
+                os.utime(lock.descriptor)  # by which a sweep sees that somebody reads this bank
             except OSError as error:
                 raise self._unusable(error) from None
             yield
-        finally:
-            os.close(descriptor)
 
     def _unusable(self, error: OSError) -> BankError:
         return BankError(f"the cache {self.cache} cannot be used: {error.strerror}; name another in {CACHE}")
@@ -296,7 +296,7 @@ class Verified:
         self._boot = _boot()
         self._files: dict[str, list[Any]] = {}
         with suppress(OSError, ValueError, KeyError, TypeError):  # none, or damaged: everything is verified again
-            read = json.loads(saved.read_regular(self._path, MOST_OF_RECORD))
+            read = json.loads(regular.read_regular(self._path, MOST_OF_RECORD))
             if self._boot is not None and read["boot"] == self._boot:
                 self._files = dict(read["files"])
 
@@ -320,7 +320,7 @@ class Verified:
 def chunks_of(path: Path) -> Iterator[Chunk]:
     """The content of a file on this machine; each chunk is overwritten by the next. Raises as ``chunks``."""
     try:
-        descriptor = saved.open_regular(path, follow=False)
+        descriptor = regular.open_regular(path, follow=False)
     except (FileNotFoundError, NotADirectoryError):
         raise FileNotFoundError(path) from None
     except OSError as error:
@@ -361,7 +361,7 @@ def _is_there(target: Path, described: dict[str, Any], verified: Verified | None
 
 def _holds(path: Path, content: bytes) -> bool:
     try:
-        return saved.read_regular(path, len(content) + 1) == content
+        return regular.read_regular(path, len(content) + 1) == content
     except OSError:
         return False
 
@@ -387,29 +387,20 @@ def _cached_base(described: Manifest) -> str:
 def _make(path: Path) -> None:
     try:
         for directory in (path.parent, path):
-            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            private.make_folder(directory)
     except OSError as error:
         raise BankError(f"the cache {path} cannot be written: {error.strerror}; name another in {CACHE}") from None
 
 
 def _put(target: Path, chunks: Iterable[Chunk], *, lasting: bool) -> None:
     """Write a private file, then give it its name. lasting : it must be whole after the machine has lost its power."""
-    draft = target.with_name(f"{target.name}.draft")
     try:
-        draft.unlink(missing_ok=True)  # of a process that was killed
-        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        with os.fdopen(descriptor, "wb") as file:
+        with atomic.replacing(target, draft=target.with_name(f"{target.name}.draft"), sync=lasting) as file:
             for chunk in chunks:
                 file.write(chunk)
-            file.flush()
-            if lasting:
-                os.fsync(file.fileno())
-        draft.rename(target)
     except (NciiMatchError, FileNotFoundError):
-        draft.unlink(missing_ok=True)
         raise
     except OSError as error:
-        draft.unlink(missing_ok=True)
         room = "; make room" if error.errno in (errno.ENOSPC, errno.EDQUOT) else ""
         raise BankError(
             f"the cache {target} cannot be written: {error.strerror}{room}, or name another in {CACHE}"
@@ -426,35 +417,28 @@ def _remove(path: Path) -> None:
 
 def _tidy(cache: Path) -> None:
     """After a reader has let go: clear away what nobody needs, unless somebody else is at it."""
-    with suppress(OSError):
-        descriptor = os.open(cache / "lock", os.O_RDWR | os.O_CLOEXEC)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    with suppress(OSError), FileLock.open(cache / "lock") as lock:
+        if lock.acquire(timeout=0):
             _clear_away(cache)
-        finally:
-            os.close(descriptor)
 
 
 def _sweep(caches: Path, but: Path) -> None:
     """Remove copies of banks that nobody has read for long; what was read of them last is remembered."""
     longest_ago = time.time() - UNUSED_SECONDS
-    for lock in caches.glob("*/lock"):
+    for path in caches.glob("*/lock"):
         with suppress(OSError):
-            if lock.parent == but or lock.stat().st_mtime > longest_ago:
+            if path.parent == but or path.stat().st_mtime > longest_ago:
                 continue
-            descriptor = os.open(lock, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                (lock.parent / CURRENT).unlink(missing_ok=True)
-                _clear_away(lock.parent)
-            finally:
-                os.close(descriptor)
+            with FileLock.open(path) as lock:
+                if lock.acquire(timeout=0):
+                    (path.parent / CURRENT).unlink(missing_ok=True)
+                    _clear_away(path.parent)
 
 
 def _kept(cache: Path) -> list[str]:
     """Snapshots that stay without a reader: the last that was complete, and one that is being copied."""
     try:
-        return saved.read_regular(cache / CURRENT, MOST_OF_RECORD).decode("ascii").split()
+        return regular.read_regular(cache / CURRENT, MOST_OF_RECORD).decode("ascii").split()
     except FileNotFoundError:
         return []
 
@@ -473,7 +457,7 @@ def _clear_away(cache: Path) -> None:
             shutil.rmtree(path, ignore_errors=True)
             continue
         with suppress(OSError, NciiMatchError):
-            content = saved.read_regular(path / manifest.NAME, manifest.MOST_BYTES)
+            content = regular.read_regular(path / manifest.NAME, manifest.MOST_BYTES)
             bases.add(_cached_base(Manifest.parse(content, path)))
     for path in (cache / "bases").iterdir() if (cache / "bases").is_dir() else ():
         if f"bases/{path.name}" not in bases:

@@ -7,7 +7,6 @@
 import base64
 import hashlib
 import json
-import os
 import re
 from dataclasses import dataclass
 from datetime import datetime
@@ -25,6 +24,7 @@ from ncii_match.errors import (
     SignatureError,
     UnsealedError,
 )
+from ncii_match.files import private
 from ncii_match.values import Algorithm
 
 FORMAT = 2
@@ -202,17 +202,18 @@ def make_keys(directory: str | PathLike[str]) -> tuple[Path, Path]:
     """
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-    place = Path(directory)
-    private, public = place / "signing.key", place / "trusted.key"
-    made = Ed25519PrivateKey.generate()
-    for path, key in ((private, made.private_bytes_raw()), (public, made.public_key().public_bytes_raw())):
+    key = Ed25519PrivateKey.generate()
+    key_files = {
+        Path(directory) / "signing.key": key.private_bytes_raw(),
+        Path(directory) / "trusted.key": key.public_key().public_bytes_raw(),
+    }
+    for path, content in key_files.items():
         try:
-            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            private.write_new(path, base64.b64encode(content) + b"\n")
         except FileExistsError:
             raise InputError(f"{path} is there already; a lost signing key cannot be made again") from None
-        with os.fdopen(descriptor, "w") as file:
-            file.write(base64.b64encode(key).decode() + "\n")
-    return private, public
+    signing_file, trusted_file = key_files
+    return signing_file, trusted_file
 
 
 def read_key(path: str | PathLike[str]) -> bytes:

@@ -5,10 +5,8 @@
 """
 
 import contextlib
-import fcntl
 import os
 import shutil
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -29,6 +27,8 @@ from ncii_match.bank.snapshots.manifest import Manifest
 from ncii_match.bank.snapshots.segment import Segment
 from ncii_match.bank.truth import disk_errors, journal, tables
 from ncii_match.errors import BankLockedError, InputError, NciiMatchError
+from ncii_match.files import atomic, digests, locks, private, regular
+from ncii_match.files.locks import FileLock
 from ncii_match.index import saved
 from ncii_match.values import Algorithm, Hashes
 
@@ -44,9 +44,6 @@ ALLOWED = {"allowed_hashes.u8": "u1", "allowed_radii.u16": "<u2"}
 WAIT_SECONDS = 60.0
 """How long a publisher waits for another one unless it is told otherwise. Building a base of ten million entries takes
 longer: who must not fail meanwhile waits longer."""
-
-LOOK_SECONDS = 0.02
-"""Between looks at the lock. The system's own waiting could be ended by a signal only, which threads do not get."""
 
 
 def check_wait(wait: float) -> None:
@@ -76,60 +73,31 @@ def publishing(
         When the other one does not finish in time.
     """
     owner = os.getpid()
-    with disk_errors.explained(bank):
-        descriptor = os.open(bank / "publish.lock", os.O_RDWR | os.O_CREAT, 0o600)
-        _lock_descriptors.add(descriptor)
+    with disk_errors.explained(bank), FileLock.create(bank / "publish.lock") as lock:
+        if not _take_turn(lock, bank, wait, is_covered):
+            yield False
+            return
+        _drop_drafts(bank)  # of a publication that was killed: what they take may be what this one needs
         try:
-            if not _take_turn(descriptor, bank, wait, is_covered):
-                yield False
-                return
-            _drop_drafts(bank)  # of a publication that was killed: what they take may be what this one needs
-            try:
-                yield True
-            except BaseException:
-                if os.getpid() == owner:
-                    _drop_drafts(bank)
-                raise
-        finally:
-            if os.getpid() == owner:  # a process that was forked meanwhile has closed it, and must not unlock it
-                _lock_descriptors.discard(descriptor)
-                fcntl.flock(descriptor, fcntl.LOCK_UN)  # also for a process that is forked and has not closed it yet
-                os.close(descriptor)
+            yield True
+        except BaseException:
+            if os.getpid() == owner:  # a forked process is no publisher
+                _drop_drafts(bank)
+            raise
 
 
-_lock_descriptors: set[int] = set()
-"""Of locks that this process holds or waits for."""
-
-
-def _close_inherited_locks() -> None:
-    """In a forked process: otherwise it would keep the lock until it ends, whatever became of the publisher."""
-    for descriptor in _lock_descriptors:
-        os.close(descriptor)
-    _lock_descriptors.clear()
-
-
-os.register_at_fork(after_in_child=_close_inherited_locks)
-
-
-def _take_turn(descriptor: int, bank: Path, wait: float, is_covered: Callable[[], bool]) -> bool:
+def _take_turn(lock: FileLock, bank: Path, wait: float, is_covered: Callable[[], bool]) -> bool:
     """Get the lock, or find that it is not needed any more; whether it was got."""
-    deadline, has_waited = time.monotonic() + wait, False
-    while True:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            left = deadline - time.monotonic()
-            if is_covered():
-                return False
-            if left <= 0:
-                raise BankLockedError(
-                    f"another process is publishing {bank} and did not finish in {wait:g} seconds; "
-                    "try again in a moment, or wait longer (wait=, --wait)"
-                ) from None
-            has_waited = True
-            time.sleep(min(left, LOOK_SECONDS))
-        else:
-            return not (has_waited and is_covered())
+    if lock.acquire(timeout=0):
+        return True
+    if lock.acquire(timeout=wait, give_up=is_covered):
+        return not is_covered()
+    if is_covered():
+        return False
+    raise BankLockedError(
+        f"another process is publishing {bank} and did not finish in {wait:g} seconds; "
+        "try again in a moment, or wait longer (wait=, --wait)"
+    )
 
 
 def _drop_drafts(bank: Path) -> None:
@@ -142,7 +110,7 @@ def _drop_drafts(bank: Path) -> None:
 def pointer(bank: Path) -> int | None:
     """The number that ``CURRENT`` names; None when there is none that can be read."""
     try:
-        text = saved.read_regular(bank / CURRENT, 64).decode("ascii").strip()
+        text = regular.read_regular(bank / CURRENT, 64).decode("ascii").strip()
     except (OSError, UnicodeDecodeError):
         return None
     return int(text) if text.isdecimal() else None
@@ -158,18 +126,18 @@ def last_manifest(bank: Path, signing_key: str | PathLike[str] | None = None) ->
         return None
     path = bank / "snapshots" / f"{number:06d}"
     try:
-        content = saved.read_regular(path / manifest.NAME, manifest.MOST_BYTES)
+        content = regular.read_regular(path / manifest.NAME, manifest.MOST_BYTES)
         found = Manifest.parse(content, path)
     except (OSError, NciiMatchError):
         return None
     if signing_key is not None:
         try:
-            signature = saved.read_regular(path / manifest.SIGNATURE, manifest.MOST_OF_SIGNATURE)
+            signature = regular.read_regular(path / manifest.SIGNATURE, manifest.MOST_OF_SIGNATURE)
         except OSError:
             return None
         if not manifest.is_own(content, signature, signing_key):
             return None
-    return None if saved.check_files(bank / found.base, found.base_files, verify=False) else found
+    return None if digests.first_fault(bank / found.base, found.base_files, verify=False) else found
 
 
 def check_signing(bank: Path, signing_key: str | PathLike[str] | None) -> None:
@@ -247,7 +215,7 @@ class Draft:
             if len(changed) > MOST_IN_DELTA:
                 before = None
         for name in ("snapshots", "bases"):
-            (self.bank / name).mkdir(mode=0o700, exist_ok=True)
+            private.make_folder(self.bank / name, parents=False)
         if not self._is_restore:
             after = None if before is None or base_ids is None else before.base_journal
             continuity.check(
@@ -270,7 +238,7 @@ class Draft:
         def write(place: Path) -> Files:
             files = segment.write(place, delta)
             for name, array in more.items():
-                files[name] = saved.write_private(place / name, array.reshape(-1).view(np.uint8).data)
+                files[name] = digests.write_described(place / name, array.reshape(-1).view(np.uint8).data)
             return files
 
         _, files = self._filled(self.path, write)
@@ -285,16 +253,14 @@ class Draft:
     def show(self, made: Manifest) -> None:
         """Make it what readers see."""
         draft, content = self.path.with_suffix(".draft"), made.to_bytes()
-        saved.write_private(draft / manifest.NAME, content)
+        private.write_new(draft / manifest.NAME, content)
         if self._signing_key is not None:
-            saved.write_private(draft / manifest.SIGNATURE, manifest.sign(content, self._signing_key))
-        saved.sync_directory(draft)
+            private.write_new(draft / manifest.SIGNATURE, manifest.sign(content, self._signing_key))
+        atomic.sync_folder(draft)
         base = self.bank / made.base
         if not base.exists():  # of this snapshot; a draft until now, so that a failure leaves nothing large behind
-            base.with_suffix(".draft").rename(base)
-            saved.sync_directory(base.parent)
-        draft.rename(self.path)
-        saved.sync_directory(self.path.parent)
+            atomic.rename(base.with_suffix(".draft"), base, sync_name=True)
+        atomic.rename(draft, self.path, sync_name=True)
         point_at(self.bank, self.number)
         continuity.remember(self._signing_key, self.bank, made)
 
@@ -308,12 +274,12 @@ class Draft:
             index.save(place / "index")
             files = segment.write(place, base, leave_out=segment.IN_INDEX)
             for file in sorted((place / "index").iterdir()):
-                files[f"index/{file.name}"] = saved.describe_file(file)
+                files[f"index/{file.name}"] = digests.describe_file(file)
             return files
 
         path = self.bank / "bases" / f"{self.number:06d}"
         draft, files = self._filled(path, write)
-        saved.sync_directory(draft)
+        atomic.sync_folder(draft)
         return Manifest(
             self.number, datetime.now(UTC), self.algorithm, len(base), (head, ""), f"bases/{path.name}", head, files, {}
         )
@@ -353,16 +319,16 @@ class Draft:
         if self._signing_key is None:
             return saved.map_array(path, np.dtype("<i8"), (described["bytes"] // 8,))
         try:
-            content = saved.read_regular(path, described["bytes"] + 1)
+            content = regular.read_regular(path, described["bytes"] + 1)
         except OSError:
             return None
-        return np.frombuffer(content, "<i8") if saved.describe(content) == described else None
+        return np.frombuffer(content, "<i8") if digests.describe(content) == described else None
 
     @staticmethod
     def _fresh(path: Path) -> Path:
         draft = path.with_suffix(".draft")
         shutil.rmtree(draft, ignore_errors=True)  # left by a publication that was cut off
-        draft.mkdir(mode=0o700)
+        private.make_folder(draft, parents=False, exist_ok=False)
         return draft
 
 
@@ -398,10 +364,7 @@ def _next_number(bank: Path) -> int:
 def point_at(bank: Path, number: int) -> None:
     """Replace the pointer file, in one step that lasts."""
     draft = bank / f"{CURRENT}.draft"
-    draft.unlink(missing_ok=True)
-    saved.write_private(draft, f"{number:06d}\n".encode())
-    os.replace(draft, bank / CURRENT)
-    saved.sync_directory(bank)
+    atomic.replace_content(bank / CURRENT, f"{number:06d}\n".encode(), draft=draft, sync_name=True)
 
 
 def clear_away(bank: Path, keep: set[int | None], *, even_in_use: bool) -> None:
@@ -419,7 +382,7 @@ def clear_away(bank: Path, keep: set[int | None], *, even_in_use: bool) -> None:
     bases = set()
     for kept in keep - {None}:
         with contextlib.suppress(OSError, NciiMatchError):
-            content = saved.read_regular(snapshots / f"{kept:06d}" / manifest.NAME, manifest.MOST_BYTES)
+            content = regular.read_regular(snapshots / f"{kept:06d}" / manifest.NAME, manifest.MOST_BYTES)
             bases.add(Manifest.parse(content, kept).base)
     for folder in ("bases", "snapshots"):
         for path in (bank / folder).iterdir() if (bank / folder).is_dir() else ():
@@ -433,21 +396,11 @@ def _remove_whole(snapshot: Path) -> None:
     draft = snapshot.with_suffix(".draft")
     shutil.rmtree(draft, ignore_errors=True)
     with contextlib.suppress(OSError):  # what cannot be renamed is removed where it is
-        snapshot.rename(draft)
+        atomic.rename(snapshot, draft)
     for path in (draft, snapshot):
         shutil.rmtree(path, ignore_errors=True)
 
 
 def in_use(path: Path) -> bool:
     """Whether a reader holds its manifest."""
-    try:
-        descriptor = saved.open_regular(path / manifest.NAME)
-    except OSError:
-        return False
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    finally:
-        os.close(descriptor)
-    return False
+    return locks.is_locked(path / manifest.NAME)

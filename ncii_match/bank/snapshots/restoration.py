@@ -28,7 +28,7 @@ from ncii_match.bank.truth import arguments, cases, database, disk_errors, holds
 from ncii_match.bank.truth.cases import Case
 from ncii_match.bank.truth.context import Workings, moment
 from ncii_match.errors import BankHistoryError, BankLockedError, InputError, NciiMatchError
-from ncii_match.index import saved
+from ncii_match.files import atomic, private, regular
 from ncii_match.outcomes import State
 
 DRAFT, REPLACED = f"{database.DATABASE}.restoring", f"{database.DATABASE}.replaced"
@@ -84,7 +84,7 @@ def put_back(bank: Path, backup: str | PathLike[str], *, wait: float = publicati
             f"{bank} keeps its truth in PostgreSQL: load the dump into a database, and name its address instead"
         )
     with disk_errors.explained(bank):
-        bank.mkdir(mode=0o700, parents=True, exist_ok=True)
+        private.make_folder(bank)
         if (bank / database.DATABASE).exists() and os.path.samefile(source, bank / database.DATABASE):
             raise InputError(f"{source} is the bank's own database; leave out --from when the backup is in its place")
         with publication.publishing(bank, wait=wait):
@@ -103,8 +103,10 @@ def _copy(source: Path, bank: Path) -> Path:
     for ending in ("", "-wal"):
         original = source.with_name(source.name + ending)
         if original.is_file():
-            descriptor = os.open(draft.with_name(draft.name + ending), os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-            with os.fdopen(descriptor, "wb") as target, open(saved.open_regular(original), "rb") as file:
+            with (
+                private.create(draft.with_name(draft.name + ending)) as target,
+                open(regular.open_regular(original), "rb") as file,
+            ):
                 shutil.copyfileobj(file, target)
     try:
         with contextlib.closing(sqlite3.connect(draft, isolation_level=None)) as connection:
@@ -116,11 +118,7 @@ def _copy(source: Path, bank: Path) -> Path:
     except sqlite3.DatabaseError as error:
         _remove(draft)
         raise InputError(f"{source} is no whole SQLite database ({error}); take another backup") from None
-    descriptor = os.open(draft, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    atomic.sync_file(draft)
     return draft
 
 
@@ -154,13 +152,12 @@ def _exchange(bank: Path, draft: Path) -> None:
             except sqlite3.DatabaseError:
                 pass  # it is damaged, which may be why
             _remove(replaced)
-            present.rename(replaced)
+            atomic.rename(present, replaced)
         log = bank / f"{database.DATABASE}-wal"
         if log.exists():  # it belongs to the database that goes; beside another one it would be damage
-            log.rename(bank / f"{REPLACED}-wal")
+            atomic.rename(log, bank / f"{REPLACED}-wal")
         (bank / f"{database.DATABASE}-shm").unlink(missing_ok=True)
-        draft.rename(present)
-        saved.sync_directory(bank)
+        atomic.rename(draft, present, sync_name=True)
 
 
 def _remove(path: Path) -> None:
@@ -181,13 +178,10 @@ def _name_other(bank: Path, url: str) -> None:
     finally:
         opened.close()
     with disk_errors.explained(bank):
-        bank.mkdir(mode=0o700, parents=True, exist_ok=True)
+        private.make_folder(bank)
         _must_fit(bank, name)
         draft = bank / f"{database.ADDRESS}.draft"
-        draft.unlink(missing_ok=True)
-        saved.write_private(draft, f"{url}\n".encode())
-        os.replace(draft, bank / database.ADDRESS)
-        saved.sync_directory(bank)
+        atomic.replace_content(bank / database.ADDRESS, f"{url}\n".encode(), draft=draft, sync_name=True)
 
 
 # --- what was published ---------------------------------------------------------------------------------------------
@@ -271,7 +265,7 @@ def _problem(
 
 
 def _manifest_of(snapshot: Snapshot) -> Manifest:
-    content = saved.read_regular(snapshot.path / manifest.NAME, manifest.MOST_BYTES)
+    content = regular.read_regular(snapshot.path / manifest.NAME, manifest.MOST_BYTES)
     return Manifest.parse(content, snapshot.path)
 
 

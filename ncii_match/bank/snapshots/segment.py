@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from ncii_match.bank.truth import tables
 from ncii_match.bank.truth.cases import Case
 from ncii_match.errors import BankCorruptError, BankError
-from ncii_match.index import saved
+from ncii_match.files import digests, private
 from ncii_match.outcomes import State
 from ncii_match.values import Algorithm
 
@@ -200,9 +200,9 @@ def opened(
 
 def write(directory: Path, segment: Segment, leave_out: tuple[str, ...] = ()) -> dict[str, dict[str, Any]]:
     """Write a segment's files; length and SHA-256 of each."""
-    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    private.make_folder(directory)
     return {
-        name: saved.write_private(directory / name, array.reshape(-1).view(np.uint8).data)
+        name: digests.write_described(directory / name, array.reshape(-1).view(np.uint8).data)
         for name, array in segment.arrays().items()
         if name not in leave_out
     }

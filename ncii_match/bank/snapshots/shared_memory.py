@@ -9,7 +9,6 @@ makes or removes the directory, and the lock file with it; so a lock counts only
 
 import contextlib
 import errno
-import fcntl
 import os
 import secrets
 import shutil
@@ -21,6 +20,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ncii_match.errors import BankError
+from ncii_match.files import atomic, private
+from ncii_match.files.locks import FileLock
 
 PLACE = "NCII_MATCH_SHARED_MEMORY"
 """Environment variable with another place than ``USUAL``."""
@@ -36,9 +37,9 @@ class Copy:
 
     __slots__ = ("__weakref__", "_let_go", "path")
 
-    def __init__(self, path: Path, descriptor: int) -> None:
+    def __init__(self, path: Path, lock: FileLock) -> None:
         self.path = path
-        self._let_go = weakref.finalize(self, _leave, path, descriptor, os.getpid())
+        self._let_go = weakref.finalize(self, _leave, path, lock, os.getpid())
 
 
 def shared(name: str, fill: Callable[[Path], None], needed: int) -> Copy:
@@ -49,22 +50,19 @@ def shared(name: str, fill: Callable[[Path], None], needed: int) -> Copy:
     """
     root = _root()
     _sweep(root, but=name)
-    path, lock = root / name, root / f"{name}.lock"
+    path = root / name
     while True:
-        descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_SH)
+        with contextlib.ExitStack() as stack:
+            lock = stack.enter_context(FileLock.create(root / f"{name}.lock", is_inherited=True))
+            lock.acquire(shared=True)
             if path.is_dir():
-                if _still_named(lock, descriptor):
-                    kept, descriptor = descriptor, -1
-                    return Copy(path, kept)
+                if lock.is_current:
+                    stack.pop_all()
+                    return Copy(path, lock)
                 continue  # removed while we waited
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-            if not path.is_dir() and _still_named(lock, descriptor):
+            lock.acquire()
+            if not path.is_dir() and lock.is_current:
                 _fill(path, fill, needed)
-        finally:
-            if descriptor >= 0:
-                os.close(descriptor)
 
 
 @contextmanager
@@ -72,22 +70,24 @@ def workplace() -> Iterator[Path]:
     """A private directory for as long as the context lasts."""
     root = _root()
     _sweep(root)
-    name = f"work-{secrets.token_hex(8)}"
-    path, lock = root / name, root / f"{name}.lock"
-    descriptor = -1
-    try:
-        while descriptor < 0:
-            descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-            if not _still_named(lock, descriptor):  # somebody swept it just before it was locked
-                os.close(descriptor)
-                descriptor = -1
-        path.mkdir(mode=0o700)
-        yield path
-    finally:
-        _remove(path)
-        if descriptor >= 0:
-            os.close(descriptor)
+    path, owner = root / f"work-{secrets.token_hex(8)}", os.getpid()
+    with _own_lock(path.with_suffix(".lock")):
+        try:
+            private.make_folder(path, parents=False, exist_ok=False)
+            yield path
+        finally:
+            if os.getpid() == owner:  # a forked process works elsewhere
+                _remove(path)
+
+
+def _own_lock(path: Path) -> FileLock:
+    """A lock file with a new name, held alone."""
+    while True:
+        lock = FileLock.create(path)
+        lock.acquire()
+        if lock.is_current:
+            return lock
+        lock.close()  # somebody swept it just before it was locked
 
 
 @contextmanager
@@ -115,26 +115,23 @@ def _fill(path: Path, fill: Callable[[Path], None], needed: int) -> None:
         raise _too_small(path.parent)
     draft = path.with_suffix(".draft")
     shutil.rmtree(draft, ignore_errors=True)  # left by a process that was killed
-    draft.mkdir(mode=0o700)
+    private.make_folder(draft, parents=False, exist_ok=False)
     try:
         with explained(path.parent):
             fill(draft)
-        draft.rename(path)
+        atomic.rename(draft, path)
     except BaseException:
         shutil.rmtree(draft, ignore_errors=True)
         raise
 
 
-def _leave(path: Path, descriptor: int, owner: int) -> None:
+def _leave(path: Path, lock: FileLock, owner: int) -> None:
     """Let go of a share; the last one removes the directory."""
-    try:
+    with lock:
         if os.getpid() == owner:  # a forked process shares its parent's lock, and must not end it
             with contextlib.suppress(OSError):
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                if _still_named(path.with_suffix(".lock"), descriptor):
+                if lock.acquire(timeout=0) and lock.is_current:
                     _remove(path)
-    finally:
-        os.close(descriptor)
 
 
 def _remove(path: Path) -> None:
@@ -146,28 +143,12 @@ def _remove(path: Path) -> None:
 
 def _sweep(root: Path, but: str = "") -> None:
     """Remove what killed processes left."""
-    for lock in root.glob("*.lock"):
-        if lock.stem == but:
+    for path in root.glob("*.lock"):
+        if path.stem == but:
             continue
-        try:
-            descriptor = os.open(lock, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
-        except OSError:
-            continue  # somebody else was quicker
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if _still_named(lock, descriptor):
-                _remove(lock.with_suffix(""))
-        except OSError:
-            pass  # in use
-        finally:
-            os.close(descriptor)
-
-
-def _still_named(lock: Path, descriptor: int) -> bool:
-    try:
-        return os.path.samestat(os.stat(lock), os.fstat(descriptor))
-    except FileNotFoundError:
-        return False
+        with contextlib.suppress(OSError), FileLock.open(path) as lock:  # gone: somebody else was quicker
+            if lock.acquire(timeout=0) and lock.is_current:
+                _remove(path.with_suffix(""))
 
 
 def _root() -> Path:
@@ -190,7 +171,7 @@ def _root() -> Path:
 def private_directory(path: Path) -> Path:
     """Make a directory that only this user can look into. Raises BankError when it is somebody else's, or open."""
     try:
-        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        private.make_folder(path)
         found = path.lstat()
     except OSError as error:
         raise BankError(f"{path} cannot be made a directory: {error.strerror}; mend that, and try again") from None

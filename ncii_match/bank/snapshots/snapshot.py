@@ -31,6 +31,7 @@ from ncii_match.errors import (
     OlderSnapshotError,
     UnsealedError,
 )
+from ncii_match.files import digests
 from ncii_match.index import saved
 from ncii_match.outcomes import Hold, State, strongest
 from ncii_match.values import PDQ, PDQ_THRESHOLD, Algorithm, Entries, Hashes, HoldColumns, Matches
@@ -504,9 +505,9 @@ def _check_digests(
     places_of_files = {(path, base): bool(verify) or guarded}
     if verify and (stored := source.stored(described)) is not None:
         places_of_files |= {stored: True}
-    for (delta, whole), digests in places_of_files.items():
-        fault = saved.check_files(delta, described.files, digests)
-        fault = fault or saved.check_files(whole, described.base_files, digests)
+    for (delta, whole), with_digests in places_of_files.items():
+        fault = digests.first_fault(delta, described.files, verify=with_digests)
+        fault = fault or digests.first_fault(whole, described.base_files, verify=with_digests)
         if fault:
             raise BankCorruptError(f"{fault}; publish again")
 

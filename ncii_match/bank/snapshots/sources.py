@@ -5,7 +5,6 @@ copied first, and ``sources`` chooses. What is sealed is then decrypted once for
 """
 
 import contextlib
-import fcntl
 import hashlib
 import json
 import os
@@ -23,30 +22,31 @@ from ncii_match.bank.snapshots import manifest, shared_memory
 from ncii_match.bank.snapshots.manifest import LastRead, Manifest
 from ncii_match.bank.snapshots.publication import CURRENT
 from ncii_match.errors import BankCorruptError, BankError, BankFormatError, InputError
-from ncii_match.index import saved
+from ncii_match.files import private, regular
+from ncii_match.files.locks import FileLock
 
 
 class Held:
     """A reader's shared lock on a manifest: what it names stays until the last one is let go of."""
 
-    __slots__ = ("__weakref__", "_descriptor", "_let_go", "path")
+    __slots__ = ("__weakref__", "_let_go", "_lock", "path")
 
     def __init__(self, path: Path, afterwards: Callable[[], None] | None = None) -> None:
         """Of the snapshot in a directory. ``afterwards`` is called when the lock has been let go of."""
         self.path = path
         try:
-            self._descriptor = saved.open_regular(path / manifest.NAME)
+            self._lock = FileLock.open_regular(path / manifest.NAME, is_inherited=True)
         except OSError as error:
             raise BankCorruptError(
                 f"{path} has no readable manifest ({manifest.NAME}: {error.strerror}); {manifest.PUBLISH_OR_RESTORE}"
             ) from None
-        self._let_go = weakref.finalize(self, _let_go, self._descriptor, afterwards)
+        self._let_go = weakref.finalize(self, _let_go, self._lock, afterwards)
         with contextlib.suppress(OSError):  # being cleared away, or no locks here: what is mapped stays anyway
-            fcntl.flock(self._descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            self._lock.acquire(shared=True, timeout=0)
 
     def read(self) -> bytes:
         """The manifest."""
-        with open(self._descriptor, "rb", closefd=False) as file:
+        with open(self._lock.descriptor, "rb", closefd=False) as file:
             content = file.read(manifest.MOST_BYTES + 1)
         if len(content) > manifest.MOST_BYTES:
             raise BankCorruptError(f"{self.path} has a manifest of more than {manifest.MOST_BYTES:,} bytes")
@@ -57,8 +57,8 @@ class Held:
         return signature_in(self.path)
 
 
-def _let_go(descriptor: int, afterwards: Callable[[], None] | None) -> None:
-    os.close(descriptor)
+def _let_go(lock: FileLock, afterwards: Callable[[], None] | None) -> None:
+    lock.close()
     if afterwards is not None:
         afterwards()
 
@@ -66,7 +66,7 @@ def _let_go(descriptor: int, afterwards: Callable[[], None] | None) -> None:
 def signature_in(path: Path) -> bytes | None:
     """The signature beside a manifest. Raises BankCorruptError when it cannot be read."""
     try:
-        return saved.read_regular(path / manifest.SIGNATURE, manifest.MOST_OF_SIGNATURE)
+        return regular.read_regular(path / manifest.SIGNATURE, manifest.MOST_OF_SIGNATURE)
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
@@ -151,7 +151,7 @@ class Local:
         Times alone would not do: clocks of file systems are coarse, and a freed file's number is used again.
         """
         try:
-            with open(saved.open_regular(self.path / CURRENT), "rb", buffering=0) as file:
+            with open(regular.open_regular(self.path / CURRENT), "rb", buffering=0) as file:
                 status = os.fstat(file.fileno())
                 return file.read(64), status.st_dev, status.st_ino, status.st_mtime_ns, status.st_ctime_ns
         except OSError:  # gone or out of reach: opening will say why
@@ -161,7 +161,7 @@ class Local:
         """See ``Source``."""
         bank = self.path
         try:
-            content = saved.read_regular(bank / CURRENT, 64)
+            content = regular.read_regular(bank / CURRENT, 64)
         except (FileNotFoundError, NotADirectoryError):
             if not (bank / "bank.sqlite").exists() and not (bank / "snapshots").is_dir():
                 raise no_bank(bank) from None
@@ -253,8 +253,7 @@ def _decrypted(directory: Path, name: str, files: Files, key: bytes) -> shared_m
 
 def _decrypt(directory: Path, name: str, files: Files, key: bytes, target: Path) -> None:
     for one, described in files.items():
-        (target / one).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        descriptor = os.open(target / one, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "wb") as file:
+        private.make_folder((target / one).parent)
+        with private.create(target / one) as file:
             for chunk in sealed_files.unseal(directory / one, key, f"{name}/{one}", described):
                 file.write(chunk)

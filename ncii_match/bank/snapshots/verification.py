@@ -16,7 +16,7 @@ from ncii_match.bank.truth.context import Workings
 from ncii_match.bank.truth.holds import slices
 from ncii_match.bank.truth.journal import Fault
 from ncii_match.errors import BankHistoryError, NciiMatchError
-from ncii_match.index import saved
+from ncii_match.files import digests
 from ncii_match.outcomes import State
 
 FETCHED_AT_ONCE = 100_000
@@ -93,9 +93,9 @@ def _snapshot_faults(
                 manifest.check_signature(snapshot.content or b"", signature, trusted_key, path)
             except NciiMatchError as error:
                 yield Fault(0, str(error))
-        fault = saved.check_files(path, statement.files, verify=True)
+        fault = digests.first_fault(path, statement.files, verify=True)
         if fault is None and statement.base not in checked:
-            fault = saved.check_files(workings.path / statement.base, statement.base_files, verify=True)
+            fault = digests.first_fault(workings.path / statement.base, statement.base_files, verify=True)
             checked.add(statement.base)
         if fault:
             yield Fault(0, f"{what}: {fault}")

@@ -7,11 +7,11 @@ from pathlib import Path
 import sqlalchemy as sa
 
 from ncii_match.bank.transfer import formats
-from ncii_match.bank.transfer.formats import text_files
 from ncii_match.bank.transfer.formats.record_batch import Record
 from ncii_match.bank.truth import arguments, journal, tables
 from ncii_match.bank.truth.context import Workings, moment
 from ncii_match.errors import InputError
+from ncii_match.files import atomic
 from ncii_match.outcomes import State
 
 FETCHED_AT_ONCE = 20_000
@@ -33,7 +33,7 @@ def run(
             f"{name} names every case of a hash: whoever reads it would end the others. Choose csv or ndjson"
         )
     counted = _Counted()
-    with workings.database.reading() as connection, text_files.whole(path) as file:
+    with workings.database.reading() as connection, atomic.output_file(path) as file:
         rows = _records(connection, workings, case, source, states)
         formats.FORMATS[name].write(counted.through(rows), file, workings.algorithm)
     with workings.database.writing() as connection:

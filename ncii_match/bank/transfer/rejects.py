@@ -1,13 +1,14 @@
 """The list of what an import did not take."""
 
 import csv
-import os
+import io
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, Self
 
 from ncii_match.errors import InputError
+from ncii_match.files import private
 
 
 class Rejects:
@@ -37,9 +38,7 @@ class Rejects:
         """One line that was not taken. Raises InputError when the file cannot be written."""
         with self._explained():
             if self._file is None:
-                descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-                os.fchmod(descriptor, 0o600)  # it may have been there before
-                self._file = os.fdopen(descriptor, "w", encoding="utf-8", newline="")
+                self._file = io.TextIOWrapper(private.overwrite(self._path), encoding="utf-8", newline="")
                 self._writer = csv.writer(self._file, lineterminator="\n")
                 self._writer.writerow(["line", "reason"])
             self._writer.writerow([line, reason])

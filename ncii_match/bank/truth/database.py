@@ -5,7 +5,7 @@ Every change is on the disk when its transaction ends.
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import sqlalchemy as sa
 
 from ncii_match.bank.truth import disk_errors, tables
 from ncii_match.errors import BankError, BankFormatError, BankLockedError, InputError, MissingExtraError
+from ncii_match.files import private
 
 DATABASE = "bank.sqlite"
 ADDRESS = "database.url"
@@ -105,7 +106,7 @@ def create(path: Path, url: str | None) -> Database:
     """
     address = None if url is None else parsed(url)
     try:
-        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        private.make_folder(path)
     except OSError as error:
         why = f"{error.strerror}; mend that, or create the bank elsewhere"
         raise BankError(f"{path} cannot be made a directory: {why}") from None
@@ -118,14 +119,15 @@ def create(path: Path, url: str | None) -> Database:
             raise _taken(path) if made else BankError(f"{path} is not empty; create the bank in a directory of its own")
         path.chmod(0o700)
         if url is None:
-            (path / DATABASE).touch(0o600)
+            with suppress(FileExistsError):
+                private.create(path / DATABASE).close()
         else:
             there = (path / ADDRESS).read_text() if named else ""
             if not f"{url}\n".startswith(there):
                 raise _taken(path)
             if there != f"{url}\n":
-                (path / ADDRESS).touch(0o600)
-                (path / ADDRESS).write_text(f"{url}\n")
+                with private.overwrite(path / ADDRESS) as file:
+                    file.write(f"{url}\n".encode())
     database = Database(path, address)
     try:
         with database.alone() as connection:

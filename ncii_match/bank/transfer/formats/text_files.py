@@ -1,8 +1,8 @@
-"""Reading text files by lines of bounded length, compressed or not, and writing files that appear whole."""
+"""Reading text files by lines of bounded length, compressed or not."""
 
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
@@ -100,29 +100,3 @@ def opened(path: Path) -> Iterator[tuple[IO[bytes], Any]]:
 
         with pa.CompressedInputStream(pa.PythonFile(raw, "r"), packing) as stream:
             yield raw, stream
-
-
-@contextmanager
-def whole(path: Path, mark: str = "") -> Iterator[IO[bytes]]:
-    """A new private file that takes its name only when it is written to its end. Raises InputError.
-
-    mark : in the name that it has until then, where several may write the same file at once: the last one stays.
-    """
-    draft = path.with_name(f".{path.name}.{mark}{'.' if mark else ''}draft")
-    try:
-        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        os.fchmod(descriptor, 0o600)
-    except OSError as error:
-        raise InputError(f"{path} cannot be written: {error.strerror}") from None
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(draft, path)
-    except BaseException as error:
-        with suppress(OSError):
-            draft.unlink()
-        if isinstance(error, OSError):
-            raise InputError(f"{path} cannot be written: {error.strerror}") from None
-        raise
