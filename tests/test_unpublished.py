@@ -27,7 +27,7 @@ from ncii_match.bank.truth import database, erasure, journal
 from ncii_match.cli.main import app
 from ncii_match.cli.terminal import Exit
 from ncii_match.errors import BankCorruptError, BankError, BankHistoryError, BankLockedError, InputError
-from ncii_match.files import private
+from ncii_match.files import locks, private
 from ncii_match.outcomes import State
 
 PATIENCE = 10.0
@@ -217,7 +217,7 @@ def test_ctrl_c_while_it_waits(bank_dir, monkeypatch):
         raise KeyboardInterrupt
 
     with publication.publishing(bank_dir), monkeypatch.context() as impatient:
-        impatient.setattr(publication.time, "sleep", interrupt)
+        impatient.setattr(locks.time, "sleep", interrupt)
         is_told(run(*spelled("withdraw", bank_dir)), bank_dir)
     counts_when_asked_again("withdraw", bank_dir)
 
