@@ -90,9 +90,16 @@ def _take_turn(lock: FileLock, bank: Path, wait: float, is_covered: Callable[[],
     """Get the lock, or find that it is not needed any more; whether it was got."""
     if lock.acquire(timeout=0):
         return True
-    if lock.acquire(timeout=wait, give_up=is_covered):
-        return not is_covered()
-    if is_covered():
+    is_needless = False
+
+    def give_up() -> bool:
+        nonlocal is_needless
+        is_needless = is_needless or is_covered()  # which says so once only
+        return is_needless
+
+    if lock.acquire(timeout=wait, give_up=give_up):
+        return not give_up()
+    if is_needless:
         return False
     raise BankLockedError(
         f"another process is publishing {bank} and did not finish in {wait:g} seconds; "
