@@ -76,7 +76,7 @@ def measure(folder: Path, work: Path, perception: str | None, steps: Sequence[St
     took = experiment(folder, work / "default", tuple(steps) if steps else preset("default"))
     question = findings.Question(PDQ_THRESHOLD, PDQ_MIN_QUALITY)
     begun = perf_counter()
-    found = findings.find(work / "default", question, workers=WORKERS)
+    found = findings.compute_findings(work / "default", question, workers=WORKERS)
     seconds = perf_counter() - begun
     photographs = work / "photographs"
     photographs.mkdir()

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ncii_match.evaluate.trial_table import hashes_of, load
+from ncii_match.evaluate.trial_table import load_hashes, load_trials
 from ncii_match.values import Views
 
 PRECISION = 99.99
@@ -57,8 +57,8 @@ def recall_of(out: Path) -> list[dict[str, Any]]:
 
 def distances_of(out: Path) -> Iterator[tuple[str, tuple[NDArray[np.int64], NDArray[np.int64]]]]:
     """By step, of each copy: bits from its own file, and from the nearest other one."""
-    uploads = load(out)
-    bits = hashes_of(out, uploads, np.arange(len(uploads)), Views.UPRIGHT).bits.view(np.uint64)
+    uploads = load_trials(out)
+    bits = load_hashes(out, uploads, np.arange(len(uploads)), Views.UPRIGHT).bits.view(np.uint64)
     files = np.flatnonzero((uploads.step == 0) & (uploads.status[:, 0] == 0))  # the first step is the file itself
     of = {uploads.ids[row]: place for place, row in enumerate(files)}
     for step, label in enumerate(uploads.steps):

@@ -17,7 +17,7 @@ from ncii_match.errors import InputError
 from ncii_match.evaluate import intervals
 from ncii_match.evaluate.comparison import compare
 from ncii_match.evaluate.experiment import Experiment
-from ncii_match.evaluate.findings import Question, find
+from ncii_match.evaluate.findings import Question, compute_findings
 from ncii_match.evaluate.transforms import preset
 from ncii_match.evaluate.trials import Plan
 from ncii_match.jobs import stored_rows
@@ -77,7 +77,7 @@ class Place:
             "statuses": [bytes(v)] * len(rows), "distances": [row[3].tolist() for row in rows],
         }  # fmt: skip
         pq.write_table(pa.table(columns, schema=schema), out / "trials" / "00000000.parquet")
-        find(out, Question(threshold, 0), workers=1)
+        compute_findings(out, Question(threshold, 0), workers=1)
         return out
 
     def changed(self, place, name, change):

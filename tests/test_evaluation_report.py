@@ -29,7 +29,7 @@ from ncii_match.evaluate import charts, findings, formatting, report
 from ncii_match.evaluate.experiment import Experiment
 from ncii_match.evaluate.report import THUMBNAIL, data_uri
 from ncii_match.evaluate.transforms import Step, encode
-from ncii_match.evaluate.trial_table import Again
+from ncii_match.evaluate.trial_table import ExperimentPictures
 from ncii_match.evaluate.trials import Plan, seed_of
 from ncii_match.jobs.stored_rows import Chunks, find_rows
 from ncii_match.values import PDQ_MIN_QUALITY, PDQ_THRESHOLD
@@ -163,7 +163,7 @@ def stored(place, photos, wanted):
 def evaluated(place, source, steps, **options):
     made = Experiment(place, Chunks(find_rows(source), 3), Plan(steps, PDQ, PDQ.default_views), workers=2, **options)
     made.run()
-    findings.find(place, QUESTION, workers=2)
+    findings.compute_findings(place, QUESTION, workers=2)
     return made
 
 
@@ -181,12 +181,12 @@ def made(tmp_path_factory, photos):
 
 @pytest.fixture(scope="module")
 def found(made):
-    return findings.read(made.out)
+    return findings.read_findings(made.out)
 
 
 @pytest.fixture(scope="module")
 def text(made):
-    return report.render(made.out, Again(made), command=COMMAND)
+    return report.render(made.out, ExperimentPictures(made), command=COMMAND)
 
 
 @pytest.fixture(scope="module")
@@ -362,7 +362,7 @@ def test_a_bin_ends_where_the_threshold_is(width, bits, threshold):
 
 @pytest.mark.parametrize(("farthest", "ends"), [(130, 64 * 3), (250, 254)])
 def test_no_distance_lies_beyond_the_charts(made, tmp_path, monkeypatch, farthest, ends):
-    found = findings.read(made.out)
+    found = findings.read_findings(made.out)
     found["sets"]["all"]["steps"][0]["distances"] = [[farthest, 6]]
     (tmp_path / "findings.json").write_text(json.dumps(found))
     (tmp_path / "different.parquet").write_bytes((made.out / "different.parquet").read_bytes())
@@ -405,7 +405,7 @@ def test_thumbnails_are_the_pictures_and_their_copies(made, page, found):
     for one in shown:
         with Image.open(io.BytesIO(b64decode(one.partition(",")[2]))) as image:
             assert max(image.size) <= THUMBNAIL
-    again = Again(made)
+    again = ExperimentPictures(made)
     for k, row in enumerate(rows[0]):
         assert shown[2 * k] == data_uri(again.original(row["id"]))
         assert shown[2 * k + 1] == data_uri(again.copy(row["id"], row["step"])) != shown[2 * k]
@@ -427,7 +427,7 @@ def test_without_thumbnails_there_are_names_only(made, page):
 
 
 def test_a_picture_that_is_gone_is_said_to_be(made, found, text):
-    class Gone(Again):
+    class Gone(ExperimentPictures):
         def original(self, name):
             if name == "cat.png":
                 raise InputError("gone")
@@ -441,7 +441,7 @@ def test_a_picture_that_is_gone_is_said_to_be(made, found, text):
 
 
 def test_copies_made_again_have_the_hashes_that_were_stored(made):
-    again = Again(made)
+    again = ExperimentPictures(made)
     rows = pq.read_table(made.out / "trials", columns=["id", "step", "hashes", "statuses"]).to_pylist()
     seen = 0
     for row in rows:
@@ -456,7 +456,7 @@ def test_one_picture_is_read_for_one_that_is_asked_for(made, monkeypatch):
     asked = []
     read = made.chunks.stored.read
     monkeypatch.setattr(made.chunks.stored, "read", lambda *rows: asked.append(rows) or read(*rows))
-    again = Again(made)
+    again = ExperimentPictures(made)
     assert not asked
     again.copy(LONG, STEPS[0].label)
     again.original(LONG)
@@ -476,11 +476,11 @@ def test_copies_of_a_reference_are_shown_as_the_bank_holds_them(tmp_path, photos
     source = stored(tmp_path / "in", photos, wanted)
     made = Experiment(tmp_path / "out", Chunks(find_rows(source), 3), plan, workers=1)
     made.run()
-    again = Again(made)
+    again = ExperimentPictures(made)
     pixels = again.original("cat")
     assert np.array_equal(again.copy("cat", reference.label), reference.apply(pixels, seed_of(7, "cat")))
-    findings.find(made.out, QUESTION, workers=1)
-    found, page = findings.read(made.out), Page(report.render(made.out, again))
+    findings.compute_findings(made.out, QUESTION, workers=1)
+    found, page = findings.read_findings(made.out), Page(report.render(made.out, again))
     [miss], [near] = found["misses"], found["closest"]
     assert pictures_of(page) == [
         data_uri(again.copy(*one))
@@ -512,8 +512,8 @@ def test_the_lines_on_the_page_work_out_its_figures(at, made, flawless, found, t
         sweep = found["sets"]["all"]["sweep"]
         many = [one["recall" if at.startswith("a copy") else "false_pairs"] for one in sweep]
         threshold = max(k for k in range(1, len(many)) if many[k] > many[k - 1])
-        findings.find(out, replace(QUESTION, threshold=threshold), workers=2)
-    page, look = Page(report.render(out)), findings.read(out)["sets"]["all"]
+        findings.compute_findings(out, replace(QUESTION, threshold=threshold), workers=2)
+    page, look = Page(report.render(out)), findings.read_findings(out)["sets"]["all"]
     monkeypatch.chdir(out)
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed):
@@ -526,7 +526,7 @@ def test_the_lines_on_the_page_work_out_its_figures(at, made, flawless, found, t
 
 
 def test_findings_without_a_fault(flawless):
-    found = findings.read(flawless)
+    found = findings.read_findings(flawless)
     assert found["sets"]["all"]["recall"]["recall"] == 1
     assert found["sets"]["all"]["false"]["false_pairs"] == 0
     page = Page(report.render(flawless))

@@ -20,7 +20,7 @@ from ncii_match.errors import JobError
 from ncii_match.evaluate import findings, trials
 from ncii_match.evaluate.experiment import RESULTS, Experiment, grouping, settings_of, trials_of
 from ncii_match.evaluate.transforms import Step
-from ncii_match.evaluate.trial_table import load
+from ncii_match.evaluate.trial_table import load_trials
 from ncii_match.evaluate.trials import NO_DISTANCE, STRATA, UNALTERED, Trials, between, seed_of
 from ncii_match.ingest import PictureHasher
 from ncii_match.jobs.directory import locked_directory
@@ -386,7 +386,7 @@ def test_a_chunk_that_is_not_there_is_missed(done, tmp_path):
     (out / "trials" / "00000002.parquet").unlink()
     (out / "trials" / "zz.parquet").write_bytes(b"not a chunk")
     with pytest.raises(InputError, match=r"00000002.parquet is not there; the same evaluation again makes what"):
-        load(out)
+        load_trials(out)
     (out / "trials" / ".00000002.parquet.draft").write_bytes(b"of a run that was killed")
 
 
@@ -394,7 +394,7 @@ def test_ids_that_are_not_text(folder, tmp_path):
     contents = [(folder / name).read_bytes() for name in ("coffee@00.png", "rocket@00.png")]
     pq.write_table(pa.table({"id": [b"\xff", b"b"], "bytes": contents}), tmp_path / "bytes.parquet")
     Experiment(tmp_path / "out", Chunks(find_rows(tmp_path / "bytes.parquet")), PLAN, workers=1).run()
-    assert set(load(tmp_path / "out").ids) == {"\\xff", "b"}
+    assert set(load_trials(tmp_path / "out").ids) == {"\\xff", "b"}
     pq.write_table(pa.table({"id": ["a", None], "bytes": contents}), tmp_path / "none.parquet")
     with pytest.raises(InputError, match="a row has no id; give each one of its own"):
         Experiment(tmp_path / "other", Chunks(find_rows(tmp_path / "none.parquet")), PLAN)
@@ -435,7 +435,7 @@ def test_too_few_pictures_are_refused_before_anything_is_begun(folder, tmp_path)
     (tmp_path / "in" / "text.png").write_text("no picture")
     Experiment(tmp_path / "out", Chunks(find_rows(tmp_path / "in")), PLAN).run()
     with pytest.raises(InputError, match=r"\(1 could not be read: text.png, \w+, and so on\); give more, with another"):
-        findings.find(tmp_path / "out", findings.Question(31, 50))
+        findings.compute_findings(tmp_path / "out", findings.Question(31, 50))
 
 
 def test_hashes_and_nonsense_are_refused(tmp_path):

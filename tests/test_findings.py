@@ -14,9 +14,9 @@ from ncii_match import InputError, Status, Views
 from ncii_match.errors import JobError
 from ncii_match.evaluate import findings
 from ncii_match.evaluate.experiment import trials_of
-from ncii_match.evaluate.findings import Question, find, read
+from ncii_match.evaluate.findings import Question, compute_findings, read_findings
 from ncii_match.evaluate.pairs import PairCounts
-from ncii_match.evaluate.trial_table import LOOKS, hashes_of, load
+from ncii_match.evaluate.trial_table import VIEW_SETS, load_hashes, load_trials
 from ncii_match.evaluate.trials import NO_DISTANCE, UNALTERED
 from ncii_match.jobs import hash_columns
 from ncii_match.jobs.directory import locked_directory
@@ -50,9 +50,8 @@ def rows(out):
 
 @pytest.fixture(scope="module")
 def found(out):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(findings, "CLOSEST", 20_000)  # every pair here
-        yield find(out, Question(THRESHOLD, QUALITY, 1_000, (10, 1_000)), workers=2)
+    question = Question(THRESHOLD, QUALITY, 1_000, (10, 1_000), closest_pairs=20_000)  # every pair here
+    return compute_findings(out, question, workers=2)
 
 
 def least(upload, entry, views, quality=QUALITY):
@@ -67,7 +66,7 @@ def least(upload, entry, views, quality=QUALITY):
 
 def test_recall_is_that_of_a_loop(rows, found):
     originals = {row["id"]: row for row in rows if row["step"] == UNALTERED}
-    for name, views in LOOKS.items():
+    for name, views in VIEW_SETS.items():
         hits, pairs, blind = Counter(), Counter(), Counter()
         for row in rows:
             if row["step"] == UNALTERED:
@@ -96,7 +95,7 @@ def test_false_pairs_are_those_of_a_loop(rows, found, out):
     uploads = [row for row in rows if row["stratum"]]
     entries = [row for row in uploads if row["step"] == UNALTERED and row["quality"][0] >= QUALITY]
     table = pq.read_table(out / "different.parquet")
-    for name, views in LOOKS.items():
+    for name, views in VIEW_SETS.items():
         histogram, strata, closest = Counter(), Counter(), {}
         for upload in uploads:
             for entry in entries:
@@ -209,7 +208,7 @@ def test_pictures_quality_misses_and_flags_add_up(rows, found):
     told = [one["step"] for one in found["misses"]]
     assert set(told) <= missed
     assert len(told) == len(set(told)) >= min(len(missed), 3)
-    assert max(Counter(one["id"] for one in found["misses"]).values()) <= findings.NAMED
+    assert max(Counter(one["id"] for one in found["misses"]).values()) <= findings.MISSES_OF_PICTURE
     assert all(one["distance"] is None or one["distance"] > THRESHOLD for one in found["misses"])
     assert [one["recall"] for one in found["misses"]] == sorted(
         (one["recall"] for one in found["misses"]), reverse=True
@@ -221,59 +220,58 @@ def test_pictures_quality_misses_and_flags_add_up(rows, found):
 
 
 def test_files_are_private_and_the_same_each_time(out, found):
-    assert read(out) == read(out / "findings.json") == found
+    assert read_findings(out) == read_findings(out / "findings.json") == found
     names = ("findings.json", "thresholds.parquet", "different.parquet")
     before = {name: (out / name).read_bytes() for name in names}
-    assert find(out, Question(THRESHOLD, QUALITY, 1_000, (10, 1_000)), workers=1) == found
+    assert compute_findings(out, Question(THRESHOLD, QUALITY, 1_000, (10, 1_000)), workers=1) == found
     assert {name: (out / name).read_bytes() for name in names} == before
     assert all(stat.S_IMODE((out / name).stat().st_mode) == 0o600 for name in names)
 
 
 def test_hashes_of_some_uploads_are_theirs(out):
-    uploads = load(out)
+    uploads = load_trials(out)
     rows = np.array([0, 3, 4, 17, len(uploads) - 1])
-    some = hashes_of(out, uploads, rows, Views.DIHEDRAL)
-    every = hashes_of(out, uploads, np.arange(len(uploads)), uploads.views)
+    some = load_hashes(out, uploads, rows, Views.DIHEDRAL)
+    every = load_hashes(out, uploads, np.arange(len(uploads)), uploads.views)
     v = len(uploads.views)
     wanted = every.bits.reshape(-1, v, 32)[rows][:, :8].reshape(-1, 32)
     np.testing.assert_array_equal(some.bits, wanted)
-    assert len(hashes_of(out, uploads, rows[:0], Views.UPRIGHT)) == 0
+    assert len(load_hashes(out, uploads, rows[:0], Views.UPRIGHT)) == 0
 
 
-def test_many_uploads_are_sampled(out, monkeypatch, found):
-    monkeypatch.setattr(findings, "MOST_UPLOADS", 20)
-    chosen = findings._chosen(load(out))
+def test_many_uploads_are_sampled(out, found):
+    chosen = findings.sample_uploads(load_trials(out), 20)
     assert len(chosen) == 20 == len(set(chosen.tolist()))
 
 
 def test_too_little_is_refused(out, tmp_path):
     with pytest.raises(InputError, match="bits"):
-        find(out, Question(257, 0))
-    assert find(out, Question(200, QUALITY), workers=2)["false_flags"]["thresholds"][-1] <= 256
+        compute_findings(out, Question(257, 0))
+    assert compute_findings(out, Question(200, QUALITY), workers=2)["false_flags"]["thresholds"][-1] <= 256
     with pytest.raises(InputError, match="not the directory"):
-        find(tmp_path, Question(31, 50))
+        compute_findings(tmp_path, Question(31, 50))
     with pytest.raises(InputError, match=r"findings.json does not exist; check the path"):
-        read(tmp_path)
+        read_findings(tmp_path)
     (tmp_path / "findings.json").write_text("[]")
     with pytest.raises(InputError, match="has no findings of an evaluation; give its directory"):
-        read(tmp_path)
+        read_findings(tmp_path)
     (tmp_path / "findings.json").write_text(json.dumps({"format": 99}))
     with pytest.raises(InputError, match="another version"):
-        read(tmp_path)
+        read_findings(tmp_path)
     (tmp_path / "in").mkdir()
     for path in (out.parent / "in").iterdir():
         if path.name.startswith("coffee"):
             (tmp_path / "in" / path.name).write_bytes(path.read_bytes())
     with pytest.raises(InputError, match="no picture has a quality of 101; give better ones, or a lower"):
-        find(out, Question(THRESHOLD, 101))
+        compute_findings(out, Question(THRESHOLD, 101))
     make(tmp_path / "in", tmp_path / "out")
     with pytest.raises(InputError, match="two different"):
-        find(tmp_path / "out", Question(31, 50))
+        compute_findings(tmp_path / "out", Question(31, 50))
 
 
 def test_nobody_works_on_rows_while_figures_are_made_of_them(out):
     with locked_directory(out), pytest.raises(JobError, match="another process works on"):
-        find(out, Question(THRESHOLD, QUALITY))
+        compute_findings(out, Question(THRESHOLD, QUALITY))
 
 
 def test_no_distance_is_never_near():

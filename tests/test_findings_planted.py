@@ -14,8 +14,8 @@ from pyarrow import parquet as pq
 
 from ncii_match import Status
 from ncii_match.evaluate import findings
-from ncii_match.evaluate.findings import Question, find
-from ncii_match.evaluate.trial_table import LOOKS, load
+from ncii_match.evaluate.findings import Question, compute_findings
+from ncii_match.evaluate.trial_table import VIEW_SETS, load_trials
 
 RATES = (0.9, 0.7, 0.6, 0.01, 0.001)
 """Such as so few pictures can show, under either bound."""
@@ -30,10 +30,8 @@ def out(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def found(out):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(findings, "RATES", RATES)
-        patch.setattr(findings, "CLOSEST", 100_000)  # every pair here
-        yield find(out, Question(THRESHOLD, QUALITY, UPLOADS, SIZES), workers=2)
+    question = Question(THRESHOLD, QUALITY, UPLOADS, SIZES, RATES, closest_pairs=100_000)  # every pair here
+    return compute_findings(out, question, workers=2)
 
 
 class Rows:
@@ -69,7 +67,7 @@ class Rows:
     def same(self, copy, look, least):
         """Distance of a copy from its original; else why there is none."""
         original = self.originals[copy["id"]]
-        seen = [v for v in LOOKS[look] if copy["there"][v] and original["there"][0]]
+        seen = [v for v in VIEW_SETS[look] if copy["there"][v] and original["there"][0]]
         if not seen:
             return "NOT_HASHED"
         good = [(copy["bits"][v] ^ original["bits"][0]).bit_count() for v in seen if copy["quality"][v] >= least]
@@ -82,7 +80,7 @@ class Rows:
         for u, row in enumerate(self.apart):
             for e, views in enumerate(row):
                 if views is not None and self.entries[e]["quality"][0] >= least:
-                    seen = [views[v][1] for v in LOOKS[look] if views[v] is not None and views[v][0] >= least]
+                    seen = [views[v][1] for v in VIEW_SETS[look] if views[v] is not None and views[v][0] >= least]
                     if seen:
                         pairs.append((min(seen), u, e))
         return sorted(pairs)
@@ -122,7 +120,7 @@ def rate(false, n, worth):
 def sides(rows, look, least=QUALITY):
     """Groups of the uploads, and of the entries, that take part; by stratum."""
     left = [
-        row for row in rows.uploads if any(row["there"][v] and row["quality"][v] >= least for v in LOOKS[look])
+        row for row in rows.uploads if any(row["there"][v] and row["quality"][v] >= least for v in VIEW_SETS[look])
     ]  # fmt: skip
     right = [row for row in rows.entries if row["there"][0] and row["quality"][0] >= least]
     return left, right
@@ -132,10 +130,10 @@ def groups(some, stratum=None):
     return [row["group"] for row in some if stratum in (None, row["stratum"])]
 
 
-@pytest.mark.parametrize("look", LOOKS)
+@pytest.mark.parametrize("look", VIEW_SETS)
 def test_a_whole_way_of_looking(rows, found, look):
     told = found["sets"][look]
-    assert told["views"] == [view.name for view in LOOKS[look]]
+    assert told["views"] == [view.name for view in VIEW_SETS[look]]
     banked = {row["id"] for row in rows.entries if row["quality"][0] >= QUALITY}
     distances = [rows.same(copy, look, QUALITY) for copy in rows.copies]
     copies = [(copy, one) for copy, one in zip(rows.copies, distances, strict=True)]
@@ -303,7 +301,7 @@ def test_worst_misses(rows, found):
             key=lambda one: -1 if isinstance(one[1], str) else one[1], reverse=True
         )  # keeps the order of equals
         for copy, one in missed:
-            if named[copy["id"]] < findings.NAMED:
+            if named[copy["id"]] < findings.MISSES_OF_PICTURE:
                 named[copy["id"]] += 1
                 known = [q for q, there in zip(copy["quality"], copy["there"], strict=True) if there and q != 255]
                 why = ("too far", one) if isinstance(one, int) else (one, None)
@@ -336,7 +334,7 @@ def test_closest_and_entries_that_fire(rows, found, out):
 def witnessed(rows, known):
     """Rows of the study; ``known``: false pairs are known up to so many bits."""
     wanted, pairs = [], rows.different("all", QUALITY)
-    for wide in findings.WIDER:
+    for wide in findings.WIDER_THRESHOLDS:
         bits = round(THRESHOLD * wide)
         for limit in (None, 6, 10, 14, 18):
             found = false = 0
@@ -360,13 +358,12 @@ def test_what_a_witness_would_say(rows, found):
     assert 0 < asked[6] < asked[10] < asked[14] < asked[18] < asked[None]
 
 
-def test_what_lies_beyond_the_pairs_that_are_named_is_not_known(rows, out, monkeypatch):
+def test_what_lies_beyond_the_pairs_that_are_named_is_not_known(rows, out):
     """The last that is named is one of several at 78 bits: of the others it is not known what the witness says."""
     pairs = rows.different("all", QUALITY)
     at = [k for k, (distance, *_) in enumerate(pairs) if distance == 78]
     assert len(at) > 2
-    monkeypatch.setattr(findings, "CLOSEST", at[1] + 1)
-    told = find(out, Question(THRESHOLD, QUALITY), workers=2)
+    told = compute_findings(out, Question(THRESHOLD, QUALITY, closest_pairs=at[1] + 1), workers=2)
     assert told["witness"] == witnessed(rows, 77)
     assert {row["threshold"]: row["false_pairs"] is None for row in told["witness"]["rows"]} == {
         60: False, 78: True, 96: True, 120: True
@@ -374,8 +371,7 @@ def test_what_lies_beyond_the_pairs_that_are_named_is_not_known(rows, out, monke
     assert told["false_entries"] is not None
     within = sum(distance <= THRESHOLD for distance, *_ in pairs)
     for named in (within - 1, within):
-        monkeypatch.setattr(findings, "CLOSEST", named)
-        entries = find(out, Question(THRESHOLD, QUALITY), workers=2)["false_entries"]
+        entries = compute_findings(out, Question(THRESHOLD, QUALITY, closest_pairs=named), workers=2)["false_entries"]
         assert (entries is None) == (named < within)
 
 
@@ -397,11 +393,10 @@ def test_pictures_are_counted(rows, found):
     assert found["pictures"]["groups"] == len(planted.GROUP_SIZES)
 
 
-def test_of_too_many_uploads_evenly_chosen_ones_are_compared(out, monkeypatch):
-    uploads = load(out)
+def test_of_too_many_uploads_evenly_chosen_ones_are_compared(out):
+    uploads = load_trials(out)
     readable = np.flatnonzero(uploads.readable).tolist()
-    monkeypatch.setattr(findings, "MOST_UPLOADS", 20)
-    chosen = [readable.index(row) for row in findings._chosen(uploads).tolist()]
+    chosen = [readable.index(row) for row in findings.sample_uploads(uploads, 20).tolist()]
     assert (chosen[0], chosen[-1], len(chosen)) == (0, len(readable) - 1, 20)
     gaps = {b - a for a, b in pairwise(chosen)}
     assert gaps <= {(len(readable) - 1) // 19, -(-(len(readable) - 1) // 19)}

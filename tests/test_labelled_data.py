@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 from ncii_match import PDQ, InputError, Status, Views, hash_images
 from ncii_match.cli.main import app
 from ncii_match.evaluate.labelled_data import evaluate_copies
-from ncii_match.evaluate.trial_table import LOOKS
+from ncii_match.evaluate.trial_table import VIEW_SETS
 from ncii_match.ingest import PictureHasher
 from ncii_match.jobs.stored_rows import Chunks, find_rows
 
@@ -66,11 +66,11 @@ def test_distances_are_those_of_a_loop(folder, found):
             good = (hashes.status[rows[name]] == 0) & (hashes.quality[rows[name]] >= QUALITY)
             wanted[name] = {
                 look: min((int(apart[view]) for view in views if good[view]), default=None)
-                for look, views in LOOKS.items()
+                for look, views in VIEW_SETS.items()
             }
     assert {one["id"]: one["distances"] for one in found["copies"]} == wanted
     assert {one["original"] for one in found["copies"]} == {"chelsea-0.png", "coffee-0.png"}
-    assert wanted["coffee-4.png"] == wanted["coffee-5.png"] == dict.fromkeys(LOOKS)
+    assert wanted["coffee-4.png"] == wanted["coffee-5.png"] == dict.fromkeys(VIEW_SETS)
     for look, row in found["recall"].items():
         distances = [one[look] for one in wanted.values()]
         assert row["copies"] == len(wanted) == 8
@@ -208,7 +208,7 @@ def test_every_figure_is_that_of_a_loop(tmp_path, loops):
     for threshold in thresholds:
         found = evaluated(source, tmp_path / "out", threshold)
         recall = {}
-        for look, views in LOOKS.items():
+        for look, views in VIEW_SETS.items():
             distances = [loops.least(name, first, views) for name, first in copies]
             hits = sum(one is not None and one <= threshold for one in distances)
             low, high = bounds.wilson(hits, len(copies))
@@ -224,7 +224,7 @@ def test_every_figure_is_that_of_a_loop(tmp_path, loops):
             "copies": [
                 {"id": name, "original": first,
                  "quality": max((one[1] for one in loops.rows[name] if one), default=0),
-                 "distances": {look: loops.least(name, first, views) for look, views in LOOKS.items()}}
+                 "distances": {look: loops.least(name, first, views) for look, views in VIEW_SETS.items()}}
                 for name, first in copies
             ],
             "recall": recall,
@@ -252,7 +252,7 @@ def test_what_may_be_the_moments_fault_is_tried_again_and_then_named(tmp_path, l
     assert found == evaluated(quiet, tmp_path / "quiet", 31)
     assert found["unreadable"] == [{"id": "b-1", "status": "CANNOT_READ"}]
     assert {look: (row["not_compared"], row["unreadable"]) for look, row in found["recall"].items()} == dict.fromkeys(
-        LOOKS, (2, 1)
+        VIEW_SETS, (2, 1)
     )
     assert sorted(shaky.seen[: len(names)]) == sorted(names)
     assert shaky.seen[len(names) :] == names  # again each alone, when all the others were done

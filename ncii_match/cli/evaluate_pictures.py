@@ -113,7 +113,7 @@ def pictures_command(
     from ncii_match.evaluate import findings, report
     from ncii_match.evaluate.experiment import PICTURES_A_CHUNK, Experiment
     from ncii_match.evaluate.transforms import REFERENCES, preset
-    from ncii_match.evaluate.trial_table import Again
+    from ncii_match.evaluate.trial_table import ExperimentPictures
     from ncii_match.evaluate.trials import Plan
 
     steps = preset(preset_name)
@@ -135,10 +135,10 @@ def pictures_command(
             def next_is(what: str) -> None:
                 bar.update(bar.task_ids[0], description=what)
 
-            found = findings.find(out_dir, question, workers=workers, told=next_is)
+            found = findings.compute_findings(out_dir, question, workers=workers, report=next_is)
             next_is("drawing the page")
             page = report.write(
-                out_dir, Again(experiment) if thumbnails else None, command=["ncii-match", *sys.argv[1:]]
+                out_dir, ExperimentPictures(experiment) if thumbnails else None, command=["ncii-match", *sys.argv[1:]]
             )
     pictures = found["pictures"]
     bad = sum(pictures["unreadable"].values())

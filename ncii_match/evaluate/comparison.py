@@ -79,7 +79,7 @@ def compare(a: str | PathLike[str], b: str | PathLike[str]) -> dict[str, Any]:
 
     Raises InputError for what has no findings, and where nothing is in both: no way of looking, or no alteration.
     """
-    one, other = findings.read(a), findings.read(b)
+    one, other = findings.read_findings(a), findings.read_findings(b)
     rows = _found(a, one), _found(b, other)
     settings = _settings(one, other)
     if all(isinstance(side, Found) for side in rows) and rows[0].pictures == rows[1].pictures:  # type: ignore[union-attr]
@@ -296,15 +296,15 @@ def _found(place: str | PathLike[str], said: dict[str, Any]) -> Found | str:
     """What was found, from the rows; a sentence where those are not there, or not what the findings were made of."""
     directory = Path(place) if Path(place).is_dir() else Path(place).parent
     try:
-        rows = trial_table.load(directory)
+        rows = trial_table.load_trials(directory)
     except InputError:
         return f"the rows of {directory} are not there, or damaged"
     question = said["question"]
     copies = np.flatnonzero((rows.step >= 0) & rows.readable)
     looks = {}
-    for name, views in trial_table.LOOKS.items():
+    for name, views in trial_table.VIEW_SETS.items():
         if name in said["sets"]:
-            same = rows.same(views, question["min_quality"], copies)
+            same = rows.same_pairs(views, question["min_quality"], copies)
             looks[name] = (same.comparison == Comparison.DONE) & (same.distances <= question["threshold"])
             if (len(copies), int(looks[name].sum())) != tuple(
                 said["sets"][name]["recall"][key] for key in ("pairs", "found")
@@ -319,7 +319,7 @@ def _found(place: str | PathLike[str], said: dict[str, Any]) -> Found | str:
     )
 
 
-def _pictures(directory: Path, rows: trial_table.Uploads) -> str:
+def _pictures(directory: Path, rows: trial_table.TrialTable) -> str:
     digest = hashlib.sha256(json.dumps([rows.ids[k] for k in rows.originals.tolist()]).encode())
-    digest.update(trial_table.hashes_of(directory, rows, rows.originals, Views.UPRIGHT).bits.tobytes())
+    digest.update(trial_table.load_hashes(directory, rows, rows.originals, Views.UPRIGHT).bits.tobytes())
     return digest.hexdigest()

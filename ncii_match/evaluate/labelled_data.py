@@ -18,7 +18,7 @@ from ncii_match.errors import InputError
 from ncii_match.evaluate import intervals
 from ncii_match.evaluate.experiment import grouping, names_of, pictures_in
 from ncii_match.evaluate.pairs import Progress, distance_histogram
-from ncii_match.evaluate.trial_table import LOOKS
+from ncii_match.evaluate.trial_table import VIEW_SETS
 from ncii_match.evaluate.trials import NO_DISTANCE, between
 from ncii_match.files import atomic
 from ncii_match.ingest import hash_batches
@@ -68,7 +68,7 @@ def _compare_copies(
         members[group_of(names[row])].append(row)
     views = algorithm.default_views
     v = len(views)
-    looks = {name: [views.index(one) for one in of] for name, of in LOOKS.items() if set(of) <= set(views)}
+    looks = {name: [views.index(one) for one in of] for name, of in VIEW_SETS.items() if set(of) <= set(views)}
     good, upright = hashes.status.reshape(-1, v) == Status.OK, hashes.status[views.index(View.UPRIGHT) :: v]
     readable = [rows for rows in members.values() if upright[rows[0]] == Status.OK]
     if not any(len(rows) > 1 for rows in readable):

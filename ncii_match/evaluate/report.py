@@ -43,7 +43,7 @@ WHY = {
 
 
 class Pictures(Protocol):
-    """Where the pictures of an experiment come from, like ``trial_table.Again``. May raise InputError, DecodeError."""
+    """Where the pictures of an experiment come from, like ``ExperimentPictures``. May raise InputError, DecodeError."""
 
     def original(self, name: str, /) -> Pixels:
         """As it is stored: uint8 [h, w, 3] RGB."""
@@ -168,8 +168,8 @@ def write(out: str | PathLike[str], pictures: Pictures | None = None, *, command
 
     Parameters
     ----------
-    out : the directory of an evaluation whose figures were found (``findings.find``)
-    pictures : where the pictures come from that are shown, ``trial_table.Again``; None for their names only
+    out : the directory of an evaluation whose figures were found (``findings.compute_findings``)
+    pictures : where the pictures come from that are shown, ``ExperimentPictures``; None for their names only
     command : what repeats the evaluation, word by word, to be printed on the page as bash takes it, without the
         secrets of addresses
 
@@ -186,7 +186,7 @@ def write(out: str | PathLike[str], pictures: Pictures | None = None, *, command
 
 def render(out: str | PathLike[str], pictures: Pictures | None = None, *, command: Sequence[str] | None = None) -> str:
     """The page's text, from ``findings.json`` and ``different.parquet``. As ``write``."""
-    found = findings.read(out)
+    found = findings.read_findings(out)
     said, question = found["experiment"], found["question"]
     threshold, widest = question["threshold"], question["looks"]
     look, bits = found["sets"][widest], Algorithm.parse(said["algorithm"]).bits
