@@ -197,8 +197,8 @@ def _show(found: dict[str, Any], page: Path) -> None:
         )  # fmt: skip
     out.print(table)
     out.print(
-        "The interval is that of independent copies, as if every copy were of another picture. Share at most: of false "
-        f"pairs among such pictures, with {sure} confidence, whatever the pictures resemble."
+        'The interval assumes independent copies, as if every copy were of another picture. "Share at most" bounds the '
+        f"share of false pairs among such pictures, with {sure} confidence. It assumes only independent pictures."
     )
     out.print(f"A page to look at is {page}, the figures are in {page.parent / 'findings.json'}.")
 
