@@ -30,10 +30,11 @@ import rescan_cases
 from ncii_match import DecodeLimits, Matcher, Views
 from ncii_match.errors import JobError
 from ncii_match.ingest import PictureHasher
+from ncii_match.jobs.job import Job, Progress
 from ncii_match.jobs.stored_rows import Chunks, find_rows
 from ncii_match.outcomes import Outcome
 from ncii_match.rescans.changes import BankChanges
-from ncii_match.rescans.job import Job, Progress
+from ncii_match.rescans.plan import RescanPlan
 from ncii_match.values import PDQ
 
 WORKERS = 2
@@ -66,15 +67,16 @@ TINY = Size(96, 96, 2, 6, 500, 3_000, 50, 2_000, 1_000, 12, (((320, 240), 1),))
 def job(asked: Row) -> Row:
     """Open what is asked for, and do its job until it is done or has done so many rows; the time and memory it took."""
     begun = time.perf_counter()
-    news = None if asked["since"] is None else BankChanges(asked["bank"], asked["since"])
+    changes = None if asked["since"] is None else BankChanges.since(asked["bank"], asked["since"])
     chunks = Chunks(find_rows(asked["source"]), asked["chunk"])
     views = None if asked["views"] is None else VIEWS[asked["views"]]
-    only = None if news is None else news.new
+    only = None if changes is None else changes.new_entries
     with Matcher(asked["bank"], views=views, workers=WORKERS, isolation="thread", only=only) as matcher:
         if chunks.is_pictures:
             matcher.start()
         started, processor = time.perf_counter(), time.process_time()
-        with Job(asked["out"], chunks, matcher, workers=WORKERS, keep_hashes=asked["keep"], since=news) as one:
+        plan = RescanPlan(chunks, matcher, workers=WORKERS, keep_hashes=asked["keep"], changes=changes)
+        with Job(asked["out"], plan) as one:
             rows = 0
 
             def report(done: Progress) -> None:

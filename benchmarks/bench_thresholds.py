@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 from ncii_match.evaluate import findings
 from ncii_match.evaluate.experiment import PICTURES_A_CHUNK, Experiment
 from ncii_match.evaluate.transforms import PRESETS, REFERENCES, Step, preset
-from ncii_match.evaluate.trials import Plan
+from ncii_match.evaluate.trials import TrialSettings
 from ncii_match.jobs.stored_rows import Chunks, find_rows
 from ncii_match.values import PDQ, PDQ_MIN_QUALITY, PDQ_THRESHOLD, PHASH, Views
 
@@ -58,7 +58,7 @@ def experiment(
 ) -> Row:
     """Alter and hash everything; the time it took. With a reference as perception does: upright, in colour."""
     cv2.setNumThreads(1)  # the threads here are over pictures
-    plan = Plan(
+    plan = TrialSettings(
         steps, PDQ, Views.UPRIGHT if reference else PDQ.default_views, reference=reference,
         witness=None if reference else PHASH, seed=seed,
     )  # fmt: skip

@@ -81,9 +81,9 @@ TARGETS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         ("test_live_index.py", "test_index.py"),
     ),
     "rescans": (
-        ("ncii_match/rescans/changes.py", "ncii_match/rescans/rescan.py", "ncii_match/rescans/work.py",
+        ("ncii_match/rescans/changes.py", "ncii_match/rescans/rescan.py", "ncii_match/rescans/plan.py",
          "ncii_match/jobs/row_contents.py"),
-        ("test_rescan.py", "test_rescan_since.py", "test_rescan_job.py", "test_boundaries.py"),
+        ("test_rescan.py", "test_rescan_changes.py", "test_rescan_job.py", "test_boundaries.py"),
     ),
     "sandbox": (
         ("ncii_match/sandbox/pool.py", "ncii_match/sandbox/workers.py", "ncii_match/sandbox/worker.py",

@@ -22,9 +22,10 @@ from rescans import results
 import ncii_match as nm
 from ncii_match.bank.bank import Bank
 from ncii_match.errors import JobError
+from ncii_match.jobs.job import Job
 from ncii_match.jobs.stored_rows import Chunks, find_rows
-from ncii_match.rescans.job import Job
 from ncii_match.rescans.matcher_settings import MatcherSettings
+from ncii_match.rescans.plan import RescanPlan, RescanTask
 from ncii_match.values import Views
 
 DIFFERENT, NAMES, CHUNK = 1000, 5, 100
@@ -150,28 +151,35 @@ def check_left(place, want):
     assert counted == dict.fromkeys(range(-(-ROWS // CHUNK)), 1)
 
 
-def job_in(place, engine_of, report=lambda _: None, **options):
-    """The same job in this process, by an engine that is made for it. Its summary."""
-    looking = MatcherSettings(str(place / "bank"), views=Views.UPRIGHT, isolation="thread")
+def job_in(place, scheduler_of, report=lambda _: None, **options):
+    """The same job in this process, by a scheduler that is made for it. Its summary."""
+    settings = MatcherSettings(str(place / "bank"), views=Views.UPRIGHT, isolation="thread")
     source = str(place / "media")
     with (
-        looking.matcher(**options) as matcher,
-        Job(place / "out", Chunks(find_rows(source), CHUNK), matcher, keep_hashes=place / "kept",
-            bank=str((place / "bank").resolve())) as job,
-    ):  # fmt: skip
-        return job.run(report, engine=engine_of(looking, source, 2))
+        settings.open_matcher(**options) as matcher,
+        Job(
+            place / "out",
+            RescanPlan(
+                Chunks(find_rows(source), CHUNK),
+                matcher,
+                keep_hashes=place / "kept",
+                bank=str((place / "bank").resolve()),
+            ),
+        ) as job,
+    ):
+        return job.run(report, scheduler=scheduler_of(RescanTask(settings, source), 2))
 
 
 def begun_in(monkeypatch, module):
-    """How often each chunk is begun by an engine from now on."""
+    """How often each chunk is begun by a scheduler from now on."""
     begun, share_chunks = Counter(), module.share_chunks
 
-    def counting(numbers, begin, *rest):
+    def counting(numbers, start, *more):
         def noted(number):
             begun[number] += 1
-            return begin(number)
+            return start(number)
 
-        return share_chunks(numbers, noted, *rest)
+        return share_chunks(numbers, noted, *more)
 
     monkeypatch.setattr(module, "share_chunks", counting)
     return begun
@@ -194,7 +202,7 @@ def killed_at_work(is_working):
     return 0
 
 
-def check_kill(place, engine_of, module, is_working, want, monkeypatch):
+def check_kill(place, scheduler_of, module, is_working, want, monkeypatch):
     """A worker is killed in the middle of a chunk: that chunk is done again, nothing is lost or counted twice."""
     emptied(place)
     begun, killed = begun_in(monkeypatch, module), []
@@ -206,7 +214,7 @@ def check_kill(place, engine_of, module, is_working, want, monkeypatch):
                 killed.append((pid, progress.chunks_done))
                 until(lambda: not _lives(pid), "what was killed goes on")
 
-    assert job_in(place, engine_of, strike) == want[2]
+    assert job_in(place, scheduler_of, strike) == want[2]
     assert killed
     assert max(begun.values()) > 1, "no chunk was lost, so none was begun again"
     check_left(place, want)
@@ -233,7 +241,7 @@ def _stat(pid):
     return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
 
 
-def check_stops(place, engine_of):
+def check_stops(place, scheduler_of):
     """A bank that is out of reach, and an input that is another one for the workers: what is said, and nothing else."""
     emptied(place)
     away = place / "away"
@@ -244,7 +252,7 @@ def check_stops(place, engine_of):
 
     try:
         with pytest.raises(JobError, match=r"^nothing can be looked at .*the same command goes on$"):
-            job_in(place, engine_of, gone)
+            job_in(place, scheduler_of, gone)
     finally:
         away.rename(place / "bank")
     left = list(place.glob("out/decisions/0*.parquet"))
@@ -254,9 +262,9 @@ def check_stops(place, engine_of):
     until(lambda: _is_settled(place), "workers of the job that was stopped go on writing")
     odd = place / "media" / "zz.png"
 
-    def another(looking, source, workers):
+    def another(task, workers):
         odd.write_bytes(b"since the job has listed the folder")
-        return engine_of(looking, source, workers)
+        return scheduler_of(task, workers)
 
     try:
         with pytest.raises(JobError, match=r"^the input that a worker on .* sees is not what .* was begun with; every"):

@@ -8,7 +8,7 @@ from PIL import Image
 
 from ncii_match.evaluate.experiment import Experiment
 from ncii_match.evaluate.transforms import Step
-from ncii_match.evaluate.trials import Plan
+from ncii_match.evaluate.trials import TrialSettings
 from ncii_match.jobs.stored_rows import Chunks, find_rows
 from ncii_match.values import PDQ, PHASH, Views
 
@@ -43,7 +43,7 @@ def write_pictures(folder: Path) -> Path:
 
 GROUPS = "^[^@]*"
 
-PLAN = Plan(STEPS, PDQ, Views.ALL, seed=7, witness=PHASH)
+PLAN = TrialSettings(STEPS, PDQ, Views.ALL, seed=7, witness=PHASH)
 
 
 def make(folder: Path, out: Path, chunk: int = 5, **changed) -> Experiment:

@@ -10,9 +10,10 @@ from PIL import Image, ImageOps
 
 import ncii_match as nm
 from ncii_match.bank.bank import Bank
+from ncii_match.jobs.job import Job
 from ncii_match.jobs.stored_rows import Chunks, find_rows
 from ncii_match.matcher import Matcher
-from ncii_match.rescans.job import Job
+from ncii_match.rescans.plan import RescanPlan
 from ncii_match.values import PDQ, Hashes, Views
 
 
@@ -70,8 +71,8 @@ def pictures_in(path, n, first=0, **more):
     return folder_of(path, {f"{seed:05}.png": picture(seed) for seed in range(first, first + n)} | more)
 
 
-def job_of(out, source, matcher, chunk=4, **options):
-    return Job(out, Chunks(find_rows(source), chunk), matcher, workers=2, **options)
+def job_of(out, source, matcher, chunk=4, *, restart=False, **options):
+    return Job(out, RescanPlan(Chunks(find_rows(source), chunk), matcher, workers=2, **options), restart=restart)
 
 
 def run(out, source, place, chunk=4, *, matching=None, **options):

@@ -19,7 +19,7 @@ from ncii_match.evaluate.comparison import compare
 from ncii_match.evaluate.experiment import Experiment
 from ncii_match.evaluate.findings import Question, compute_findings
 from ncii_match.evaluate.transforms import preset
-from ncii_match.evaluate.trials import Plan
+from ncii_match.evaluate.trials import TrialSettings
 from ncii_match.jobs import stored_rows
 from ncii_match.values import PDQ, PDQ_THRESHOLD, Views
 
@@ -54,7 +54,7 @@ class Place:
         """
         out = self.path / name
         chunks = stored_rows.Chunks(stored_rows.find_rows(folder or self.pictures()), 1000)
-        plan = Plan(steps, PDQ, views)
+        plan = TrialSettings(steps, PDQ, views)
         experiment = Experiment(out, chunks, plan, groups=groups)
         rows, v = [], len(views)
         for k, (file, _) in enumerate(experiment.pictures(0, experiment.rows)):

@@ -109,14 +109,15 @@ def test_a_stopped_experiment_goes_on(pictures, tmp_path):
         if done:
             experiment.stop()
 
-    with pytest.raises(JobError, match="stopped with 2 of 9 pictures done; the same command goes on"):
+    with pytest.raises(JobError, match=r"stopped with [1-4] of 5 chunks done; the same command goes on"):
         experiment.run(stop)
-    assert len([*(tmp_path / "out" / "trials").iterdir()]) == 1
+    chunks = len([*(tmp_path / "out" / "trials").iterdir()])
+    assert 1 <= chunks < 5
     done = []
     Experiment(tmp_path / "out", Chunks(find_rows(pictures), 2), PLAN, groups=GROUPS).run(done.append)
-    assert (done[0], done[-1]) == (2, 9)
+    assert (done[0], done[-1]) == (2 * chunks, 9)
     last = make(pictures, tmp_path / "last")
-    last._stop.set()
+    last.stop()
     last.run()  # there is nothing left to stop
 
 

@@ -30,7 +30,7 @@ from ncii_match.evaluate.experiment import Experiment
 from ncii_match.evaluate.report import THUMBNAIL, data_uri
 from ncii_match.evaluate.transforms import Step, encode
 from ncii_match.evaluate.trial_table import ExperimentPictures
-from ncii_match.evaluate.trials import Plan, seed_of
+from ncii_match.evaluate.trials import TrialSettings, seed_of
 from ncii_match.jobs.stored_rows import Chunks, find_rows
 from ncii_match.values import PDQ_MIN_QUALITY, PDQ_THRESHOLD
 
@@ -161,7 +161,9 @@ def stored(place, photos, wanted):
 
 
 def evaluated(place, source, steps, **options):
-    made = Experiment(place, Chunks(find_rows(source), 3), Plan(steps, PDQ, PDQ.default_views), workers=2, **options)
+    made = Experiment(
+        place, Chunks(find_rows(source), 3), TrialSettings(steps, PDQ, PDQ.default_views), workers=2, **options
+    )
     made.run()
     findings.compute_findings(place, QUESTION, workers=2)
     return made
@@ -472,7 +474,7 @@ def test_one_picture_is_read_for_one_that_is_asked_for(made, monkeypatch):
 def test_copies_of_a_reference_are_shown_as_the_bank_holds_them(tmp_path, photos):
     wanted = [("cat", "chelsea.png", 0), ("coffee", "coffee.png", 0)]
     reference = Step("smaller", 4)
-    plan = Plan((reference, Step("crop centre", 5)), PDQ, Views.UPRIGHT, reference=reference, seed=7)
+    plan = TrialSettings((reference, Step("crop centre", 5)), PDQ, Views.UPRIGHT, reference=reference, seed=7)
     source = stored(tmp_path / "in", photos, wanted)
     made = Experiment(tmp_path / "out", Chunks(find_rows(source), 3), plan, workers=1)
     made.run()

@@ -289,12 +289,12 @@ def test_another_input_is_refused(folder, tmp_path):
     shutil.copytree(folder, tmp_path / "in")
     Experiment(tmp_path / "out", Chunks(find_rows(tmp_path / "in"), 5), PLAN)
     os.utime(tmp_path / "in" / "coffee@00.png", ns=(1, 1))
-    with pytest.raises(InputError, match="was begun with another input;"):
+    with pytest.raises(InputError, match=r"the input is not what .* was begun with; choose another --out"):
         Experiment(tmp_path / "out", Chunks(find_rows(tmp_path / "in"), 5), PLAN)
 
 
 def test_every_setting_has_a_test_above(begun):
-    assert {*OTHER, "versions", "input"} == {*begun.said} - {"format"}
+    assert {*OTHER, "versions", "input"} == {*begun.settings} - {"format"}
 
 
 def test_one_works_at_a_time(folder, tmp_path):
@@ -305,7 +305,7 @@ def test_one_works_at_a_time(folder, tmp_path):
         with pytest.raises(JobError, match="another process"):
             make(folder, tmp_path / "out", most=1, restart=True)
     make(folder, tmp_path / "out", most=2, restart=True)
-    with pytest.raises(JobError, match="another evaluation by now"):
+    with pytest.raises(InputError, match="was begun with another rows"):
         experiment.run()
 
 

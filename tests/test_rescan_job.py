@@ -17,9 +17,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from conftest import ROOT
+from job_kills import trial
 from pyarrow import fs
 from pyarrow import parquet as pq
-from rescan_kills import trial
 from rescans import bank_of, folder_of, job_of, matcher_of, picture, pictures_in, results, run, some, withdraw
 from sandbox_hooks import SIGN
 from sizes import size
@@ -31,10 +31,10 @@ from ncii_match.files import locks
 from ncii_match.ingest import PictureHasher, in_order
 from ncii_match.jobs import hash_columns
 from ncii_match.jobs.file_systems import FileStamp
+from ncii_match.jobs.job import Job
 from ncii_match.jobs.stored_rows import Chunks, PictureFolder, find_rows
 from ncii_match.outcomes import Status
-from ncii_match.rescans import job as jobs
-from ncii_match.rescans.summary import summarised
+from ncii_match.rescans.plan import RescanPlan, summarise
 from ncii_match.sandbox.pool import Sandbox
 from ncii_match.values import Views
 
@@ -86,7 +86,7 @@ def test_the_same_input_gives_the_same_bytes(tmp_path, source, bank, chunk):
         out = tmp_path / f"{workers}"
         with matcher_of(bank, workers=workers) as matcher:
             chunks = Chunks(find_rows(source), chunk)
-            with jobs.Job(out, chunks, matcher, workers=workers) as job:
+            with Job(out, RescanPlan(chunks, matcher, workers=workers)) as job:
                 job.run()
         made.append(results(out))
     run(tmp_path / "1", source, bank, chunk)  # nothing is left to do
@@ -416,7 +416,8 @@ def test_what_may_be_the_moments_fault_is_tried_again_alone_and_once(tmp_path, s
     folder_of(source, {"flaky1.png": picture(1), "00002x.png": picture(2), "flaky2.png": picture(2)})
     with matcher_of(bank) as matcher:
         stored = Flaky(source, times)
-        with jobs.Job(tmp_path / "out", Chunks(stored, 4), matcher, keep_hashes=tmp_path / "kept") as job:
+        plan = RescanPlan(Chunks(stored, 4), matcher, keep_hashes=tmp_path / "kept")
+        with Job(tmp_path / "out", plan) as job:
             found = job.run()
     assert found["statuses"].get("CANNOT_READ", 0) == (2 if status == "CANNOT_READ" else 0)
     rows = rows_of(tmp_path / "out")
@@ -562,7 +563,7 @@ def test_what_is_withdrawn_while_a_job_runs_is_no_match_from_the_next_chunk_on(t
 
 
 def test_summing_up_nothing():
-    found, quarantine = summarised([])
+    found, quarantine = summarise([])
     assert set(map(len, found.values())) == {0}
     assert quarantine.num_rows == 0
 

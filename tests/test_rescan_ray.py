@@ -94,12 +94,12 @@ print(ray.get_runtime_context().gcs_address)"""
 
 @pytest.mark.usefixtures("_ray")
 def test_a_worker_that_is_killed_loses_nothing(place, want, monkeypatch):
-    check_kill(place, adapter.RayEngine, adapter, is_working, want, monkeypatch)
+    check_kill(place, adapter.RayScheduler, adapter, is_working, want, monkeypatch)
 
 
 @pytest.mark.usefixtures("_ray")
 def test_what_stops_a_job_stops_it_in_the_same_words(place, want):
-    check_stops(place, adapter.RayEngine)
+    check_stops(place, adapter.RayScheduler)
 
 
 @pytest.mark.usefixtures("_ray")

@@ -18,9 +18,10 @@ from ncii_match import Bank, Matcher, Policy, Views, hash_images
 from ncii_match.cli.main import app
 from ncii_match.errors import InputError
 from ncii_match.jobs import page_text
+from ncii_match.jobs.job import Job
 from ncii_match.jobs.stored_rows import Chunks, find_rows
 from ncii_match.rescans import report
-from ncii_match.rescans.job import Job
+from ncii_match.rescans.plan import RescanPlan
 
 VOID = {"meta", "line", "rect", "br", "img", "link", "input"}
 HOSTILE = {
@@ -101,7 +102,7 @@ def done(tmp_path_factory):
     policy = Policy(threshold=20, threshold_disputed=10)
     with (
         Matcher(place / "bank", policy=policy, views=Views.UPRIGHT, isolation="thread", radius=31) as matcher,
-        Job(place / "out", Chunks(find_rows(pictures), 3), matcher, workers=1) as job,
+        Job(place / "out", RescanPlan(Chunks(find_rows(pictures), 3), matcher, workers=1)) as job,
     ):
         job.run()
     return place

@@ -72,12 +72,12 @@ def test_a_machine_without_java_is_told(place):
 
 @pytest.mark.usefixtures("session")
 def test_a_worker_that_is_killed_loses_nothing(place, want, monkeypatch):
-    check_kill(place, adapter.SparkEngine, adapter, is_working, want, monkeypatch)
+    check_kill(place, adapter.SparkScheduler, adapter, is_working, want, monkeypatch)
 
 
 @pytest.mark.usefixtures("session")
 def test_what_stops_a_job_stops_it_in_the_same_words(place):
-    check_stops(place, adapter.SparkEngine)
+    check_stops(place, adapter.SparkScheduler)
 
 
 def test_a_frame_gives_the_rows_that_rescan_gives(place, session):

@@ -21,12 +21,10 @@ from ncii_match.decisions import Policy
 from ncii_match.decode.image import DEFAULT_ROUTE, JpegRoute
 from ncii_match.errors import InputError, JobError
 from ncii_match.isolation import Isolation
-from ncii_match.jobs.checkpoints import ChunkDone
-from ncii_match.jobs.failures import ChunkFailed
 from ncii_match.jobs.file_systems import file_opener
-from ncii_match.jobs.scheduler import share_chunks
+from ncii_match.jobs.scheduler import Assignment, ChunkDone, ChunkFailed, share_chunks
 from ncii_match.jobs.stored_rows import PICTURES_A_CHUNK
-from ncii_match.rescans.elsewhere import Assigned, Order, do
+from ncii_match.jobs.worker import Order, WorkerTask, do_chunk
 from ncii_match.rescans.matcher_settings import MatcherSettings
 from ncii_match.rescans.rescan import rescan
 from ncii_match.values import View
@@ -75,9 +73,9 @@ def rescan_dataset(
     ------
     What ``Matcher`` raises, and InputError for workers that leave no processor, before anything is begun.
     """
-    other = None if witness is None else os.fspath(witness)
-    looking = MatcherSettings(os.fspath(bank), policy, views, isolation, other, jpeg=jpeg).anywhere()
-    looking.matcher().close()
+    witness_name = None if witness is None else os.fspath(witness)
+    settings = MatcherSettings(os.fspath(bank), policy, views, isolation, witness_name, jpeg=jpeg).with_absolute_names()
+    settings.open_matcher().close()
     processors = int(ray.cluster_resources().get("CPU", 0))
     if concurrency is not None and (concurrency < 1 or 1 <= processors <= concurrency):
         raise InputError(
@@ -85,7 +83,7 @@ def rescan_dataset(
         )
     pool = ray.data.ActorPoolStrategy(size=concurrency) if concurrency is not None else ray.data.ActorPoolStrategy()
     return dataset.map_batches(
-        _Rescan, batch_format="pyarrow", batch_size=batch_size, fn_constructor_args=(looking, keep_hashes), num_cpus=1,
+        _Rescan, batch_format="pyarrow", batch_size=batch_size, fn_constructor_args=(settings, keep_hashes), num_cpus=1,
         compute=pool,
     )  # fmt: skip
 
@@ -93,69 +91,75 @@ def rescan_dataset(
 class _Rescan:
     """What an actor does; its matcher ends with its process."""
 
-    def __init__(self, looking: MatcherSettings, keep_hashes: bool) -> None:
-        self._matcher, self._keep_hashes = looking.matcher(), keep_hashes
+    def __init__(self, settings: MatcherSettings, keep_hashes: bool) -> None:
+        self._matcher, self._keep_hashes = settings.open_matcher(), keep_hashes
 
     def __call__(self, table: pa.Table) -> pa.Table:
         """A decision for each row."""
         batches = table.combine_chunks().to_batches() or [pa.RecordBatch.from_pylist([], schema=table.schema)]
         opened = file_opener(fs.LocalFileSystem(), "")
-        made = rescan(batches, self._matcher, opened=opened, keep_hashes=self._keep_hashes)
-        return pa.Table.from_batches(list(made))
+        decided = rescan(batches, self._matcher, opened=opened, keep_hashes=self._keep_hashes)
+        return pa.Table.from_batches(list(decided))
 
 
-class RayEngine:
-    """Has the chunks of a job done by Ray tasks, a processor each; an ``Engine``.
+class RayScheduler:
+    """Has the chunks of a job done by Ray tasks, a processor each; a ``Scheduler``.
 
-    source : absolute path, or address. workers : chunks at once; None for as many as there are processors. Where
-    ``ray.init`` was not called, the cluster that ``RAY_ADDRESS`` names is used, or the one on this machine, or one is
-    started here; ``RAY_ADDRESS=local`` starts one in any case.
+    Where ``ray.init`` was not called, the cluster that ``RAY_ADDRESS`` names is used, or the one on this machine,
+    or one is started here. ``RAY_ADDRESS=local`` starts one in any case.
+
+    Parameters
+    ----------
+    task : WorkerTask
+        How a worker opens the plan.
+    workers : int or None
+        Chunks at once; None for as many as there are processors.
     """
 
-    def __init__(self, looking: MatcherSettings, source: str, workers: int | None = None) -> None:
-        self._looking, self._source, self._workers = looking, source, workers
+    def __init__(self, task: WorkerTask, workers: int | None = None) -> None:
+        self._task, self._workers = task, workers
 
-    def __call__(self, assigned: Assigned, numbers: Iterator[int]) -> Generator[ChunkDone, None, None]:
-        """See ``Engine``."""
-        mine = not ray.is_initialized()
-        if mine:
+    def __call__(self, assignment: Assignment, numbers: Iterator[int]) -> Generator[ChunkDone, None, None]:
+        """See ``Scheduler``."""
+        is_own = not ray.is_initialized()
+        if is_own:
             _connect()
         try:
-            # Lost workers are counted by share_chunks, for all engines alike.
-            work = ray.remote(num_cpus=1, max_retries=0)(do)
-            order = ray.put(Order(self._looking, self._source, assigned))
+            # share_chunks counts lost workers, for all clusters alike.
+            remote_task = ray.remote(num_cpus=1, max_retries=0)(do_chunk)
+            order = ray.put(Order(self._task, assignment))
             running: dict[Future[ChunkDone | ChunkFailed], Any] = {}
 
-            def begin(number: int) -> "Future[ChunkDone | ChunkFailed]":
-                for ended in [one for one in running if one.done()]:
+            def start(number: int) -> "Future[ChunkDone | ChunkFailed]":
+                for ended in [future for future in running if future.done()]:
                     del running[ended]
-                task = work.remote(order, number)
-                future: Future[ChunkDone | ChunkFailed] = task.future()
-                running[future] = task
+                reference = remote_task.remote(order, number)
+                future: Future[ChunkDone | ChunkFailed] = reference.future()
+                running[future] = reference
                 return future
 
             try:
-                yield from share_chunks(numbers, begin, self._at_once, _told)
+                yield from share_chunks(numbers, start, self._capacity, _describe)
             finally:
-                for task in running.values():  # nothing, unless it ended before them
-                    ray.cancel(task, force=True)
+                for reference in running.values():  # nothing, unless the job ended before them
+                    ray.cancel(reference, force=True)
         finally:
-            if mine:
+            if is_own:
                 ray.shutdown()
 
-    def _at_once(self) -> int:
+    def _capacity(self) -> int:
         return self._workers or int(ray.cluster_resources().get("CPU", 1))
 
 
 def _connect() -> None:
     """Raises JobError when there is no cluster where one is said to be."""
     quiet = {"log_to_driver": False, "logging_level": "ERROR"}
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nobody is told that this was run
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # Ray reports to nobody that this was run
     address = os.environ.get("RAY_ADDRESS")
     try:
-        if address is not None and (named := re.fullmatch(r"([^/]+):(\d+)", address)):
+        if address is not None and (network := re.fullmatch(r"([^/]+):(\d+)", address)):
             # Ray itself waits longer than six minutes for one that is not there.
-            socket.create_connection((named[1].strip("[]"), int(named[2])), REACHED_WITHIN).close()
+            socket.create_connection((network[1].strip("[]"), int(network[2])), REACHED_WITHIN).close()
         if address is None:
             with contextlib.suppress(ConnectionError):
                 ray.init(address="auto", **quiet)
@@ -165,14 +169,14 @@ def _connect() -> None:
         else:
             ray.init(address=address, **quiet)
     except (ConnectionError, RuntimeError, ValueError, OSError) as error:
-        raise JobError(f"there is no Ray to work with ({_first(error)}); see RAY_ADDRESS, or start it") from None
+        raise JobError(f"there is no Ray to work with ({_first_line(error)}); see RAY_ADDRESS, or start it") from None
 
 
-def _told(error: Exception) -> str:
-    """A Ray exception in a line: what was raised in a worker, where that is what it tells."""
+def _describe(error: Exception) -> str:
+    """A Ray exception in a line: what a worker raised, where that is its cause."""
     cause = error.cause if isinstance(error, ray.exceptions.RayTaskError) else error
-    return _first(cause if isinstance(cause, Exception) else error)
+    return _first_line(cause if isinstance(cause, Exception) else error)
 
 
-def _first(error: BaseException) -> str:
+def _first_line(error: BaseException) -> str:
     return f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"

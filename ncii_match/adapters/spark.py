@@ -25,13 +25,11 @@ from ncii_match.decode.image import DEFAULT_ROUTE, JpegRoute
 from ncii_match.errors import InputError, JobError
 from ncii_match.isolation import Isolation
 from ncii_match.jobs import hash_columns
-from ncii_match.jobs.checkpoints import ChunkDone
-from ncii_match.jobs.failures import ChunkFailed
 from ncii_match.jobs.file_systems import file_opener
-from ncii_match.jobs.row_contents import BESIDE, CONTENTS, contents_of
-from ncii_match.jobs.scheduler import share_chunks
+from ncii_match.jobs.row_contents import COMPANIONS, CONTENTS, contents_of
+from ncii_match.jobs.scheduler import Assignment, ChunkDone, ChunkFailed, share_chunks
 from ncii_match.jobs.stored_rows import HASHES_A_CHUNK, PICTURES_A_CHUNK
-from ncii_match.rescans.elsewhere import Assigned, Order, do
+from ncii_match.jobs.worker import Order, WorkerTask, do_chunk
 from ncii_match.rescans.matcher_settings import MatcherSettings, cached_matcher
 from ncii_match.rescans.rescan import rescan, results_schema
 from ncii_match.schemas import ALGORITHM_KEY
@@ -78,24 +76,23 @@ def rescan_frame(
     Each Python worker keeps one matcher from partition to partition. What Spark hands it at once (``spark.sql.execution
     .arrow.maxRecordsPerBatch``, 10,000 rows) is in memory with it: set it to some hundred where rows have ``bytes``.
     """
-    other = None if witness is None else os.fspath(witness)
-    looking = MatcherSettings(os.fspath(bank), policy, views, isolation, other, jpeg=jpeg).anywhere()
+    witness_name = None if witness is None else os.fspath(witness)
+    settings = MatcherSettings(os.fspath(bank), policy, views, isolation, witness_name, jpeg=jpeg).with_absolute_names()
     kind = contents_of(pa.schema([pa.field(name, pa.null()) for name in frame.columns]))
-    taken = frame.select("id", *[name for name in (kind, *BESIDE.get(kind, ())) if name in frame.columns])
-    with looking.matcher() as matcher:
-        kept = hash_columns.fields(matcher.snapshot.algorithm, matcher.views) if keep_hashes else []
-    said = taken.schema[kind].metadata
-    restored = None if kind in CONTENTS[:2] else _hash_field(kind, said)
-    for name in BESIDE["hashes"] if kind == "hashes" else ():
-        if name not in taken.columns:
+    selected = frame.select("id", *[name for name in (kind, *COMPANIONS.get(kind, ())) if name in frame.columns])
+    with settings.open_matcher() as matcher:
+        hash_fields = hash_columns.fields(matcher.snapshot.algorithm, matcher.views) if keep_hashes else []
+    restored = None if kind in CONTENTS[:2] else _hash_field(kind, selected.schema[kind].metadata)
+    for name in COMPANIONS["hashes"] if kind == "hashes" else ():
+        if name not in selected.columns:
             raise InputError(f"the column {name!r} is missing; give it with 'hashes'")
-    schema = results_schema(pa.null(), kept)  # what ids are is Spark's own to say
-    result = spark.StructType([taken.schema["id"], *map(_spark_field, [*schema][1:])])
-    return taken.mapInArrow(partial(_rescanned, looking, restored, keep_hashes), result)
+    schema = results_schema(pa.null(), hash_fields)  # the type of ids is Spark's own
+    result = spark.StructType([selected.schema["id"], *map(_spark_field, [*schema][1:])])
+    return selected.mapInArrow(partial(_rescan_partition, settings, restored, keep_hashes), result)
 
 
-def _rescanned(
-    looking: MatcherSettings, restored: pa.Field | None, keep_hashes: bool, batches: Iterator[pa.RecordBatch]
+def _rescan_partition(
+    settings: MatcherSettings, restored: pa.Field | None, keep_hashes: bool, batches: Iterator[pa.RecordBatch]
 ) -> Iterator[pa.RecordBatch]:
     """What a Python worker does with a partition."""
     rows = PICTURES_A_CHUNK if restored is None else HASHES_A_CHUNK
@@ -103,8 +100,9 @@ def _rescanned(
         _as_stored(batch.slice(first, rows), restored) for batch in batches for first in range(0, len(batch), rows)
     )
     opened = file_opener(fs.LocalFileSystem(), "")
-    for made in rescan(pieces, cached_matcher(looking), opened=opened, keep_hashes=keep_hashes):
-        yield made.cast(pa.schema([pa.field(one.name, _wider(one.type), one.nullable) for one in made.schema]))
+    for decided in rescan(pieces, cached_matcher(settings), opened=opened, keep_hashes=keep_hashes):
+        fields = [pa.field(field.name, _spark_width(field.type), field.nullable) for field in decided.schema]
+        yield decided.cast(pa.schema(fields))
 
 
 def _as_stored(batch: pa.RecordBatch, restored: pa.Field | None) -> pa.RecordBatch:
@@ -115,9 +113,9 @@ def _as_stored(batch: pa.RecordBatch, restored: pa.Field | None) -> pa.RecordBat
     for field in batch.schema:
         if field.name == restored.name:
             fields.append(restored)
-        elif field.name in BESIDE["hashes"]:
+        elif field.name in COMPANIONS["hashes"]:
             fields.append(field.with_type(pa.binary(len(hash_columns.views_of(restored)))))
-        elif field.name in BESIDE["hash"]:
+        elif field.name in COMPANIONS["hash"]:
             fields.append(field.with_type(pa.uint8()))
         else:
             fields.append(field)
@@ -128,25 +126,25 @@ def _as_stored(batch: pa.RecordBatch, restored: pa.Field | None) -> pa.RecordBat
     return pa.RecordBatch.from_arrays(columns, schema=pa.schema(fields))
 
 
-def _hash_field(name: str, said: dict[str, Any]) -> pa.Field:
+def _hash_field(name: str, spark_metadata: dict[str, Any]) -> pa.Field:
     """The column as it was written. Raises InputError when its metadata do not say what it was."""
-    told = {key: str(said[key.decode()]).encode() for key in _KEYS if key.decode() in said}
-    if ALGORITHM_KEY not in told:
+    metadata = {key: str(spark_metadata[key.decode()]).encode() for key in _KEYS if key.decode() in spark_metadata}
+    if ALGORITHM_KEY not in metadata:
         raise InputError(f"the column {name!r} does not say its algorithm: add the metadata {ALGORITHM_KEY.decode()}")
-    algorithm = Algorithm.parse(told[ALGORITHM_KEY].decode())
-    views = hash_columns.views_of(pa.field(name, pa.null(), metadata=told)) if name == "hashes" else (None,)
-    return pa.field(name, pa.binary(algorithm.nbytes * len(views)), False, told)
+    algorithm = Algorithm.parse(metadata[ALGORITHM_KEY].decode())
+    views = hash_columns.views_of(pa.field(name, pa.null(), metadata=metadata)) if name == "hashes" else (None,)
+    return pa.field(name, pa.binary(algorithm.nbytes * len(views)), False, metadata)
 
 
 _KEYS = (ALGORITHM_KEY, hash_columns.VIEWS_KEY)
 
 
-def _wider(kind: pa.DataType) -> pa.DataType:
+def _spark_width(kind: pa.DataType) -> pa.DataType:
     """The type that Spark has for one of Arrow's, such that every value keeps its meaning."""
     if pa.types.is_list(kind):
-        return pa.list_(pa.field(kind.value_field.name, _wider(kind.value_type), kind.value_field.nullable))
+        return pa.list_(pa.field(kind.value_field.name, _spark_width(kind.value_type), kind.value_field.nullable))
     if pa.types.is_struct(kind):
-        return pa.struct([pa.field(one.name, _wider(one.type), one.nullable) for one in kind])
+        return pa.struct([pa.field(field.name, _spark_width(field.type), field.nullable) for field in kind])
     if pa.types.is_fixed_size_binary(kind):
         return pa.binary()
     return {pa.uint8(): pa.int16(), pa.uint16(): pa.int32()}.get(kind, kind)
@@ -163,67 +161,74 @@ def _spark_type(kind: pa.DataType) -> spark.DataType:
     if pa.types.is_list(kind):
         return spark.ArrayType(_spark_type(kind.value_type), kind.value_field.nullable)
     if pa.types.is_struct(kind):
-        return spark.StructType([_spark_field(one) for one in kind])
-    return _PLAIN[_wider(kind)]()
+        return spark.StructType([_spark_field(field) for field in kind])
+    return _PLAIN[_spark_width(kind)]()
 
 
 def _spark_field(field: pa.Field) -> spark.StructField:
-    said = {key.decode(): value.decode() for key, value in (field.metadata or {}).items() if key in _KEYS}
-    return spark.StructField(field.name, _spark_type(field.type), field.nullable, said)
+    metadata = {key.decode(): value.decode() for key, value in (field.metadata or {}).items() if key in _KEYS}
+    return spark.StructField(field.name, _spark_type(field.type), field.nullable, metadata)
 
 
 # --- the chunks of a job --------------------------------------------------------------------------------------------
 
 
-class SparkEngine:
-    """Has the chunks of a job done by Spark, each as a job of one task; an ``Engine``.
+class SparkScheduler:
+    """Has the chunks of a job done by Spark, each as a Spark job of one task; a ``Scheduler``.
 
-    source : absolute path, or address. workers : chunks at once; None for as many as Spark says that it can run. Where
-    there is no session, one is made from the configuration (``spark-submit``, ``spark-defaults.conf``), by default on
-    this machine.
+    Where there is no session, one is made from the configuration (``spark-submit``, ``spark-defaults.conf``), by
+    default on this machine.
+
+    Parameters
+    ----------
+    task : WorkerTask
+        How a worker opens the plan.
+    workers : int or None
+        Chunks at once; None for as many as Spark says that it can run.
     """
 
-    def __init__(self, looking: MatcherSettings, source: str, workers: int | None = None) -> None:
-        self._looking, self._source, self._workers = looking, source, workers
+    def __init__(self, task: WorkerTask, workers: int | None = None) -> None:
+        self._task, self._workers = task, workers
 
-    def __call__(self, assigned: Assigned, numbers: Iterator[int]) -> Generator[ChunkDone, None, None]:
-        """See ``Engine``."""
-        mine = SparkContext._active_spark_context is None  # noqa: SLF001 - there is no public way to ask
+    def __call__(self, assignment: Assignment, numbers: Iterator[int]) -> Generator[ChunkDone, None, None]:
+        """See ``Scheduler``."""
+        is_own = SparkContext._active_spark_context is None  # noqa: SLF001 - there is no public way to ask
         try:
             context = _session().sparkContext
         except Exception as error:  # noqa: BLE001 - Java's are of any kind
             raise JobError(
-                f"there is no Spark to work with ({_told(error)}); it needs Java 17, and a session that is not remote"
+                f"there is no Spark to work with ({_describe(error)}); it needs Java 17, and a session that is not "
+                "remote"
             ) from None
-        work = partial(do, Order(self._looking, self._source, assigned))
+        work = partial(do_chunk, Order(self._task, assignment))
         group = f"ncii-match-{id(work):x}"
         pool = ThreadPoolExecutor(MOST_THREADS, "ncii_match-spark")
 
         def run(number: int) -> ChunkDone | ChunkFailed:
-            context.setJobGroup(group, "ncii-match rescan", interruptOnCancel=True)
-            found: list[ChunkDone | ChunkFailed] = context.parallelize([number], 1).map(work).collect()
-            return found[0]
+            context.setJobGroup(group, "ncii-match job", interruptOnCancel=True)
+            answers: list[ChunkDone | ChunkFailed] = context.parallelize([number], 1).map(work).collect()
+            return answers[0]
 
         try:
             yield from share_chunks(
                 numbers, lambda number: pool.submit(run, number), lambda: self._workers or context.defaultParallelism,
-                _told,
+                _describe,
             )  # fmt: skip
         finally:
-            context.cancelJobGroup(group)  # nothing, unless it ended before them
+            context.cancelJobGroup(group)  # nothing, unless the job ended before them
             pool.shutdown(cancel_futures=True)
-            if mine:
+            if is_own:
                 context.stop()
 
 
 def _session() -> SparkSession:
     """The session there is, or a quiet one. Workers run the Python that this is, unless ``PYSPARK_PYTHON`` says."""
-    if (there := SparkSession.getActiveSession()) is not None:
-        return there
+    if (active := SparkSession.getActiveSession()) is not None:
+        return active
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
-    main = threading.current_thread() is threading.main_thread()
+    in_main_thread = threading.current_thread() is threading.main_thread()
     before = signal.getsignal(signal.SIGINT)
-    written, sys_stdout = os.dup(1), 1
+    saved_stdout, sys_stdout = os.dup(1), 1
     os.dup2(2, sys_stdout)  # what Java says at its start must not be taken for a result
     try:
         return (
@@ -233,15 +238,15 @@ def _session() -> SparkSession:
             .getOrCreate()
         )
     finally:
-        os.dup2(written, sys_stdout)
-        os.close(written)
-        if main:
+        os.dup2(saved_stdout, sys_stdout)
+        os.close(saved_stdout)
+        if in_main_thread:
             signal.signal(signal.SIGINT, before)  # Spark sets its own, which would drop what is in hand
 
 
-def _told(error: Exception) -> str:
-    """A Spark exception in a line: what was raised in a worker, where that is what it tells."""
+def _describe(error: Exception) -> str:
+    """A Spark exception in a line: what a worker raised, where that is its cause."""
     text = str(error)
     raised = re.findall(r"^(?:\w+\.)*\w*(?:Error|Exception|Interrupt): .*$", text, re.MULTILINE)
-    lines = [one for one in raised if not one.startswith(("org.", "py4j.", "java."))] or raised
+    lines = [line for line in raised if not line.startswith(("org.", "py4j.", "java."))] or raised
     return lines[-1] if lines else f"{type(error).__name__}: {text.strip().partition(chr(10))[0]}"

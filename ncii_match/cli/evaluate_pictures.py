@@ -114,10 +114,10 @@ def pictures_command(
     from ncii_match.evaluate.experiment import PICTURES_A_CHUNK, Experiment
     from ncii_match.evaluate.transforms import REFERENCES, preset
     from ncii_match.evaluate.trial_table import ExperimentPictures
-    from ncii_match.evaluate.trials import Plan
+    from ncii_match.evaluate.trials import TrialSettings
 
     steps = preset(preset_name)
-    plan = Plan(
+    plan = TrialSettings(
         steps, algorithm, algorithm.default_views if views is None else views.views, seed=seed,
         reference=REFERENCES[preset_name],
         witness=WITNESSES[algorithm.name].algorithm,

@@ -1,5 +1,6 @@
 """``ncii-match rescan``: everything already stored against a bank, resumable."""
 
+import contextlib
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -28,8 +29,8 @@ from ncii_match.cli.terminal import (
 from ncii_match.errors import InputError, MissingExtraError
 
 if TYPE_CHECKING:
-    from ncii_match.rescans.elsewhere import Engine
-    from ncii_match.rescans.matcher_settings import MatcherSettings
+    from ncii_match.jobs.scheduler import Scheduler
+    from ncii_match.jobs.worker import WorkerTask
 
 
 class EngineName(StrEnum):
@@ -84,80 +85,80 @@ def rescan_command(
     """
     from ncii_match.decisions import Policy
     from ncii_match.jobs.file_systems import ADDRESS, absolute_name, redact_secrets
+    from ncii_match.jobs.job import Job, Progress
     from ncii_match.jobs.stored_rows import Chunks, find_rows
     from ncii_match.rescans import report
     from ncii_match.rescans.changes import BankChanges
-    from ncii_match.rescans.job import Job, Progress
     from ncii_match.rescans.matcher_settings import MatcherSettings
+    from ncii_match.rescans.plan import RescanPlan, RescanTask
 
     if previous is not None and since is None:
         raise InputError("--previous is for --since; say which snapshot that rescan was made with")
-    for place in (out_dir, hashes_out):
-        if place is not None:
-            outside(place, source)
+    for folder in (out_dir, hashes_out):
+        if folder is not None:
+            outside(folder, source)
     policy = None if policy_file is None else Policy.from_toml(policy_file)
     chunks = Chunks(find_rows(source), chunk)
-    ways = None if views is None else views.views
-    news = None if since is None else BankChanges(bank, since, job=None if restart else out_dir)
-    if news is not None and previous is not None:
-        news.check(previous)
-    only = None if news is None else news.new
+    changes = None if since is None else BankChanges.since(bank, since, job=None if restart else out_dir)
+    if changes is not None and previous is not None:
+        changes.check_previous(previous)
     banks = [bank] if witness is None else [bank, witness]
-    names = [redact_secrets(one) if ADDRESS.match(one) else str(Path(one).resolve()) for one in banks]
-    trusted = None if trusted_key is None else str(trusted_key)
-    looking = MatcherSettings(bank, policy, ways, isolation.choice, witness, trusted, jpeg.route)
-    shared = _engine(engine, looking.anywhere(), absolute_name(source), workers)
-    with (
-        looking.matcher(only, workers) as matcher,
-        Job(
-            out_dir, chunks, matcher, workers=workers, keep_hashes=hashes_out, restart=restart, since=news,
-            bank=" and ".join(names),
-        ) as job,
-    ):  # fmt: skip
-        (out_dir / report.NAME).unlink(missing_ok=True)  # until this is done, no page says what was found
-        with finishing(job.stop), progress("rescanning", chunks.stored.rows) as bar:
+    names = [redact_secrets(name) if ADDRESS.match(name) else str(Path(name).resolve()) for name in banks]
+    settings = MatcherSettings(
+        bank, policy, None if views is None else views.views, isolation.choice, witness,
+        None if trusted_key is None else str(trusted_key), jpeg.route,
+    )  # fmt: skip
+    scheduler = _scheduler(engine, RescanTask(settings.with_absolute_names(), absolute_name(source)), workers)
+    with contextlib.ExitStack() as stack:
+        matcher = stack.enter_context(settings.open_matcher(None if changes is None else changes.new_entries, workers))
+        plan = RescanPlan(
+            chunks, matcher, workers=workers, keep_hashes=hashes_out, changes=changes, bank=" and ".join(names)
+        )
+        job = stack.enter_context(Job(out_dir, plan, restart=restart))
+        (out_dir / report.NAME).unlink(missing_ok=True)  # until the job is done, no page tells what matches
+        with finishing(job.stop), progress("rescanning", chunks.rows) as bar:
 
-            def tell(done: Progress) -> None:
-                told = ", ".join(f"{n:,} {name.lower()}" for name, n in sorted(done.outcomes.items()))
-                bar.update(bar.task_ids[0], completed=done.rows_done, description=told)
+            def show(done: Progress) -> None:
+                outcomes = ", ".join(f"{n:,} {name.lower()}" for name, n in sorted(done.outcomes.items()))
+                bar.update(bar.task_ids[0], completed=done.rows_done, description=outcomes)
 
-            found = job.run(tell, engine=shared)
-        if news is not None and previous is not None:
-            found["reversed"] = news.write_reversed(previous, matcher.policy, out_dir)
+            summary = job.run(show, scheduler=scheduler)
+        if changes is not None and previous is not None:
+            summary["reversed"] = changes.write_reversed(previous, matcher.policy, out_dir)
         page = report.write(out_dir)
     if as_json:
-        emit(found)
+        emit(summary)
     else:
-        _say(found, out_dir, "nothing to look at" if news is None else "nothing new is near", page)
-    raise typer.Exit(_exit(found["outcomes"]))
+        _print_summary(summary, out_dir, "nothing to look at" if changes is None else "nothing new is near", page)
+    raise typer.Exit(_exit_code(summary["outcomes"]))
 
 
-def _say(found: dict[str, Any], out_dir: Path, nothing: str, page: Path) -> None:
-    told = ", ".join(f"{n:,} {name.lower().replace('_', ' ')}" for name, n in found["outcomes"].items())
-    out.print(f"{counted(found['rows'], 'row')} rescanned: {told or nothing}.")
-    decisions = f"Decisions in {out_dir / 'decisions'}, counts" if found["rows"] else "No decisions; counts"
+def _print_summary(summary: dict[str, Any], out_dir: Path, nothing: str, page: Path) -> None:
+    outcomes = ", ".join(f"{n:,} {name.lower().replace('_', ' ')}" for name, n in summary["outcomes"].items())
+    out.print(f"{counted(summary['rows'], 'row')} rescanned: {outcomes or nothing}.")
+    decisions = f"Decisions in {out_dir / 'decisions'}, counts" if summary["rows"] else "No decisions; counts"
     out.print(f"{decisions} in {out_dir / 'summary.json'}, a page in {page}.")
 
 
-def _engine(name: EngineName, looking: "MatcherSettings", source: str, workers: int | None) -> "Engine | None":
-    """What has the chunks done; None for this process. Raises InputError when it is not installed."""
+def _scheduler(name: EngineName, task: "WorkerTask", workers: int | None) -> "Scheduler | None":
+    """What has the chunks done elsewhere; None for this process. Raises MissingExtraError when it is not installed."""
     if name is EngineName.LOCAL:
         return None
     try:
         if name is EngineName.RAY:
-            from ncii_match.adapters.ray import RayEngine
+            from ncii_match.adapters.ray import RayScheduler
 
-            return RayEngine(looking, source, workers)
-        from ncii_match.adapters.spark import SparkEngine
+            return RayScheduler(task, workers)
+        from ncii_match.adapters.spark import SparkScheduler
 
-        return SparkEngine(looking, source, workers)
+        return SparkScheduler(task, workers)
     except ModuleNotFoundError as error:
         if error.name not in ("ray", "pyspark"):
             raise
         raise MissingExtraError(f"--engine {name} needs {error.name}", name) from None
 
 
-def _exit(outcomes: dict[str, int]) -> Exit:
+def _exit_code(outcomes: dict[str, int]) -> Exit:
     if outcomes.get("MATCH"):
         return Exit.MATCHED
     return Exit.UNREADABLE if outcomes.get("UNREADABLE") or outcomes.get("UNKNOWN") else Exit.OK

@@ -62,7 +62,7 @@ UNALTERED = ""
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class TrialSettings:
     """What is done to each picture, and how it is hashed.
 
     steps : the alterations. seed : what is left to chance follows from it and the picture's id. reference : the step
@@ -109,7 +109,7 @@ def _distances(name: str, views: int) -> pa.Field:
 class Trials:
     """Carries a plan out, picture by picture. Safe for many threads."""
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: TrialSettings) -> None:
         self.plan, self._schema = plan, plan.schema()
         self._hasher = PictureHasher(plan.algorithm, plan.views, plan.limits, plan.jpeg)
         self._upright = PictureHasher(plan.algorithm, Views.UPRIGHT, plan.limits, plan.jpeg)

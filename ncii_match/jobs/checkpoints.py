@@ -2,7 +2,7 @@
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,41 +14,51 @@ from ncii_match.files import atomic
 
 
 @dataclass(frozen=True, slots=True)
-class ChunkDone:
-    """A chunk that is finished. rows : those that are kept. outcomes : how many of them have which."""
-
-    number: int
-    rows: int
-    outcomes: dict[str, int]
-
-
-@dataclass(frozen=True, slots=True)
 class Checkpoints:
-    """Where the files of chunks are. out : the job's directory. hashes : of the media's hashes; None for none."""
+    """Where the files of chunks are: in each folder one for each chunk.
 
-    out: Path
-    hashes: Path | None = None
+    Attributes
+    ----------
+    folders : tuple of Path
+        The first one's file is written last: with it the chunk is finished.
+    """
 
-    @property
-    def folders(self) -> list[Path]:
-        """Those that hold a file a chunk."""
-        return [self.out / "decisions", *([self.hashes] if self.hashes else [])]
+    folders: tuple[Path, ...]
 
-    def decisions(self, number: int) -> Path:
-        """What was decided in a chunk."""
-        return self.out / "decisions" / f"{number:08}.parquet"
+    def file(self, number: int) -> Path:
+        """The first folder's file of a chunk."""
+        return self.folders[0] / f"{number:08}.parquet"
 
     def is_done(self, number: int) -> bool:
         """Whether a chunk is finished."""
         return all((folder / f"{number:08}.parquet").exists() for folder in self.folders)
 
+    def write(self, number: int, tables: Sequence[pa.Table], mark: str = "") -> None:
+        """Finish a chunk: a table for each folder, the first one last.
+
+        Parameters
+        ----------
+        number : int
+        tables : sequence of pyarrow.Table
+            In the order of ``folders``.
+        mark : str
+            In the names of the drafts, where other workers may write the same chunk.
+
+        Raises
+        ------
+        InputError
+            When a file cannot be written.
+        """
+        for folder, table in reversed(list(zip(self.folders, tables, strict=True))):
+            write_table(folder / f"{number:08}.parquet", table, mark)
+
     def drafts(self) -> list[Path]:
-        """What was begun and has not got its name."""
+        """Files that were begun and have not got their name."""
         return [path for folder in self.folders for path in folder.glob(f".{'[0-9]' * 8}.parquet.*draft")]
 
 
 def read_chunk(path: Path, columns: list[str] | None = None, rows: int | None = None) -> pa.Table:
-    """What a finished chunk says. Raises JobError for a file that is damaged, or has another number of rows."""
+    """Read a finished chunk's file. Raises JobError when it is damaged, or has another number of rows."""
     try:
         table = pq.read_table(path, columns=columns, page_checksum_verification=True)
     except (OSError, ValueError, KeyError, pa.ArrowException):
@@ -59,15 +69,15 @@ def read_chunk(path: Path, columns: list[str] | None = None, rows: int | None = 
 
 
 def write_table(path: Path, table: pa.Table, mark: str = "") -> None:
-    """A private Parquet file that appears whole."""
+    """Write a private Parquet file that appears whole. Raises InputError when it cannot be written."""
     with atomic.output_file(path, mark) as file:
         pq.write_table(table, file, compression="zstd", write_page_checksum=True)
 
 
 @contextlib.contextmanager
-def refused(place: str | os.PathLike[str]) -> Iterator[None]:
+def job_errors(directory: str | os.PathLike[str]) -> Iterator[None]:
     """Turn what the system refuses into JobError: nothing that was finished is lost."""
     try:
         yield
     except (OSError, pa.ArrowException, InputError) as error:
-        raise JobError(f"{place}: {error}; nothing that was done is lost, and the same command goes on") from error
+        raise JobError(f"{directory}: {error}; nothing that was done is lost, and the same command goes on") from error

@@ -16,9 +16,9 @@ from ncii_match.schemas import hashes_from_arrow
 from ncii_match.values import Hashes, View
 
 CONTENTS = ("bytes", "path", "hash", "hashes")
-"""What a row may have: a picture's bytes, where it lies, its hash, or all of its hashes (``media``). One of them."""
+"""What a row may have: a picture's bytes, its path, its hash, or all of its hashes (``hash_columns``). One of them."""
 
-BESIDE = {"hash": ("quality", "status", "view"), "hashes": ("qualities", "statuses")}
+COMPANIONS = {"hash": ("quality", "status", "view"), "hashes": ("qualities", "statuses")}
 """Columns that say more about hashes. Those of ``hash`` need not be there."""
 
 BATCHES_AHEAD = 2
@@ -32,44 +32,44 @@ def contents_of(schema: pa.Schema) -> str:
     """Which of ``CONTENTS`` the rows have. Raises InputError unless it is exactly one, beside ``id``."""
     if "id" not in schema.names:
         raise InputError(f"the rows have no column 'id', only {', '.join(schema.names) or 'none'}")
-    names = ("id", *CONTENTS, *(one for more in BESIDE.values() for one in more))
+    names = ("id", *CONTENTS, *(name for companions in COMPANIONS.values() for name in companions))
     twice = [name for name in names if schema.names.count(name) > 1]
     if twice:
         raise InputError(f"the rows have the column {twice[0]!r} twice; keep one")
-    found = [name for name in CONTENTS if name in schema.names]
-    if len(found) != 1:
-        raise InputError(f"the rows have {' and '.join(found) or 'none'} of {', '.join(CONTENTS)}; give exactly one")
-    return found[0]
+    contents = [name for name in CONTENTS if name in schema.names]
+    if len(contents) != 1:
+        raise InputError(f"the rows have {' and '.join(contents) or 'none'} of {', '.join(CONTENTS)}; give exactly one")
+    return contents[0]
 
 
-class _Opened:
+class _LazyPicture:
     """A picture that is opened when it is read, by the thread that decodes it."""
 
     def __init__(self, path: str, opened: Callable[[str], Any]) -> None:
         self._path, self._opened = path, opened
-        self._done = False
+        self._is_read = False
 
     def read(self, size: int) -> bytes:
         """As many bytes, or all there are; nothing the second time."""
-        if self._done:
+        if self._is_read:
             return b""
-        self._done = True
-        found = self._opened(self._path)
-        if isinstance(found, str | os.PathLike):
-            return bytes_of(found, DecodeLimits(max_bytes=size))
+        self._is_read = True
+        file = self._opened(self._path)
+        if isinstance(file, str | os.PathLike):
+            return bytes_of(file, DecodeLimits(max_bytes=size))
         parts: list[bytes] = []
-        with contextlib.closing(found):
-            while size > 0 and (part := found.read(min(size, READ_AT_ONCE))):
+        with contextlib.closing(file):
+            while size > 0 and (part := file.read(min(size, READ_AT_ONCE))):
                 parts.append(part)
                 size -= len(part)
         return b"".join(parts)
 
 
 def source_of(value: Any, kind: str, opened: Callable[[str], Any] | None) -> Any:
-    """What a row of pictures has, to be read by the thread that decodes it. A null is an empty picture."""
+    """What a picture's row gives to the thread that decodes it. A null is an empty picture."""
     if value is None:
         return b""
-    return value if kind == "bytes" or opened is None else _Opened(value, opened)
+    return value if kind == "bytes" or opened is None else _LazyPicture(value, opened)
 
 
 def check_like_first(batch: pa.RecordBatch, kind: str) -> pa.RecordBatch:
@@ -91,16 +91,16 @@ def hashes_in(batch: pa.RecordBatch, kind: str) -> Hashes:
 
     Raises InputError for columns that do not fit together, or of a newer version.
     """
-    hashes = _one_view(batch) if kind == "hash" else hash_columns.hashes_of(batch)
+    hashes = _hashes_of_column(batch) if kind == "hash" else hash_columns.hashes_of(batch)
     if len(hashes) and (hashes.status.max() > max(Status) or hashes.view.max() > max(View)):
         raise InputError("the rows have a status or a view that this version does not know; use a newer one")
     return hashes
 
 
-def _one_view(batch: pa.RecordBatch) -> Hashes:
-    """Of a column of single hashes, with what is said beside it."""
-    there = [name for name in BESIDE["hash"] if name in batch.schema.names]
-    for name in there:
+def _hashes_of_column(batch: pa.RecordBatch) -> Hashes:
+    """A column of single hashes, with its companions."""
+    present = [name for name in COMPANIONS["hash"] if name in batch.schema.names]
+    for name in present:
         if batch.column(name).null_count or not pa.types.is_integer(batch.schema.field(name).type):
             raise InputError(f"the column {name!r} has nulls or no whole numbers; mend it, or leave it out")
-    return hashes_from_arrow(batch.select(["hash", *there]))
+    return hashes_from_arrow(batch.select(["hash", *present]))

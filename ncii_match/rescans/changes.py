@@ -3,7 +3,7 @@
 import json
 import os
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -22,48 +22,82 @@ from ncii_match.jobs.checkpoints import read_chunk
 from ncii_match.jobs.file_systems import ADDRESS, redact_secrets
 from ncii_match.outcomes import Outcome, State
 
-NEW = "new.parquet"
-"""Where a job keeps the entries that it looks for: what comes after its beginning is for the next one."""
+NEW_ENTRIES = "new.parquet"
+"""Where a job keeps the entries that it looks for: what the bank learns after its beginning is for the next one."""
 
 
+@dataclass(frozen=True, slots=True)
 class BankChanges:
-    """Changes of a bank since a snapshot. Raises BankError for a snapshot that its history does not know.
+    """Changes of a bank since a snapshot.
 
-    The bank's own directory is needed: the history is nowhere else. Raises InputError for an address.
-
-    number : the snapshot's. new : int64 [n], entries that some case holds now and did not then, or in another state.
-    ended : holds that were withdrawn. job : directory of a job that was begun before, whose ``new`` is gone on with.
+    Attributes
+    ----------
+    number : int
+        Of the snapshot.
+    new_entries : int64 [n]
+        Ids of entries that a case holds now and did not hold then, or held in another state.
+    withdrawn : tuple of Change
+        Holds that were withdrawn.
     """
 
-    def __init__(self, bank_dir: str | PathLike[str], number: int, *, job: str | PathLike[str] | None = None) -> None:
+    number: int
+    new_entries: NDArray[np.int64]
+    withdrawn: tuple[Change, ...] = ()
+
+    @classmethod
+    def since(
+        cls, bank_dir: str | PathLike[str], number: int, *, job: str | PathLike[str] | None = None
+    ) -> "BankChanges":
+        """Read what a bank has learned since a snapshot.
+
+        Parameters
+        ----------
+        bank_dir : path
+            The bank's own directory: its history is nowhere else.
+        number : int
+            Of the snapshot.
+        job : path or None
+            Directory of a rescan. When it was begun before, it goes on with the new entries of that time.
+
+        Raises
+        ------
+        BankError
+            For a snapshot that the bank's history does not know.
+        InputError
+            For an address.
+        """
         if ADDRESS.match(os.fspath(bank_dir)):
-            told = redact_secrets(os.fspath(bank_dir))
-            raise InputError(f"{told} has no history; --since needs the bank's own directory")
+            raise InputError(
+                f"{redact_secrets(os.fspath(bank_dir))} has no history; --since needs the bank's own directory"
+            )
         with Bank.open(bank_dir) as bank:
             changes = list(bank.diff(number))
-        self.number = number
-        self.new: NDArray[np.int64] = np.unique(
-            np.array([one.entry_id for one in changes if one.now is not State.WITHDRAWN], np.int64)
-        )
-        if job is not None and (Path(job) / "job.json").exists() and (Path(job) / NEW).exists():
-            self.new = read_chunk(Path(job) / NEW).column("entry_id").to_numpy()
-        self.ended: list[Change] = [one for one in changes if one.now is State.WITHDRAWN]
+        withdrawn = tuple(change for change in changes if change.now is State.WITHDRAWN)
+        if job is not None and (Path(job) / "job.json").exists() and (Path(job) / NEW_ENTRIES).exists():
+            return replace(cls.of_job(job, number), withdrawn=withdrawn)
+        entry_ids = [change.entry_id for change in changes if change.now is not State.WITHDRAWN]
+        return cls(number, np.unique(np.array(entry_ids, np.int64)), withdrawn)
 
-    def table(self) -> pa.Table:
+    @classmethod
+    def of_job(cls, job: str | PathLike[str], number: int) -> "BankChanges":
+        """The new entries that a rescan was begun with. Raises JobError when their file is damaged."""
+        return cls(number, read_chunk(Path(job) / NEW_ENTRIES).column("entry_id").to_numpy())
+
+    def withdrawn_table(self) -> pa.Table:
         """The withdrawn holds: entry_id, case, source."""
         return pa.table(
             {
-                "entry_id": pa.array([one.entry_id for one in self.ended], pa.int64()),
-                "case": pa.array([one.case for one in self.ended], pa.string()),
-                "source": pa.array([one.source for one in self.ended], pa.string()),
+                "entry_id": pa.array([change.entry_id for change in self.withdrawn], pa.int64()),
+                "case": pa.array([change.case for change in self.withdrawn], pa.string()),
+                "source": pa.array([change.source for change in self.withdrawn], pa.string()),
             }
         )
 
-    def check(self, previous: Path) -> None:
+    def check_previous(self, previous: Path) -> None:
         """Raises InputError unless an earlier rescan is finished and began no earlier than this ``number``."""
-        chunks_of(previous)
+        finished_chunks(previous)
         try:
-            numbers = [int(one) for one in json.loads((previous / "summary.json").read_bytes())["snapshots"]]
+            numbers = [int(number) for number in json.loads((previous / "summary.json").read_bytes())["snapshots"]]
         except (OSError, ValueError, KeyError, TypeError):
             raise InputError(f"{previous / 'summary.json'} cannot be read; run that rescan again to its end") from None
         if self.number > min(numbers, default=self.number):
@@ -72,56 +106,66 @@ class BankChanges:
             )
 
     def write_reversed(self, previous: Path, policy: Policy, out: Path) -> int:
-        """Write ``reversed`` to ``reversed.ndjson`` in this job's directory; how many there are."""
-        ended = [*self.reversed(previous, policy, out)]
+        """Write the ``reversed_matches`` into ``reversed.ndjson`` in the directory ``out``; how many there are."""
+        rows = [*self.reversed_matches(previous, policy, out)]
         with atomic.output_file(out / "reversed.ndjson") as file:
-            file.write("".join(json.dumps(one, default=str) + "\n" for one in ended).encode())
-        return len(ended)
+            file.write("".join(json.dumps(row, default=str) + "\n" for row in rows).encode())
+        return len(rows)
 
-    def reversed(self, previous: Path, policy: Policy, now: Path) -> Iterator[dict[str, Any]]:
-        """Rows of an earlier rescan that were a match only by what was withdrawn: id, what they were and what they are.
+    def reversed_matches(self, previous: Path, policy: Policy, current: Path) -> Iterator[dict[str, Any]]:
+        """Rows of an earlier rescan that matched only by holds that are withdrawn.
 
-        previous, now : directories of jobs, of the earlier and of this one; rows that match something new are still a
-        match. Nothing is hashed or searched: each row is judged again without the holds that ended.
+        Nothing is hashed or searched: each row is judged again without those holds.
+
+        Parameters
+        ----------
+        previous, current : Path
+            Directories of the earlier job and of this one. Rows that match a new entry are still a match.
+        policy : Policy
+
+        Yields
+        ------
+        dict
+            ``id``, the outcome that it was and the one that it is, and ``cases``.
         """
-        again = {
-            _key(one)
-            for file in chunks_of(now)
-            for one in matches_in(read_chunk(file, ["id", "outcome"])).column("id").to_pylist()
+        matches_now = {
+            _id_text(row_id)
+            for file in finished_chunks(current)
+            for row_id in matching_rows(read_chunk(file, ["id", "outcome"])).column("id").to_pylist()
         }
         ageless = replace(policy, max_age=None)  # stored rows have no age, and this is not about the bank's
-        ended = {(one.entry_id, one.source, one.case) for one in self.ended}
-        touched = {one.entry_id for one in self.ended}
-        for file in chunks_of(previous):
-            for row in matches_in(read_chunk(file)).to_pylist():
-                if not touched.intersection(row["entry_ids"]) or _key(row["id"]) in again:
+        withdrawn = {(hold.entry_id, hold.source, hold.case) for hold in self.withdrawn}
+        entry_ids = {hold.entry_id for hold in self.withdrawn}
+        for file in finished_chunks(previous):
+            for row in matching_rows(read_chunk(file)).to_pylist():
+                if not entry_ids.intersection(row["entry_ids"]) or _id_text(row["id"]) in matches_now:
                     continue
-                left = redecide(_without(row, ended), ageless)
-                if left.outcome is not Outcome.MATCH:
-                    yield {"id": row["id"], "was": row["outcome"], "is": left.outcome.name, "cases": row["cases"]}
+                decision = redecide(_without_holds(row, withdrawn), ageless)
+                if decision.outcome is not Outcome.MATCH:
+                    yield {"id": row["id"], "was": row["outcome"], "is": decision.outcome.name, "cases": row["cases"]}
 
 
-def chunks_of(job: Path) -> list[Path]:
-    """The chunks of a finished job. Raises InputError when it is none."""
+def finished_chunks(job: Path) -> list[Path]:
+    """Files of a finished job's chunks. Raises InputError when it is not finished."""
     if not (job / "summary.json").exists():
         raise InputError(f"{job} is no finished rescan; give the directory of one, or run that one to its end")
     return sorted((job / "decisions").glob("*.parquet"))
 
 
-def matches_in(table: pa.Table) -> pa.Table:
-    """The rows of decisions that are a match."""
+def matching_rows(table: pa.Table) -> pa.Table:
+    """Rows of decisions whose outcome is a match."""
     return table.filter(pc.equal(table.column("outcome"), Outcome.MATCH.name))
 
 
-def _key(one: object) -> str:
-    """An id of any kind as a text."""
-    return json.dumps(one, default=str)
+def _id_text(row_id: object) -> str:
+    """An id of any kind as text."""
+    return json.dumps(row_id, default=str)
 
 
-def _without(row: dict[str, Any], ended: set[tuple[int, str, str]]) -> dict[str, Any]:
+def _without_holds(row: dict[str, Any], withdrawn: set[tuple[int, str, str]]) -> dict[str, Any]:
     matches = []
     for match in row["matches"]:
-        holds = [one for one in match["holds"] if (match["entry_id"], one["source"], one["case"]) not in ended]
+        holds = [hold for hold in match["holds"] if (match["entry_id"], hold["source"], hold["case"]) not in withdrawn]
         if holds:
             matches.append({**match, "holds": holds})
     return {**row, "matches": matches}

@@ -16,10 +16,16 @@ from ncii_match.values import View
 
 @dataclass(frozen=True, slots=True)
 class MatcherSettings:
-    """How is looked, in words that another process understands: as for ``Matcher``.
+    """What a ``Matcher`` is opened with. A bank's key is not here: a process takes it from its environment.
 
-    bank, witness : paths, or addresses; not shown, as an address may hold a secret. A bank's key is not here: a process
-    takes it from its environment. trusted_key : file of the public key that must have signed both banks.
+    Attributes
+    ----------
+    bank, witness : str
+        Paths, or addresses; the witness may be None. Not shown, as an address may hold a secret.
+    trusted_key : str or None
+        File of the public key that must have signed both banks.
+    policy, views, isolation, jpeg
+        As for ``Matcher``.
     """
 
     bank: str = field(repr=False)
@@ -30,8 +36,8 @@ class MatcherSettings:
     trusted_key: str | None = None
     jpeg: JpegRoute = DEFAULT_ROUTE
 
-    def anywhere(self) -> "MatcherSettings":
-        """The same in words that do not depend on this process's directory."""
+    def with_absolute_names(self) -> "MatcherSettings":
+        """The same for a process in any directory."""
         return replace(
             self,
             bank=absolute_name(self.bank),
@@ -39,15 +45,28 @@ class MatcherSettings:
             trusted_key=None if self.trusted_key is None else absolute_name(self.trusted_key),
         )
 
-    def matcher(self, only: NDArray[np.int64] | None = None, workers: int | None = 1) -> Matcher:
-        """One of these. Raises what ``Matcher`` does."""
+    def open_matcher(self, only: NDArray[np.int64] | None = None, workers: int | None = 1) -> Matcher:
+        """Open a matcher.
+
+        Parameters
+        ----------
+        only : int64 [n] or None
+            Ids of the entries that it looks for; None for all.
+        workers : int or None
+            As for ``Matcher``.
+
+        Raises
+        ------
+        NciiMatchError
+            As ``Matcher`` does.
+        """
         return Matcher(
             self.bank, policy=self.policy, views=self.views, isolation=self.isolation, witness=self.witness, only=only,
             workers=workers, trusted_key=self.trusted_key, jpeg=self.jpeg,
         )  # fmt: skip
 
 
-def cached_matcher(looking: MatcherSettings) -> Matcher:
-    """The matcher of this process. Raises what ``Matcher`` does."""
-    made: Matcher = cached(looking, lambda stack: stack.enter_context(looking.matcher()))
-    return made
+def cached_matcher(settings: MatcherSettings) -> Matcher:
+    """The matcher that this process keeps. Raises what ``Matcher`` does."""
+    matcher: Matcher = cached(settings, lambda stack: stack.enter_context(settings.open_matcher()))
+    return matcher

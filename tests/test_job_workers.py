@@ -13,8 +13,6 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
 from datetime import timedelta
-from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -31,36 +29,36 @@ from ncii_match.decisions import Policy
 from ncii_match.decode.limits import DecodeLimits
 from ncii_match.errors import BankCorruptError, DecodeError, InputError, JobError
 from ncii_match.jobs import checkpoints, process_cache, scheduler
-from ncii_match.jobs.checkpoints import Checkpoints, ChunkDone
-from ncii_match.jobs.failures import ChunkFailed
+from ncii_match.jobs import job as job_module
+from ncii_match.jobs.checkpoints import Checkpoints
+from ncii_match.jobs.job import Job
+from ncii_match.jobs.scheduler import Assignment, ChunkDone, ChunkFailed
 from ncii_match.jobs.stored_rows import Chunks, find_rows
+from ncii_match.jobs.worker import Order, Worker, do_chunk
 from ncii_match.outcomes import Status
-from ncii_match.rescans import elsewhere
-from ncii_match.rescans import job as jobs
 from ncii_match.rescans.changes import BankChanges
-from ncii_match.rescans.elsewhere import Assigned, Order, do
-from ncii_match.rescans.identity import said_of
 from ncii_match.rescans.matcher_settings import MatcherSettings
+from ncii_match.rescans.plan import RescanPlan, RescanTask
 from ncii_match.values import Views
 
 
 class Processes:
-    """An engine of nothing but two processes. A worker that is told so kills itself instead of a chunk, once."""
+    """A scheduler of nothing but two processes. A worker that is told so kills itself instead of a chunk, once."""
 
-    def __init__(self, looking, source, deadly=None, method="forkserver"):
-        self.looking, self.source, self.deadly, self.begun = looking, source, deadly, Counter()
+    def __init__(self, settings, source, deadly=None, method="forkserver"):
+        self.task, self.deadly, self.begun = RescanTask(settings, source), deadly, Counter()
         self.method = method
 
-    def __call__(self, assigned, numbers):
-        order = Order(self.looking, self.source, assigned)
+    def __call__(self, assignment, numbers):
+        order = Order(self.task, assignment)
         context = multiprocessing.get_context(self.method)
         if self.method == "forkserver":
-            context.set_forkserver_preload([elsewhere.__name__])
+            context.set_forkserver_preload([RescanPlan.__module__])
         pools = [ProcessPoolExecutor(2, context)]
 
         def begin(number):
             self.begun[number] += 1
-            work = do if number != self.deadly or self.begun[number] > 1 else killed
+            work = do_chunk if number != self.deadly or self.begun[number] > 1 else killed
             try:
                 return pools[-1].submit(work, order, number)
             except BrokenProcessPool:
@@ -98,23 +96,27 @@ def _let_go():
     process_cache.clear_cache()
 
 
+def checkpoints_in(place):
+    return Checkpoints((place / "out" / "decisions", place / "kept"))
+
+
 def looking_in(place, **more):
     return MatcherSettings(str(place / "bank"), views=Views.UPRIGHT, isolation="thread", **more)
 
 
-def run(place, engine=None, report=lambda *_: None, source=None, since=None, **options):
+def run(place, scheduler=None, report=lambda *_: None, source=None, since=None, **options):
     """A whole job in ``place/out``, with its hashes in ``place/kept`` where it has pictures."""
     source = place / "media" if source is None else source
     chunks = Chunks(find_rows(source), 8)
     kept = place / "kept" if chunks.is_pictures else None
     with (
-        looking_in(place).matcher(None if since is None else since.new) as matcher,
-        jobs.Job(place / "out", chunks, matcher, keep_hashes=kept, since=since, **options) as job,
+        looking_in(place).open_matcher(None if since is None else since.new_entries) as matcher,
+        Job(place / "out", RescanPlan(chunks, matcher, keep_hashes=kept, changes=since, **options)) as job,
     ):
-        return job.run(lambda progress: report(job, progress), engine=engine)
+        return job.run(lambda progress: report(job, progress), scheduler=scheduler)
 
 
-def engine_in(place, source=None, **more):
+def processes_in(place, source=None, **more):
     return Processes(looking_in(place), str(place / "media" if source is None else source), **more)
 
 
@@ -136,10 +138,10 @@ def whole(place):
 
 def test_processes_leave_the_same_bytes_also_when_one_is_killed(place):
     want = whole(place)
-    engine = engine_in(place, deadly=3)
-    assert (run(place, engine, nothing), results(place / "out"), results(place / "kept")) == want
-    assert engine.begun[3] >= 2
-    assert set(engine.begun) == set(range(8))
+    processes = processes_in(place, deadly=3)
+    assert (run(place, processes, nothing), results(place / "out"), results(place / "kept")) == want
+    assert processes.begun[3] >= 2
+    assert set(processes.begun) == set(range(8))
 
 
 @pytest.mark.parametrize("source", ["kept", "media"])
@@ -148,12 +150,12 @@ def test_what_is_new_since_a_snapshot_is_looked_for_elsewhere_too(place, source)
     run(place, report=nothing)
     add(place / "bank", (7,), "R-7")
     left = []
-    for engine in (None, engine_in(place, place / source)):
+    for processes in (None, processes_in(place, place / source)):
         shutil.rmtree(place / "out")
         if source == "media":
             shutil.rmtree(place / "kept")
-        since = BankChanges(place / "bank", 1)
-        left.append((run(place, engine, nothing, place / source, since), results(place / "out")))
+        since = BankChanges.since(place / "bank", 1)
+        left.append((run(place, processes, nothing, place / source, since), results(place / "out")))
     assert left[0] == left[1]
     assert left[0][0]["outcomes"]["MATCH"] == 1
     assert left[0][0]["rows"] == 62
@@ -174,12 +176,12 @@ def test_a_witness_is_asked_elsewhere_too(place):
     policy = Policy(witness_above=4, witness_threshold=2)
     looking = MatcherSettings(str(place / "near"), policy, Views.UPRIGHT, "thread", str(place / "second"))
     left = []
-    for engine in (None, Processes(looking, str(place / "media"))):
+    for processes in (None, Processes(looking, str(place / "media"))):
         with (
-            looking.matcher() as matcher,
-            jobs.Job(place / "out", Chunks(find_rows(place / "media"), 8), matcher, restart=True) as job,
+            looking.open_matcher() as matcher,
+            Job(place / "out", RescanPlan(Chunks(find_rows(place / "media"), 8), matcher), restart=True) as job,
         ):
-            left.append((job.run(engine=engine), results(place / "out")))
+            left.append((job.run(scheduler=processes), results(place / "out")))
     assert left[0] == left[1]
     said = pq.read_table(place / "out" / "decisions").select(["id", "reasons"]).to_pylist()
     assert {row["id"]: row["reasons"] for row in said}["00001.png"] == ["no_match", "witness:contradicts"]
@@ -196,27 +198,27 @@ def test_workers_take_the_key_of_a_sealed_bank_from_their_own_environment(place,
     monkeypatch.setenv(bank_key.KEY_FILE, str(place / "key"))
     looking = MatcherSettings(str(place / "sealed"), views=Views.UPRIGHT, isolation="thread")
     left = []
-    for engine in (None, Processes(looking, str(place / "media"), method="spawn")):
+    for processes in (None, Processes(looking, str(place / "media"), method="spawn")):
         with (
-            looking.matcher() as matcher,
-            jobs.Job(place / "out", Chunks(find_rows(place / "media"), 8), matcher, restart=True) as job,
+            looking.open_matcher() as matcher,
+            Job(place / "out", RescanPlan(Chunks(find_rows(place / "media"), 8), matcher), restart=True) as job,
         ):
-            left.append((job.run(engine=engine), results(place / "out")))
+            left.append((job.run(scheduler=processes), results(place / "out")))
     assert left[0] == left[1]
     assert left[0][0]["outcomes"]["MATCH"] == 1
-    with looking.matcher() as matcher, jobs.Job(
-        place / "other", Chunks(find_rows(place / "media"), 8), matcher
+    with looking.open_matcher() as matcher, Job(
+        place / "other", RescanPlan(Chunks(find_rows(place / "media"), 8), matcher)
     ) as job:  # fmt: skip
         monkeypatch.delenv(bank_key.KEY_FILE)
         with pytest.raises(JobError, match=f"nothing can be looked at .*{bank_key.KEY_FILE}"):
-            job.run(engine=Processes(looking, str(place / "media"), method="spawn"))
+            job.run(scheduler=Processes(looking, str(place / "media"), method="spawn"))
         assert not list((place / "other" / "decisions").iterdir())
 
 
 def test_a_job_that_is_stopped_finishes_what_is_in_hand_and_goes_on_with_either(place):
     want = whole(place)
     with pytest.raises(JobError, match="of 8 chunks done; the same command goes on"):
-        run(place, engine_in(place), lambda job, progress: job.stop() if progress.chunks_done == 2 else None)
+        run(place, processes_in(place), lambda job, progress: job.stop() if progress.chunks_done == 2 else None)
     done = len(list((place / "out" / "decisions").iterdir()))
     assert 2 <= done <= 4
     assert (run(place, report=nothing), results(place / "out"), results(place / "kept")) == want
@@ -268,12 +270,12 @@ def test_each_part_of_the_question_is_its_own(place, key):
     question = {"policy": Policy(threshold=20), "views": Views.UPRIGHT, "limits": DecodeLimits(), "radius": 25}
 
     def begun(bank, new):
-        given = SimpleNamespace(number=1, new=np.array(new))
+        given = BankChanges(1, np.array(new))
         of = {name: changed.get(name, value) if bank == "second" else value for name, value in job.items()}
         asked = {name: changed.get(name, value) if bank == "second" else value for name, value in question.items()}
         with nm.Matcher(place / bank, isolation="thread", **asked) as matcher:
             chunks = Chunks(find_rows(place / "media"), of.pop("chunk"))
-            jobs.Job(place / "out", chunks, matcher, since=given, **of).close()
+            Job(place / "out", RescanPlan(chunks, matcher, changes=given, **of)).close()
 
     begun("first", [1, 2])
     if key is None:
@@ -287,8 +289,8 @@ def test_hashes_are_not_asked_what_only_pictures_are(place):
     """Which views and limits there are is theirs already."""
     run(place, report=nothing)
     for folder, asked in (("media", True), ("kept", False)):
-        with looking_in(place).matcher() as matcher:
-            said = said_of(Chunks(find_rows(place / folder)), matcher, hashes=None, bank=None, since=None)
+        with looking_in(place).open_matcher() as matcher:
+            said = RescanPlan(Chunks(find_rows(place / folder)), matcher).identity()
         assert (said["views"] is not None, said["limits"] is not None) == (asked, asked)
 
 
@@ -305,6 +307,10 @@ def taken(assigned, numbers):
     yield
 
 
+def order_in(place, assigned, **settings):
+    return Order(RescanTask(looking_in(place, **settings), str(place / "media")), assigned)
+
+
 def assigned_in(place, **options):
     with pytest.raises(TakenError) as caught:
         run(place, taken, nothing, **options)
@@ -314,18 +320,18 @@ def assigned_in(place, **options):
 def said_by(place, assigned, **looking):
     """What a worker answers, in this process."""
     process_cache.clear_cache()
-    found = do(Order(looking_in(place, **looking), str(place / "media"), assigned), 0)
+    found = do_chunk(order_in(place, assigned, **looking), 0)
     assert isinstance(found, ChunkFailed)
     assert found.kind == "JobError"
-    return found.said
+    return found.message
 
 
 def test_a_worker_that_sees_what_the_job_was_begun_with_does_a_chunk(place):
     assigned = assigned_in(place)
-    done = do(Order(looking_in(place), str(place / "media"), assigned), 0)
+    done = do_chunk(order_in(place, assigned), 0)
     assert done == ChunkDone(0, 8, {"MATCH": 2, "NO_MATCH": 6})
-    assert Checkpoints(place / "out", place / "kept").is_done(0)
-    assert not Checkpoints(place / "out", place / "kept").is_done(1)
+    assert checkpoints_in(place).is_done(0)
+    assert not checkpoints_in(place).is_done(1)
 
 
 CHANGES = {
@@ -358,14 +364,14 @@ def test_a_directory_that_is_not_there_is_told(place):
 def test_another_job_by_now_is_refused_also_in_the_middle(place):
     """A worker that was cut off and goes on must not write into the job that was begun in its place."""
     assigned = assigned_in(place)
-    order = Order(looking_in(place), str(place / "media"), assigned)
-    assert isinstance(do(order, 0), ChunkDone)
+    order = order_in(place, assigned)
+    assert isinstance(do_chunk(order, 0), ChunkDone)
     path = place / "out" / "job.json"
     path.write_bytes(path.read_bytes().replace(b'"chunk": 8', b'"chunk": 9'))
-    found = do(order, 1)
+    found = do_chunk(order, 1)
     assert isinstance(found, ChunkFailed)
-    assert f"{place / 'out'} is another job by now" in found.said
-    assert not Checkpoints(place / "out").decisions(1).exists()
+    assert f"{place / 'out'} is another job by now" in found.message
+    assert not checkpoints_in(place).file(1).exists()
     assert "is another job by now" in said_by(place, assigned)
 
 
@@ -377,12 +383,13 @@ def test_another_question_is_refused(place):
 
 def test_a_bank_that_is_behind_or_another_one_is_refused(place):
     assigned = assigned_in(place)
-    ahead = replace(assigned, snapshot=2)
+    ahead = replace(assigned, state=replace(assigned.state, snapshot=2))
     assert "sees snapshot 1 of the bank, the job was begun with 2; every machine" in said_by(place, ahead)
-    other = replace(assigned, published=assigned.published + timedelta(microseconds=1))
+    published = assigned.state.published + timedelta(microseconds=1)
+    other = replace(assigned, state=replace(assigned.state, published=published))
     assert "sees another bank than the job was begun with; every machine" in said_by(place, other)
     add(place / "bank", (7,), "R-7")  # what was published since is no reason
-    assert isinstance(do(Order(looking_in(place), str(place / "media"), assigned), 0), ChunkDone)
+    assert isinstance(do_chunk(order_in(place, assigned), 0), ChunkDone)
 
 
 def test_another_bank_is_refused_whatever_its_number_is(place):
@@ -403,13 +410,13 @@ def test_another_witness_is_refused(place):
             bank.publish()
     how = {"policy": Policy(witness_above=4, witness_threshold=2), "witness": str(place / "second")}
     with (
-        looking_in(place, **how).matcher() as matcher,
-        jobs.Job(place / "out", Chunks(find_rows(place / "media"), 8), matcher) as job,
+        looking_in(place, **how).open_matcher() as matcher,
+        Job(place / "out", RescanPlan(Chunks(find_rows(place / "media"), 8), matcher)) as job,
         pytest.raises(TakenError) as taken_in,
     ):
-        job.run(engine=taken)
+        job.run(scheduler=taken)
     (assigned,) = taken_in.value.args
-    assert isinstance(do(Order(looking_in(place, **how), str(place / "media"), assigned), 0), ChunkDone)
+    assert isinstance(do_chunk(order_in(place, assigned, **how), 0), ChunkDone)
     said = said_by(place, assigned, **(how | {"witness": str(place / "third")}))
     assert "has another bank than" in said
 
@@ -426,72 +433,72 @@ def test_what_cannot_be_written_is_told_as_a_local_job_does(place):
     assigned = assigned_in(place)
     (place / "out" / "decisions").rmdir()
     told = []
-    for engine in (None, engine_in(place)):
+    for processes in (None, processes_in(place)):
         with pytest.raises(
             JobError, match="cannot be written: No such file or directory; nothing that was done"
         ) as got:
-            run(place, engine, lambda *_: shutil.rmtree(place / "out" / "decisions"))
+            run(place, processes, lambda *_: shutil.rmtree(place / "out" / "decisions"))
         told.append(re.sub(r"\d{8}", "a chunk", str(got.value)))  # which one it is, is chance
     assert told[0] == told[1]
     assert "No such file or directory" in said_by(place, assigned)
 
 
 def test_a_worker_keeps_what_it_has_opened_until_something_fails(place, monkeypatch):
-    opened, begun = [], elsewhere._begun
-    monkeypatch.setattr(elsewhere, "_begun", lambda *given: opened.append(1) or begun(*given))
-    order = Order(looking_in(place), str(place / "media"), assigned_in(place))
-    assert isinstance(do(order, 0), ChunkDone)
-    assert isinstance(do(order, 1), ChunkDone)
+    opened, open_plan = [], RescanTask.open_plan
+    monkeypatch.setattr(RescanTask, "open_plan", lambda *given: opened.append(1) or open_plan(*given))
+    order = order_in(place, assigned_in(place))
+    assert isinstance(do_chunk(order, 0), ChunkDone)
+    assert isinstance(do_chunk(order, 1), ChunkDone)
     assert len(opened) == 1
-    matcher = process_cache.cached(order, None).matcher
+    matcher = process_cache.cached(order, None).plan.matcher
     (place / "out" / "decisions").rename(place / "away")
-    assert isinstance(do(order, 2), ChunkFailed)
+    assert isinstance(do_chunk(order, 2), ChunkFailed)
     (place / "away").rename(place / "out" / "decisions")
     with pytest.raises(InputError, match="was closed"):
         _ = matcher.snapshot
-    assert isinstance(do(order, 2), ChunkDone)
+    assert isinstance(do_chunk(order, 2), ChunkDone)
     assert len(opened) == 2
 
 
 def test_what_the_system_refuses_is_told_and_lets_go(place, monkeypatch):
     """An error of the system's own kind is no reason for the engine to give the chunk to another worker."""
-    order = Order(looking_in(place), str(place / "media"), assigned_in(place))
-    assert isinstance(do(order, 0), ChunkDone)
-    matcher = process_cache.cached(order, None).matcher
+    order = order_in(place, assigned_in(place))
+    assert isinstance(do_chunk(order, 0), ChunkDone)
+    matcher = process_cache.cached(order, None).plan.matcher
 
     def refused(_work, _numbers):
         raise PermissionError(13, "Permission denied", "somewhere")
         yield
 
     with monkeypatch.context() as patch:
-        patch.setattr(elsewhere.Work, "done", refused)
-        assert do(order, 1) == ChunkFailed("JobError", "[Errno 13] Permission denied: 'somewhere'")
+        patch.setattr(Worker, "do_chunks", refused)
+        assert do_chunk(order, 1) == ChunkFailed("JobError", "[Errno 13] Permission denied: 'somewhere'")
     with pytest.raises(InputError, match="was closed"):
         _ = matcher.snapshot
-    assert isinstance(do(order, 1), ChunkDone)
+    assert isinstance(do_chunk(order, 1), ChunkDone)
 
 
 def test_two_workers_at_one_chunk_do_not_write_into_each_others_draft(place, monkeypatch):
     """One that was cut off goes on while another does its chunk again."""
-    order = Order(looking_in(place), str(place / "media"), assigned_in(place))
+    order = order_in(place, assigned_in(place))
     drafts, write, first = [], checkpoints.pq.write_table, []
 
     def seen(table, file, **options):
         drafts.append({path.name for path in (place / "out" / "decisions").iterdir()})
         write(table, file, **options)
         if len(drafts) == 2:  # hashes come first
-            first.append(process_cache._held.pop())  # the other one opens its own
-            assert isinstance(do(order, 0), ChunkDone)
+            first.append(process_cache._entries.pop())  # the other one opens its own
+            assert isinstance(do_chunk(order, 0), ChunkDone)
 
     monkeypatch.setattr(checkpoints.pq, "write_table", seen)
-    assert isinstance(do(order, 0), ChunkDone)
+    assert isinstance(do_chunk(order, 0), ChunkDone)
     first[0][2].close()
     one, two = drafts[1], drafts[3]
     assert len(one) == 1
     assert len(two) == 2
     assert one < two
-    assert Checkpoints(place / "out", place / "kept").is_done(0)
-    assert not Checkpoints(place / "out", place / "kept").drafts()
+    assert checkpoints_in(place).is_done(0)
+    assert not checkpoints_in(place).drafts()
 
 
 def test_what_was_held_before_is_closed():
@@ -513,18 +520,18 @@ def test_what_was_held_before_is_closed():
 
 def test_a_bank_has_the_same_name_in_every_directory(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert MatcherSettings("bank").anywhere() == MatcherSettings(str(tmp_path / "bank"))
-    both = MatcherSettings("bank", Policy(), Views.UPRIGHT, "thread", "../witness").anywhere()
+    assert MatcherSettings("bank").with_absolute_names() == MatcherSettings(str(tmp_path / "bank"))
+    both = MatcherSettings("bank", Policy(), Views.UPRIGHT, "thread", "../witness").with_absolute_names()
     assert (both.bank, both.witness) == (str(tmp_path / "bank"), str(tmp_path / "../witness"))
     assert (both.policy, both.views, both.isolation) == (Policy(), Views.UPRIGHT, "thread")
 
 
 def test_nothing_that_is_told_shows_a_secret():
     looking = MatcherSettings("s3://key:secret@bucket/bank", witness="s3://key:secret@bucket/other")
-    order = Order(looking, "s3://key:secret@bucket/media", Assigned("/out", None, b"secret", 1, None))
+    order = Order(RescanTask(looking, "s3://key:secret@bucket/media"), Assignment("/out", "job.json", b"secret"))
     assert "secret" not in repr(order)
-    assert "secret" not in repr(looking.anywhere())
-    assert looking.anywhere() == looking
+    assert "secret" not in repr(looking.with_absolute_names())
+    assert looking.with_absolute_names() == looking
 
 
 def test_errors_travel_as_words():
@@ -632,7 +639,7 @@ def test_what_stops_a_job_is_raised_and_nothing_more_is_begun():
 
 
 def test_files_that_are_written_elsewhere_are_told(place, monkeypatch):
-    monkeypatch.setattr(jobs, "SEEN_WITHIN", 0.2)
+    monkeypatch.setattr(job_module, "VISIBLE_WITHIN", 0.2)
 
     def elsewhere_only(assigned, numbers):
         for number in numbers:
@@ -648,8 +655,8 @@ def test_files_that_are_seen_late_are_waited_for(place):
 
     def late(assigned, numbers):
         for number in numbers:
-            done = do(Order(looking_in(place), str(place / "media"), assigned), number)
-            path = Checkpoints(Path(assigned.out)).decisions(number)
+            done = do_chunk(order_in(place, assigned), number)
+            path = checkpoints_in(place).file(number)
             path.rename(path.with_suffix(".late"))
             threading.Timer(0.15, path.with_suffix(".late").rename, [path]).start()
             yield done
@@ -670,4 +677,4 @@ def test_an_engine_that_is_not_installed_is_told(place, engine, monkeypatch):
 
 
 def test_the_default_is_this_process():
-    assert command._engine(command.EngineName.LOCAL, MatcherSettings("bank"), "media", 1) is None
+    assert command._scheduler(command.EngineName.LOCAL, RescanTask(MatcherSettings("bank"), "media"), 1) is None

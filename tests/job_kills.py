@@ -1,4 +1,4 @@
-"""A rescan killed at random moments, again and again. ``python tests/rescan_kills.py --kills 300 --pictures 5000``.
+"""A rescan killed at random moments, again and again. ``python tests/job_kills.py --kills 300 --pictures 5000``.
 
 Starting Python takes a second; so a process that has everything loaded forks, and the child is killed.
 """
@@ -23,13 +23,13 @@ from ncii_match.errors import JobError
 def work(place, out, chunk):
     """The whole job, in this process. Each chunk that is read is noted."""
     with matcher_of(place / "bank") as matcher, job_of(out, place / "media", matcher, chunk) as job:
-        read, log = job._chunks.read, os.open(place / "read", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        read, log = job.plan.chunks.read, os.open(place / "read", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
 
         def noted(number):
             os.write(log, b"%d\n" % number)
             return read(number)
 
-        job._chunks.read = noted
+        job.plan.chunks.read = noted
         job.run()
 
 

@@ -20,8 +20,8 @@ PICTURES = 24
 
 
 def since_run(out, source, bank, number, **options):
-    news = BankChanges(bank, number, job=out)
-    return news, run(out, source, bank, matching={"only": news.new}, since=news, **options)
+    changes = BankChanges.since(bank, number, job=out)
+    return changes, run(out, source, bank, matching={"only": changes.new_entries}, changes=changes, **options)
 
 
 def rows_of(out):
@@ -74,7 +74,7 @@ def test_what_is_new_and_what_is_reversed_are_what_a_whole_rescan_says(tmp_path,
     before, after = rows_of(tmp_path / "before"), rows_of(tmp_path / "after")
     for name, what in (("pictures", source), ("hashes", tmp_path / "kept")):
         out = tmp_path / name
-        news, said = since_run(out, what, bank, number)
+        changes, said = since_run(out, what, bank, number)
         found = rows_of(out)
         assert matches(after) - matches(before) <= matches(found) <= matches(after)
         assert len(found) == (said["rows"] if name == "pictures" else sum(said["outcomes"].values()))
@@ -83,13 +83,15 @@ def test_what_is_new_and_what_is_reversed_are_what_a_whole_rescan_says(tmp_path,
             wanted = {match["entry_id"]: match for match in after[one]["matches"]}
             assert all(match == wanted[match["entry_id"]] for match in row["matches"])
         policy = nm.Policy.default_for(nm.PDQ)
-        ended = {row["id"]: row for row in news.reversed(tmp_path / "before", policy, out)}
+        ended = {row["id"]: row for row in changes.reversed_matches(tmp_path / "before", policy, out)}
         assert set(ended) == matches(before) - matches(after)
         for one, row in ended.items():
             assert (row["was"], row["is"]) == ("MATCH", after[one]["outcome"])
             assert row["cases"] == before[one]["cases"]
         stored = pq.read_table(out / "withdrawn.parquet").to_pylist()
-        assert {(row["entry_id"], row["case"]) for row in stored} == {(one.entry_id, one.case) for one in news.ended}
+        assert {(row["entry_id"], row["case"]) for row in stored} == {
+            (one.entry_id, one.case) for one in changes.withdrawn
+        }
 
 
 def test_the_random_banks_show_something(tmp_path):
@@ -98,10 +100,10 @@ def test_the_random_banks_show_something(tmp_path):
     add(bank, (3,), "R-2")
     add(bank, (2,), "R-3")
     withdraw(bank, "R-1")
-    news = BankChanges(bank, 1)
-    assert news.new.tolist() == [2, 3]
-    assert [(one.entry_id, one.case) for one in news.ended] == [(1, "R-1"), (2, "R-1")]
-    assert news.table().column_names == ["entry_id", "case", "source"]
+    changes = BankChanges.since(bank, 1)
+    assert changes.new_entries.tolist() == [2, 3]
+    assert [(one.entry_id, one.case) for one in changes.withdrawn] == [(1, "R-1"), (2, "R-1")]
+    assert changes.withdrawn_table().column_names == ["entry_id", "case", "source"]
 
 
 def test_a_dispute_is_seen(tmp_path, source):
@@ -110,8 +112,8 @@ def test_a_dispute_is_seen(tmp_path, source):
     with Bank.open(bank) as opened:
         opened.dispute(entry_ids=[1], reason="seen")
         opened.publish()
-    news, _ = since_run(tmp_path / "out", source, bank, 1)
-    assert news.new.tolist() == [1]
+    changes, _ = since_run(tmp_path / "out", source, bank, 1)
+    assert changes.new_entries.tolist() == [1]
     assert rows_of(tmp_path / "out")["00001.png"]["reasons"] == ["match:disputed"]
     assert matches(rows_of(tmp_path / "out")) == {"00001.png"}
 
@@ -119,35 +121,35 @@ def test_a_dispute_is_seen(tmp_path, source):
 def test_a_job_goes_on_with_what_it_was_begun_for_though_the_bank_changes(tmp_path, source):
     bank = bank_of(tmp_path / "bank", seeds=(1,))
     add(bank, (2, 20), "R-2")
-    out, news = tmp_path / "out", BankChanges(bank, 1)
+    out, changes = tmp_path / "out", BankChanges.since(bank, 1)
     many = pictures_in(tmp_path / "many", 240)
     with (
-        matcher_of(bank, only=news.new) as matcher,
-        job_of(out, many, matcher, since=news) as job,
+        matcher_of(bank, only=changes.new_entries) as matcher,
+        job_of(out, many, matcher, changes=changes) as job,
         pytest.raises(JobError, match="stopped"),
     ):
         job.run(lambda progress: job.stop() if progress.chunks_done >= 1 else None)
     add(bank, (230, 235), "R-3")
-    again = BankChanges(bank, 1, job=out)
-    assert again.new.tolist() == news.new.tolist() == [2, 3]
+    again = BankChanges.since(bank, 1, job=out)
+    assert again.new_entries.tolist() == changes.new_entries.tolist() == [2, 3]
     since_run(out, many, bank, 1)
     assert matches(rows_of(out)) == {"00002.png", "00020.png"}
     with pytest.raises(InputError, match="begun with another since"):
         since_run(out, many, bank, 2)
-    fresh = BankChanges(bank, 1)
-    assert fresh.new.tolist() == [2, 3, 4, 5]
+    fresh = BankChanges.since(bank, 1)
+    assert fresh.new_entries.tolist() == [2, 3, 4, 5]
     with pytest.raises(InputError, match="begun with another since"):  # entries that the rows so far were not asked for
-        run(out, many, bank, matching={"only": fresh.new}, since=fresh)
-    run(out, many, bank, matching={"only": fresh.new}, since=fresh, restart=True)
+        run(out, many, bank, matching={"only": fresh.new_entries}, changes=fresh)
+    run(out, many, bank, matching={"only": fresh.new_entries}, changes=fresh, restart=True)
     assert matches(rows_of(out)) == {"00002.png", "00020.png", "00230.png", "00235.png"}
 
 
 def test_what_is_new_and_withdrawn_meanwhile_is_not_found(tmp_path, source):
     bank = bank_of(tmp_path / "bank", seeds=(1,))
     add(bank, (2,), "R-2")
-    news = BankChanges(bank, 1)
+    changes = BankChanges.since(bank, 1)
     withdraw(bank, "R-2")
-    run(tmp_path / "out", source, bank, matching={"only": news.new}, since=news)
+    run(tmp_path / "out", source, bank, matching={"only": changes.new_entries}, changes=changes)
     assert not matches(rows_of(tmp_path / "out"))
 
 
@@ -162,22 +164,22 @@ def test_nothing_new(tmp_path, source):
 def test_what_cannot_be_compared_is_refused(tmp_path, source):
     bank = bank_of(tmp_path / "bank")
     with pytest.raises(BankError, match="knows no snapshot 7"):
-        BankChanges(bank, 7)
+        BankChanges.since(bank, 7)
     with pytest.raises(InputError, match="has no history; --since needs the bank's own directory") as caught:
-        BankChanges("s3://me:hush@bucket/bank?secret=hush", 1)
+        BankChanges.since("s3://me:hush@bucket/bank?secret=hush", 1)
     assert "hush" not in str(caught.value)
-    news = BankChanges(bank, 1)
+    changes = BankChanges.since(bank, 1)
     with pytest.raises(InputError, match="is no finished rescan"):
-        news.check(tmp_path)
+        changes.check_previous(tmp_path)
     add(bank, (3,), "R-2")
     run(tmp_path / "first", source, bank)
-    news.check(tmp_path / "first")
+    changes.check_previous(tmp_path / "first")
     add(bank, (4,), "R-3")
     with pytest.raises(InputError, match="was made with snapshot 2; give --since 2 to miss none"):
-        BankChanges(bank, 3).check(tmp_path / "first")
+        BankChanges.since(bank, 3).check_previous(tmp_path / "first")
     (tmp_path / "first" / "summary.json").write_text("[]")
     with pytest.raises(InputError, match=r"summary\.json cannot be read"):
-        news.check(tmp_path / "first")
+        changes.check_previous(tmp_path / "first")
 
 
 @pytest.mark.parametrize("ids", [[1, 2], [b"\xff", b"b"], [{"a": 1}, {"a": 2}]])
@@ -188,9 +190,9 @@ def test_ids_of_any_kind_are_reversed(tmp_path, ids):
     with Bank.open(bank) as opened:
         opened.withdraw(entry_ids=[1], reason="asked")
         opened.publish()
-    news, _ = since_run(tmp_path / "out", tmp_path / "media.parquet", bank, 1)
+    changes, _ = since_run(tmp_path / "out", tmp_path / "media.parquet", bank, 1)
     policy = nm.Policy.default_for(nm.PDQ)
-    assert [row["id"] for row in news.reversed(tmp_path / "first", policy, tmp_path / "out")] == ids[:1]
+    assert [row["id"] for row in changes.reversed_matches(tmp_path / "first", policy, tmp_path / "out")] == ids[:1]
 
 
 # --- the command ------------------------------------------------------------------------------------------------------
@@ -288,6 +290,6 @@ def test_what_another_case_holds_is_not_reversed_under_any_policy(tmp_path):
     pq.write_table(pa.table({"id": [1, 2], "bytes": [picture(1), picture(2)]}), tmp_path / "media.parquet")
     run(tmp_path / "first", tmp_path / "media.parquet", bank)
     withdraw(bank, "R-1")
-    news, _ = since_run(tmp_path / "out", tmp_path / "media.parquet", bank, 2)
+    changes, _ = since_run(tmp_path / "out", tmp_path / "media.parquet", bank, 2)
     for policy in (nm.Policy(), nm.Policy(max_age=1000)):
-        assert [row["id"] for row in news.reversed(tmp_path / "first", policy, tmp_path / "out")] == [2]
+        assert [row["id"] for row in changes.reversed_matches(tmp_path / "first", policy, tmp_path / "out")] == [2]
