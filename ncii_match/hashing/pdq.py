@@ -9,7 +9,9 @@ from numpy.typing import NDArray
 
 from ncii_match.errors import InputError
 from ncii_match.kernels import pdq, tent, vector
-from ncii_match.values import PDQ_512, Algorithm, Picture, View
+from ncii_match.values import PDQ, PDQ_512, Algorithm, Picture, View
+
+ALGORITHMS = (PDQ, PDQ_512)
 
 SMALLEST_SIDE = 5
 

@@ -11,7 +11,9 @@ from numpy.typing import NDArray
 
 from ncii_match.errors import InputError
 from ncii_match.kernels import luma, phash, vector
-from ncii_match.values import UNKNOWN_QUALITY, Algorithm, Picture, View
+from ncii_match.values import PHASH, UNKNOWN_QUALITY, Algorithm, Picture, View
+
+ALGORITHMS = (PHASH,)
 
 SMALLEST_SIDE = 1
 

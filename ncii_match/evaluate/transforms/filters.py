@@ -204,3 +204,5 @@ DETAIL = (
     ),
 )  # fmt: skip
 """Those that change how sharp a picture is."""
+
+TRANSFORMS = (*COLOUR, *DETAIL)

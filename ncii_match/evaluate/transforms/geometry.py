@@ -109,7 +109,7 @@ _ONE_SIDE = tuple(
     for side, extent in (("top", "height"), ("bottom", "height"), ("left", "width"), ("right", "width"))
 )  # fmt: skip
 
-GEOMETRY = (
+TRANSFORMS = (
     Transform(
         "smaller", "times", (1.5, 2, 4, 8), lambda p, s, _: resize(p, 1 / s),
         KIND, "{} times smaller", "Both sides divided by this, by area means; never below 8 pixels.",

@@ -342,3 +342,5 @@ FRAMES = (
     ),
 )  # fmt: skip
 """Those that put something around the picture."""
+
+TRANSFORMS = (*OVERLAYS, *FRAMES)

@@ -131,7 +131,7 @@ def _step(name: str, alter: Alter, about: str) -> Transform:
     )
 
 
-THORN = (
+TRANSFORMS = (
     _step(
         "noop", lambda p, _s, _: _noop(p),
         "Made 256 pixels long and saved as JPEG quality 95: what the others start from and are compared with.",

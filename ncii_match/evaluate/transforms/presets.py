@@ -1,20 +1,30 @@
 """Every transformation by its name, steps (a transformation at one strength) and named sets of steps."""
 
-from collections.abc import Mapping
+import pkgutil
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
 from types import MappingProxyType
 
 from ncii_match.errors import InputError
-from ncii_match.evaluate.transforms.filters import COLOUR, DETAIL
-from ncii_match.evaluate.transforms.geometry import GEOMETRY
-from ncii_match.evaluate.transforms.overlays import FRAMES, OVERLAYS
-from ncii_match.evaluate.transforms.perception import THORN
-from ncii_match.evaluate.transforms.recompression import RECOMPRESS
+from ncii_match.evaluate.transforms.perception import TRANSFORMS as PERCEPTION
 from ncii_match.evaluate.transforms.transform import Altered, Pixels, Transform
 
-TRANSFORMS: Mapping[str, Transform] = MappingProxyType(
-    {one.name: one for one in (*RECOMPRESS, *GEOMETRY, *COLOUR, *DETAIL, *OVERLAYS, *FRAMES, *THORN)}
-)
+FAMILIES = ("recompression", "geometry", "filters", "overlays")
+"""Modules whose transformations are listed first, in this order; then come those of new modules, and perception's."""
+
+
+def _registered() -> Iterator[Transform]:
+    """The ``TRANSFORMS`` of every module here: a new one needs no other entry."""
+    package, here = __name__.rpartition(".")[0], Path(__file__)
+    names = {module.name for module in pkgutil.iter_modules([str(here.parent)])} - {here.stem, "transform"}
+    ordered = [*FAMILIES, *sorted(names - {*FAMILIES, "perception"}), "perception"]
+    for name in ordered:
+        yield from import_module(f"{package}.{name}").TRANSFORMS
+
+
+TRANSFORMS: Mapping[str, Transform] = MappingProxyType({transform.name: transform for transform in _registered()})
 """Name to transformation, by family."""
 
 
@@ -91,9 +101,14 @@ PRESETS: Mapping[str, tuple[Step, ...]] = MappingProxyType(
     {
         "default": tuple(Step(name, strength) for name, strengths in _DEFAULT.items() for strength in strengths),
         "all": tuple(
-            Step(one.name, strength) for one in TRANSFORMS.values() if one not in THORN for strength in one.strengths
+            Step(transform.name, strength)
+            for transform in TRANSFORMS.values()
+            if transform not in PERCEPTION
+            for strength in transform.strengths
         ),
-        "perception": tuple(Step(one.name, strength) for one in THORN for strength in one.strengths),
+        "perception": tuple(
+            Step(transform.name, strength) for transform in PERCEPTION for strength in transform.strengths
+        ),
     }
 )
 """``default``: what people and apps do, at strengths as they occur. ``all``: every strength of every transformation,

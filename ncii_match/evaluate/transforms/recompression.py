@@ -55,7 +55,7 @@ def forwarded(pixels: Pixels, times: int) -> bytes:
 
 KIND = "recompression"
 
-RECOMPRESS = (
+TRANSFORMS = (
     Transform(
         "jpeg", "quality", (95, 85, 75, 60, 40, 20, 10, 5),
         lambda p, s, _: encode(p, quality=int(s)),
