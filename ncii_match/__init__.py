@@ -7,6 +7,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from ncii_match.algorithms import PDQ as PDQ
+    from ncii_match.algorithms import PDQ_512 as PDQ_512
+    from ncii_match.algorithms import PHASH as PHASH
+    from ncii_match.algorithms import Algorithm as Algorithm
     from ncii_match.bank.bank import Bank as Bank
     from ncii_match.bank.snapshots.snapshot import Snapshot as Snapshot
     from ncii_match.decisions import Decision as Decision
@@ -59,10 +63,6 @@ if TYPE_CHECKING:
     from ncii_match.rescans.rescan import rescan as rescan
     from ncii_match.sandbox.pool import Sandbox as Sandbox
     from ncii_match.sandbox.pool import SandboxStatus as SandboxStatus
-    from ncii_match.values import PDQ as PDQ
-    from ncii_match.values import PDQ_512 as PDQ_512
-    from ncii_match.values import PHASH as PHASH
-    from ncii_match.values import Algorithm as Algorithm
     from ncii_match.values import Entries as Entries
     from ncii_match.values import Hashes as Hashes
     from ncii_match.values import Matches as Matches
@@ -72,6 +72,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
+    "ncii_match.algorithms": ("PDQ", "PDQ_512", "PHASH", "Algorithm"),
     "ncii_match.bank.snapshots.snapshot": ("Snapshot",),
     "ncii_match.bank.bank": ("Bank",),
     "ncii_match.decisions": ("Decision", "Decisions", "Match", "Policy", "Timings", "decide", "redecide"),
@@ -113,10 +114,6 @@ _HOMES = {
     "ncii_match.rescans.rescan": ("rescan",),
     "ncii_match.sandbox.pool": ("Sandbox", "SandboxStatus"),
     "ncii_match.values": (
-        "PDQ",
-        "PDQ_512",
-        "PHASH",
-        "Algorithm",
         "Entries",
         "Hashes",
         "Matches",

@@ -4,7 +4,17 @@ from ncii_match.outcomes import Status
 
 
 class NciiMatchError(Exception):
-    """Root of every error raised by ncii_match."""
+    """Root of every error raised by ncii_match.
+
+    Examples
+    --------
+    >>> import ncii_match as nm
+    >>> try:
+    ...     nm.Hashes.from_hex(["not a hash"])
+    ... except nm.NciiMatchError as error:
+    ...     print(type(error).__name__)
+    InputError
+    """
 
 
 class InputError(NciiMatchError, ValueError):

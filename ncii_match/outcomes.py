@@ -1,4 +1,4 @@
-"""What can happen, named: to an input, to a hold, as a result. The lowest words of the house: imports nothing."""
+"""What can happen, named: to an input, to a hold, as a result. Imports nothing from the package."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -9,9 +9,16 @@ class Status(IntEnum):
     """Whether one picture gave a hash, and if not, why. Stored as one byte.
 
     NO_BORDER says nothing against the picture: it stands in the rows of views that trim a border, where there is none.
-    TIMED_OUT, NO_WORKER, NO_MEMORY and FAILED may be our doing, so that the picture is UNKNOWN. The others
-    are the picture's, or of what it is read from: it is UNREADABLE. OUT_OF_MEMORY is what a confined worker says, whose
-    memory is bounded for every picture; NO_MEMORY is this process's own want.
+    TIMED_OUT, NO_WORKER, NO_MEMORY and FAILED may be faults of this machine, so the picture's outcome is UNKNOWN. The
+    others are faults of the picture or of its file, so it is UNREADABLE. OUT_OF_MEMORY comes from a confined worker,
+    whose memory is bounded for every picture; NO_MEMORY is this process's own lack.
+
+    Examples
+    --------
+    >>> import ncii_match as nm
+    >>> hashes = nm.hash_images([b""])
+    >>> nm.Status(hashes.status[0]).name, nm.Status(hashes.status[0]).reason
+    ('EMPTY', 'There are no bytes.')
     """
 
     OK = 0
@@ -77,7 +84,20 @@ TRANSIENT = frozenset(
 
 
 class Outcome(IntEnum):
-    """What is known about one picture. "Could not look" is never "no match"."""
+    """What is known about one picture. "Could not look" is never "no match".
+
+    MATCH : an entry is within the policy's threshold.
+    NO_MATCH : the picture was looked at in full, and no entry is.
+    LOW_QUALITY : the picture has too little detail to be told from others.
+    UNREADABLE : there are no pixels to look at.
+    UNKNOWN : the bank, or this machine, could not look.
+
+    Examples
+    --------
+    >>> import ncii_match as nm
+    >>> [outcome.name for outcome in nm.Outcome]
+    ['NO_MATCH', 'MATCH', 'LOW_QUALITY', 'UNREADABLE', 'UNKNOWN']
+    """
 
     NO_MATCH = 0
     MATCH = 1
@@ -87,7 +107,14 @@ class Outcome(IntEnum):
 
 
 class Action(IntEnum):
-    """What the policy asks the platform to do."""
+    """What the policy asks the platform to do, mildest first.
+
+    Examples
+    --------
+    >>> import ncii_match as nm
+    >>> nm.Action.ALLOW < nm.Action.REVIEW < nm.Action.BLOCK
+    True
+    """
 
     ALLOW = 0
     REVIEW = 1
@@ -95,7 +122,19 @@ class Action(IntEnum):
 
 
 class State(IntEnum):
-    """How far a hold on an entry has been looked into; the strongest active hold speaks for the entry."""
+    """How far a hold on an entry has been looked into; the strongest active hold speaks for the entry.
+
+    SEED : reported.
+    CONFIRMED : reviewed and upheld.
+    DISPUTED : contested.
+    WITHDRAWN : ended.
+
+    Examples
+    --------
+    >>> from ncii_match.outcomes import State, strongest
+    >>> strongest([State.DISPUTED, State.SEED]).name
+    'SEED'
+    """
 
     SEED = 0
     CONFIRMED = 1
@@ -105,9 +144,24 @@ class State(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Hold:
-    """Why an entry is in the bank: a case (by its reference) of a source, in a state.
+    """Why an entry is in the bank.
 
-    region : code of where the case applies; None when it was given without one.
+    Parameters
+    ----------
+    case : str
+        Reference of the case.
+    source : str
+        Who gave the case.
+    state : State
+        How far it has been looked into.
+    region : str, optional
+        Code of where the case applies; None when it was given without one.
+
+    Examples
+    --------
+    >>> from ncii_match.outcomes import Hold, State
+    >>> Hold("case-1", "own", State.SEED).region is None
+    True
     """
 
     case: str

@@ -1,6 +1,6 @@
 """The Arrow form of the values. Column order, types and metadata here are a promise to whoever stores them."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from typing import Any
 
@@ -8,8 +8,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from ncii_match.algorithms import Algorithm
 from ncii_match.errors import InputError
-from ncii_match.values import Algorithm, Hashes
 
 ALGORITHM_KEY = b"ncii_match.algorithm"
 """Metadata key of a hash column; the value is the algorithm's text form, ``pdq-256/full/1``."""
@@ -97,13 +97,13 @@ def decisions_schema() -> pa.Schema:
     )
 
 
-def decisions_to_arrow(rows: Iterable[Mapping[str, Any]], of: NDArray[np.int64] | None = None) -> pa.RecordBatch:
+def decisions_to_arrow(rows: Iterable[Mapping[str, Any]], row_of: NDArray[np.int64] | None = None) -> pa.RecordBatch:
     """Decisions as ``Decision.to_dict`` gives them, as one record batch.
 
-    of : int64 [n], which of the rows each row of the batch is, where many are the same; None for each once.
+    row_of : int64 [n], which of the rows each row of the batch is, where many are the same; None for each once.
     """
     batch = pa.RecordBatch.from_pylist(list(rows), schema=decisions_schema())
-    return batch if of is None else batch.take(pa.array(of))
+    return batch if row_of is None else batch.take(pa.array(row_of))
 
 
 def algorithm_of(field: pa.Field) -> Algorithm | None:
@@ -112,18 +112,23 @@ def algorithm_of(field: pa.Field) -> Algorithm | None:
     return None if named is None else Algorithm.parse(named.decode(errors="replace"))
 
 
-def hashes_to_arrow(hashes: Hashes) -> pa.RecordBatch:
-    """Hashes as one record batch. No copy."""
-    schema = hashes_schema(hashes.algorithm)
-    packed = pa.FixedSizeBinaryArray.from_buffers(
-        schema.field("hash").type, len(hashes), [None, pa.py_buffer(hashes.bits)]
-    )
-    rest = [pa.array(column) for column in (hashes.quality, hashes.status, hashes.source_row, hashes.view)]
-    return pa.RecordBatch.from_arrays([packed, *rest], schema=schema)
+def hashes_to_arrow(algorithm: Algorithm, bits: NDArray[np.uint8], columns: Sequence[NDArray[Any]]) -> pa.RecordBatch:
+    """The fields of ``Hashes`` as one record batch. No copy.
+
+    algorithm : Algorithm
+    bits : uint8 [n, algorithm.nbytes], C-contiguous.
+    columns : quality, status, source row and view, [n] each.
+    """
+    schema = hashes_schema(algorithm)
+    packed = pa.FixedSizeBinaryArray.from_buffers(schema.field("hash").type, len(bits), [None, pa.py_buffer(bits)])
+    return pa.RecordBatch.from_arrays([packed, *map(pa.array, columns)], schema=schema)
 
 
-def hashes_from_arrow(batch: pa.RecordBatch) -> Hashes:
-    """The inverse of ``hashes_to_arrow``. Only the hash column is required; it must name its algorithm."""
+def hashes_from_arrow(batch: pa.RecordBatch) -> dict[str, Any]:
+    """The fields of ``Hashes`` by name: the inverse of ``hashes_to_arrow``.
+
+    Only the hash column is required, and it must name its algorithm; columns that are not there are None.
+    """
     if "hash" not in batch.schema.names:
         raise InputError(f"the batch has no column 'hash', only {', '.join(batch.schema.names)}")
     field = batch.schema.field("hash")
@@ -142,11 +147,5 @@ def hashes_from_arrow(batch: pa.RecordBatch) -> Hashes:
     def optional(name: str) -> np.ndarray | None:
         return batch.column(name).to_numpy(zero_copy_only=True) if name in batch.schema.names else None
 
-    return Hashes(
-        algorithm,
-        bits,
-        optional("quality"),  # type: ignore[arg-type]
-        optional("status"),  # type: ignore[arg-type]
-        optional("source_row"),  # type: ignore[arg-type]
-        optional("view"),  # type: ignore[arg-type]
-    )
+    columns = {name: optional(name) for name in ("quality", "status", "source_row", "view")}
+    return {"algorithm": algorithm, "bits": bits, **columns}

@@ -1,19 +1,25 @@
-"""The words of the house: one frozen type for each thing that travels the road.
+"""The values that travel between packages, one frozen type each.
 
-bytes -> Picture -> Hashes -> Matches, with Entries -> Decisions (see ``decisions.decision``). Everything here is data:
-arrays with stated shapes, checked once when they are made, read-only from then on.
+bytes -> Picture -> Hashes -> Matches, with Entries -> Decisions (``ncii_match.decisions``). All are data: arrays of
+stated shapes, checked once when they are made, read-only from then on.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ncii_match.algorithms import PDQ as PDQ  # noqa: PLC0414
+from ncii_match.algorithms import PDQ_512 as PDQ_512  # noqa: PLC0414
+from ncii_match.algorithms import PDQ_MIN_QUALITY as PDQ_MIN_QUALITY  # noqa: PLC0414
+from ncii_match.algorithms import PDQ_THRESHOLD as PDQ_THRESHOLD  # noqa: PLC0414
+from ncii_match.algorithms import PHASH as PHASH  # noqa: PLC0414
+from ncii_match.algorithms import Algorithm as Algorithm  # noqa: PLC0414
 from ncii_match.errors import AlgorithmMismatchError, InputError
 from ncii_match.outcomes import Hold, State, Status
 from ncii_match.views import View as View  # noqa: PLC0414
@@ -25,77 +31,13 @@ if TYPE_CHECKING:
 UNKNOWN_QUALITY = 255
 """The value of ``Hashes.quality`` where the hash came without one."""
 
-PDQ_THRESHOLD = 31
-"""Bits within which two PDQ hashes are taken for the same picture, inclusive: the distance that Meta's PDQ paper
-recommends, and the default of every deployment we know. The only place where the number is written."""
-
-PDQ_MIN_QUALITY = 50
-"""PDQ quality below which a hash says too little to be matched: the same source discards 49 and less."""
-
 _HEX = re.compile(r"[0-9a-fA-F]*\Z")
-
-
-@dataclass(frozen=True, slots=True)
-class Algorithm:
-    """Identity of a hash function. Hashes of different algorithms are never compared."""
-
-    name: str
-    bits: int
-    profile: str
-    version: int
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of one packed hash."""
-        return self.bits // 8
-
-    def __str__(self) -> str:
-        return f"{self.name}-{self.bits}/{self.profile}/{self.version}"
-
-    @classmethod
-    def parse(cls, text: str) -> Algorithm:
-        """The inverse of ``str``: ``pdq-256/full/1``."""
-        found = re.fullmatch(r"([a-z][a-z0-9]*)-(\d+)/([a-z0-9]+)/(\d+)", text)
-        if found is None or int(found[2]) % 64:
-            raise InputError(f"{text!r} does not name an algorithm; write it like {PDQ}")
-        return cls(found[1], int(found[2]), found[3], int(found[4]))
-
-    def with_profile(self, profile: str) -> Algorithm:
-        """The same function under another profile. Raises InputError for one that it does not have."""
-        if profile not in self.profiles:
-            raise InputError(f"profile {profile!r} of {self.name} is unknown; choose {' or '.join(self.profiles)}")
-        return replace(self, profile=profile)
-
-    @property
-    def profiles(self) -> tuple[str, ...]:
-        """Names of the profiles that the function has; hashes under either are compared."""
-        return ("full", "512") if self.name == "pdq" else (self.profile,)
-
-    @property
-    def default_views(self) -> tuple[View, ...]:
-        """How a picture that nobody knows is best looked at: ``Views.ALL``, or ``Views.BORDERS`` with one profile."""
-        return Views.ALL if len(self.profiles) > 1 else Views.BORDERS
-
-    def comparable_with(self, other: Algorithm) -> bool:
-        """Whether distances between the two mean anything: all but the profile is the same."""
-        return (self.name, self.bits, self.version) == (other.name, other.bits, other.version)
-
-
-PDQ = Algorithm("pdq", 256, "full", 1)
-"""PDQ with its tent filter over all pixels: what ``threatexchange`` and pdqhash compute."""
-
-PDQ_512 = Algorithm("pdq", 256, "512", 1)
-"""PDQ of the picture first resampled to 512x512 (nearest) when a side is longer: Meta's C++ tool."""
-
-PHASH = Algorithm("phash", 64, "full", 1)
-"""The 64-bit DCT hash of ``ImageHash.phash``."""
-
 
 _U8, _U16, _U32, _I64 = np.dtype(np.uint8), np.dtype(np.uint16), np.dtype(np.uint32), np.dtype(np.int64)
 
 
 def _frozen(array: Any, dtype: np.dtype[Any], shape: tuple[int | None, ...], name: str) -> NDArray[Any]:
-    """A C-contiguous read-only view (no copy where the array is that already) of the wanted type and shape."""
+    """A C-contiguous read-only view of this type and shape; no copy where the array is that already."""
     if type(array) is np.ndarray and array.dtype is dtype and array.ndim == len(shape):
         flags = array.flags  # the common case, kept short: a search of one hash makes nine arrays
         if flags.c_contiguous and (array.shape == shape or _fits(array.shape, shape)):
@@ -111,24 +53,37 @@ def _frozen(array: Any, dtype: np.dtype[Any], shape: tuple[int | None, ...], nam
             raise InputError(f"{name} must be {np.dtype(dtype)}, or whole numbers that fit it, not {result.dtype}")
         result = result.astype(dtype)
     if result.ndim != len(shape) or not _fits(result.shape, shape):
-        wanted = ", ".join("n" if side is None else str(side) for side in shape)
-        raise InputError(f"{name} must have the shape ({wanted}), not {result.shape}")
+        sides = ", ".join("n" if side is None else str(side) for side in shape)
+        raise InputError(f"{name} must have the shape ({sides}), not {result.shape}")
     result = result.view()
     result.flags.writeable = False
     return result
 
 
-def _fits(have: tuple[int, ...], want: tuple[int | None, ...]) -> bool:
-    return all(wanted is None or wanted == side for wanted, side in zip(want, have, strict=True))
+def _fits(shape: tuple[int, ...], required: tuple[int | None, ...]) -> bool:
+    return all(length is None or length == side for length, side in zip(required, shape, strict=True))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Picture:
     """Decoded pixels on their way to a hash.
 
-    pixels : uint8 [h, w] luma, [h, w, 3] RGB, or [h, w, 4] RGB and a sample that is not a colour; C-contiguous.
-    height, width : size in pixels of the picture as stored; larger than ``pixels`` for a JPEG decoded at a fraction.
-    scale : 1, 2, 4 or 8; each sample is then the mean of ``scale x scale`` stored pixels.
+    Parameters
+    ----------
+    pixels : uint8 [h, w], [h, w, 3] or [h, w, 4]
+        Luma, RGB, or RGB and a sample that is not a colour; C-contiguous.
+    height : int
+        Pixels of the picture as stored; more than ``pixels`` has for a JPEG decoded at a fraction.
+    width : int
+        The same of its width.
+    scale : int
+        1, 2, 4 or 8: each sample is the mean of ``scale x scale`` stored pixels.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> Picture(np.zeros((2, 3, 4), np.uint8), 2, 3).colours.shape
+    (2, 3, 3)
     """
 
     pixels: NDArray[np.uint8]
@@ -144,15 +99,37 @@ class Picture:
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Hashes:
-    """A batch of hashes, the currency of the house. One row for each view of each picture, in order.
+    """A batch of hashes, one row for each view of each picture, in order.
 
+    Parameters
+    ----------
     algorithm : Algorithm
-    bits : uint8 [n, algorithm.nbytes], C-contiguous, read-only, in the byte order of the written (hex) form. All zero
-        where ``status`` is not OK.
-    quality : uint8 [n], 0..100, 255 where not known.
-    status : uint8 [n], ``Status``.
-    source_row : uint32 [n], the input picture that a row belongs to; ``arange(n)`` when there is one view of each.
-    view : uint8 [n], ``View``.
+        What the hashes were made with.
+    bits : uint8 [n, algorithm.nbytes]
+        Packed hashes in the byte order of the written (hex) form; C-contiguous, read-only. All zero where ``status``
+        is not OK.
+    quality : uint8 [n]
+        0 to 100; 255 where it is not known, as by default.
+    status : uint8 [n]
+        ``Status``; OK by default.
+    source_row : uint32 [n]
+        The input picture that a row belongs to; ``arange(n)``, a picture for each row, by default.
+    view : uint8 [n]
+        ``View``; UPRIGHT by default.
+
+    Raises
+    ------
+    InputError
+        For an array of another shape, or values that its type does not hold.
+
+    Examples
+    --------
+    >>> import ncii_match as nm
+    >>> hashes = nm.Hashes.from_hex(["00" * 32, "ff" * 32])
+    >>> hashes
+    <Hashes pdq-256/full/1: 2 rows, 2 hashed>
+    >>> hashes.bits.shape, hashes[1].to_hex() == ["ff" * 32]
+    ((2, 32), True)
     """
 
     algorithm: Algorithm
@@ -172,12 +149,12 @@ class Hashes:
             ("source_row", _U32, None),
             ("view", _U8, 0),  # View.UPRIGHT
         ):
-            given = getattr(self, name)
-            if given is None:
-                given = np.arange(n, dtype=dtype) if fill is None else np.zeros(n, dtype)
+            column = getattr(self, name)
+            if column is None:
+                column = np.arange(n, dtype=dtype) if fill is None else np.zeros(n, dtype)
                 if fill:
-                    given.fill(fill)
-            object.__setattr__(self, name, _frozen(given, dtype, (n,), name))
+                    column.fill(fill)
+            object.__setattr__(self, name, _frozen(column, dtype, (n,), name))
 
     def __len__(self) -> int:
         return len(self.bits)
@@ -210,10 +187,25 @@ class Hashes:
     def from_hex(
         cls, texts: Iterable[str], algorithm: Algorithm = PDQ, quality: Sequence[int] | NDArray[Any] | None = None
     ) -> Hashes:
-        """Hashes from their written form.
+        """Read hashes from their written form.
 
-        Exactly ``algorithm.nbytes * 2`` hexadecimal characters of either case, white space around them ignored.
-        Raises InputError naming the first text that is not one.
+        Parameters
+        ----------
+        texts : iterable of str
+            Exactly ``algorithm.nbytes * 2`` hexadecimal digits of either case; white space around them is ignored.
+        algorithm : Algorithm
+            What they were made with.
+        quality : sequence of int, optional
+            0 to 100 for each; not known when None.
+
+        Returns
+        -------
+        Hashes
+
+        Raises
+        ------
+        InputError
+            Names the first text that is not a hash, without showing it.
         """
         digits = 2 * algorithm.nbytes
         clean: list[str] = []
@@ -227,26 +219,43 @@ class Hashes:
         return cls(algorithm, bits, None if quality is None else np.asarray(quality))  # type: ignore[arg-type]
 
     def to_hex(self) -> list[str]:
-        """The written form of each row; the empty-handed rows (status not OK) give zeros, so look at ``status``."""
+        """The written form of each row. Rows without a hash (status not OK) give zeros, so look at ``status``."""
         digits, text = 2 * self.algorithm.nbytes, self.bits.tobytes().hex()
         return [text[k : k + digits] for k in range(0, len(text), digits)]
 
     def to_arrow(self) -> pa.RecordBatch:
-        """One record batch (``schemas.hashes_schema``); the hash column shares memory with ``bits``."""
+        """Write one record batch (``schemas.hashes_schema``); the hash column shares memory with ``bits``."""
         from ncii_match import schemas
 
-        return schemas.hashes_to_arrow(self)
+        columns = (self.quality, self.status, self.source_row, self.view)
+        return schemas.hashes_to_arrow(self.algorithm, self.bits, columns)
 
     @classmethod
     def from_arrow(cls, batch: pa.RecordBatch) -> Hashes:
-        """The inverse of ``to_arrow``; the algorithm is read from the field's metadata. Shares memory."""
+        """Read a batch of ``to_arrow``; the algorithm is in the field's metadata. Shares memory.
+
+        Only the hash column is required. Raises InputError when it is missing or does not name its algorithm.
+        """
         from ncii_match import schemas
 
-        return schemas.hashes_from_arrow(batch)
+        return cls(**schemas.hashes_from_arrow(batch))
 
     @classmethod
     def concat(cls, batches: Iterable[Hashes], algorithm: Algorithm = PDQ) -> Hashes:
-        """All rows one after the other; ``source_row`` goes on counting. ``algorithm`` is for an empty list."""
+        """Join batches, one after the other; ``source_row`` goes on counting.
+
+        Parameters
+        ----------
+        batches : iterable of Hashes
+            All of one algorithm.
+        algorithm : Algorithm
+            Of the result when there is no batch.
+
+        Raises
+        ------
+        AlgorithmMismatchError
+            For batches of different algorithms.
+        """
         parts = list(batches)
         if not parts:
             return cls(algorithm, np.empty((0, algorithm.nbytes), np.uint8))
@@ -270,11 +279,34 @@ class Hashes:
 class Matches:
     """Every entry within the radius of each picture, exact.
 
-    offsets : int64 [q + 1]; picture i owns rows ``offsets[i]:offsets[i + 1]``.
-    entry_ids : int64 [m], within a picture sorted by (distance, entry id).
-    distances : uint16 [m], whole bits.
-    views : uint8 [m], the view of the picture that came closest (the lowest numbered of several).
-    radius : the search bound in bits, inclusive.
+    Parameters
+    ----------
+    offsets : int64 [q + 1]
+        Picture i owns rows ``offsets[i]:offsets[i + 1]``.
+    entry_ids : int64 [m]
+        Within a picture sorted by (distance, entry id).
+    distances : uint16 [m]
+        Whole bits.
+    views : uint8 [m]
+        The view of the picture that came closest; of several the one with the lowest number.
+    radius : int
+        The search bound in bits, inclusive.
+
+    Raises
+    ------
+    InputError
+        For offsets that do not start at 0 or that fall, and for arrays of another length.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import ncii_match as nm
+    >>> index = nm.build_index(np.array([7, 8]), nm.Hashes.from_hex(["00" * 32, "0f" * 32]), max_radius=9)
+    >>> matches = index.search(nm.Hashes.from_hex(["00" * 31 + "01", "ff" * 32]))
+    >>> matches
+    <Matches: 1 entries within 9 bits of 2 pictures>
+    >>> matches.offsets, matches.entry_ids, matches.distances
+    (array([0, 1, 1]), array([7]), array([1], dtype=uint16))
     """
 
     offsets: NDArray[np.int64]
@@ -302,13 +334,13 @@ class Matches:
         views: NDArray[np.uint8],
         radius: int,
     ) -> Matches:
-        """Of arrays that the caller has just made for it: nothing is checked, which takes longer than many a search."""
-        made = object.__new__(cls)
+        """Matches of arrays that the caller has just made: checking them takes longer than many a search."""
+        matches = object.__new__(cls)
         for name, array in (("offsets", offsets), ("entry_ids", entry_ids), ("distances", distances), ("views", views)):
             array.setflags(write=False)
-            object.__setattr__(made, name, array)
-        object.__setattr__(made, "radius", radius)
-        return made
+            object.__setattr__(matches, name, array)
+        object.__setattr__(matches, "radius", radius)
+        return matches
 
     def __len__(self) -> int:
         """Number of pictures searched for, matched or not."""
@@ -320,11 +352,33 @@ class Matches:
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Entries:
-    """What is known about some entries, looked up by id: the bank's word on a set of matches.
+    """What the bank says about some entries, looked up by id.
 
-    entry_ids : int64 [e], rising. states : uint8 [e], ``State``. cases : one tuple of case references for each.
-    holds : one tuple of ``Hold`` for each, never empty; without it each case is a hold in the entry's state.
-    holds_beyond : int64 [e], how many more holds there are than those named; 0 by default.
+    Parameters
+    ----------
+    entry_ids : int64 [e]
+        Rising.
+    states : uint8 [e]
+        ``State``.
+    cases : tuple of tuple of str
+        References of the cases of each entry.
+    holds : tuple of tuple of Hold
+        The holds of each entry, never empty. Without it each case is a hold in the entry's state.
+    holds_beyond : int64 [e]
+        How many holds there are besides those named; 0 by default.
+
+    Raises
+    ------
+    InputError
+        For ids that do not rise, an entry without holds, and arrays of another length.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from ncii_match.outcomes import State
+    >>> entries = Entries(np.array([7]), np.array([State.SEED]), (("case-1",),))
+    >>> entries.holds
+    ((Hold(case='case-1', source='', state=<State.SEED: 0>, region=None),),)
     """
 
     entry_ids: NDArray[np.int64]
@@ -340,9 +394,9 @@ class Entries:
         if len(self.cases) != len(ids) or np.any(np.diff(ids) <= 0):
             raise InputError("entries need rising ids and one tuple of cases each")
         if self.holds is None:
-            each = zip(self.cases, self.states.tolist(), strict=True)
-            made = tuple(tuple(Hold(case, "", State(state)) for case in cases or ("",)) for cases, state in each)
-            object.__setattr__(self, "holds", made)
+            rows = zip(self.cases, self.states.tolist(), strict=True)
+            holds = tuple(tuple(Hold(case, "", State(state)) for case in cases or ("",)) for cases, state in rows)
+            object.__setattr__(self, "holds", holds)
         if len(self.holds) != len(ids) or not all(self.holds):
             raise InputError("entries need one tuple of holds each, none of them empty")
         if self.holds_beyond is None:
@@ -364,8 +418,16 @@ class Entries:
 class HoldColumns:
     """The holds on some entries as arrays, so that many can be judged before their cases are read.
 
-    entry_ids : int64 [e], rising. offsets : int64 [e + 1]; entry i has the holds ``offsets[i]:offsets[i + 1]``, at
-    least one. states : uint8 [m], ``State``. cases : int64 [m], the number of each hold's case.
+    Attributes
+    ----------
+    entry_ids : int64 [e]
+        Rising.
+    offsets : int64 [e + 1]
+        Entry i has the holds ``offsets[i]:offsets[i + 1]``, at least one.
+    states : uint8 [m]
+        ``State`` of each hold.
+    cases : int64 [m]
+        The number of each hold's case.
     """
 
     entry_ids: NDArray[np.int64]

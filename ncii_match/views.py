@@ -11,6 +11,12 @@ class View(IntEnum):
 
     Bit 0 mirrors it left to right, bit 1 top to bottom, bit 2 then swaps its axes; bit 3 hashes it under the
     algorithm's other profile; bit 4 trims its uniform border first.
+
+    Examples
+    --------
+    >>> import ncii_match as nm
+    >>> nm.View(21).name, nm.View(21).label
+    ('TRIMMED_TURN_LEFT', 'turn left, border trimmed')
     """
 
     UPRIGHT = 0
@@ -77,8 +83,22 @@ class View(IntEnum):
 class Views:
     """Named sets of views.
 
-    UPRIGHT : the picture as it is. DIHEDRAL : in its eight orientations. BORDERS : those, and those of the picture
-    without its uniform border. ALL : these under both profiles, for an algorithm that has two (PDQ).
+    Attributes
+    ----------
+    UPRIGHT : tuple of View
+        The picture as it is.
+    DIHEDRAL : tuple of View
+        The picture in its eight orientations.
+    BORDERS : tuple of View
+        Those, and those of the picture without its uniform border.
+    ALL : tuple of View
+        These under both profiles, for an algorithm that has two (PDQ).
+
+    Examples
+    --------
+    >>> import ncii_match as nm
+    >>> [len(views) for views in (nm.Views.UPRIGHT, nm.Views.DIHEDRAL, nm.Views.BORDERS, nm.Views.ALL)]
+    [1, 8, 16, 32]
     """
 
     UPRIGHT: ClassVar[tuple[View, ...]] = (View.UPRIGHT,)

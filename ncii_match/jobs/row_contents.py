@@ -12,7 +12,6 @@ from ncii_match.decode.limits import DecodeLimits
 from ncii_match.errors import InputError
 from ncii_match.jobs import hash_columns
 from ncii_match.outcomes import Status
-from ncii_match.schemas import hashes_from_arrow
 from ncii_match.values import Hashes, View
 
 CONTENTS = ("bytes", "path", "hash", "hashes")
@@ -103,4 +102,4 @@ def _hashes_of_column(batch: pa.RecordBatch) -> Hashes:
     for name in present:
         if batch.column(name).null_count or not pa.types.is_integer(batch.schema.field(name).type):
             raise InputError(f"the column {name!r} has nulls or no whole numbers; mend it, or leave it out")
-    return hashes_from_arrow(batch.select(["hash", *present]))
+    return Hashes.from_arrow(batch.select(["hash", *present]))
