@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ncii_match.errors import InputError
 from ncii_match.evaluate import intervals
 from ncii_match.evaluate.experiment import grouping, names_of, pictures_in
-from ncii_match.evaluate.pairs import Progress, distance_histogram
+from ncii_match.evaluate.pairs import PairCounts, Progress, distance_histogram
 from ncii_match.evaluate.trial_table import VIEW_SETS
 from ncii_match.evaluate.trials import NO_DISTANCE, between
 from ncii_match.files import atomic
@@ -41,70 +42,189 @@ def evaluate_copies(
 ) -> dict[str, Any]:  # fmt: skip
     """Compare the first picture of each group, by name, with the others; write ``copies.json`` into ``out``.
 
-    groups : as for ``Experiment``. report : told how many pictures are hashed. Memory: 1.1 kB a picture in 32 views.
-
     A picture that cannot be read is named in ``unreadable``; where that may have been the moment's fault, it was tried
     again. It is a missed copy: ``not_compared`` counts it, and ``unreadable`` apart from those that are too poor. Where
-    it is the first of its group, the group has nothing to be compared with and is left out.
+    it is the first of its group, the group has nothing to be compared with and is left out. Memory: 1.1 kB a picture in
+    32 views.
 
-    Raises InputError where no group has two pictures.
+    Parameters
+    ----------
+    chunks : Chunks
+        The pictures.
+    out : path
+        A directory, made when it is not there.
+    groups : str
+        A regular expression, as for ``Experiment``: which pictures show the same thing.
+    algorithm : Algorithm
+        The hash.
+    threshold, min_quality : int
+        Bits, inclusive; hashes of a known quality below it are not looked up.
+    workers : int, optional
+        Threads; as many as there are cores by default.
+    report : callable
+        Called with the number of pictures that are hashed.
+
+    Returns
+    -------
+    dict
+        What ``copies.json`` has.
+
+    Raises
+    ------
+    InputError
+        Where no group has two pictures.
+    JobError
+        While another process works in ``out``.
     """
-    place = Path(out)
+    directory = Path(out)
     if not chunks.stored.rows:
         raise InputError("there are no pictures; give some")
-    make_directories(place)  # before the work
-    with locked_directory(place):
-        return _compare_copies(chunks, place, groups, algorithm, threshold, min_quality, workers, report)
+    make_directories(directory)  # before the work
+    with locked_directory(directory):
+        names, hashes = _hash_pictures(chunks, algorithm, workers, report)
+        group_of = grouping(groups)
+        figures = _copy_figures(names, hashes, group_of, threshold, min_quality)
+        if figures["groups"] - figures["left_out"] > 1:
+            numbers = np.unique([group_of(name) for name in names], return_inverse=True)[1]
+            counts = distance_histogram(hashes, groups=numbers, min_quality=min_quality, workers=workers)
+            figures["false"] = _false_positives(counts, threshold)
+        return _write(directory / "copies.json", figures)
 
 
-def _compare_copies(
-    chunks: Chunks, place: Path, groups: str, algorithm: Algorithm, threshold: int, min_quality: int,
-    workers: int | None, report: Callable[[int], object],
+def evaluate_hashes(
+    chunks: Chunks, out: str | PathLike[str], threshold: int | None, min_quality: int | None, *,
+    groups: str | None = None, workers: int | None = None, progress: Progress | None = None,
 ) -> dict[str, Any]:  # fmt: skip
-    names, hashes = _hashed(chunks, algorithm, workers, report)
-    group_of = grouping(groups)
+    """Compare each hash with each other one; write ``pairs.json`` into ``out``.
+
+    Memory: 35 bytes a hash and what ``distance_histogram`` takes, and the ids.
+
+    Parameters
+    ----------
+    chunks : Chunks
+        The hashes.
+    out : path
+        A directory, made when it is not there.
+    threshold, min_quality : int or None
+        As for ``evaluate_copies``; None for the default policy's, which only PDQ has.
+    groups, workers
+        As for ``evaluate_copies``. Without groups all hashes are of different pictures.
+    progress : callable, optional
+        As for ``distance_histogram``.
+
+    Returns
+    -------
+    dict
+        What ``pairs.json`` has.
+
+    Raises
+    ------
+    InputError
+        For fewer than two different hashes that are good enough, and for what has no default policy.
+    JobError
+        While another process works in ``out``.
+    """
+    directory = Path(out)
+    make_directories(directory)  # before the work
+    with locked_directory(directory):
+        names, hashes = _read_hashes(chunks)
+        if threshold is None or min_quality is None:
+            if not hashes.algorithm.comparable_with(PDQ):
+                raise InputError(f"{hashes.algorithm.name} has no default policy; give --threshold and --min-quality")
+            threshold = PDQ_THRESHOLD if threshold is None else threshold
+            min_quality = PDQ_MIN_QUALITY if min_quality is None else min_quality
+        if threshold > hashes.algorithm.bits:
+            raise InputError(f"threshold {threshold} is above the {hashes.algorithm.bits} bits of a hash")
+        counts = distance_histogram(
+            hashes, groups=_group_numbers(names, groups), min_quality=min_quality, closest=LISTED, workers=workers,
+            progress=progress,
+        )  # fmt: skip
+        if not counts.pairs:
+            raise InputError(
+                "there are no two different hashes that are good enough; give more, or a lower --min-quality"
+            )
+        false = _false_positives(counts, threshold)
+        figures = {
+            "algorithm": str(hashes.algorithm),
+            "threshold": threshold,
+            "min_quality": min_quality,
+            "pictures": counts.pictures[0],
+            "left_out": counts.left_out[0],
+            "false": {**false, "rate": false["false_pairs"] / false["pairs"]},
+            "distances": [[int(d), int(counts.histogram[d])] for d in np.flatnonzero(counts.histogram)],
+            "closest": [
+                {"distance": distance, "id": names[a], "entry": names[b]} for distance, a, b in counts.closest.tolist()
+            ],
+        }
+        return _write(directory / "pairs.json", figures)
+
+
+def _false_positives(counts: PairCounts, threshold: int) -> dict[str, Any]:
+    """Pairs of different pictures within a threshold, with both upper bounds of their rate."""
+    false_pairs = int(counts.histogram[: threshold + 1].sum())
+    pairs, disjoint = counts.pairs, counts.disjoint_in_all
+    return {
+        "pairs": pairs,
+        "false_pairs": false_pairs,
+        "high": float(intervals.clopper_pearson_upper(false_pairs, pairs, LEVEL)),
+        "high_pictures": float(intervals.hoeffding_upper(false_pairs, pairs, disjoint, LEVEL)),
+    }
+
+
+def _write(path: Path, figures: dict[str, Any]) -> dict[str, Any]:
+    with atomic.output_file(path) as file:
+        file.write(json.dumps(figures, indent=1).encode() + b"\n")
+    return figures
+
+
+def _copy_figures(
+    names: list[str], hashes: Hashes, group_of: Callable[[str], str], threshold: int, min_quality: int
+) -> dict[str, Any]:
+    """All of ``copies.json`` but the false positives. Raises InputError where no group has two pictures."""
     members: dict[str, list[int]] = defaultdict(list)
     for row in sorted(range(len(names)), key=names.__getitem__):
         members[group_of(names[row])].append(row)
-    views = algorithm.default_views
+    views = hashes.algorithm.default_views
     v = len(views)
-    looks = {name: [views.index(one) for one in of] for name, of in VIEW_SETS.items() if set(of) <= set(views)}
-    good, upright = hashes.status.reshape(-1, v) == Status.OK, hashes.status[views.index(View.UPRIGHT) :: v]
+    view_sets = {
+        name: [views.index(view) for view in of_set] for name, of_set in VIEW_SETS.items() if set(of_set) <= set(views)
+    }
+    upright = hashes.status[views.index(View.UPRIGHT) :: v]
     readable = [rows for rows in members.values() if upright[rows[0]] == Status.OK]
     if not any(len(rows) > 1 for rows in readable):
         raise InputError("no two pictures show the same thing; --groups must find the same in their names")
-    quality = hashes.quality.reshape(-1, v)
-    copies = []
-    for first, *others in readable:
-        if others:
-            rows = np.array(others)
-            one, many = (_some(hashes, np.atleast_1d(chosen), v) for chosen in (first, rows))
-            apart = between(many, one[:1], v)
-            apart[quality[rows] < min_quality] = NO_DISTANCE  # a quality that is not known is 255
-            copies += [
-                {
-                    "id": names[row], "original": names[first], "quality": int(quality[row][good[row]].max(initial=0)),
-                    "distances": {name: _least(apart[k, columns]) for name, columns in looks.items()},
-                }
-                for k, row in enumerate(others)
-            ]  # fmt: skip
+    quality, is_hashed = hashes.quality.reshape(-1, v), hashes.status.reshape(-1, v) == Status.OK
+    copies: list[dict[str, Any]] = []
+    for original, *others in readable:
+        if not others:
+            continue
+        rows = np.array(others)
+        distances = between(_hashes_of_pictures(hashes, rows), _hashes_of_pictures(hashes, np.array([original]))[:1], v)
+        distances[quality[rows] < min_quality] = NO_DISTANCE  # a quality that is not known is 255
+        copies += [
+            {
+                "id": names[row], "original": names[original],
+                "quality": int(quality[row][is_hashed[row]].max(initial=0)),
+                "distances": {name: _least(distances[k, columns]) for name, columns in view_sets.items()},
+            }
+            for k, row in enumerate(others)
+        ]  # fmt: skip
     lost = sum(int(np.count_nonzero(upright[others] != Status.OK)) for _, *others in readable)
-    said = {
-        "algorithm": str(algorithm), "threshold": threshold, "min_quality": min_quality,
+    unreadable = sorted(np.flatnonzero(upright != Status.OK).tolist(), key=names.__getitem__)
+    return {
+        "algorithm": str(hashes.algorithm), "threshold": threshold, "min_quality": min_quality,
         "pictures": len(names), "groups": len(members), "left_out": len(members) - len(readable),
-        "unreadable": [{"id": names[row], "status": status.name} for row, status in _unreadable(names, upright)],
-        "copies": sorted(copies, key=lambda one: (str(one["original"]), str(one["id"]))),
-        "recall": {name: _recall([one["distances"][name] for one in copies], lost, threshold) for name in looks},  # type: ignore[index]
-        "false": _false_pairs(hashes, names, group_of, threshold, min_quality, workers) if len(readable) > 1 else None,
+        "unreadable": [{"id": names[row], "status": Status(int(upright[row])).name} for row in unreadable],
+        "copies": sorted(copies, key=lambda copy: (str(copy["original"]), str(copy["id"]))),
+        "recall": {name: _recall([copy["distances"][name] for copy in copies], lost, threshold) for name in view_sets},
+        "false": None,
     }  # fmt: skip
-    with atomic.output_file(place / "copies.json") as file:
-        file.write(json.dumps(said, indent=1).encode() + b"\n")
-    return said
 
 
-def _hashed(
+def _hash_pictures(
     chunks: Chunks, algorithm: Algorithm, workers: int | None, report: Callable[[int], object]
 ) -> tuple[list[str], Hashes]:
+    """Ids and hashes in the algorithm's default views."""
     names: list[str] = []
 
     def sources() -> Any:
@@ -119,42 +239,37 @@ def _hashed(
         parts.append(part)
         done += part.pictures
         report(done)
-    return names, _tried_again(chunks, Hashes.concat(parts, algorithm))
+    return names, _with_second_tries(chunks, Hashes.concat(parts, algorithm))
 
 
-def _tried_again(chunks: Chunks, hashes: Hashes) -> Hashes:
-    """With another try, alone, of each picture for which something else may have been at fault."""
+def _with_second_tries(chunks: Chunks, hashes: Hashes) -> Hashes:
+    """The hashes, with a second try, alone, of each picture that may have failed for another reason than itself."""
     views = hashes.algorithm.default_views
     v = len(views)
-    poor = np.isin(hashes.status, list(TRANSIENT)).reshape(-1, v).any(1)
-    if not poor.any():
+    may_recover = np.isin(hashes.status, list(TRANSIENT)).reshape(-1, v).any(1)
+    if not may_recover.any():
         return hashes
-    bits, quality, status = (one.copy() for one in (hashes.bits, hashes.quality, hashes.status))
-    for row in np.flatnonzero(poor).tolist():
+    bits, quality, status = hashes.bits.copy(), hashes.quality.copy(), hashes.status.copy()
+    for row in np.flatnonzero(may_recover).tolist():
         ((_, source),) = pictures_in(chunks.stored, row, row + 1)
-        (again,) = hash_batches([source], hashes.algorithm, views=views, workers=1)
-        here = slice(row * v, (row + 1) * v)
-        bits[here], quality[here], status[here] = again.bits, again.quality, again.status
+        (second,) = hash_batches([source], hashes.algorithm, views=views, workers=1)
+        rows = slice(row * v, (row + 1) * v)
+        bits[rows], quality[rows], status[rows] = second.bits, second.quality, second.status
     return replace(hashes, bits=bits, quality=quality, status=status)
 
 
-def _unreadable(names: list[str], upright: Any) -> list[tuple[int, Status]]:
-    """Pictures without a hash, by their names, and why. upright : uint8 [pictures], statuses."""
-    rows = sorted(np.flatnonzero(upright != Status.OK).tolist(), key=names.__getitem__)
-    return [(row, Status(int(upright[row]))) for row in rows]
-
-
-def _some(hashes: Hashes, pictures: Any, v: int) -> Hashes:
+def _hashes_of_pictures(hashes: Hashes, pictures: NDArray[np.int64]) -> Hashes:
+    v = len(hashes.algorithm.default_views)
     return hashes[(pictures[:, None] * v + np.arange(v)).reshape(-1)]
 
 
-def _least(apart: Any) -> int | None:
-    least = int(apart.min())
+def _least(distances: NDArray[np.uint16]) -> int | None:
+    least = int(distances.min())
     return None if least == NO_DISTANCE else least
 
 
 def _recall(distances: list[int | None], unreadable: int, threshold: int) -> dict[str, Any]:
-    hits = sum(one is not None and one <= threshold for one in distances)
+    hits = sum(distance is not None and distance <= threshold for distance in distances)
     low, high = intervals.wilson_interval(hits, len(distances), LEVEL)
     return {
         "copies": len(distances), "found": hits, "not_compared": distances.count(None),
@@ -163,83 +278,7 @@ def _recall(distances: list[int | None], unreadable: int, threshold: int) -> dic
     }  # fmt: skip
 
 
-def _false_pairs(
-    hashes: Hashes, names: list[str], group_of: Callable[[str], str], threshold: int, min_quality: int,
-    workers: int | None,
-) -> dict[str, Any]:  # fmt: skip
-    """Pictures of different groups, each in all views against each upright."""
-    numbers = np.unique([group_of(name) for name in names], return_inverse=True)[1]
-    counts = distance_histogram(hashes, groups=numbers, min_quality=min_quality, workers=workers)
-    within = int(counts.histogram[: threshold + 1].sum())
-    if not counts.pairs:
-        return {"pairs": 0, "false_pairs": 0, "high": 1.0, "high_pictures": 1.0}
-    return {
-        "pairs": counts.pairs, "false_pairs": within,
-        "high": float(intervals.clopper_pearson_upper(within, counts.pairs, LEVEL)),
-        "high_pictures": float(intervals.hoeffding_upper(within, counts.pairs, counts.disjoint_in_all, LEVEL)),
-    }  # fmt: skip
-
-
-LISTED = 100
-
-
-def evaluate_hashes(
-    chunks: Chunks, out: str | PathLike[str], threshold: int | None, min_quality: int | None, *,
-    groups: str | None = None, workers: int | None = None, progress: Progress | None = None,
-) -> dict[str, Any]:  # fmt: skip
-    """Compare each with each, write ``pairs.json`` into ``out``, and return what it says.
-
-    threshold, min_quality : None for the default policy's, which only PDQ has. groups : as for ``Experiment``.
-    Memory: 35 bytes a hash and what ``distance_histogram`` takes, and the ids.
-    """
-    place = Path(out)
-    make_directories(place)  # before the work
-    with locked_directory(place):
-        return _compare_hashes(chunks, place, threshold, min_quality, groups, workers, progress)
-
-
-def _compare_hashes(
-    chunks: Chunks, place: Path, threshold: int | None, min_quality: int | None, groups: str | None,
-    workers: int | None, progress: Progress | None,
-) -> dict[str, Any]:  # fmt: skip
-    names, hashes = _read(chunks)
-    if threshold is None or min_quality is None:
-        if not hashes.algorithm.comparable_with(PDQ):
-            raise InputError(f"{hashes.algorithm.name} has no default policy; give --threshold and --min-quality")
-        threshold = PDQ_THRESHOLD if threshold is None else threshold
-        min_quality = PDQ_MIN_QUALITY if min_quality is None else min_quality
-    if threshold > hashes.algorithm.bits:
-        raise InputError(f"threshold {threshold} is above the {hashes.algorithm.bits} bits of a hash")
-    found = distance_histogram(
-        hashes, groups=_groups(names, groups), min_quality=min_quality, closest=LISTED, workers=workers,
-        progress=progress,
-    )  # fmt: skip
-    if not found.pairs:
-        raise InputError("there are no two different hashes that are good enough; give more, or a lower --min-quality")
-    within = int(found.histogram[: threshold + 1].sum())
-    of = np.array([within]), np.array([found.pairs])
-    said = {
-        "algorithm": str(hashes.algorithm),
-        "threshold": threshold,
-        "min_quality": min_quality,
-        "pictures": found.pictures[0],
-        "left_out": found.left_out[0],
-        "false": {
-            "pairs": found.pairs, "false_pairs": within, "rate": within / found.pairs,
-            "high": float(intervals.clopper_pearson_upper(*of, LEVEL)[0]),
-            "high_pictures": float(intervals.hoeffding_upper(*of, np.array([found.disjoint_in_all]), LEVEL)[0]),
-        },
-        "distances": [[int(d), int(found.histogram[d])] for d in np.flatnonzero(found.histogram)],
-        "closest": [
-            {"distance": distance, "id": names[a], "entry": names[b]} for distance, a, b in found.closest.tolist()
-        ],
-    }  # fmt: skip
-    with atomic.output_file(place / "pairs.json") as file:
-        file.write(json.dumps(said, indent=1).encode() + b"\n")
-    return said
-
-
-def _read(chunks: Chunks) -> tuple[list[str], Hashes]:
+def _read_hashes(chunks: Chunks) -> tuple[list[str], Hashes]:
     names: list[str] = []
     parts = []
     for number in range(len(chunks)):
@@ -251,7 +290,8 @@ def _read(chunks: Chunks) -> tuple[list[str], Hashes]:
     return names, Hashes.concat(parts)
 
 
-def _groups(names: list[str], expression: str | None) -> Any:
+def _group_numbers(names: list[str], expression: str | None) -> NDArray[np.int64] | None:
+    """A number for what each picture shows; None without an expression."""
     if expression is None:
         return None
     group_of = grouping(expression)
