@@ -34,21 +34,21 @@ def compare_command(
     from ncii_match.evaluate.comparison import compare
 
     need_evaluate()
-    found = compare(a, b)
+    comparison = compare(a, b)
     if as_json:
-        emit(found)
+        emit(comparison)
     else:
-        _show(found)
+        _show(comparison)
     if fail_if_worse:
-        if found["obstacles"]:
-            why = "; ".join(one["why"] for one in found["obstacles"])
+        if comparison["obstacles"]:
+            why = "; ".join(obstacle["why"] for obstacle in comparison["obstacles"])
             raise InputError(f"whether B is worse cannot be said: {why}. Evaluate both alike")
-        if found["worse"]:
+        if comparison["worse"]:
             raise typer.Exit(Exit.WORSE)
 
 
-def _show(found: dict[str, Any]) -> None:
-    for row in found["settings"]:
+def _show(comparison: dict[str, Any]) -> None:
+    for row in comparison["settings"]:
         if row["name"] == "input":
             continue
         sides = (_alterations(row[side]) if row["name"] == "steps" else row[side] for side in "ab")
@@ -56,38 +56,38 @@ def _show(found: dict[str, Any]) -> None:
             sides = (counted(len(row[side]), "view") for side in "ab")
         in_a, in_b = sides
         out.print(f"{_CALLED.get(row['name'], row['name'].replace('_', ' '))}: {in_a} in A, {in_b} in B")
-    if not found["settings"]:
+    if not comparison["settings"]:
         out.print("A and B were asked the same.")
-    for one in found["obstacles"]:
-        say(f"Careful: {one['why']}.")
-    if not found["paired"]:
-        say(f"A and B are taken as independent{_where(found)}: {found['why_not_paired']}.")
+    for obstacle in comparison["obstacles"]:
+        say(f"Careful: {obstacle['why']}.")
+    if not comparison["paired"]:
+        say(f"A and B are taken as independent{_where(comparison)}: {comparison['why_not_paired']}.")
     from ncii_match.evaluate import formatting
 
-    level = plain(formatting.confidence(found["level"]))
+    level = plain(formatting.confidence(comparison["level"]))
     out.print("Differences of shares are in percentage points.")
     table = Table("looked at", "what", "A", "B", "B - A", f"{level} interval", "", box=None)
-    for name, one in found["sets"].items():
-        for what, row in (("recall", one["recall"]), ("false matches", one["false"])):
+    for name, compared in comparison["sets"].items():
+        for what, row in (("recall", compared["recall"]), ("false matches", compared["false"])):
             if row is not None:
                 table.add_row(name, what, *_cells(row, recall=what == "recall"))
     out.print(table)
-    widest = found["sets"][found["looks"]]
-    table = Table(f"recall, {found['looks']}", "A", "B", "B - A", f"interval, {level} all together", "", box=None)
+    widest = comparison["sets"][comparison["looks"]]
+    table = Table(f"recall, {comparison['looks']}", "A", "B", "B - A", f"interval, {level} all together", "", box=None)
     for row in widest["steps"]:
         table.add_row(row["step"], *_cells(row, recall=True))
     out.print(table)
     for name, labels in (("A", widest["only_in_a"]), ("B", widest["only_in_b"])):
         if labels:
             out.print(f"Only in {name}: {', '.join(labels)}.")
-    _show_rates(found)
-    counts = {mark: len(rows) for mark, rows in found["marked"].items()}
+    _show_rates(comparison)
+    counts = {mark: len(rows) for mark, rows in comparison["marked"].items()}
     out.print(f"In B {counts['better']} figures are better and {counts['worse']} worse, beyond chance.")
 
 
-def _where(found: dict[str, Any]) -> str:
+def _where(comparison: dict[str, Any]) -> str:
     """Nothing when no copy is compared with itself, else that some are."""
-    paired = any(row["paired"] for one in found["sets"].values() for row in one["steps"])
+    paired = any(row["paired"] for compared in comparison["sets"].values() for row in compared["steps"])
     return " where not the same copies are there" if paired else ""
 
 
@@ -101,10 +101,14 @@ def _alterations(labels: list[str]) -> str:
     return counted(len(labels), "step")
 
 
-def _show_rates(found: dict[str, Any]) -> None:
+def _show_rates(comparison: dict[str, Any]) -> None:
     from ncii_match.evaluate import formatting
 
-    points = [row for row in found["operating_points"] if row["looks"] == found["looks"] and row["bound"] == "pictures"]
+    points = [
+        row
+        for row in comparison["operating_points"]
+        if row["looks"] == comparison["looks"] and row["bound"] == "pictures"
+    ]
     if points:
         table = Table("false pairs at most", "threshold in A", "recall", "threshold in B", "recall", box=None)
         for row in points:
@@ -115,9 +119,9 @@ def _show_rates(found: dict[str, Any]) -> None:
                 cells += ["" if share is None else plain(formatting.percent(share))]
             table.add_row(f"{row['rate']:g}", *cells)
         out.print(table)
-    if found["expected_flags"]:
+    if comparison["expected_flags"]:
         table = Table("bank's size", "false pairs a day in A", "uploads flagged at most", "in B", "at most", box=None)
-        for row in found["expected_flags"]:
+        for row in comparison["expected_flags"]:
             cells = []
             for side in "ab":
                 cells += [
@@ -131,8 +135,8 @@ def _show_rates(found: dict[str, Any]) -> None:
 def _cells(row: dict[str, Any], *, recall: bool) -> list[str]:
     from ncii_match.evaluate.formatting import percent, power, signed
 
-    told, between = percent if recall else power, ""
+    rounded, between = percent if recall else power, ""
     if row["low"] is not None:
-        between = f"{signed(row['low'], told, ROUND_FLOOR)} to {signed(row['high'], told, ROUND_CEILING)}"
-    cells = told(row["a"]), told(row["b"]), signed(row["difference"], told), between, row["mark"]
+        between = f"{signed(row['low'], rounded, ROUND_FLOOR)} to {signed(row['high'], rounded, ROUND_CEILING)}"
+    cells = rounded(row["a"]), rounded(row["b"]), signed(row["difference"], rounded), between, row["mark"]
     return [plain(cell) for cell in cells]

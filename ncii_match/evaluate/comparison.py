@@ -1,9 +1,9 @@
-"""What changed between two evaluations, and where the change is more than chance: recall, false matches, thresholds.
+"""Comparison of two evaluations: what changed beyond chance in recall, false positive rate and thresholds.
 
-Where both are of the same pictures, and the rows of both are there, each copy is compared with itself; else the two are
-taken as independent. Copies of one picture (or of one group) count together as one trial, as if they were found or
-missed together: the most careful reading, so that intervals are never too narrow for that reason. Those of the steps
-hold together: all of one way of looking, at the level that is named.
+Where both are of the same pictures, and the rows of both are there, each copy is compared with itself. Otherwise the
+two are taken as independent. Copies of one picture (or of one group) count together as one trial, as if they were found
+or missed together: the most careful reading, so that intervals are never too narrow for that reason. The intervals of
+the steps hold together: all of one set of views, at the level that is named.
 """
 
 import hashlib
@@ -19,9 +19,11 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from ncii_match.errors import InputError
-from ncii_match.evaluate import findings, intervals, trial_table
+from ncii_match.evaluate import intervals
+from ncii_match.evaluate.findings import read_findings
 from ncii_match.evaluate.intervals import Difference, difference_of_bounds, independent_difference, paired_difference
 from ncii_match.evaluate.thresholds import Comparison
+from ncii_match.evaluate.trial_table import VIEW_SETS, TrialTable, load_hashes, load_trials
 from ncii_match.values import Views
 
 FORMAT = 1
@@ -46,7 +48,7 @@ _SETTINGS = {
     "": ("version",),
 }
 
-_OTHER = {
+_OBSTACLES = {
     "input": "the pictures are others, as far as their hashes or else names, sizes and times tell",
     "rows": "there are more pictures in one than in the other",
     "groups": "what counts as different pictures is not the same",
@@ -58,68 +60,97 @@ _OTHER = {
 }
 """Settings by which what changed may be what was measured, and not how well it does."""
 
+Findings = dict[str, Any]
+"""What ``findings.json`` has."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Found:
+class CopyHits:
     """Which copies an evaluation found.
 
-    pictures : a digest of the originals' ids and upright hashes. ids, steps : of each copy, texts and int16 [n], the
-    place in labels. looks : by way of looking, bool [n].
+    Attributes
+    ----------
+    pictures : str
+        A digest of the originals' ids and upright hashes.
+    labels : tuple of str
+        Of the steps.
+    ids : pyarrow.Array [n]
+        Of the picture of each copy.
+    steps : int16 [n]
+        Index in ``labels`` of each copy.
+    hits : mapping of str to bool [n]
+        By set of views: whether the copy was found.
     """
 
     pictures: str
     labels: tuple[str, ...]
     ids: pa.Array
     steps: NDArray[np.int16]
-    looks: Mapping[str, NDArray[np.bool_]]
+    hits: Mapping[str, NDArray[np.bool_]]
 
 
 def compare(a: str | PathLike[str], b: str | PathLike[str]) -> dict[str, Any]:
-    """Compare two evaluations: directories, or ``findings.json``; what B is beside A, as plain values.
+    """Compare two evaluations: B beside A.
 
-    Raises InputError for what has no findings, and where nothing is in both: no way of looking, or no alteration.
+    Parameters
+    ----------
+    a, b : path
+        Directories of evaluations, or their ``findings.json``.
+
+    Returns
+    -------
+    dict
+        Plain values.
+
+    Raises
+    ------
+    InputError
+        For what has no findings, and where nothing is in both: no set of views, or no alteration.
     """
-    one, other = findings.read_findings(a), findings.read_findings(b)
-    rows = _found(a, one), _found(b, other)
-    settings = _settings(one, other)
-    if all(isinstance(side, Found) for side in rows) and rows[0].pictures == rows[1].pictures:  # type: ignore[union-attr]
+    left, right = read_findings(a), read_findings(b)
+    hits = _copy_hits(a, left), _copy_hits(b, right)
+    settings = _changed_settings(left, right)
+    if all(isinstance(side, CopyHits) for side in hits) and hits[0].pictures == hits[1].pictures:  # type: ignore[union-attr]
         settings = [row for row in settings if row["name"] != "input"]  # copied elsewhere, or checked out again
-    differ = {row["name"] for row in settings}
-    looks = [name for name in one["sets"] if name in other["sets"]]
-    if not looks or not _common_steps(one, other, looks[0]):
+    changed = {row["name"] for row in settings}
+    looks = [name for name in left["sets"] if name in right["sets"]]
+    if not looks or not _common_steps(left, right, looks[0]):
         raise InputError("the two have no way of looking, or no alteration, in common; there is nothing to compare")
-    if "input" not in differ and _other_copies(one, other, looks):
-        differ.add("copies")
-    obstacles = [name for name in _OTHER if name in differ]
-    why, tables = _pairs(*rows, _common_steps(one, other, looks[0]), differ)
-    level = float(one["question"]["level"])
-    widest = other["question"]["looks"] if other["question"]["looks"] in looks else looks[-1]
-    sets = {name: _set(one, other, name, level, tables.get(name, {}), whole="steps" not in differ) for name in looks}
-    worse = bool(_marked(widest, sets[widest], "worse"))
+    if "input" not in changed and _has_other_copies(left, right, looks[0]):
+        changed.add("copies")
+    obstacles = [name for name in _OBSTACLES if name in changed]
+    why_not_paired, tables = _paired_tables(*hits, _common_steps(left, right, looks[0]), changed)
+    level = float(left["question"]["level"])
+    widest = right["question"]["looks"] if right["question"]["looks"] in looks else looks[-1]
+    sets = {
+        look: _compare_set(left, right, look, level, tables.get(look, {}), same_steps="steps" not in changed)
+        for look in looks
+    }
+    is_worse = bool(_marked(widest, sets[widest], "worse"))
     return {
         "format": FORMAT,
         "level": level,
         "settings": settings,
-        "obstacles": [{"name": name, "why": _OTHER[name]} for name in obstacles],
-        "paired": why is None,
-        "why_not_paired": why,
+        "obstacles": [{"name": name, "why": _OBSTACLES[name]} for name in obstacles],
+        "paired": why_not_paired is None,
+        "why_not_paired": why_not_paired,
         "looks": widest,
         "sets": sets,
-        "operating_points": [] if {"algorithm", "level"} & differ else _points(one, other, looks),
-        "expected_flags": [] if "level" in differ else _flags(one, other),
+        "operating_points": [] if {"algorithm", "level"} & changed else _operating_points(left, right, looks),
+        "expected_flags": [] if "level" in changed else _expected_flags(left, right),
         "marked": {
-            mark: [row for name in looks for row in _marked(name, sets[name], mark)] for mark in ("better", "worse")
+            mark: [row for look in looks for row in _marked(look, sets[look], mark)] for mark in ("better", "worse")
         },
-        "worse": True if worse else None if obstacles else False,
+        "worse": True if is_worse else None if obstacles else False,
     }
 
 
-def _settings(one: dict[str, Any], other: dict[str, Any]) -> list[dict[str, Any]]:
-    """What differs: name, and what it is in A and in B."""
+def _changed_settings(a: Findings, b: Findings) -> list[dict[str, Any]]:
+    """Name, and what it is in A and in B, of each setting that differs."""
     rows = []
     for part, names in _SETTINGS.items():
         for name in names:
-            left, right = ((found[part] if part else found).get(name) for found in (one, other))
+            left, right = ((findings[part] if part else findings).get(name) for findings in (a, b))
             if name == "steps":
                 left, right = ([step["label"] for step in steps or []] for steps in (left, right))
             if left != right:
@@ -127,73 +158,72 @@ def _settings(one: dict[str, Any], other: dict[str, Any]) -> list[dict[str, Any]
     return rows
 
 
-def _other_copies(one: dict[str, Any], other: dict[str, Any], looks: list[str]) -> bool:
-    """Whether an alteration that both asked for has more copies in one of them: it could not be made in the other."""
-    asked = [{step["label"] for step in side["experiment"]["steps"]} for side in (one, other)]
-    made = [
-        {step["label"]: step["pairs"] for step in side["sets"][looks[0]]["steps"]} for side in (one, other)
-    ]  # fmt: skip
-    return any(made[0].get(label) != made[1].get(label) for label in asked[0] & asked[1])
+def _has_other_copies(a: Findings, b: Findings, look: str) -> bool:
+    """Whether an alteration that both asked for has more copies in A or B: it could not be made in the other."""
+    labels = [{step["label"] for step in side["experiment"]["steps"]} for side in (a, b)]
+    copies = [{step["label"]: step["pairs"] for step in side["sets"][look]["steps"]} for side in (a, b)]
+    return any(copies[0].get(label) != copies[1].get(label) for label in labels[0] & labels[1])
 
 
-def _common_steps(one: dict[str, Any], other: dict[str, Any], look: str) -> list[str]:
-    there = {step["label"] for step in other["sets"][look]["steps"]}
-    return [step["label"] for step in one["sets"][look]["steps"] if step["label"] in there]
+def _common_steps(a: Findings, b: Findings, look: str) -> list[str]:
+    in_b = {step["label"] for step in b["sets"][look]["steps"]}
+    return [step["label"] for step in a["sets"][look]["steps"] if step["label"] in in_b]
 
 
-def _worth(found: dict[str, Any]) -> int:
-    """How many independent trials each alteration is worth: the different pictures."""
-    return max(1, int(found["pictures"]["groups"]))
+def _different_pictures(findings: Findings) -> int:
+    """How many independent trials each alteration is worth."""
+    return max(1, int(findings["pictures"]["groups"]))
 
 
-def _set(
-    one: dict[str, Any], other: dict[str, Any], look: str, level: float,
-    tables: dict[str, NDArray[np.int64]], *, whole: bool,
-) -> dict[str, Any]:  # fmt: skip
-    """One way of looking. ``whole``: the alterations are the same, so that recall over all of them can be compared.
+def _compare_set(
+    a: Findings, b: Findings, look: str, level: float, tables: dict[str, NDArray[np.int64]], *, same_steps: bool
+) -> dict[str, Any]:
+    """Compare one set of views.
 
-    tables : of those steps whose copies are the same in both, see ``_pairs``.
+    tables : of those steps whose copies are the same in both, see ``_paired_tables``.
+    same_steps : whether the alterations are the same, so that recall over all of them can be compared.
     """
-    left, right = one["sets"][look], other["sets"][look]
-    worth = _worth(one), _worth(other)
-    labels = _common_steps(one, other, look)
-    together = 1 - (1 - level) / len(labels)
+    left, right = a["sets"][look], b["sets"][look]
+    worth = _different_pictures(a), _different_pictures(b)
+    labels = _common_steps(a, b, look)
+    steps_level = 1 - (1 - level) / len(labels)
     by_label = [{step["label"]: step for step in side["steps"]} for side in (left, right)]
     steps = []
     for label in labels:
         sides = by_label[0][label], by_label[1][label]
-        steps.append({"step": label, "kind": sides[0]["kind"], **_recall(*sides, worth, together, tables.get(label))})
-    every = all(label in tables for labels in by_label for label in labels)
-    table = sum(tables.values(), np.zeros(4, np.int64)) if every else None
+        recall = _compare_recall(*sides, worth, steps_level, tables.get(label))
+        steps.append({"step": label, "kind": sides[0]["kind"], **recall})
+    all_paired = all(label in tables for side in by_label for label in side)
+    table = sum(tables.values(), np.zeros(4, np.int64)) if all_paired else None
     return {
-        "recall": _recall(left["recall"], right["recall"], worth, level, table) if whole else None,
+        "recall": _compare_recall(left["recall"], right["recall"], worth, level, table) if same_steps else None,
         "steps": steps,
         "only_in_a": [label for label in by_label[0] if label not in by_label[1]],
         "only_in_b": [label for label in by_label[1] if label not in by_label[0]],
-        "steps_level": together,
-        "false": _false(left, right, level),
+        "steps_level": steps_level,
+        "false": _compare_false_rates(left, right, level),
     }
 
 
-def _recall(
+def _compare_recall(
     a: dict[str, Any], b: dict[str, Any], worth: tuple[int, int], level: float, table: NDArray[np.int64] | None
 ) -> dict[str, Any]:
     if table is not None:
         both, a_only, b_only, neither = table.tolist()
-        found = paired_difference(both, a_only, b_only, neither, level, worth=min(worth))
+        difference = paired_difference(both, a_only, b_only, neither, level, worth=min(worth))
     else:
-        found = independent_difference(
+        difference = independent_difference(
             a["found"], a["pairs"], b["found"], b["pairs"], level, a_worth=worth[0], b_worth=worth[1]
-        )  # fmt: skip
+        )
     return {
         "a": a["recall"], "a_found": a["found"], "a_pairs": a["pairs"],
         "b": b["recall"], "b_found": b["found"], "b_pairs": b["pairs"],
-        **asdict(found), "mark": MARKS[found.sign],
+        **asdict(difference), "mark": MARKS[difference.sign],
     }  # fmt: skip
 
 
-def _false(left: dict[str, Any], right: dict[str, Any], level: float) -> dict[str, Any]:
-    """Rates of false pairs. Pairs share pictures: the interval is that of the independent ones (``shared_upper``)."""
+def _compare_false_rates(left: dict[str, Any], right: dict[str, Any], level: float) -> dict[str, Any]:
+    """False positive rates. Pairs share pictures: the interval is from ``hoeffding_lower`` and ``hoeffding_upper``."""
     a, b = left["false"], right["false"]
     row = {
         "a": a["rate"], "a_pairs": a["pairs"], "a_false": a["false_pairs"], "a_high": a["high_pictures"],
@@ -201,39 +231,38 @@ def _false(left: dict[str, Any], right: dict[str, Any], level: float) -> dict[st
         "difference": b["rate"] - a["rate"], "low": None, "high": None, "mark": "",
     }  # fmt: skip
     bounds: list[float] = []
-    for side in (left, right):
-        false, disjoint = side["false"], side["false"]["disjoint"]
-        if not disjoint:  # not known of how many independent pairs they say as much
+    for false in (a, b):
+        if not false["disjoint"]:  # not known of how many independent pairs they say as much
             return row
-        counts = false["false_pairs"], false["pairs"], disjoint, (1 + level) / 2
+        counts = false["false_pairs"], false["pairs"], false["disjoint"], (1 + level) / 2
         bounds += [float(intervals.hoeffding_lower(*counts)), float(intervals.hoeffding_upper(*counts))]
     d, low, high = difference_of_bounds(a["rate"], bounds[0], bounds[1], b["rate"], bounds[2], bounds[3])
-    found = Difference(d, low, high, paired=False)
-    return {**row, "low": low, "high": high, "mark": MARKS[-found.sign]}
+    difference = Difference(d, low, high, paired=False)
+    return {**row, "low": low, "high": high, "mark": MARKS[-difference.sign]}
 
 
-def _points(one: dict[str, Any], other: dict[str, Any], looks: list[str]) -> list[dict[str, Any]]:
+def _operating_points(a: Findings, b: Findings, looks: list[str]) -> list[dict[str, Any]]:
     """Thresholds that keep a named rate."""
     rows = []
     for look in looks:
-        theirs = {(row["rate"], row["bound"]): row for row in other["sets"][look]["operating_points"]}
-        for row in one["sets"][look]["operating_points"]:
-            match = theirs.get((row["rate"], row["bound"]))
-            if match is not None:
+        points_of_b = {(row["rate"], row["bound"]): row for row in b["sets"][look]["operating_points"]}
+        for row in a["sets"][look]["operating_points"]:
+            point = points_of_b.get((row["rate"], row["bound"]))
+            if point is not None:
                 rows.append({
                     "looks": look, "rate": row["rate"], "bound": row["bound"],
                     "a": row["threshold"], "a_recall": row["recall"],
-                    "b": match["threshold"], "b_recall": match["recall"],
+                    "b": point["threshold"], "b_recall": point["recall"],
                 })  # fmt: skip
     return rows
 
 
-def _flags(one: dict[str, Any], other: dict[str, Any]) -> list[dict[str, Any]]:
-    """Expected false pairs a day at each one's own threshold, by the bank's size."""
+def _expected_flags(a: Findings, b: Findings) -> list[dict[str, Any]]:
+    """Expected false positives of a day at each one's own threshold, by the bank's size."""
     sides = []
-    for found in (one, other):
-        flags = found["false_flags"]
-        row = flags["thresholds"].index(found["question"]["threshold"])
+    for findings in (a, b):
+        flags = findings["false_flags"]
+        row = flags["thresholds"].index(findings["question"]["threshold"])
         sides.append(
             {
                 size: [flags[name][row][k] for name in ("pairs", "high", "uploads_high")]
@@ -245,8 +274,8 @@ def _flags(one: dict[str, Any], other: dict[str, Any]) -> list[dict[str, Any]]:
             "bank_size": size,
             **{
                 f"{side}{name}": value
-                for side, of in zip("ab", sides, strict=True)
-                for name, value in zip(("", "_high", "_uploads_high"), of[size], strict=True)
+                for side, by_size in zip("ab", sides, strict=True)
+                for name, value in zip(("", "_high", "_uploads_high"), by_size[size], strict=True)
             },
         }
         for size in sides[0]
@@ -254,72 +283,67 @@ def _flags(one: dict[str, Any], other: dict[str, Any]) -> list[dict[str, Any]]:
     ]
 
 
-def _marked(look: str, found: dict[str, Any], mark: str) -> list[dict[str, Any]]:
-    """What is better, or worse, in one way of looking."""
-    named = [("recall", found["recall"]), ("false matches", found["false"])]
-    named += [(f"recall: {step['step']}", step) for step in found["steps"]]
+def _marked(look: str, compared: dict[str, Any], mark: str) -> list[dict[str, Any]]:
+    """What is better, or worse, in one set of views."""
+    rows = [("recall", compared["recall"]), ("false matches", compared["false"])]
+    rows += [(f"recall: {step['step']}", step) for step in compared["steps"]]
     return [
         {"looks": look, "what": what, **{name: row[name] for name in ("a", "b", "difference", "low", "high")}}
-        for what, row in named
+        for what, row in rows
         if row is not None and row["mark"] == mark
     ]
 
 
-def _pairs(
-    left: Found | str, right: Found | str, labels: list[str], differ: set[str]
+def _paired_tables(
+    a: CopyHits | str, b: CopyHits | str, labels: list[str], changed: set[str]
 ) -> tuple[str | None, dict[str, dict[str, NDArray[np.int64]]]]:
-    """Copies found in both, in A only, in B only, in neither: by way of looking and step, int64 [4].
+    """Copies found in both, in A only, in B only, in neither: by set of views and step, int64 [4].
 
     Before that, why not, for all steps or for those that are missing.
     """
     for name in ("input", "rows"):
-        if name in differ:
-            return _OTHER[name], {}
-    if isinstance(left, str):
-        return left, {}
-    if isinstance(right, str):
-        return right, {}
-    tables: dict[str, dict[str, NDArray[np.int64]]] = {look: {} for look in left.looks if look in right.looks}
-    others = []
+        if name in changed:
+            return _OBSTACLES[name], {}
+    if isinstance(a, str):
+        return a, {}
+    if isinstance(b, str):
+        return b, {}
+    tables: dict[str, dict[str, NDArray[np.int64]]] = {look: {} for look in a.hits if look in b.hits}
+    unpaired = []
     for label in labels:
-        rows = [np.flatnonzero(side.steps == side.labels.index(label)) for side in (left, right)]
-        if not left.ids.take(pa.array(rows[0])).equals(right.ids.take(pa.array(rows[1]))):
-            others.append(label)
+        rows = [np.flatnonzero(side.steps == side.labels.index(label)) for side in (a, b)]
+        if not a.ids.take(pa.array(rows[0])).equals(b.ids.take(pa.array(rows[1]))):
+            unpaired.append(label)
             continue
         for look, table in tables.items():
-            kind = 2 * ~left.looks[look][rows[0]] + ~right.looks[look][rows[1]]
-            table[label] = np.bincount(kind, minlength=4)
-    return f"the copies of {', '.join(others)} are not of the same pictures" if others else None, tables
+            cell = 2 * ~a.hits[look][rows[0]] + ~b.hits[look][rows[1]]
+            table[label] = np.bincount(cell, minlength=4)
+    why_not = f"the copies of {', '.join(unpaired)} are not of the same pictures" if unpaired else None
+    return why_not, tables
 
 
-def _found(place: str | PathLike[str], said: dict[str, Any]) -> Found | str:
-    """What was found, from the rows; a sentence where those are not there, or not what the findings were made of."""
-    directory = Path(place) if Path(place).is_dir() else Path(place).parent
+def _copy_hits(path: str | PathLike[str], findings: Findings) -> CopyHits | str:
+    """Which copies were found, from the rows; a sentence where those are missing, or not those of the findings."""
+    directory = Path(path) if Path(path).is_dir() else Path(path).parent
     try:
-        rows = trial_table.load_trials(directory)
+        trials = load_trials(directory)
     except InputError:
         return f"the rows of {directory} are not there, or damaged"
-    question = said["question"]
-    copies = np.flatnonzero((rows.step >= 0) & rows.readable)
-    looks = {}
-    for name, views in trial_table.VIEW_SETS.items():
-        if name in said["sets"]:
-            same = rows.same_pairs(views, question["min_quality"], copies)
-            looks[name] = (same.comparison == Comparison.DONE) & (same.distances <= question["threshold"])
-            if (len(copies), int(looks[name].sum())) != tuple(
-                said["sets"][name]["recall"][key] for key in ("pairs", "found")
-            ):
+    question = findings["question"]
+    copies = np.flatnonzero((trials.step >= 0) & trials.readable)
+    hits = {}
+    for look, views in VIEW_SETS.items():
+        if look in findings["sets"]:
+            same = trials.same_pairs(views, question["min_quality"], copies)
+            hits[look] = (same.comparison == Comparison.DONE) & (same.distances <= question["threshold"])
+            recall = findings["sets"][look]["recall"]
+            if (len(copies), int(hits[look].sum())) != (recall["pairs"], recall["found"]):
                 return f"the findings of {directory} are not those of its rows; evaluate it again"
-    return Found(
-        _pictures(directory, rows),
-        rows.steps,
-        pa.array([rows.ids[k] for k in copies.tolist()]),
-        rows.step[copies],
-        looks,
-    )
+    ids = pa.array([trials.ids[row] for row in copies.tolist()])
+    return CopyHits(_digest_of_originals(directory, trials), trials.steps, ids, trials.step[copies], hits)
 
 
-def _pictures(directory: Path, rows: trial_table.TrialTable) -> str:
-    digest = hashlib.sha256(json.dumps([rows.ids[k] for k in rows.originals.tolist()]).encode())
-    digest.update(trial_table.load_hashes(directory, rows, rows.originals, Views.UPRIGHT).bits.tobytes())
+def _digest_of_originals(directory: Path, trials: TrialTable) -> str:
+    digest = hashlib.sha256(json.dumps([trials.ids[row] for row in trials.originals.tolist()]).encode())
+    digest.update(load_hashes(directory, trials, trials.originals, Views.UPRIGHT).bits.tobytes())
     return digest.hexdigest()
