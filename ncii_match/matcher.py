@@ -25,6 +25,7 @@ from ncii_match.decisions import (
     CAUSES,
     MOST_HOLDS,
     MOST_MATCHES,
+    NO_ENTRIES,
     Context,
     CrossCheck,
     Decision,
@@ -399,8 +400,14 @@ class Matcher:
     ) -> Decisions:
         """Decisions on one batch, by one snapshot from beginning to end. No failure leads to NO_MATCH.
 
-        hashing : seconds that hashing took. started : when the check began, by ``time.perf_counter``. sources : the
-        pictures, for the witness.
+        Parameters
+        ----------
+        hashing : float or None
+            Seconds that hashing took.
+        started : float
+            When the check began, by ``time.perf_counter``.
+        sources : sequence of Source
+            The pictures, for the witness.
         """
         self._check_open()
         if not self._algorithm.comparable_with(hashes.algorithm):
@@ -408,32 +415,33 @@ class Matcher:
         check_rows(hashes)
         policy, follower, share = self.policy, self._follower, 1e3 / max(hashes.pictures, 1)
         hashed = None if hashing is None else hashing * share
-        context = Context(hashes.algorithm, timings=Timings(hashed))
+        snapshot: Snapshot | None = None
         begun = time.perf_counter()
         try:
             snapshot = follower.current()
-            context = replace(context, snapshot=snapshot.number, age=follower.age(snapshot))
-            asked = policy.to_search(hashes)
-            matches = snapshot.index.search(asked, self.radius)
-            allowed = snapshot.on_allow_list(asked)
-            matches, entries, beyond = _entries_of(snapshot, matches, policy)
+            queries = policy.to_search(hashes)
+            matches = snapshot.index.search(queries, self.radius)
+            allowed = snapshot.on_allow_list(queries)
+            matches, entries, matches_beyond = _listed(snapshot, matches, policy)
             searched = time.perf_counter()
             cross_check = CrossCheck()
             if self._witness is not None:
-                again = (lambda rows: self._other_hashes([sources[row] for row in rows])) if sources else None
-                cross_check = self._witness.hear(matches, entries, snapshot, again, beyond)
-            decisions = decide(hashes, matches, entries, policy, allowed, cross_check, beyond)
+                rehash = (lambda rows: self._other_hashes([sources[row] for row in rows])) if sources else None
+                cross_check = self._witness.cross_check(matches, entries, snapshot, rehash, matches_beyond)
+            decisions = decide(hashes, matches, entries, policy, allowed, cross_check, matches_beyond)
             ended = time.perf_counter()
         except Exception as error:  # noqa: BLE001
             # Whatever goes wrong, the answer is that nothing is known.
-            return replace(undecided(hashes, policy), context=replace(context, causes=(_cause(error),)))
+            number, age = (None, None) if snapshot is None else (snapshot.number, follower.age(snapshot))
+            context = Context(hashes.algorithm, number, age, Timings(hashed), (_cause(error),))
+            return undecided(hashes, policy).in_context(context)
         age = follower.age(snapshot)
         timings = Timings(hashed, (searched - begun) * share, (ended - searched) * share)
-        context = replace(context, age=age, timings=timings)
         cause = self._outdated(age) or self._late((ended - started) * share / 1e3)
         if cause:
-            return replace(undecided(hashes, policy), context=replace(context, causes=(cause,)))
-        return replace(decisions, context=context)
+            context = Context(hashes.algorithm, snapshot.number, age, timings, (cause,))
+            return undecided(hashes, policy).in_context(context)
+        return decisions.in_context(Context(hashes.algorithm, snapshot.number, age, timings))
 
     def near(self, hashes: Hashes) -> NDArray[np.bool_]:
         """Which pictures have anything within the radius, counted or not: bool [pictures]. Quicker than ``lookup``.
@@ -454,16 +462,16 @@ class Matcher:
         return "deadline" if self.policy.deadline is not None and seconds > self.policy.deadline else None
 
 
-def _entries_of(
+def _listed(
     snapshot: Snapshot, matches: Matches, policy: Policy
 ) -> tuple[Matches, Entries, NDArray[np.int64] | None]:  # fmt: skip
     """The matches to judge, what is known about their entries, and how many matches of each picture are left out.
 
     Raises InputError for ids that the snapshot does not know: its files were damaged since they were opened.
     """
-    if not len(matches.entry_ids):
-        return matches, snapshot.entries_of(matches), None
-    is_crowded = np.diff(matches.offsets).max() > MOST_MATCHES
+    if not len(matches.entry_ids):  # most pictures match nothing
+        return matches, NO_ENTRIES, None
+    is_crowded = (matches.offsets[1:] - matches.offsets[:-1]).max() > MOST_MATCHES
     if not is_crowded and snapshot.count_holds(matches.entry_ids).max() <= MOST_HOLDS:
         return matches, snapshot.entries_of(matches), None
     columns = snapshot.hold_columns(matches)

@@ -391,7 +391,7 @@ class Entries:
         ids = _frozen(self.entry_ids, _I64, (None,), "entry_ids")
         object.__setattr__(self, "entry_ids", ids)
         object.__setattr__(self, "states", _frozen(self.states, _U8, (len(ids),), "states"))
-        if len(self.cases) != len(ids) or np.any(np.diff(ids) <= 0):
+        if len(self.cases) != len(ids) or (len(ids) > 1 and (ids[1:] <= ids[:-1]).any()):
             raise InputError("entries need rising ids and one tuple of cases each")
         if self.holds is None:
             rows = zip(self.cases, self.states.tolist(), strict=True)

@@ -11,6 +11,7 @@ from test_witness import PHOTO, contradicting, matcher, near, tell
 from test_witness import banks as banks  # noqa: PLC0414
 
 import ncii_match as nm
+from ncii_match import matcher as matcher_module
 from ncii_match.bank.snapshots import following, snapshot
 from ncii_match.bank.truth import intake
 from ncii_match.bank.truth.holds import Addition
@@ -69,8 +70,9 @@ def test_a_snapshot_that_grows_too_old_during_the_search_says_nothing(tmp_path, 
         bank.add(some(2), case="c", source="s")
         bank.publish()
     with nm.Matcher(tmp_path / "bank", isolation="thread", policy=Policy(max_age=60)) as one:
-        ages = iter([5.0, 61.0])
-        monkeypatch.setattr(following.Follower, "age", lambda _self, _snapshot: next(ages))
+        decided = []
+        monkeypatch.setattr(matcher_module, "decide", lambda *arguments: decided.append(1) or decide(*arguments))
+        monkeypatch.setattr(following.Follower, "age", lambda _self, _snapshot: 61.0 if decided else 5.0)
         decision = one.lookup(some(1))[0]
     assert (decision.outcome, decision.reasons, decision.snapshot_age) == (Outcome.UNKNOWN, ("stale",), 61.0)
 

@@ -1,8 +1,8 @@
 """Matches to decisions: the policy, the judgement, and what a decision is. Pure: no input, no clock, no bank."""
 
-from ncii_match.decisions.cross_check import CrossCheck
+from ncii_match.decisions.cross_check import CrossCheck, weak_matches
 from ncii_match.decisions.decision import CAUSES, Context, Decision, Decisions, Match, Timings
-from ncii_match.decisions.judgement import check_rows, decide, undecided
+from ncii_match.decisions.judgement import NO_ENTRIES, check_rows, decide, undecided
 from ncii_match.decisions.policy import Policy
 from ncii_match.decisions.shortlist import MOST_HOLDS, MOST_MATCHES, Shortlist, choose_strongest
 from ncii_match.decisions.stored import redecide
@@ -11,6 +11,7 @@ __all__ = [
     "CAUSES",
     "MOST_HOLDS",
     "MOST_MATCHES",
+    "NO_ENTRIES",
     "Context",
     "CrossCheck",
     "Decision",
@@ -24,4 +25,5 @@ __all__ = [
     "decide",
     "redecide",
     "undecided",
+    "weak_matches",
 ]

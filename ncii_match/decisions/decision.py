@@ -26,12 +26,28 @@ CAUSES = {
     Status.NO_MEMORY: "error:NO_MEMORY",
     Status.FAILED: "error:FAILED",
 }
-"""What kept a picture from being looked at without being its own fault for certain: the outcome is UNKNOWN."""
+"""The reason for UNKNOWN by ``Status``: for those that need not be the picture's own fault."""
 
 
 @dataclass(frozen=True, slots=True)
 class Timings:
-    """Milliseconds that a picture took: decoding and hashing, searching, deciding. None where not measured."""
+    """Milliseconds that a picture took; in a batch a picture's share. None where not measured.
+
+    Attributes
+    ----------
+    hash : float or None
+        For decoding and hashing.
+    search : float or None
+        For searching the bank.
+    decide : float or None
+        For deciding, the witness's answer included.
+
+    Examples
+    --------
+    >>> from ncii_match import Timings
+    >>> Timings(search=0.25).search
+    0.25
+    """
 
     hash: float | None = None
     search: float | None = None
@@ -40,10 +56,20 @@ class Timings:
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """What a judgement was made under, for the record.
+    """What else was known when a decision was made.
 
-    algorithm : of the hashes. snapshot : its number; None when there was none. age : of the snapshot, in seconds.
-    causes : why nothing is known, for UNKNOWN only.
+    Attributes
+    ----------
+    algorithm : Algorithm
+        Of the hashes.
+    snapshot : int or None
+        Number of the snapshot; None when there was none.
+    age : float or None
+        Of the snapshot, in seconds.
+    timings : Timings
+        Milliseconds by stage.
+    causes : tuple of str
+        Why nothing is known, for UNKNOWN only.
     """
 
     algorithm: Algorithm = PDQ
@@ -57,10 +83,31 @@ class Context:
 class Match:
     """One entry within the radius searched of one picture.
 
-    distance : bits. view : the way of looking that came closest. state : the strongest of the holds that count, of all
-    holds where none does. counts : whether it is a match under the policy. holds : every hold on the entry, counted or
-    not, but for ``holds_beyond`` more, which are weaker or of the same state. witness : for each hold, whether the
-    picture's other hash agrees with its case; None where nothing is known.
+    Attributes
+    ----------
+    entry_id : int
+        The entry in the bank.
+    distance : int
+        Bits.
+    view : View
+        The view of the picture that came closest.
+    state : State
+        The strongest of the holds that count, of all holds where none does.
+    counts : bool
+        Whether it is a match under the policy.
+    holds : tuple of Hold
+        Every hold on the entry, counted or not, but for ``holds_beyond`` more.
+    witness : tuple of bool or None
+        For each hold, whether the picture's other hash agrees with its case; None where nothing is known.
+    holds_beyond : int
+        How many holds are not listed; they are weaker or of the same state.
+
+    Examples
+    --------
+    >>> from ncii_match import Hold, Match, State, View
+    >>> match = Match(7, 12, View.MIRROR, State.SEED, counts=True, holds=(Hold("R-1", "own", State.SEED),))
+    >>> match.cases, match.sources
+    (('R-1',), ('own',))
     """
 
     entry_id: int
@@ -92,13 +139,13 @@ class Match:
             "counts": self.counts,
             "holds": [
                 {
-                    "case": one.case,
-                    "source": one.source,
-                    "state": one.state.name,
-                    "region": one.region,
-                    "witness": said,
+                    "case": hold.case,
+                    "source": hold.source,
+                    "state": hold.state.name,
+                    "region": hold.region,
+                    "witness": agrees,
                 }
-                for one, said in zip(self.holds, self.witness or [None] * len(self.holds), strict=True)
+                for hold, agrees in zip(self.holds, self.witness or [None] * len(self.holds), strict=True)
             ],
             "holds_beyond": self.holds_beyond,
         }
@@ -106,26 +153,63 @@ class Match:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """One picture judged.
+    """The decision on one picture.
 
-    ``entry_ids`` are those of ``matches`` that count under the policy, best first, ``cases`` theirs; ``distance`` and
-    ``view`` belong to the best and are None without one. ``allowed``: the picture is on the bank's allow list, so
-    whatever it is near to is no match. ``status`` is OK when every view was looked at, else why one was not.
-
-    reasons : short names, for machines: ``match:seed``, ``match:confirmed``, ``match:disputed``, where that is weak
-        with ``witness:agrees``, ``witness:none`` (it does not know all pictures of the case), ``witness:too_many``
-        (there are more matches than are listed, and it is not asked) or ``witness:`` and why it could not be asked;
+    Attributes
+    ----------
+    outcome : Outcome
+        What is known about the picture.
+    action : Action
+        What the policy asks the platform to do.
+    status : Status
+        OK when every view was looked at, else why one was not.
+    quality : int or None
+        Of the best view; None where that of one is not known.
+    entry_ids : tuple of int
+        Entries of those ``matches`` that count under the policy, best first.
+    cases : tuple of str
+        References of the cases that hold them.
+    distance, view : int and View, or None
+        Of the best match that counts; None without one.
+    allowed : bool
+        The picture is on the bank's allowlist, so whatever it is near to is no match.
+    reasons : tuple of str
+        Short names, for machines: ``match:seed``, ``match:confirmed``, ``match:disputed``, where that is weak with
+        ``witness:agrees``, ``witness:none`` (it does not know all pictures of the case), ``witness:too_many`` (there
+        are more matches than are listed, and it is not asked) or ``witness:`` and why it could not be asked;
         ``no_match`` (with ``other_region``, ``witness:contradicts`` when only the policy's regions, only the witness
         make it none), ``allow_list``; ``low_quality`` (with ``near:seed`` … when an entry is near);
         ``unreadable:TRUNCATED`` … (names of ``Status``); for UNKNOWN ``stale``, ``clock``, ``deadline``,
         ``isolation:NO_WORKER``, ``algorithm``, ``bank:BankCorruptError`` …, ``engine:EngineError`` …,
         ``error:MemoryError``, ``error:NO_MEMORY`` …, ``quality``, ``matches_beyond`` (from ``redecide``).
-    quality : of the best view; None where that of one is not known. lowest_quality : of the worst view that was
-        searched. left_out_quality : of the best view that was not, because others have enough; None when all were.
-    matches : entries within ``radius`` (bits, inclusive), counted or not, nearest first: all, or the strongest of many
-        (``decisions.choose_strongest``), which settle everything else. matches_beyond : how many more there are.
-    algorithm : of the hashes, with its profile. snapshot : number; None when none was looked at. snapshot_age : seconds
-        since it was published. policy : ``Policy.id``. timings : milliseconds by stage; in a batch a picture's share.
+    matches : tuple of Match
+        Entries within ``radius``, counted or not, nearest first: all, or the strongest of many
+        (``decisions.choose_strongest``), which settle everything else.
+    radius : int
+        How far was searched: bits, inclusive.
+    algorithm : Algorithm
+        Of the hashes, with its profile.
+    snapshot : int or None
+        Number of the snapshot; None when none was looked at.
+    snapshot_age : float or None
+        Seconds since it was published.
+    policy : str
+        ``Policy.id``.
+    timings : Timings
+        Milliseconds by stage; in a batch a picture's share.
+    lowest_quality : int or None
+        Of the worst view that was searched.
+    left_out_quality : int or None
+        Of the best view that was not searched, because others have enough; None when all were.
+    matches_beyond : int
+        How many more matches there are.
+
+    Examples
+    --------
+    >>> from ncii_match import Action, Decision, Outcome, Status
+    >>> decision = Decision(Outcome.NO_MATCH, Action.ALLOW, Status.OK, 90, (), (), None, None, reasons=("no_match",))
+    >>> decision.explain()
+    'No entry of the bank is within the threshold.'
     """
 
     outcome: Outcome
@@ -152,7 +236,7 @@ class Decision:
     @property
     def best(self) -> Match | None:
         """The nearest match that counts."""
-        return next((one for one in self.matches if one.counts), None)
+        return next((match for match in self.matches if match.counts), None)
 
     def explain(self) -> str:
         """One sentence for a person."""
@@ -174,9 +258,9 @@ class Decision:
             case _ if self.status in CAUSES:
                 return self.status.reason
             case _:
-                why = f" ({', '.join(self.reasons)})" if self.reasons else ""
-                sentences = [_SENTENCES[one] for one in self.reasons if one in _SENTENCES]
-                return (sentences or [f"The bank could not be looked at, so nothing is known{why}."])[0]
+                reasons = f" ({', '.join(self.reasons)})" if self.reasons else ""
+                sentences = [_SENTENCES[reason] for reason in self.reasons if reason in _SENTENCES]
+                return (sentences or [f"The bank could not be looked at, so nothing is known{reasons}."])[0]
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON; ``schemas.decisions_schema`` has the same names. ``redecide`` reads it."""
@@ -194,7 +278,7 @@ class Decision:
             "distance": self.distance,
             "view": None if self.view is None else self.view.name,
             "allowed": self.allowed,
-            "matches": [one.to_dict() for one in self.matches],
+            "matches": [match.to_dict() for match in self.matches],
             "matches_beyond": self.matches_beyond,
             "radius": self.radius,
             "algorithm": str(self.algorithm),
@@ -211,15 +295,39 @@ class Decision:
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Decisions:
-    """A batch of pictures judged, one row each; ``[i]`` gives a ``Decision``.
+    """The decisions on a batch of pictures, one row each; ``[i]`` gives a ``Decision``.
 
-    outcome : uint8 [n], ``Outcome``. action : uint8 [n], ``Action``. status : uint8 [n], ``Status``.
-    quality, lowest, left_out : uint8 [n], 255 for None: ``quality``, ``lowest_quality``, ``left_out_quality`` of each.
-    counts : int64 [n], entries among the matches that count under the policy.
-    matches, entries : what was judged. allowed : bool [n], on the allow list.
-    counted : bool [m], the rows of ``matches`` that count. states : uint8 [m], ``State`` that speaks for each.
-    matches_beyond : int64 [n], matches that are not among ``matches``; None for none of any picture.
-    cross_check : of the bank of other hashes. policy, context : what it was judged by, and what else was known then.
+    Attributes
+    ----------
+    outcome, action, status : uint8 [n]
+        ``Outcome``, ``Action`` and ``Status``.
+    quality, lowest, left_out : uint8 [n]
+        ``quality``, ``lowest_quality`` and ``left_out_quality`` of each decision, 255 for None.
+    counts : int64 [n]
+        Entries among the matches that count under the policy.
+    matches, entries : Matches, Entries
+        What was judged.
+    allowed : bool [n]
+        Pictures on the allowlist.
+    counted : bool [m]
+        The rows of ``matches`` that count.
+    states : uint8 [m]
+        ``State`` that speaks for each row of ``matches``.
+    policy : Policy
+        By which it was judged.
+    context : Context
+        What else was known then.
+    cross_check : CrossCheck
+        What the bank of other hashes says.
+    matches_beyond : int64 [n] or None
+        Matches that are not among ``matches``; None for none of any picture.
+
+    Examples
+    --------
+    >>> from ncii_match import Hashes, Policy
+    >>> from ncii_match.decisions import undecided
+    >>> undecided(Hashes.from_hex(["f8" * 32] * 2), Policy(), "stale")
+    <Decisions: 2 UNKNOWN>
     """
 
     outcome: NDArray[np.uint8]
@@ -246,22 +354,22 @@ class Decisions:
         if not -len(self) <= i < len(self):
             raise IndexError(f"row {i} of {len(self)}")
         i %= len(self)
-        outcome, status = Outcome(int(self.outcome[i])), Status(int(self.status[i]))
+        outcome, status, is_allowed = Outcome(int(self.outcome[i])), Status(int(self.status[i])), bool(self.allowed[i])
         rows = range(int(self.matches.offsets[i]), int(self.matches.offsets[i + 1]))
         matches = tuple(self._match(row, i) for row in rows)
-        counting = [one for one in matches if one.counts]
+        counting = [match for match in matches if match.counts]
         best = counting[0] if counting else None
         return Decision(
             outcome,
             Action(int(self.action[i])),
             status,
             _known(self.quality[i]),
-            tuple(one.entry_id for one in counting),
-            tuple(sorted({hold.case for one in counting for hold in self._counting(one) if hold.case})),
+            tuple(match.entry_id for match in counting),
+            tuple(sorted({hold.case for match in counting for hold in self._counting_holds(match) if hold.case})),
             None if best is None else best.distance,
             None if best is None else best.view,
-            bool(self.allowed[i]),
-            self._reasons(outcome, status, matches, allowed=bool(self.allowed[i]), is_crowded=self.is_crowded(i)),
+            is_allowed,
+            self._reasons(i, outcome, status, matches),
             matches,
             self.matches.radius,
             self.context.algorithm,
@@ -274,6 +382,14 @@ class Decisions:
             0 if self.matches_beyond is None else int(self.matches_beyond[i]),
         )
 
+    def in_context(self, context: Context) -> "Decisions":
+        """The same decisions with another context. Quicker than ``dataclasses.replace``: each lookup needs it."""
+        return Decisions(
+            self.outcome, self.action, self.status, self.quality, self.lowest, self.left_out, self.counts, self.matches,
+            self.entries, self.allowed, self.counted, self.states, self.policy, context, self.cross_check,
+            self.matches_beyond,
+        )  # fmt: skip
+
     def is_crowded(self, i: int) -> bool:
         """Whether a picture has more matches, or one of them more holds, than are listed."""
         rows = slice(int(self.matches.offsets[i]), int(self.matches.offsets[i + 1]))
@@ -281,88 +397,89 @@ class Decisions:
             return True
         if rows.start == rows.stop or not self.entries.holds_beyond.any():
             return False
-        return any(self.entries.holds_beyond[self.entries.row_of(int(one))] for one in self.matches.entry_ids[rows])
+        entry_ids = self.matches.entry_ids[rows].tolist()
+        return any(self.entries.holds_beyond[self.entries.row_of(entry_id)] for entry_id in entry_ids)
 
     def _match(self, row: int, picture: int) -> Match:
-        entry = int(self.matches.entry_ids[row])
-        of_entry = self.entries.row_of(entry)
-        holds = self.entries.holds[of_entry]
+        entry_id = int(self.matches.entry_ids[row])
+        entry_row = self.entries.row_of(entry_id)
+        holds = self.entries.holds[entry_row]
         return Match(
-            entry,
+            entry_id,
             int(self.matches.distances[row]),
             View(int(self.matches.views[row])),
             State(int(self.states[row])),
             bool(self.counted[row]),
             holds,
-            tuple(self.cross_check.of(picture, hold) for hold in holds),
-            int(self.entries.holds_beyond[of_entry]),
+            tuple(self.cross_check.agrees(picture, hold) for hold in holds),
+            int(self.entries.holds_beyond[entry_row]),
         )
 
-    def _counting(self, match: Match) -> Iterator[Hold]:
-        """The holds that make it a match."""
-        for hold, said in zip(match.holds, match.witness, strict=True):
-            if self.policy.counts(hold, match.distance, said):
+    def _counting_holds(self, match: Match) -> Iterator[Hold]:
+        """The holds that make an entry a match."""
+        for hold, agrees in zip(match.holds, match.witness, strict=True):
+            if self.policy.counts(hold, match.distance, agrees):
                 yield hold
 
-    def _reasons(
-        self, outcome: Outcome, status: Status, matches: tuple[Match, ...], *, allowed: bool,
-        is_crowded: bool,
-    ) -> tuple[str, ...]:  # fmt: skip
-        found = [one.name.lower() for one in STRENGTH if any(match.counts and match.state is one for match in matches)]
+    def _reasons(self, i: int, outcome: Outcome, status: Status, matches: tuple[Match, ...]) -> tuple[str, ...]:
+        states = {match.state for match in matches if match.counts}
+        names = [state.name.lower() for state in STRENGTH if state in states]
         match outcome:
             case Outcome.MATCH:
-                return (*(f"match:{one}" for one in found), *self._witness(matches, is_crowded=is_crowded))
+                return (*(f"match:{name}" for name in names), *self._witness_reason(i, matches))
             case Outcome.NO_MATCH:
-                if allowed:
-                    return ("allow_list",)
-                near = [
-                    (self.policy.counts_in(hold.region), said)
-                    for one in matches
-                    for hold, said in zip(one.holds, one.witness, strict=True)
-                    if one.distance <= self.policy.threshold_for(hold.state)
-                ]
-                why = ["other_region"] if any(not here for here, _ in near) else []
-                why += ["witness:contradicts"] if any(here and said is False for here, said in near) else []
-                return ("no_match", *why)
+                return ("allow_list",) if self.allowed[i] else ("no_match", *self._why_none_counts(matches))
             case Outcome.LOW_QUALITY:
-                return ("low_quality", *(f"near:{one}" for one in found))
+                return ("low_quality", *(f"near:{name}" for name in names))
             case Outcome.UNREADABLE:
-                return (f"unreadable:{status.name}", *(f"near:{one}" for one in found))
+                return (f"unreadable:{status.name}", *(f"near:{name}" for name in names))
             case _:
                 return (CAUSES[status],) if status in CAUSES else self.context.causes
 
-    def _witness(self, matches: tuple[Match, ...], *, is_crowded: bool) -> tuple[str, ...]:
-        """What the witness said of the best match, where that is a weak one."""
-        best, above = next(one for one in matches if one.counts), self.policy.witness_above
+    def _why_none_counts(self, matches: tuple[Match, ...]) -> Iterator[str]:
+        """What alone keeps holds within the threshold from counting."""
+        near = [
+            (self.policy.counts_in(hold.region), agrees)
+            for match in matches
+            for hold, agrees in zip(match.holds, match.witness, strict=True)
+            if match.distance <= self.policy.threshold_for(hold.state)
+        ]
+        if any(not is_in_region for is_in_region, _ in near):
+            yield "other_region"
+        if any(is_in_region and agrees is False for is_in_region, agrees in near):
+            yield "witness:contradicts"
+
+    def _witness_reason(self, i: int, matches: tuple[Match, ...]) -> tuple[str, ...]:
+        """What the witness says of the best match, where that is a weak one."""
+        best, above = next(match for match in matches if match.counts), self.policy.witness_above
         if above is None or best.distance <= above:
             return ()
-        if is_crowded:
+        if self.is_crowded(i):
             return ("witness:too_many",)
-        if self.cross_check.failed is not None:
-            return (f"witness:{self.cross_check.failed}",)
+        if self.cross_check.failure is not None:
+            return (f"witness:{self.cross_check.failure}",)
         return ("witness:agrees",) if True in best.witness else ("witness:none",)
 
     def __repr__(self) -> str:
-        found = {one.name: int(np.sum(self.outcome == one)) for one in Outcome}
-        return f"<Decisions: {', '.join(f'{count} {name}' for name, count in found.items() if count)}>"
+        counts = {outcome.name: int(np.sum(self.outcome == outcome)) for outcome in Outcome}
+        return f"<Decisions: {', '.join(f'{count} {name}' for name, count in counts.items() if count)}>"
 
     def to_arrow(self) -> Any:
         """A ``pyarrow.RecordBatch`` of ``schemas.decisions_schema``, a row for each picture, to be stored."""
         from ncii_match import schemas
 
-        some, of = self._alike()
-        return schemas.decisions_to_arrow((self[row].to_dict() for row in some.tolist()), of)
+        rows, row_of_picture = self._distinct_rows()
+        return schemas.decisions_to_arrow((self[row].to_dict() for row in rows.tolist()), row_of_picture)
 
-    def _alike(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    def _distinct_rows(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Rows that stand for all others, and which of them each row is like: without matches most are alike."""
-        columns = (self.outcome, self.action, self.status, self.quality, self.lowest, self.left_out)
         key = self.allowed.astype(np.int64)
-        for column in columns:
+        for column in (self.outcome, self.action, self.status, self.quality, self.lowest, self.left_out):
             key = key << 8 | column
-        near = np.diff(self.matches.offsets) > 0
-        key[near] = -1 - np.flatnonzero(near)
-        _, some, of = np.unique(key, return_index=True, return_inverse=True)
-        return some, of
+        has_matches = np.diff(self.matches.offsets) > 0
+        key[has_matches] = -1 - np.flatnonzero(has_matches)
+        _, rows, row_of_picture = np.unique(key, return_index=True, return_inverse=True)
+        return rows, row_of_picture
 
 
 def _known(quality: np.uint8) -> int | None:

@@ -1,5 +1,6 @@
 """Matches to decisions: pure judgement, no input, no clock, no bank."""
 
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -9,13 +10,73 @@ from ncii_match.decisions.cross_check import CrossCheck
 from ncii_match.decisions.decision import CAUSES, Context, Decisions
 from ncii_match.decisions.policy import Policy
 from ncii_match.errors import InputError, PolicyError
-from ncii_match.outcomes import STRENGTH, Action, Outcome, State, Status, strongest
+from ncii_match.outcomes import STRENGTH, Action, Outcome, State, Status
 from ncii_match.values import UNKNOWN_QUALITY, Entries, Hashes, Matches
+
+NO_ENTRIES = Entries(np.empty(0, np.int64), np.empty(0, np.uint8), ())
+"""What is known about the entries of matches where there is none."""
+
+_OK, _NO_BORDER = int(Status.OK), int(Status.NO_BORDER)
+"""As plain numbers: NumPy asks an enumeration for twenty attributes in each comparison."""
+
+_U8 = np.dtype(np.uint8)
+
+_MATCH = int(Outcome.MATCH)
+_REVIEW = int(Action.REVIEW)
+
+_RANKS = tuple(STRENGTH.index(state) for state in State)
+"""By ``State``, how many are stronger."""
+
+_STATES = np.array(STRENGTH, np.uint8)
+"""States, strongest first."""
+
+
+class PictureSummary(NamedTuple):
+    """What the rows of each picture have in common.
+
+    Attributes
+    ----------
+    status : uint8 [n]
+        ``Status``: OK when every view was looked at, else why one was not.
+    quality, lowest, left_out : uint8 [n]
+        As in ``Decisions``.
+    """
+
+    status: NDArray[np.uint8]
+    quality: NDArray[np.uint8]
+    lowest: NDArray[np.uint8]
+    left_out: NDArray[np.uint8]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Evidence:
+    """What a bank says about pictures.
+
+    Attributes
+    ----------
+    matches : Matches
+        Row i belongs to picture i.
+    entries : Entries
+        States, cases and holds of every matched entry.
+    allowed : bool [pictures]
+        Pictures on the bank's allowlist.
+    cross_check : CrossCheck
+        What the bank of other hashes says about weak matches.
+    matches_beyond : int64 [pictures] or None
+        Matches of each picture that are not among ``matches``; None for none of any picture.
+    """
+
+    matches: Matches
+    entries: Entries
+    allowed: NDArray[np.bool_]
+    cross_check: CrossCheck = CrossCheck()
+    matches_beyond: NDArray[np.int64] | None = None
 
 
 def check_rows(hashes: Hashes) -> None:
-    """Raises InputError when some picture of a batch has no row at all."""
-    if len(np.unique(hashes.source_row)) != hashes.pictures:
+    """Raise InputError when some picture of a batch has no row at all."""
+    n = hashes.pictures
+    if n > len(hashes) or (len(hashes) > 1 and len(np.unique(hashes.source_row)) != n):
         raise InputError("some pictures have no row; number source_row from 0 without gaps")
 
 
@@ -39,8 +100,9 @@ def decide(
     entries : Entries
         States, cases and holds of every matched entry.
     policy : Policy
+        Thresholds, minimum quality, regions and actions.
     allowed : bool [pictures], None for none
-        Pictures on the bank's allow list: never a match.
+        Pictures on the bank's allowlist: never a match.
     cross_check : CrossCheck
         What the bank of other hashes says about weak matches.
     matches_beyond : int64 [pictures], None for none
@@ -58,163 +120,220 @@ def decide(
     PolicyError
         When a threshold is above the radius searched: entries beyond it would be silently missed.
     InputError
-        When the arguments do not belong together, an entry that was found is not among ``entries``, or a view found one
+        When the arguments do not belong together, a matched entry is not among ``entries``, or a view matched one
         that the policy leaves out: a better view may be within the threshold, too, and nobody has looked.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from ncii_match import Entries, Hashes, Policy, State, build_index, decide
+    >>> bank = Hashes.from_hex(["f8" * 32])
+    >>> index = build_index(np.array([7]), bank, max_radius=31)
+    >>> picture = Hashes.from_hex(["f8" * 31 + "f0"])
+    >>> entries = Entries(np.array([7]), np.array([State.CONFIRMED]), (("R-1",),))
+    >>> decide(picture, index.search(picture), entries, Policy())[0].explain()
+    'Matches entry 7 at distance 1 (upright): block.'
     """
     n = hashes.pictures
     allowed = np.zeros(n, bool) if allowed is None else allowed
     if len(matches) != n or allowed.shape != (n,):
         raise InputError(f"{len(matches)} rows of matches, {len(allowed)} marks of allowed ones, for {n} pictures")
     check_rows(hashes)
-    made, pictures = hashes.status == Status.OK, hashes.source_row
-    status = np.full(n, Status.NO_BORDER, np.uint8)
-    status[pictures[made]] = Status.OK
-    failed = ~made & (hashes.status != Status.NO_BORDER)
-    status[pictures[failed]] = hashes.status[failed]
-    left = policy.leaves_out(hashes)
-    searched = made & ~left
+    if len(hashes) == n:
+        summary = _summary_of_single_views(hashes)
+    else:
+        is_left_out = policy.leaves_out(hashes)
+        if is_left_out.any():
+            _check_left_out(hashes, matches, is_left_out)
+        summary = _summary_of_views(hashes, is_left_out)
+    evidence = Evidence(matches, entries, allowed, cross_check, matches_beyond)
+    return judge(summary, evidence, policy, Context(hashes.algorithm))
+
+
+def _summary_of_single_views(hashes: Hashes) -> PictureSummary:
+    """Where each picture has one row, none of them is left out, and the row's quality is the best and the lowest."""
+    status, quality = hashes.status, hashes.quality
+    if np.count_nonzero(status):
+        quality = np.where(status == _OK, quality, UNKNOWN_QUALITY)
+    if len(hashes) > 1:
+        order = np.argsort(hashes.source_row)
+        status, quality = status[order], quality[order]
+    left_out = np.empty(len(hashes), np.uint8)
+    left_out.fill(UNKNOWN_QUALITY)
+    return PictureSummary(status, quality, quality, left_out)
+
+
+def _summary_of_views(hashes: Hashes, is_left_out: NDArray[np.bool_]) -> PictureSummary:
+    n, pictures = hashes.pictures, hashes.source_row
+    is_hashed = hashes.status == _OK
+    status = np.full(n, _NO_BORDER, np.uint8)
+    status[pictures[is_hashed]] = _OK
+    has_failed = ~is_hashed & (hashes.status != _NO_BORDER)
+    status[pictures[has_failed]] = hashes.status[has_failed]
+    is_searched = is_hashed & ~is_left_out
     quality, lowest = np.zeros(n, np.uint8), np.full(n, UNKNOWN_QUALITY, np.uint8)
-    np.maximum.at(quality, pictures[searched], hashes.quality[searched])
-    np.minimum.at(lowest, pictures[searched], hashes.quality[searched])
-    quality[np.bincount(pictures[made], minlength=n) == 0] = UNKNOWN_QUALITY
+    np.maximum.at(quality, pictures[is_searched], hashes.quality[is_searched])
+    np.minimum.at(lowest, pictures[is_searched], hashes.quality[is_searched])
+    quality[np.bincount(pictures[is_hashed], minlength=n) == 0] = UNKNOWN_QUALITY
     left_out = np.full(n, UNKNOWN_QUALITY, np.uint8)
-    if left.any():
-        _must_not_have_found(hashes, matches, left)
-        best = np.zeros(n, np.uint8)
-        np.maximum.at(best, pictures[left], hashes.quality[left])
-        left_out[pictures[left]] = best[pictures[left]]
-    qualities = Qualities(quality, lowest, left_out)
-    context = Context(hashes.algorithm)
-    return judge(status, qualities, matches, entries, policy, allowed, context, cross_check, matches_beyond)
+    best = np.zeros(n, np.uint8)
+    np.maximum.at(best, pictures[is_left_out], hashes.quality[is_left_out])
+    left_out[pictures[is_left_out]] = best[pictures[is_left_out]]
+    return PictureSummary(status, quality, lowest, left_out)
 
 
-class Qualities(NamedTuple):
-    """As in ``Decisions``."""
-
-    quality: NDArray[np.uint8]
-    lowest: NDArray[np.uint8]
-    left_out: NDArray[np.uint8]
-
-
-def _must_not_have_found(hashes: Hashes, matches: Matches, left: NDArray[np.bool_]) -> None:
-    """Raises InputError when some entry is in ``matches`` by a view that was to be left out."""
+def _check_left_out(hashes: Hashes, matches: Matches, is_left_out: NDArray[np.bool_]) -> None:
+    """Raise InputError when some entry is in ``matches`` by a view that was to be left out."""
     rows = hashes.source_row.astype(np.int64) << 8 | hashes.view
-    found = np.repeat(np.arange(len(matches)), np.diff(matches.offsets)) << 8 | matches.views
-    if np.isin(found, np.setdiff1d(rows[left], rows[~left])).any():
+    matched = pictures_of(matches) << 8 | matches.views
+    if np.isin(matched, np.setdiff1d(rows[is_left_out], rows[~is_left_out])).any():
         raise InputError(
-            "an entry was found by a view of too low quality, of a picture with better ones; search for "
+            "an entry was matched by a view of too low quality, of a picture with better ones; search for "
             "policy.to_search(hashes), and give all hashes to decide"
         )
 
 
-def judge(
-    status: NDArray[np.uint8],
-    qualities: Qualities,
-    matches: Matches,
-    entries: Entries,
-    policy: Policy,
-    allowed: NDArray[np.bool_],
-    context: Context,
-    cross_check: CrossCheck,
-    matches_beyond: NDArray[np.int64] | None,
-) -> Decisions:
-    """As ``decide``, of pictures whose status and qualities are settled. Raises PolicyError as it does."""
+def pictures_of(matches: Matches) -> NDArray[np.intp]:
+    """The picture that each match belongs to: int64 [m]."""
+    pictures: NDArray[np.intp] = np.arange(len(matches)).repeat(matches.offsets[1:] - matches.offsets[:-1])
+    return pictures
+
+
+def judge(summary: PictureSummary, evidence: Evidence, policy: Policy, context: Context) -> Decisions:
+    """As ``decide``, of pictures whose rows are summed up. Raises PolicyError as it does."""
+    matches, status = evidence.matches, summary.status
     if policy.widest > matches.radius:
         raise PolicyError(f"threshold {policy.widest} is above the radius searched, {matches.radius}; search wider")
-    n = len(status)
-    pictures = np.repeat(np.arange(n), np.diff(matches.offsets))
-    counted, states = _counted(matches, entries, policy)
-    if cross_check.says:
-        _contradicted(counted, states, pictures, matches, entries, policy, cross_check)
-    counted &= ~allowed[pictures]
-    counts = np.bincount(pictures[counted], minlength=n).astype(np.int64)
-    outcome = np.where(counts > 0, Outcome.MATCH, Outcome.NO_MATCH).astype(np.uint8)
-    outcome[qualities.quality < policy.min_quality] = Outcome.LOW_QUALITY  # not known is 255
-    # What some view has found stands; that the others have found nothing says nothing about one that failed.
-    blind = (status != Status.OK) & (outcome != Outcome.MATCH) & ~allowed
-    outcome[blind] = _WITHOUT_A_LOOK[status[blind]]
-
-    action = np.full(n, Action.ALLOW, np.uint8)
-    action[outcome == Outcome.LOW_QUALITY] = policy.on_low_quality
-    action[outcome == Outcome.UNREADABLE] = policy.on_unreadable
-    action[outcome == Outcome.UNKNOWN] = policy.on_unknown
-    near = (outcome != Outcome.MATCH) & (counts > 0)
-    action[near] = np.maximum(action[near], Action.REVIEW)
-    if counted.any():
-        asks = np.array([policy.action_for(state) for state in State], np.uint8)[states]
-        matched = counted & (outcome[pictures] == Outcome.MATCH)
-        np.maximum.at(action, pictures[matched], asks[matched])
+    pictures = pictures_of(matches)
+    counted, states, counts = _counted(evidence, policy, pictures)
+    # What some view has matched stands; that the others have matched nothing says nothing about one that failed.
+    has_match, is_low = counts > 0, summary.quality < policy.min_quality
+    outcome = _OUTCOMES[has_match.view(_U8), is_low.view(_U8), evidence.allowed.view(_U8), status]
+    action = policy.outcome_actions[outcome]
+    if np.count_nonzero(counted):
+        is_near, is_match = has_match & (outcome != _MATCH), counted
+        if np.count_nonzero(is_near):
+            action[is_near] = np.maximum(action[is_near], _REVIEW)
+            is_match = counted & ~is_near[pictures]
+        np.maximum.at(action, pictures[is_match], policy.state_actions[states[is_match]])
     return Decisions(
         outcome,
         action,
-        status,
-        *qualities,
+        *summary,
         counts,
         matches,
-        entries,
-        allowed,
+        evidence.entries,
+        evidence.allowed,
         counted,
         states,
         policy,
         context,
-        cross_check,
-        matches_beyond,
+        evidence.cross_check,
+        evidence.matches_beyond,
     )
 
 
-_WITHOUT_A_LOOK = np.full(256, Outcome.UNREADABLE, np.uint8)
-"""The outcome that follows from a ``Status``."""
+def _outcome_table() -> NDArray[np.uint8]:
+    """The outcome by: an entry counts, the quality is too low, the picture is on the allowlist, its ``Status``."""
+    table = np.empty((2, 2, 2, 256), np.uint8)
+    for has_match, is_low, is_allowed in np.ndindex(2, 2, 2):
+        by_status = table[has_match, is_low, is_allowed]
+        by_status[:] = Outcome.LOW_QUALITY if is_low else Outcome.MATCH if has_match else Outcome.NO_MATCH
+        if not is_allowed and (is_low or not has_match):
+            by_status[_OK + 1 :] = Outcome.UNREADABLE
+            by_status[list(CAUSES)] = Outcome.UNKNOWN
+    return table
 
-_WITHOUT_A_LOOK[list(CAUSES)] = Outcome.UNKNOWN
+
+_OUTCOMES = _outcome_table()
 
 
-def _counted(matches: Matches, entries: Entries, policy: Policy) -> tuple[NDArray[np.bool_], NDArray[np.uint8]]:
-    """Which rows are a match by one of their entry's holds, and the state that speaks: the strongest of those holds.
+def _counted(
+    evidence: Evidence, policy: Policy, pictures: NDArray[np.intp]
+) -> tuple[NDArray[np.bool_], NDArray[np.uint8], NDArray[np.int64]]:  # fmt: skip
+    """Which rows are a match by one of their entry's holds, the state that speaks, and how many rows of each picture.
 
-    Each hold is judged by itself, so that what is learned about an entry never makes it match less: one that is
-    confirmed under a narrow threshold still matches as the seed that another case holds it as.
+    The strongest of the holds that count speaks, of all holds where none counts. Each hold is judged by itself, so that
+    what is learned about an entry never makes it match less: one that is confirmed under a narrow threshold still
+    matches as the seed that another case holds it as.
     """
-    counted, states = np.zeros(len(matches.entry_ids), bool), np.zeros(len(matches.entry_ids), np.uint8)
-    if not len(matches.entry_ids):
-        return counted, states
-    ids, rows = np.unique(matches.entry_ids, return_inverse=True)
-    held = [entries.holds[entries.row_of(int(one))] for one in ids]
-    states[:] = np.array([strongest(hold.state for hold in holds) for holds in held], np.uint8)[rows]
-    for state in STRENGTH:
-        has = [any(hold.state is state and policy.counts_in(hold.region) for hold in holds) for holds in held]
-        now = np.array(has)[rows] & (matches.distances <= policy.threshold_for(state)) & ~counted
-        states[now] = state
-        counted |= now
-    return counted, states
+    matches, entries, n = evidence.matches, evidence.entries, len(evidence.allowed)
+    if not len(matches.entry_ids):  # most pictures match nothing
+        return np.zeros(0, bool), np.empty(0, np.uint8), np.zeros(n, np.int64)
+    rows = _rows_of(entries, matches.entry_ids)
+    has_state, strongest = [], []
+    for holds in entries.holds:
+        has = [False] * len(STRENGTH)
+        best = len(STRENGTH)
+        for hold in holds:
+            rank = _RANKS[hold.state]
+            best = min(best, rank)
+            has[rank] |= policy.counts_in(hold.region)
+        has_state.append(has)
+        strongest.append(best)
+    speaks = np.array(has_state)[rows]
+    speaks &= matches.distances[:, None] <= policy.thresholds
+    counted = np.logical_or.reduce(speaks, axis=1)
+    ranks = speaks.argmax(axis=1)
+    if np.count_nonzero(counted) < len(counted):
+        ranks = np.where(counted, ranks, np.array(strongest)[rows])
+    states = _STATES[ranks]
+    if evidence.cross_check.agreements:
+        _take_back_contradicted(counted, states, pictures, evidence, policy)
+    if np.count_nonzero(evidence.allowed):
+        counted &= ~evidence.allowed[pictures]
+    return counted, states, np.bincount(pictures[counted], minlength=n)
 
 
-def _contradicted(
-    counted: NDArray[np.bool_], states: NDArray[np.uint8], pictures: NDArray[np.intp], matches: Matches,
-    entries: Entries, policy: Policy, cross_check: CrossCheck,
+def _rows_of(entries: Entries, entry_ids: NDArray[np.int64]) -> NDArray[np.intp]:
+    """The rows that describe some entries. Raises InputError for one that is not among them."""
+    rows: NDArray[np.intp] = entries.entry_ids.searchsorted(entry_ids)
+    if not len(entries) or (entries.entry_ids.take(rows, mode="clip") != entry_ids).any():
+        for entry_id in entry_ids.tolist():
+            entries.row_of(entry_id)
+    return rows
+
+
+def _take_back_contradicted(
+    counted: NDArray[np.bool_], states: NDArray[np.uint8], pictures: NDArray[np.intp], evidence: Evidence,
+    policy: Policy,
 ) -> None:  # fmt: skip
     """Take back, in place, what the witness contradicts: few rows, and each hold by itself."""
-    for row in np.flatnonzero(counted & (matches.distances > (policy.witness_above or 0))):
+    matches, entries = evidence.matches, evidence.entries
+    for row in np.flatnonzero(counted & (matches.distances > (policy.witness_above or 0))).tolist():
         holds, picture = entries.holds[entries.row_of(int(matches.entry_ids[row]))], int(pictures[row])
         distance = int(matches.distances[row])
-        live = [one.state for one in holds if policy.counts(one, distance, cross_check.of(picture, one))]
-        counted[row] = bool(live)
-        states[row] = strongest(live or (one.state for one in holds))
+        counting = [
+            hold.state for hold in holds if policy.counts(hold, distance, evidence.cross_check.agrees(picture, hold))
+        ]
+        counted[row] = bool(counting)
+        states[row] = min(counting or [hold.state for hold in holds], key=STRENGTH.index)
 
 
 def undecided(hashes: Hashes, policy: Policy, *causes: str) -> Decisions:
     """UNKNOWN for every picture: the bank could not be looked at, which is never "no match".
 
-    causes : why, as ``Decision.reasons`` has them.
+    Parameters
+    ----------
+    hashes : Hashes
+        Their rows say how many pictures there are.
+    policy : Policy
+        Its ``on_unknown`` is the action.
+    causes : str
+        Why, as ``Decision.reasons`` has them.
     """
     n = hashes.pictures
+    unknown = np.full(n, UNKNOWN_QUALITY, np.uint8)
     return Decisions(
         np.full(n, Outcome.UNKNOWN, np.uint8),
         np.full(n, policy.on_unknown, np.uint8),
         np.full(n, Status.OK, np.uint8),
-        *Qualities(*np.full((3, n), UNKNOWN_QUALITY, np.uint8)),
+        unknown,
+        unknown,
+        unknown,
         np.zeros(n, np.int64),
         _no_matches(n, policy.widest),
-        Entries(np.empty(0, np.int64), np.empty(0, np.uint8), ()),
+        NO_ENTRIES,
         np.zeros(n, bool),
         np.zeros(0, bool),
         np.empty(0, np.uint8),

@@ -29,8 +29,14 @@ _RANK = np.array([STRENGTH.index(state) for state in State], np.uint8)
 class Shortlist(NamedTuple):
     """Some matches of each picture, at most ``MOST_MATCHES``.
 
-    matches : Matches. keeps_hold : bool [m], of the holds of the columns given, at most ``MOST_HOLDS`` an entry.
-    matches_beyond : int64 [pictures], how many matches are left out.
+    Attributes
+    ----------
+    matches : Matches
+        Those that are listed.
+    keeps_hold : bool [m]
+        Which holds of the columns are listed, at most ``MOST_HOLDS`` an entry.
+    matches_beyond : int64 [pictures]
+        How many matches are left out.
     """
 
     matches: Matches
@@ -54,69 +60,76 @@ def choose_strongest(
     columns : HoldColumns
         The holds on every matched entry.
     policy : Policy
+        What counts.
     region_of : callable
         The region of a case by its number; called only for a policy with regions.
+
+    Returns
+    -------
+    Shortlist
+        At most ``MOST_MATCHES`` of each picture.
     """
     pictures = np.repeat(np.arange(len(matches)), np.diff(matches.offsets))
     entries = np.searchsorted(columns.entry_ids, matches.entry_ids)
-    is_here = _counts_here(columns, policy, region_of)
-    counted, must_stay = np.zeros(len(pictures), bool), np.zeros(len(pictures), bool)
-    is_elsewhere = np.zeros(len(pictures), bool)
+    in_region = _holds_in_region(columns, policy, region_of)
+    counted, is_outside, is_fixed = np.zeros((3, len(pictures)), bool)
     for state in MATCHING_STATES:
         in_state, is_within = columns.states == state, matches.distances <= policy.threshold_for(state)
-        speaks = is_within & _any_of_entry(columns, in_state & is_here)[entries] & ~counted
+        speaks = is_within & _entries_with(columns, in_state & in_region)[entries] & ~counted
         counted |= speaks
-        _mark_first(must_stay, speaks, pictures)
-        is_elsewhere |= is_within & _any_of_entry(columns, in_state & ~is_here)[entries]
-    _mark_first(must_stay, is_elsewhere, pictures)
+        _mark_first(is_fixed, speaks, pictures)
+        is_outside |= is_within & _entries_with(columns, in_state & ~in_region)[entries]
+    _mark_first(is_fixed, is_outside, pictures)
     ranks = np.minimum.reduceat(_RANK[columns.states], columns.offsets[:-1])[entries]
     # Within a picture they come by distance and id, and a stable sort leaves equals so: a third of lexsort's time.
-    order = np.argsort(pictures << 3 | ~must_stay * 4 | ranks, kind="stable")
+    order = np.argsort(pictures << 3 | ~is_fixed * 4 | ranks, kind="stable")
     keeps = np.zeros(len(pictures), bool)
     keeps[order[np.arange(len(order)) - matches.offsets[pictures] < MOST_MATCHES]] = True
-    kept_counts = np.bincount(pictures[keeps], minlength=len(matches))
-    chosen = Matches(
-        np.concatenate([np.zeros(1, np.int64), np.cumsum(kept_counts)]), matches.entry_ids[keeps],
+    listed_counts = np.bincount(pictures[keeps], minlength=len(matches))
+    listed = Matches(
+        np.concatenate([np.zeros(1, np.int64), np.cumsum(listed_counts)]), matches.entry_ids[keeps],
         matches.distances[keeps], matches.views[keeps], matches.radius,
     )  # fmt: skip
     keeps_hold = np.ones(len(columns.states), bool)
     for entry in np.flatnonzero(np.diff(columns.offsets) > MOST_HOLDS):
-        _keep_strongest_holds(keeps_hold, slice(*columns.offsets[entry : entry + 2].tolist()), columns, is_here)
-    return Shortlist(chosen, keeps_hold, np.diff(matches.offsets) - kept_counts)
+        _keep_strongest_holds(keeps_hold, slice(*columns.offsets[entry : entry + 2].tolist()), columns, in_region)
+    return Shortlist(listed, keeps_hold, np.diff(matches.offsets) - listed_counts)
 
 
-def _counts_here(
+def _holds_in_region(
     columns: HoldColumns, policy: Policy, region_of: Callable[[int], str | None]
 ) -> NDArray[np.bool_]:  # fmt: skip
     """Which holds have a region that counts."""
     if policy.regions is None:
         return np.ones(len(columns.cases), bool)
-    cases, of_hold = np.unique(columns.cases, return_inverse=True)
-    is_here: NDArray[np.bool_] = np.array([policy.counts_in(region_of(case)) for case in cases.tolist()], bool)[of_hold]
-    return is_here
+    cases, case_of_hold = np.unique(columns.cases, return_inverse=True)
+    in_region: NDArray[np.bool_] = np.array([policy.counts_in(region_of(case)) for case in cases.tolist()], bool)[
+        case_of_hold
+    ]
+    return in_region
 
 
-def _any_of_entry(columns: HoldColumns, chosen: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Which entries have any of the chosen holds."""
-    found: NDArray[np.bool_] = np.logical_or.reduceat(chosen, columns.offsets[:-1])
-    return found
+def _entries_with(columns: HoldColumns, is_hold: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Which entries have any of the holds that are marked."""
+    has_hold: NDArray[np.bool_] = np.logical_or.reduceat(is_hold, columns.offsets[:-1])
+    return has_hold
 
 
-def _mark_first(marks: NDArray[np.bool_], chosen: NDArray[np.bool_], pictures: NDArray[np.intp]) -> None:
-    """Mark, in place, the first chosen row of each picture: the nearest."""
-    rows = np.flatnonzero(chosen)
+def _mark_first(marks: NDArray[np.bool_], is_candidate: NDArray[np.bool_], pictures: NDArray[np.intp]) -> None:
+    """Mark, in place, the first candidate of each picture: the nearest."""
+    rows = np.flatnonzero(is_candidate)
     marks[rows[np.unique(pictures[rows], return_index=True)[1]]] = True
 
 
 def _keep_strongest_holds(
-    keeps: NDArray[np.bool_], holds: slice, columns: HoldColumns, is_here: NDArray[np.bool_]
+    keeps: NDArray[np.bool_], holds: slice, columns: HoldColumns, in_region: NDArray[np.bool_]
 ) -> None:  # fmt: skip
     """Leave out, in place, all but the strongest holds of one entry; of each state one that counts stays."""
-    states, here = columns.states[holds], is_here[holds]
-    must_stay = np.zeros(len(states), bool)
+    states, counts = columns.states[holds], in_region[holds]
+    is_fixed = np.zeros(len(states), bool)
     for state in MATCHING_STATES:
-        for some in ((states == state) & here, (states == state) & ~here):
-            must_stay[np.flatnonzero(some)[:1]] = True
-    order = np.lexsort((~here, _RANK[states], ~must_stay))
+        for is_candidate in ((states == state) & counts, (states == state) & ~counts):
+            is_fixed[np.flatnonzero(is_candidate)[:1]] = True
+    order = np.lexsort((~counts, _RANK[states], ~is_fixed))
     keeps[holds] = False
     keeps[holds.start + order[:MOST_HOLDS]] = True

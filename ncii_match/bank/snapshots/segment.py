@@ -71,20 +71,30 @@ class Segment:
         )  # fmt: skip
         return dict(zip(FILES, values, strict=True))
 
+    def count_holds(self, row: int) -> int:
+        """How many holds there are on one entry. Raises BankCorruptError when the files contradict."""
+        first, last = self._span(row)
+        return last - first
+
+    def _span(self, row: int) -> tuple[int, int]:
+        first, last = int(self.offsets[row]), int(self.offsets[row + 1])
+        if not 0 <= first < last <= len(self.cases):
+            raise BankCorruptError("the holds of a snapshot contradict each other; verify it and publish again")
+        return first, last
+
     def holds_of(self, row: int) -> list[tuple[Case, State, int]]:
         """Case, state and end of each hold on one entry. Raises BankCorruptError when the files contradict."""
+        first, last = self._span(row)
         try:
-            first, last = int(self.offsets[row]), int(self.offsets[row + 1])
-            if not 0 <= first < last <= len(self.cases) or State.WITHDRAWN in self.states[first:last]:
+            columns = (array[first:last].tolist() for array in (self.cases, self.states, self.untils))
+            holds = [(self.case(case), State(state), until) for case, state, until in zip(*columns, strict=True)]
+            if any(state is State.WITHDRAWN for _, state, _ in holds):
                 raise ValueError
-            return [
-                (self.case(int(self.cases[hold])), State(int(self.states[hold])), int(self.untils[hold]))
-                for hold in range(first, last)
-            ]
         except (ValueError, IndexError, KeyError, TypeError):
             raise BankCorruptError(
                 "the holds of a snapshot contradict each other; verify it and publish again"
             ) from None
+        return holds
 
     def region_of(self, row: int) -> str | None:
         """Where one case applies. Raises BankCorruptError when the files contradict."""

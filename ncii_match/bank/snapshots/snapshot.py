@@ -275,12 +275,17 @@ class Snapshot:
 
         Raises InputError for an entry that is not in the snapshot.
         """
+        segment, row = self._find(entry_id)
+        return segment.holds_of(row)
+
+    def _find(self, entry_id: int) -> tuple[Segment, int]:
+        """The segment that has an entry, and its row there. Raises InputError when neither has it."""
         row = _place(self._delta.entry_ids, entry_id)
         if row is not None:
-            return self._delta.holds_of(row)
+            return self._delta, row
         row = _place(self._base.entry_ids, entry_id)
         if row is not None and _place(self._removed, entry_id) is None:
-            return self._base.holds_of(row)
+            return self._base, row
         raise InputError(f"entry {entry_id} is not in snapshot {self.number}")
 
     def on_allow_list(self, hashes: Hashes) -> NDArray[np.bool_]:
@@ -315,9 +320,12 @@ class Snapshot:
 
     def count_holds(self, entry_ids: NDArray[np.int64]) -> NDArray[np.int64]:
         """How many holds each of some entries has, int64 [n]. Raises InputError for one that is not in the snapshot."""
+        if len(entry_ids) <= _FEW:  # as a picture that matches has: most of the time of a lookup otherwise
+            counts = [segment.count_holds(row) for segment, row in map(self._find, entry_ids.tolist())]
+            return np.array(counts, np.int64)
         first, last = self._spans(entry_ids)[1]
-        counts: NDArray[np.int64] = last - first
-        return counts
+        counts_of_many: NDArray[np.int64] = last - first
+        return counts_of_many
 
     def _spans(self, entry_ids: NDArray[np.int64]) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
         """Of each entry whether the delta has it, bool [n], and where its holds begin and end there, int64 [2, n]."""
@@ -385,13 +393,14 @@ class Snapshot:
 
     def entries_of(self, matches: Matches) -> Entries:
         """States, cases and holds (with source and region) of every entry in a set of matches."""
-        ids = np.unique(matches.entry_ids)
+        entry_ids = sorted(set(matches.entry_ids.tolist()))
         holds = tuple(
-            tuple(Hold(case.reference, case.source, state, case.region) for case, state, _ in self.holds_of(int(one)))
-            for one in ids
+            tuple(Hold(case.reference, case.source, state, case.region) for case, state, _ in self.holds_of(entry_id))
+            for entry_id in entry_ids
         )
         states = np.array([strongest(hold.state for hold in held) for held in holds], np.uint8)
-        return Entries(ids, states, tuple(tuple(sorted({hold.case for hold in held})) for held in holds), holds)
+        cases = tuple(tuple(sorted({hold.case for hold in of_entry})) for of_entry in holds)
+        return Entries(np.array(entry_ids, np.int64), states, cases, holds)
 
     def sample(self, count: int) -> tuple[NDArray[np.int64], Hashes, NDArray[np.int64], Hashes]:
         """Some entries with their hashes, and some that were in the base and are no longer, with theirs.
@@ -413,12 +422,11 @@ class Snapshot:
 
     def hash_of(self, entry_id: int) -> NDArray[np.uint8] | None:
         """The packed hash of an entry, uint8 [nbytes]; None when it is not in the snapshot."""
-        row = _place(self._delta.entry_ids, entry_id)
-        if row is not None:
-            return np.asarray(self._delta.bits[row], np.uint8)
-        row = _place(self._base.entry_ids, entry_id)
-        gone = row is None or _place(self._removed, entry_id) is not None
-        return None if gone else np.asarray(self._base.bits[row], np.uint8)
+        try:
+            segment, row = self._find(entry_id)
+        except InputError:
+            return None
+        return np.asarray(segment.bits[row], np.uint8)
 
 
 def _open_index(
@@ -517,6 +525,9 @@ SPREAD = 64
 
 _NONE = np.empty(0, np.int64)
 
+_FEW = 8
+"""Entries that are quicker looked up one by one than together."""
+
 
 def _spread(rows: int, count: int) -> NDArray[np.int64]:
     """At most ``count`` of so many rows, the first and the last among them."""
@@ -525,8 +536,10 @@ def _spread(rows: int, count: int) -> NDArray[np.int64]:
 
 def _place(ids: NDArray[np.int64], wanted: int) -> int | None:
     """Where an id stands among rising ones."""
-    place = int(np.searchsorted(ids, wanted))
-    return place if place < len(ids) and ids[place] == wanted else None
+    if not len(ids):
+        return None
+    place = int(ids.searchsorted(wanted))
+    return place if place < len(ids) and int(ids[place]) == wanted else None
 
 
 def _among(ids: NDArray[np.int64], wanted: NDArray[np.int64]) -> NDArray[np.bool_]:
