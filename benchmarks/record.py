@@ -49,20 +49,20 @@ def peer(module: str) -> ModuleType:
 
 def _cpu() -> str:
     try:
-        model = re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+        found = re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
     except OSError:
-        model = None
-    return model[1].strip() if model else platform.processor() or platform.machine()
+        found = None
+    return found[1].strip() if found else platform.processor() or platform.machine()
 
 
 def _versions() -> dict[str, str]:
-    versions = {"python": platform.python_version(), "ncii_match": ncii_match.__version__}
+    found = {"python": platform.python_version(), "ncii_match": ncii_match.__version__}
     for name in PACKAGES:
         try:
-            versions[name] = version(name)
+            found[name] = version(name)
         except PackageNotFoundError:
-            versions[name] = "not installed"
-    return versions
+            found[name] = "not installed"
+    return found
 
 
 def _commit() -> str:

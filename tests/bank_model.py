@@ -150,7 +150,7 @@ class Model:
             hold = self.holds.get((entry, case))
             mine = sum(one.active for (_, other), one in self.holds.items() if other == case)
             if hold is not None and hold.active:
-                became = "HELD"
+                became = "ALREADY_HELD"
             elif not force and self.faults(row.hash, *case):
                 became = WITHDRAWN
             elif not force and cap is not None and mine >= cap:
@@ -162,7 +162,7 @@ class Model:
                 if force:
                     self._forget(row, case, reopens_reference)
             outcome.append(became)
-            ids.append(entry if became in ("ADDED", "HELD") else -1)
+            ids.append(entry if became in ("ADDED", "ALREADY_HELD") else -1)
         self._added(new, at)
         return ids, outcome
 

@@ -122,7 +122,7 @@ def killed(path, seed, answers, after):
 
 def in_database(path):
     rows_of = {packed.tobytes(): row for row, packed in enumerate(POOL.bits)}
-    with Bank.open(path) as bank, bank._database.reading() as connection:
+    with Bank.open(path) as bank, bank.context.database.reading() as connection:
         entries, holds, cases = tables.entries.c, tables.holds.c, tables.cases.c
         found = connection.execute(
             sa.select(entries.hash, cases.reference, holds.state)
@@ -188,7 +188,7 @@ def life(path, seed, kills):
 def settled(path, model, other, now, shown, cut):
     """Which of the two it was. Whether a whole case was withdrawn that had nothing left shows only in the tables."""
     if cut and cut[0] == "withdraw" and not cut[2]:
-        with Bank.open(path) as bank, bank._database.reading() as connection:
+        with Bank.open(path) as bank, bank.context.database.reading() as connection:
             ended = sa.select(tables.cases.c.withdrawn).where(tables.cases.c.reference == cut[1])
             chosen_one = other if connection.execute(ended).scalar() is not None else model
     else:

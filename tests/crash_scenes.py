@@ -138,7 +138,7 @@ SCENES = {
 
 def truth(path):
     """Everything that the database says of holds, and the names of its events without publications."""
-    with Bank.open(path) as bank, bank._database.reading() as connection:
+    with Bank.open(path) as bank, bank.context.database.reading() as connection:
         entries, holds, cases = tables.entries.c, tables.holds.c, tables.cases.c
         rows = connection.execute(
             sa.select(entries.id, entries.hash, cases.reference, cases.withdrawn.is_not(None), holds.state)
@@ -206,7 +206,7 @@ class Stage:
         if self.scene.expires:
             self.copy()
             with Bank.open(self.path) as bank:
-                hold_states.expire(bank._inside)
+                hold_states.expire(bank.context)
             self.truths.add(truth(self.path))
         self.copy()
         self.scene.act(self.path, lambda: None)

@@ -5,8 +5,8 @@ from ncii_match.bank.truth import journal, tables
 
 def execute(bank, *statements):
     """Statements on the bank's database, past everything that the library checks."""
-    with bank._database.writing() as connection:
-        if bank._database.is_sqlite:
+    with bank.context.database.writing() as connection:
+        if bank.context.database.is_sqlite:
             connection.exec_driver_sql("PRAGMA foreign_keys=OFF")
         for statement in statements:
             connection.exec_driver_sql(statement)
@@ -14,7 +14,7 @@ def execute(bank, *statements):
 
 def chain_anew(bank, *, after=0, until=None):
     """Compute every digest again from an event on, as the library would have."""
-    with bank._database.writing() as connection:
+    with bank.context.database.writing() as connection:
         table, previous, number = tables.events, journal.BEGINNING, 0
         for found in connection.execute(table.select().order_by(table.c.number)).all():
             number += 1

@@ -12,7 +12,7 @@ from ncii_match.bank.snapshots import manifest
 from ncii_match.bank.snapshots.snapshot import Snapshot
 from ncii_match.bank.transfer.formats import hash_list
 from ncii_match.bank.transfer.formats.text_files import LONGEST_LINE
-from ncii_match.bank.truth import arguments, database, journal
+from ncii_match.bank.truth import database, journal, requests
 from ncii_match.bank.truth.holds import Addition
 from ncii_match.errors import (
     AlgorithmMismatchError,
@@ -102,9 +102,9 @@ def test_withdrawal_is_final_until_forced(bank):
     assert bank.withdraw(case="a", entry_ids=[1], reason="asked") == 1
     assert bank.withdraw(case="a", entry_ids=[1], reason="asked again") == 0
     again = bank.add(hashes, case="a", source="own")
-    assert (ids_of(again), again.outcome.tolist()) == ([-1, 2], [Addition.WITHDRAWN, Addition.HELD])
+    assert (ids_of(again), again.outcome.tolist()) == ([-1, 2], [Addition.WITHDRAWN, Addition.ALREADY_HELD])
     forced = bank.add(hashes, case="a", source="own", force=True)
-    assert (ids_of(forced), forced.outcome.tolist()) == ([1, 2], [Addition.ADDED, Addition.HELD])
+    assert (ids_of(forced), forced.outcome.tolist()) == ([1, 2], [Addition.ADDED, Addition.ALREADY_HELD])
     assert len(bank) == 2
     with pytest.raises(BankError, match="never held case 'z'"):
         bank.withdraw(case="z", reason="asked")
@@ -164,7 +164,7 @@ def test_odd_paths(name, tmp_path):
 
 
 def test_a_user_without_a_name(bank, monkeypatch):
-    monkeypatch.setattr(arguments.getpass, "getuser", lambda: {}["uid not found"])
+    monkeypatch.setattr(requests.getpass, "getuser", lambda: {}["uid not found"])
     assert ids_of(bank.add(some(1), case="a", source="own")) == [1]
 
 
@@ -295,7 +295,11 @@ def test_a_cut_off_publication_does_no_harm(bank):
 def test_two_writers(bank, monkeypatch):
     """The second waits for the first; when that takes too long it says so, and nothing is lost."""
     monkeypatch.setattr(database, "LOCK_SECONDS", 0.05)
-    with Bank.open(bank.path) as other, bank._database.writing(), pytest.raises(BankLockedError, match="try again"):
+    with (
+        Bank.open(bank.path) as other,
+        bank.context.database.writing(),
+        pytest.raises(BankLockedError, match="try again"),
+    ):
         other.add(some(1), case="late", source="own")
     monkeypatch.undo()
 
@@ -340,11 +344,11 @@ def test_what_is_no_bank(tmp_path, bank):
     (fake / database.DATABASE).write_bytes(b"not a database at all, whatever its name says" * 99)
     with pytest.raises(BankFormatError, match="cannot be read as a bank"):
         Bank.open(fake)
-    with bank._database.writing() as connection:
+    with bank.context.database.writing() as connection:
         connection.exec_driver_sql("UPDATE alembic_version SET version_num = '9999'")
     with pytest.raises(BankFormatError, match=r"format 9999.*newer version"):
         Bank.open(bank.path)
-    with bank._database.writing() as connection:
+    with bank.context.database.writing() as connection:
         connection.exec_driver_sql("UPDATE alembic_version SET version_num = '0000'")
     with pytest.raises(BankFormatError, match="bank upgrade"):
         Bank.open(bank.path)
@@ -408,13 +412,13 @@ def test_hash_files(tmp_path):
         f"{'a' * 3 * LONGEST_LINE}\n{good} , 7\n{good}x\n{ALL_ONES}",
         encoding="utf-8",
     )
-    read = hash_list.whole(path, PDQ)
+    read = hash_list.read_all(path, PDQ)
     assert read.numbers.tolist() == [1, 2, 10, 12]
     assert read.hashes.to_hex() == [good, good, good, ALL_ONES]
     assert read.hashes.quality.tolist() == [255, 100, 7, 255]
     assert [one.line for one in read.rejected] == [5, 6, 7, 8, 9, 11]
     assert all(good[:16] not in one.reason for one in read.rejected)
     path.write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(range(256)) * 20)
-    assert len(hash_list.whole(path, PDQ)) == 0
+    assert len(hash_list.read_all(path, PDQ)) == 0
     with pytest.raises(InputError, match="No such file"):
-        hash_list.whole(tmp_path / "none.txt", PDQ)
+        hash_list.read_all(tmp_path / "none.txt", PDQ)

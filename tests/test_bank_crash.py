@@ -81,7 +81,7 @@ def test_a_creation_that_was_cut_off_is_named_and_can_be_done_again(left, tmp_pa
     if left == "an empty file":
         (path / DATABASE).touch()
     if left == "the tables":
-        with Bank.create(path) as bank, bank._database.writing() as connection:
+        with Bank.create(path) as bank, bank.context.database.writing() as connection:
             connection.exec_driver_sql("DELETE FROM about")
     with pytest.raises(BankFormatError, match="bank create"):
         Bank.open(path)

@@ -272,7 +272,7 @@ def remove_signatures(path):
 
 def forge(path, signature=b"x" * 64):
     """A manifest that says what the rewritten history says."""
-    with Bank.open(path) as bank, bank._database.reading() as connection:
+    with Bank.open(path) as bank, bank.context.database.reading() as connection:
         digest = journal.digest_at(connection, 8)
     for folder in sorted((path / "snapshots").iterdir()):
         said = manifest.Manifest.parse((folder / "manifest.json").read_bytes(), folder)
@@ -458,7 +458,7 @@ def test_verify_compares_every_snapshot_with_the_event_of_its_publication(sqlite
 def test_a_forged_restore_excuses_nothing(sqlite_bank, key):
     """The event that a restore leaves is no permission, neither for a publication nor for ``verify``."""
     rewrite(sqlite_bank)
-    with sqlite_bank._database.writing() as connection:
+    with sqlite_bank.context.database.writing() as connection:
         journal.record(
             connection, at=journal.now(), action="restore", actor="eve", reason="backup", detail={"snapshot": 3}
         )
@@ -469,7 +469,7 @@ def test_a_forged_restore_excuses_nothing(sqlite_bank, key):
 
 
 def test_verify_finds_a_publish_event_that_names_another_history(sqlite_bank):
-    with sqlite_bank._database.writing() as connection:
+    with sqlite_bank.context.database.writing() as connection:
         table = tables.events
         detail = json.loads(connection.execute(sa.select(table.c.detail).where(table.c.number == 9)).scalar_one())
         detail["journal"] = "ab" * 32
@@ -503,8 +503,8 @@ def edit_anything(rng, bank):
     """One cell of one row of events or holds; which, or None when that changes nothing."""
     table = tables.events if rng.integers(2) else tables.holds
     name = str(rng.choice(EVENT_COLUMNS if table is tables.events else HOLD_COLUMNS))
-    with bank._database.writing() as connection:
-        if bank._database.is_sqlite:
+    with bank.context.database.writing() as connection:
+        if bank.context.database.is_sqlite:
             connection.exec_driver_sql("PRAGMA foreign_keys=OFF")
         rows = connection.execute(table.select()).all()
         row = rows[int(rng.integers(len(rows)))]._asdict()
@@ -549,7 +549,7 @@ def test_any_column_that_is_edited_is_refused_or_found(sqlite_bank, key, keys, t
 def test_a_tail_that_is_chained_anew_is_told_by_the_holds(sqlite_bank, key):
     """What nobody has signed yet can be worded anew; what it says of holds must be so."""
     sqlite_bank.add(some(1, seed=30), case="z", source="s")  # event 10
-    with sqlite_bank._database.writing() as connection:
+    with sqlite_bank.context.database.writing() as connection:
         table = tables.events
         values = {"entry_ids": np.array([1], "<i8").tobytes(), "case_ids": np.array([1], "<i8").tobytes()}
         connection.execute(table.update().where(table.c.number == 10).values(**values))
@@ -614,7 +614,7 @@ def test_what_erases_still_verifies(bank, key):
 def test_an_older_memory_and_a_snapshot_half_cleared_away_stop_nobody(sqlite_bank, key):
     """The memory could not be written for a while, and a publisher was killed while it removed a snapshot."""
     (memory,) = (key.parent / f"{key.name}{continuity.MEMORY}").iterdir()
-    with sqlite_bank._database.reading() as connection:
+    with sqlite_bank.context.database.reading() as connection:
         older = {"snapshot": 1, "event": 2, "digest": journal.digest_at(connection, 2).hex()}
     memory.write_text(json.dumps(json.loads(memory.read_text()) | older))
     (sqlite_bank.path / "snapshots" / "000002" / manifest.NAME).unlink()

@@ -126,7 +126,7 @@ def test_a_case_holds_no_more_than_its_cap(bank):
     first = bank.add(hashes[:4], case="c", source="s", cap=6)
     assert first.count(Addition.ADDED) == 4
     second = bank.add(hashes[2:], case="c", source="s", cap=6)
-    assert second.outcome.tolist() == [Addition.HELD] * 2 + [Addition.ADDED] * 2 + [Addition.OVER_CAP] * 4
+    assert second.outcome.tolist() == [Addition.ALREADY_HELD] * 2 + [Addition.ADDED] * 2 + [Addition.OVER_CAP] * 4
     assert bank.add(hashes, case="c", source="s", cap=6, force=True).count(Addition.ADDED) == 4
     assert len(bank) == 10
     many = bank.add(some(1001, seed=3), case="d", source="s")
@@ -138,7 +138,7 @@ def test_a_case_for_each_row(bank):
     doubled = Hashes(PDQ, np.concatenate([hashes.bits, hashes.bits[:1], hashes.bits[:1]]))
     added = bank.add(doubled, case=["a", "b", "a", "b", "a"], source="s", region="IN", tags=["feed", "x"])
     assert added.entry_ids.tolist() == [1, 2, 3, 1, 1]
-    assert added.outcome.tolist() == [0, 0, 0, 0, Addition.HELD]
+    assert added.outcome.tolist() == [0, 0, 0, 0, Addition.ALREADY_HELD]
     assert [(hold.entry_id, hold.case) for hold in bank.holds()] == [(1, "a"), (1, "b"), (2, "b"), (3, "a")]
     assert {(hold.region, hold.tags) for hold in bank.holds()} == {("IN", ("feed", "x"))}
     bank.publish()
@@ -268,7 +268,7 @@ def test_a_rewritten_history_is_seen(name, sqlite_bank):
     bank, (statement, told) = sqlite_bank, TAMPERING[name]
     eventful(bank)
     assert bank.verify() == []
-    with bank._database.writing() as connection:
+    with bank.context.database.writing() as connection:
         connection.exec_driver_sql("PRAGMA foreign_keys=OFF")
         connection.exec_driver_sql(statement)
         if name == "moved":
@@ -280,7 +280,7 @@ def test_a_rewritten_history_is_seen(name, sqlite_bank):
 def test_a_history_rewritten_with_new_digests_is_seen_by_the_snapshot(bank):
     """Whoever can write the database can chain it anew; what was published says otherwise."""
     eventful(bank)
-    with bank._database.writing() as connection:
+    with bank.context.database.writing() as connection:
         connection.exec_driver_sql("UPDATE events SET actor = 'eve' WHERE number = 2")
         previous = journal.BEGINNING
         table = tables.events
@@ -313,7 +313,7 @@ def test_history_of_a_case_and_of_an_entry(bank):
 
 def test_no_hash_stands_in_the_journal(bank):
     eventful(bank)
-    with bank._database.reading() as connection:
+    with bank.context.database.reading() as connection:
         kept = b"".join(bytes(cell) if isinstance(cell, bytes) else str(cell).encode() for row in
                         connection.execute(tables.events.select()) for cell in row)  # fmt: skip
     for packed in some(3).bits:
@@ -505,9 +505,9 @@ def test_only_what_nobody_holds_is_erased(bank):
 
 
 def test_the_revisions_make_the_tables(bank):
-    with bank._database.reading() as connection:
+    with bank.context.database.reading() as connection:
         assert schema.differences(connection) == []
-    schema.create(bank._database)  # up to date already: nothing happens
+    schema.create(bank.context.database)  # up to date already: nothing happens
 
 
 def test_what_a_bank_counts(bank):

@@ -145,7 +145,7 @@ class BankMachine(RuleBasedStateMachine):
     def opened(self):
         """The bank, as after a start of the process, but with the statements that SQLAlchemy has compiled before."""
         bank = Bank.open(self.path)
-        engine = bank._database._engine
+        engine = bank.context.database._engine
         engine.dialect, engine._compiled_cache = compiled.setdefault(
             self.database, (engine.dialect, engine._compiled_cache)
         )
@@ -197,7 +197,7 @@ class BankMachine(RuleBasedStateMachine):
             assert (done.ended, done.remembered) == self.model.end_listed(ending, self.clock)
             new = [row for row in taken if row[2] != WITHDRAWN]
             new.sort(key=lambda row: BITS[row[0]].tobytes()[:8])
-            with self.bank._database.reading() as connection:
+            with self.bank.context.database.reading() as connection:
                 ids = bank_records.ids_by_key(connection, [BITS[row[0]].tobytes() for row in new])
             wanted = [
                 Row(hash_, case[0], None, "DEGENERATE" if hash_ in FLAT else None, case[1], now)
@@ -208,8 +208,8 @@ class BankMachine(RuleBasedStateMachine):
                 force=force_rows, cap=None, region=None, tags=(), at_once=self.at_once, now=self.clock,
                 reopens_reference=trusts,
             )  # fmt: skip
-            assert (done.added, done.held) == (became.count("ADDED"), became.count("HELD"))
-            refused = Counter(one.lower() for one in became if one not in ("ADDED", "HELD"))
+            assert (done.added, done.already_held) == (became.count("ADDED"), became.count("ALREADY_HELD"))
+            refused = Counter(one.lower() for one in became if one not in ("ADDED", "ALREADY_HELD"))
             refused += Counter(foreign_source=foreign)
             assert (done.records, done.rejected, +done.refused) == (len(rows), 0, refused)
             less = sum(is_less and one == "ADDED" for (*_, is_less), one in zip(new, became, strict=True))
@@ -438,7 +438,7 @@ class BankMachine(RuleBasedStateMachine):
             if adding:
                 added = self.bank.add(self.hashes(numbers), case=reference, source="s", region="XX", force=True)
                 case = (reference, "s")
-                assert set(added.outcome) == {Addition.HELD}
+                assert set(added.outcome) == {Addition.ALREADY_HELD}
                 self.model.cases[case].region = "XX"  # no hold changed, so there was no event to fail at
             else:
                 self.bank.withdraw(case=reference, source="s", reason="asked", unseen=True)

@@ -11,6 +11,7 @@ from test_bank_history import POSTGRES, forget, fresh_database, some
 from typer.testing import CliRunner
 
 import ncii_match as nm
+from ncii_match.bank import publishing
 from ncii_match.bank.bank import Bank
 from ncii_match.bank.snapshots import manifest, restoration
 from ncii_match.bank.snapshots.snapshot import Snapshot
@@ -140,7 +141,7 @@ def test_a_restored_bank_publishes_what_was_published(way, tmp_path, key):
         assert bank.add(some(3), case="R-1", source="own").outcome.tolist() == [Addition.WITHDRAWN] * 3
         assert bank.add(some(1, seed=5), case="R-1", source="own").outcome.tolist() == [Addition.WITHDRAWN]
         assert bank.add(some(2, seed=2), case="R-3", source="partner").outcome.tolist() == [
-            Addition.WITHDRAWN, Addition.HELD,
+            Addition.WITHDRAWN, Addition.ALREADY_HELD,
         ]  # fmt: skip
         new = bank.add(some(1, seed=6), case="R-9", source="own").entry_ids.tolist()
         assert new[0] > max(entry for entry, _ in wanted[0].values())
@@ -213,7 +214,7 @@ def test_a_restore_that_is_cut_off_can_be_done_again(lost, key, monkeypatch):
     def killed(*_, **__):
         raise KeyboardInterrupt
 
-    for where, name in ((restoration, "carry_over"), (Bank, "publish"), (restoration.atomic, "sync_folder")):
+    for where, name in ((restoration, "carry_over"), (publishing, "publish"), (restoration.atomic, "sync_folder")):
         with monkeypatch.context() as patched:
             patched.setattr(where, name, killed)
             with pytest.raises(KeyboardInterrupt):
@@ -288,7 +289,7 @@ def test_what_is_no_backup_of_this_bank_is_refused(lost, tmp_path, key):
 def test_a_bank_that_is_written_to_is_not_exchanged(lost, key, monkeypatch):
     path, backup = lost
     monkeypatch.setattr(database, "LOCK_SECONDS", 0.05)
-    with Bank.open(path) as bank, bank._database.writing(), pytest.raises(BankLockedError, match="end it"):
+    with Bank.open(path) as bank, bank.context.database.writing(), pytest.raises(BankLockedError, match="end it"):
         Bank.restore(path, backup, signing_key=key)
     assert not [*path.glob("*.restoring*")]
 

@@ -122,11 +122,11 @@ def test_cases_are_sealed_too(bank):
 
 
 def test_the_secret_of_marks_is_sealed(bank, tmp_path):
-    secret = bank._inside.mark_secret
+    secret = bank.context.mark_secret
     stored = b"".join(file.read_bytes() for file in bank.path.glob("bank.sqlite*"))
     assert secret not in stored
     assert secret.hex().encode() not in stored
-    with bank._database.writing() as connection:
+    with bank.context.database.writing() as connection:
         connection.exec_driver_sql("UPDATE about SET value = '00' WHERE key = 'mark_secret'")
     with pytest.raises(BankError, match="own secret cannot be decrypted"):
         Bank.open(bank.path, key=KEY)
@@ -631,7 +631,7 @@ def test_another_key_leaves_everything_as_it_was(before, after, tmp_path, memory
         named = {key: key and bank_key.fingerprint(key) for key in (before, after)}
         assert (event.actor, event.detail) == ("ann", {"from": named[before], "to": named[after], "hashes": 40})
         assert matched(bank, hashes, after) == list(range(4, 41))
-        assert bank.add(hashes[3:4], case="a", source="s").outcome.tolist() == [Addition.HELD]
+        assert bank.add(hashes[3:4], case="a", source="s").outcome.tolist() == [Addition.ALREADY_HELD]
         assert bank.add(hashes[:1], case="a", source="s").outcome.tolist() == [Addition.WITHDRAWN]
         assert bank.add(hashes[:1], case="b", source="s").outcome.tolist() == [Addition.ADDED]
         assert bank.publish().number == reader.number + 2
@@ -652,7 +652,7 @@ def test_another_key_leaves_everything_as_it_was(before, after, tmp_path, memory
 
 def test_nothing_under_the_old_key_stays_in_the_database(bank):
     lived(bank)
-    with bank._database.reading() as connection:
+    with bank.context.database.reading() as connection:
         old = connection.exec_driver_sql("SELECT hash, sealed FROM entries WHERE hash IS NOT NULL").all()
         secret = connection.exec_driver_sql("SELECT value FROM about WHERE key = 'mark_secret'").scalar_one()
     bank.rekey(OTHER)
@@ -722,9 +722,9 @@ def test_a_process_killed_while_the_key_changes_leaves_a_bank_that_publish_puts_
     with Bank.open(bank.path, key=OTHER) as again:
         if moment == "before the publication":
             assert matched(again, hashes, KEY) == list(range(4, 41))  # readers have what they had
-        assert rekeying.unfinished(again._database)
+        assert rekeying.unfinished(again.context.database)
         again.publish()
-        assert not rekeying.unfinished(again._database)
+        assert not rekeying.unfinished(again.context.database)
         assert again.verify() == []
         assert matched(again, hashes, OTHER) == list(range(4, 41))
         assert len(list((again.path / "snapshots").iterdir())) == 1

@@ -108,8 +108,8 @@ def test_an_allow_list_that_hides_more_than_any_bank_allows_is_refused(tmp_path,
 @pytest.mark.parametrize(("quality", "outcome"), [(49, "WEAK"), (50, "ADDED"), (51, "ADDED"), (255, "ADDED")])
 def test_quality_50_is_enough_to_be_added(quality, outcome):
     hashes = Hashes(PDQ, some(1).bits, np.array([quality], np.uint8))
-    assert intake.judged(hashes, force=False).tolist() == [Addition[outcome]]
-    assert intake.judged(hashes, force=True).tolist() == [Addition.ADDED]
+    assert intake.judge_rows(hashes, force=False).tolist() == [Addition[outcome]]
+    assert intake.judge_rows(hashes, force=True).tolist() == [Addition.ADDED]
 
 
 # --- what an animation says of itself ------------------------------------------------------------------------------

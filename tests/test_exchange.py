@@ -16,7 +16,15 @@ from hypothesis import strategies as st
 
 from ncii_match import PDQ, PDQ_512, PHASH, Bank, Hashes, InputError
 from ncii_match.bank.transfer import importing
-from ncii_match.bank.transfer.formats import FORMATS, columnar, csv_table, pieces, recognised, record_batch, text_files
+from ncii_match.bank.transfer.formats import (
+    FORMATS,
+    columnar,
+    csv_table,
+    read_batches,
+    recognise,
+    record_batch,
+    text_files,
+)
 from ncii_match.bank.truth import intake
 from ncii_match.errors import BankError
 from ncii_match.outcomes import State
@@ -78,8 +86,8 @@ def test_what_is_exported_comes_in_again(tmp_path, bank, name):
             assert theirs == mine  # no state is above the one given
             assert next(other.holds(case="a")).tags == ("x", "y z")
         again = other.import_file(path, case="c", source="s1")
-        assert (again.added, again.ended, again.changed) == (0, 0, False)
-        assert again.held == read.added + read.held
+        assert (again.added, again.ended, again.is_changed) == (0, 0, False)
+        assert again.already_held == read.added + read.already_held
         assert other.verify() == []
 
 
@@ -235,7 +243,7 @@ def test_columns_of_another_algorithm_or_none_are_refused(tmp_path, bank):
         ("e.parquet", "no parquet", "cannot be read"),
     ):
         if why == "text":
-            assert recognised(write(tmp_path / name, text), None) == "text"
+            assert recognise(write(tmp_path / name, text), None) == "text"
             continue
         with pytest.raises(InputError, match=why):
             bank.import_file(write(tmp_path / name, text), source="s", case="c")
@@ -320,7 +328,7 @@ def test_a_stopncii_record_is_the_whole_truth_about_its_hash(tmp_path, bank, sha
         (d, "c1", "stopncii"): "seed",
     }
     again = bank.import_file(tmp_path / "2.json")
-    assert (again.added, again.ended, again.remembered, again.held) == (0, 0, 0, 3)
+    assert (again.added, again.ended, again.remembered, again.already_held) == (0, 0, 0, 3)
     late = bank.import_file(write(tmp_path / "3.json", shape([record(d, cases={"c5": "Active", "c1": "Active"})])))
     assert (late.added, late.refused) == (0, {"withdrawn": 1})  # c5 had withdrawn it before it ever arrived
     assert bank.verify() == []
@@ -413,7 +421,7 @@ def test_a_case_is_not_filled_past_its_cap_while_somebody_else_fills_it(tmp_path
         return put(*args, **kwargs)
 
     waiting = []
-    step = importing._Run.step
+    step = importing.ImportRun.step
 
     @contextmanager
     def stepped(self):
@@ -423,7 +431,7 @@ def test_a_case_is_not_filled_past_its_cap_while_somebody_else_fills_it(tmp_path
             with Bank.open(bank.path) as other:
                 other.add(waiting.pop(), case="c", source="s", cap=50)
 
-    monkeypatch.setattr(importing._Run, "step", stepped)
+    monkeypatch.setattr(importing.ImportRun, "step", stepped)
     monkeypatch.setattr(intake, "put", and_somebody_else)
     text = "\n".join(hashes.to_hex())
     read = bank.import_file(write(tmp_path / "t.txt", text), case="c", source="s", cap=50)
@@ -461,7 +469,7 @@ def test_a_complete_list_ends_what_it_does_not_name(tmp_path, bank):
     kept = write(tmp_path / "kept.txt", "\n".join(texts[:50] + some(1, 7).to_hex()))
     assert bank.import_file(kept, case="c", source="feed", complete=True, dry_run=True).ended == 10
     read = bank.import_file(kept, case="c", source="feed", complete=True)
-    assert (read.added, read.held, read.ended, len(bank)) == (1, 50, 10, 56)
+    assert (read.added, read.already_held, read.ended, len(bank)) == (1, 50, 10, 56)
     for text, why in (
         ("", "it is empty"),
         ("\n".join([*texts[:50], "nonsense"]), "1 of its lines are no record"),
@@ -519,7 +527,7 @@ def test_weak_degenerate_and_too_many_hashes_are_named(tmp_path, bank):
     read = bank.import_file(write(tmp_path / "t.txt", text), case="c", source="s", cap=3)
     assert (read.added, read.refused) == (3, {"weak": 1, "degenerate": 1, "over_cap": 2})
     forced = bank.import_file(tmp_path / "t.txt", case="c", source="s", force_rows=True)
-    assert (forced.added, forced.held, forced.refused) == (4, 3, {})
+    assert (forced.added, forced.already_held, forced.refused) == (4, 3, {})
 
 
 def test_a_dry_run_changes_nothing_and_says_the_same(tmp_path, bank, monkeypatch):
@@ -541,7 +549,7 @@ def test_a_dry_run_changes_nothing_and_says_the_same(tmp_path, bank, monkeypatch
     assert read == trial
     assert shares == sorted(shares)
     assert shares[-1] == 1.0
-    assert read.added + read.held + read.refused["over_cap"] == 80
+    assert read.added + read.already_held + read.refused["over_cap"] == 80
     assert bank.verify() == []
 
 
@@ -591,7 +599,7 @@ def test_no_file_makes_a_reader_fail_in_another_way(tmp_path_factory, content, n
     path = tmp_path_factory.mktemp("any") / f"x.{ENDINGS[name]}"
     path.write_bytes(content)
     try:
-        read = [*pieces(path, name, PDQ)]
+        read = [*read_batches(path, name, PDQ)]
     except InputError:
         return
     assert all(len(one.hashes) == len(one.numbers) == len(one.origin) for one in read)
@@ -622,7 +630,7 @@ def test_no_file_makes_a_reader_fail_in_another_way(tmp_path_factory, content, n
 def test_no_json_makes_a_reader_fail(tmp_path_factory, texts, name):
     path = tmp_path_factory.mktemp("any") / f"x.{ENDINGS[name]}"
     path.write_text("\n".join(texts), encoding="utf-8", errors="replace")
-    for piece in pieces(path, name, PDQ):
+    for piece in read_batches(path, name, PDQ):
         assert len(piece.hashes) == len(piece.numbers)
 
 
@@ -630,4 +638,4 @@ def test_lines_of_a_file_are_those_of_python(tmp_path, monkeypatch):
     text = "a\nbb\r\n\n  c  \n" + "x" * 70_000 + "\nlast"
     path = write(tmp_path / "t.txt", text)
     expected = [line.strip()[: text_files.LONGEST_LINE] for line in text.split("\n")]
-    assert [line for _, line in text_files.Lines(path)] == expected
+    assert [line for _, line in text_files.TextLines(path)] == expected

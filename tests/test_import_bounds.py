@@ -113,7 +113,7 @@ def test_a_confirmed_line_of_a_seed_file_does_not_block(tmp_path, bank, name):
     with Matcher(bank.path) as matcher:
         assert matcher.lookup(Hashes.from_hex([a]))[0].action.name == "REVIEW"
     again = bank.import_file(path, source="partner")
-    assert (again.adjusted, again.held) == ({}, 4)  # what is held is told of no more
+    assert (again.adjusted, again.already_held) == ({}, 4)  # what is held is told of no more
     confirmed = bank.import_file(path, source="other", state="confirmed")
     assert confirmed.adjusted == {}
     assert states_of(bank, "other", (a, b, c, d)) == ["confirmed", "disputed", "seed", "confirmed"]
@@ -149,7 +149,7 @@ def test_regions_tags_and_ends_are_bounds(tmp_path, bank, name):
         "c3": ("IN,UK", "2095", tags),
         "c4": ("IN,UK", "2095", tags),
     }
-    assert bank.import_file(path, source="partner", **bounds).changed is False
+    assert bank.import_file(path, source="partner", **bounds).is_changed is False
     assert [event.action for event in bank.history()] == ["add"]
 
 
@@ -177,7 +177,7 @@ def test_without_a_source_none_that_somebody_has_may_be_named(tmp_path, bank, cl
 def test_without_a_source_a_new_one_may_be_named_again_and_again(tmp_path, bank):
     a, b = some(2).to_hex()
     path = table_file(tmp_path / "t.csv", "csv", [{"hash": a, "case": "c", "source": "new"}, {"hash": b, "case": "c"}])
-    assert (bank.import_file(path).added, bank.import_file(path).held) == (2, 2)
+    assert (bank.import_file(path).added, bank.import_file(path).already_held) == (2, 2)
     assert {source for _, _, source in held(bank)} == {"new", "own"}
     ending = table_file(tmp_path / "e.csv", "csv", [{"hash": a, "case": "c", "source": "new", "state": "withdrawn"}])
     assert bank.import_file(ending).ended == 1
@@ -188,7 +188,7 @@ def test_who_has_a_source_is_read_from_the_history(tmp_path, bank):
     bank.withdraw(case="x", source="beta", reason="r", unseen=True)
     path = table_file(tmp_path / "t.csv", "csv", [{"hash": some(1, 2).to_hex()[0], "case": "c", "source": "gamma"}])
     bank.import_file(path)
-    with bank._database.reading() as connection:
+    with bank.context.database.reading() as connection:
         assert claimed_sources(connection) == {"own", "stopncii", "threatexchange", "alpha", "beta"}
     assert comparable("A\u202e b ") == "a b"
 

@@ -97,7 +97,7 @@ def test_the_newest_kept_bank_has_the_present_formats(kept):
     if place != KEPT[-1]:
         return
     with Bank.open(path, key=key_of(place, name)) as bank:
-        with bank._database.reading() as connection:
+        with bank.context.database.reading() as connection:
             assert schema.differences(connection) == []
         made = publication.last_manifest(path)
         again = publication.Manifest.parse(made.to_bytes(), path)

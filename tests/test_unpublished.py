@@ -19,6 +19,7 @@ from test_bank_life import POSTGRES, fresh_database, some
 from typer.testing import CliRunner
 
 import ncii_match as nm
+from ncii_match.bank import publishing
 from ncii_match.bank.bank import Bank
 from ncii_match.bank.snapshots import manifest, publication, rekeying
 from ncii_match.bank.snapshots.publication import Draft
@@ -151,7 +152,7 @@ def killed_before_publication(arguments):
     pid = os.fork()
     if pid == 0:
         try:
-            Bank.publish = lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL)
+            publishing.publish = lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL)
             run(*arguments)
         finally:
             os._exit(1)
@@ -243,7 +244,7 @@ def test_a_dry_run_publishes_nothing(bank_dir):
 
 def test_an_import_that_fails_midway_says_that_its_first_part_is_not_published(bank_dir, monkeypatch):
     """And importing the file again makes all of it count."""
-    from ncii_match.bank.transfer.importing import _Run
+    from ncii_match.bank.transfer.importing import ImportRun
 
     path = bank_dir.parent / "both.ndjson"
     lines = [(bank_dir.parent / name).read_text() for name in ("ended.ndjson", "feed.ndjson")]
@@ -254,7 +255,7 @@ def test_an_import_that_fails_midway_says_that_its_first_part_is_not_published(b
         raise BankLockedError("another process is writing")
 
     with monkeypatch.context() as broken:
-        broken.setattr(_Run, "_add", refuse)
+        broken.setattr(ImportRun, "_add", refuse)
         result = CliRunner().invoke(app, [str(one) for one in command])
     assert isinstance(result.exception, BankLockedError)
     assert f"Import the file again, or run: ncii-match bank publish {bank_dir}" in result.stderr
@@ -451,14 +452,14 @@ def test_a_snapshot_under_another_key_than_the_bank_counts_for_nothing(tmp_path,
         bank.add(HASHES[:1], case="c", source="own")
         bank.publish()
         with monkeypatch.context() as broken:
-            broken.setattr(Bank, "publish", lambda *_, **__: None)
+            broken.setattr(publishing, "publish", lambda *_, **__: None)
             bank.rekey(new)
         assert (bank.is_published, bank.unpublished) == (False, 2)
     with Bank.open(tmp_path / "bank", key=new) as bank:
         assert not bank.is_published
         bank.ensure_published()
         assert bank.is_published
-        assert not rekeying.unfinished(bank._database)
+        assert not rekeying.unfinished(bank.context.database)
 
 
 # --- one publisher after the other --------------------------------------------------------------------------------

@@ -67,7 +67,7 @@ def create_command(
 @app.command("add")
 def add_command(
     bank_dir: BankDir,
-    places: Annotated[
+    inputs: Annotated[
         list[Path],
         typer.Argument(metavar="PICTURE|FOLDER|HASHES.txt...", help="Pictures, folders, or .txt/.csv files of hashes."),
     ],
@@ -102,7 +102,7 @@ def add_command(
     from ncii_match.values import Hashes
 
     with Bank.open(bank_dir) as bank:
-        files = files_in(places)
+        files = files_in(inputs)
         lists = [path for path in files if path.suffix.lower() in (".txt", ".csv")]
         pictures = [path for path in files if path not in set(lists)]
         names = [str(path) for path in pictures]
@@ -113,34 +113,34 @@ def add_command(
                 bar.advance(bar.task_ids[0], len(batch))
         refused: list[tuple[str, str]] = []
         for path in lists:
-            read = hash_list.whole(path, bank.algorithm)
-            batches.append(read.hashes)
-            names += [f"{path}:{line}" for line in read.numbers]
-            refused += [(f"{path}:{one.line}", one.reason) for one in read.rejected]
+            records = hash_list.read_all(path, bank.algorithm)
+            batches.append(records.hashes)
+            names += [f"{path}:{line}" for line in records.numbers]
+            refused += [(f"{path}:{rejected.line}", rejected.reason) for rejected in records.rejected]
         hashes = Hashes.concat(batches, bank.algorithm)
         additions = bank.add(
             hashes, case=case, source=source, state=state, reason=reason, region=region, tags=tag or (),
             until=in_utc(until),
             force=force, cap=CASE_CAP if cap is None else cap or None,
         )  # fmt: skip
-        judged = zip(names, additions.outcome, hashes.status, hashes.quality, strict=True)
-        for name, outcome, status, quality in judged:
+        outcomes = zip(names, additions.outcome, hashes.status, hashes.quality, strict=True)
+        for name, outcome, status, quality in outcomes:
             if outcome == Addition.NO_HASH:
                 refused.append((name, Status(int(status)).reason))
             elif outcome == Addition.WEAK:
                 weak = f"quality {quality} is below {PDQ_MIN_QUALITY}; such a hash matches innocent pictures"
                 refused.append((name, weak))
-            elif not Addition(int(outcome)).taken:
+            elif not Addition(int(outcome)).is_taken:
                 refused.append((name, Addition(int(outcome)).reason))
-        added, held = additions.count(Addition.ADDED), additions.count(Addition.HELD)
+        added, already_held = additions.count(Addition.ADDED), additions.count(Addition.ALREADY_HELD)
         publication = publish_changes(bank, bank_dir, publish=publish, wait=wait)
         if as_json:
             emit(
                 {
                     "case": case,
                     "added": added,
-                    "held_already": held,
-                    "entry_ids": [one for one in additions.entry_ids.tolist() if one >= 0],
+                    "held_already": already_held,
+                    "entry_ids": [entry_id for entry_id in additions.entry_ids.tolist() if entry_id >= 0],
                     "refused": [{"input": name, "reason": why} for name, why in refused],
                     **publication.fields,
                 }
@@ -148,9 +148,9 @@ def add_command(
         else:
             for name, why in refused:
                 say(f"not added: {name}: {why}")
-            already = f" ({held} held already)" if held else ""
+            already = f" ({already_held} held already)" if already_held else ""
             say(
-                f"Added {added} of {counted(added + held + len(refused), 'hash', 'hashes')}{already} "
+                f"Added {added} of {counted(added + already_held + len(refused), 'hash', 'hashes')}{already} "
                 f"under case {case}; {active(len(bank))}."
             )
     publication.report()
@@ -159,18 +159,18 @@ def add_command(
 
 
 Reason = Annotated[str, typer.Option("--reason", help="Why, in a few words; kept in the history.")]
-OneCase = Annotated[str | None, typer.Option("--case", help="Every hold of this case.")]
-OneSource = Annotated[str | None, typer.Option("--source", help="Only the case as this source gave it.")]
-SomeEntries = Annotated[list[int] | None, typer.Option("--entry", help="The holds on this entry; may be repeated.")]
+CaseOption = Annotated[str | None, typer.Option("--case", help="Every hold of this case.")]
+SourceOption = Annotated[str | None, typer.Option("--source", help="Only the case as this source gave it.")]
+EntryOption = Annotated[list[int] | None, typer.Option("--entry", help="The holds on this entry; may be repeated.")]
 
 
 @app.command("withdraw")
 def withdraw_command(
     bank_dir: BankDir,
     reason: Reason,
-    case: OneCase = None,
-    source: OneSource = None,
-    entry: SomeEntries = None,
+    case: CaseOption = None,
+    source: SourceOption = None,
+    entry: EntryOption = None,
     unseen: Annotated[
         bool,
         typer.Option("--unseen", help="Remember it for a case that has not arrived yet; needs --case and --source."),
@@ -192,9 +192,9 @@ def withdraw_command(
 def confirm_command(
     bank_dir: BankDir,
     reason: Reason,
-    case: OneCase = None,
-    source: OneSource = None,
-    entry: SomeEntries = None,
+    case: CaseOption = None,
+    source: SourceOption = None,
+    entry: EntryOption = None,
     publish: Publish = True,
     wait: Wait = None,
     as_json: AsJson = False,
@@ -210,9 +210,9 @@ def confirm_command(
 def dispute_command(
     bank_dir: BankDir,
     reason: Reason,
-    case: OneCase = None,
-    source: OneSource = None,
-    entry: SomeEntries = None,
+    case: CaseOption = None,
+    source: SourceOption = None,
+    entry: EntryOption = None,
     publish: Publish = True,
     wait: Wait = None,
     as_json: AsJson = False,
@@ -253,7 +253,7 @@ def _change(
 @app.command("allow")
 def allow_command(
     bank_dir: BankDir,
-    places: Annotated[
+    inputs: Annotated[
         list[Path], typer.Argument(metavar="PICTURE|HASHES.txt...", help="Pictures, or .txt/.csv files of hashes.")
     ],
     reason: Reason,
@@ -274,13 +274,13 @@ def allow_command(
     from ncii_match.values import Hashes
 
     with Bank.open(bank_dir) as bank:
-        files = files_in(places)
+        files = files_in(inputs)
         lists = [path for path in files if path.suffix.lower() in (".txt", ".csv")]
-        read = [hash_list.whole(path, bank.algorithm) for path in lists]
+        records = [hash_list.read_all(path, bank.algorithm) for path in lists]
         pictures = hash_images([path for path in files if path not in set(lists)], bank.algorithm, jpeg=jpeg.route)
-        hashes = Hashes.concat([pictures, *(one.hashes for one in read)], bank.algorithm)
+        hashes = Hashes.concat([pictures, *(batch.hashes for batch in records)], bank.algorithm)
         usable = hashes.status == Status.OK
-        unread = len(hashes) - int(usable.sum()) + sum(len(one.rejected) for one in read)
+        unread = len(hashes) - int(usable.sum()) + sum(len(batch.rejected) for batch in records)
         ids = bank.allow(hashes[usable], radius=radius, reason=reason) if usable.any() else []
         publication = publish_changes(bank, bank_dir, publish=publish, wait=wait)
         if as_json:

@@ -75,9 +75,9 @@ def import_command(
     from ncii_match.bank.bank import CASE_CAP, Bank
 
     with Bank.open(bank_dir) as bank:
-        again = f"Import the file again, or run: ncii-match bank publish {bank_dir}"
-        with advising(bank, again), progress("importing", 100) as bar:
-            done = bank.import_file(
+        advice = f"Import the file again, or run: ncii-match bank publish {bank_dir}"
+        with advising(bank, advice), progress("importing", 100) as bar:
+            report = bank.import_file(
                 file, format=format_name, source=source, case=case, state=state, region=region, tags=tag or (),
                 until=in_utc(until), profile=profile, trust_sources=trust_sources,
                 complete=complete, force=force, force_rows=force_rows, cap=CASE_CAP if cap is None else cap or None,
@@ -86,29 +86,30 @@ def import_command(
             )  # fmt: skip
         publication = publish_changes(bank, bank_dir, publish=publish and not dry_run, wait=wait)
         if as_json:
-            emit({**done.to_dict(), **publication.fields, "active": len(bank)})
+            emit({**report.to_dict(), **publication.fields, "active": len(bank)})
         else:
             would = "Would have: a" if dry_run else "A"
-            refused = sum(done.refused.values())
+            refused = sum(report.refused.values())
             say(
-                f"{would}dded {counted(done.added, 'hold')} ({done.held:,} held already), ended {done.ended:,}, "
-                f"remembered {counted(done.remembered, 'early withdrawal')}; {active(len(bank))}."
+                f"{would}dded {counted(report.added, 'hold')} ({report.already_held:,} held already), "
+                f"ended {report.ended:,}, remembered {counted(report.remembered, 'early withdrawal')}; "
+                f"{active(len(bank))}."
             )
-            if done.passed_over:
-                say(f"Passed over {counted(done.passed_over, 'record')} of other kinds.")
-            if done.broken:
-                say(f"The file was not read to its end: {done.broken}.")
-            if done.adjusted:
-                kinds = ", ".join(f"{count:,} {name}" for name, count in sorted(done.adjusted.items()))
-                say(f"Added with less than the file asks for: {kinds}; see {done.rejects}")
-            if refused or done.rejected:
-                kinds = ", ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in done.refused.items())
+            if report.passed_over:
+                say(f"Passed over {counted(report.passed_over, 'record')} of other kinds.")
+            if report.broken:
+                say(f"The file was not read to its end: {report.broken}.")
+            if report.adjusted:
+                kinds = ", ".join(f"{count:,} {name}" for name, count in sorted(report.adjusted.items()))
+                say(f"Added with less than the file asks for: {kinds}; see {report.rejects}")
+            if refused or report.rejected:
+                kinds = ", ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in report.refused.items())
                 say(
-                    f"Not taken: {counted(done.rejected, 'line')} that are no record, {refused:,} refused"
-                    f"{f' ({kinds})' if kinds else ''}; see {done.rejects}"
+                    f"Not taken: {counted(report.rejected, 'line')} that are no record, {refused:,} refused"
+                    f"{f' ({kinds})' if kinds else ''}; see {report.rejects}"
                 )
     publication.report()
-    if done.rejected or done.refused or done.broken:
+    if report.rejected or report.refused or report.broken:
         raise typer.Exit(Exit.UNREADABLE)
 
 
@@ -129,7 +130,7 @@ def export_command(
     from ncii_match.bank.bank import Bank
     from ncii_match.outcomes import State
 
-    states = [one for one in State if withdrawn or one is not State.WITHDRAWN]
+    states = [state for state in State if withdrawn or state is not State.WITHDRAWN]
     with Bank.open(bank_dir) as bank, progress("exporting", None):
         number = bank.export_file(file, format=format_name, case=case, source=source, states=states)
     if as_json:
@@ -162,8 +163,8 @@ def diff_command(
             if against.is_dir():
                 common = bank.compare(Snapshot.open(against, trusted_key=trusted_key).hashes())
             else:
-                name = formats.recognised(against, format_name)
-                common = bank.compare(piece.hashes for piece in formats.pieces(against, name, bank.algorithm))
+                name = formats.recognise(against, format_name)
+                common = bank.compare(batch.hashes for batch in formats.read_batches(against, name, bank.algorithm))
             here, there = common.only_here.tolist(), len(common.only_there)
             if as_json:
                 emit({"both": common.both, "only_here": here, "only_there": there})
@@ -174,15 +175,15 @@ def diff_command(
             return
         changes = bank.diff(since)
         if as_json:
-            for one in changes:
-                before = None if one.before is None else one.before.name.lower()
-                emit({**asdict(one), "before": before, "now": one.now.name.lower()})
+            for change in changes:
+                before = None if change.before is None else change.before.name.lower()
+                emit({**asdict(change), "before": before, "now": change.now.name.lower()})
             return
         total = 0
-        for total, one in enumerate(changes, 1):
+        for total, change in enumerate(changes, 1):
             if total <= SHOWN:
-                before = "new" if one.before is None else one.before.name.lower()
-                say(f"entry {one.entry_id}, case {one.case} ({one.source}): {before} -> {one.now.name.lower()}")
+                before, now = "new" if change.before is None else change.before.name.lower(), change.now.name.lower()
+                say(f"entry {change.entry_id}, case {change.case} ({change.source}): {before} -> {now}")
         say(
             f"{counted(total, 'hold')} changed."
             + ("" if total <= SHOWN else f" The first {SHOWN} are shown; --json has all.")
@@ -208,17 +209,17 @@ def near_command(
     with Bank.open(bank_dir) as bank:
         pairs = bank.near(radius, workers=workers or available_cores())
         if as_json:
-            for one in pairs:
-                emit(asdict(one))
+            for pair in pairs:
+                emit(asdict(pair))
             return
         shown = list(islice(pairs, SHOWN))
-        for one in shown:
-            if one.entry_id == one.other_id:
-                say(f"entry {one.entry_id} is held by {', '.join(one.cases)}")
+        for pair in shown:
+            if pair.entry_id == pair.other_id:
+                say(f"entry {pair.entry_id} is held by {', '.join(pair.cases)}")
             else:
                 say(
-                    f"entry {one.entry_id} ({', '.join(one.cases)}) and {one.other_id} ({', '.join(one.other_cases)}) "
-                    f"are {counted(one.distance, 'bit')} apart"
+                    f"entry {pair.entry_id} ({', '.join(pair.cases)}) and "
+                    f"{pair.other_id} ({', '.join(pair.other_cases)}) are {counted(pair.distance, 'bit')} apart"
                 )
         more = sum(1 for _ in pairs)
         say(

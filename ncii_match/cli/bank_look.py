@@ -35,7 +35,7 @@ def list_command(
         for hold in bank.holds(case=case):
             rows += 1
             if as_json:
-                emit(_hold(hold, unpublished_ids))
+                emit(_hold_fields(hold, unpublished_ids))
             else:
                 quality = "" if hold.quality is None else str(hold.quality)
                 state = hold.state.name.lower()
@@ -51,7 +51,7 @@ def list_command(
                 say(backlog_text(bank_dir, unpublished))
 
 
-def _hold(hold: Any, unpublished_ids: set[int]) -> dict[str, Any]:
+def _hold_fields(hold: Any, unpublished_ids: set[int]) -> dict[str, Any]:
     return {
         "entry_id": hold.entry_id,
         "case": hold.case,
@@ -81,9 +81,9 @@ def show_command(
     from ncii_match.bank.bank import Bank
 
     with Bank.open(bank_dir) as bank:
-        events = [_event(event) for event in bank.history(entry_id=entry)]
+        events = [_event_fields(event) for event in bank.history(entry_id=entry)]
         unpublished_ids = set(bank.unpublished_entry_ids().tolist())
-        holds = [_hold(hold, unpublished_ids) for hold in bank.holds(entry_id=entry)]
+        holds = [_hold_fields(hold, unpublished_ids) for hold in bank.holds(entry_id=entry)]
         unpublished = bank.unpublished
     if as_json:
         emit({"entry_id": entry, "holds": holds, "history": events, "unpublished": unpublished})
@@ -91,7 +91,7 @@ def show_command(
     for hold in holds:
         until = f", until {hold['until'][:16]}" if hold["until"] else ""
         out.print(f"held by case {hold['case']} of {hold['source']}: {hold['state']} since {hold['since'][:16]}{until}")
-    _print(events)
+    _print_events(events)
     if entry in unpublished_ids:
         say(f"Readers do not see its last change. Publish it: ncii-match bank publish {bank_dir}")
 
@@ -110,15 +110,15 @@ def history_command(
     from ncii_match.bank.bank import Bank
 
     with Bank.open(bank_dir) as bank:
-        events = (_event(event) for event in bank.history(case=case, entry_id=entry))
+        events = (_event_fields(event) for event in bank.history(case=case, entry_id=entry))
         if as_json:
             for event in events:
                 emit(event)
         else:
-            _print(list(events))
+            _print_events(list(events))
 
 
-def _event(event: Any) -> dict[str, Any]:
+def _event_fields(event: Any) -> dict[str, Any]:
     return {
         "number": event.number,
         "at": event.when,
@@ -130,7 +130,7 @@ def _event(event: Any) -> dict[str, Any]:
     }
 
 
-def _print(events: list[dict[str, Any]]) -> None:
+def _print_events(events: list[dict[str, Any]]) -> None:
     table = Table("event", "at", "what", "entries", "by", "why", box=None)
     for event in events:
         state = event["detail"].get("state", "") if event["action"] == "add" else ""
@@ -175,8 +175,8 @@ def verify_command(bank_dir: BankDir, trusted_key: TrustedKey = None, as_json: A
         for fault in faults:
             say(str(fault["fault"]))
         well = "The published files are as they were published" if history else "All is well"
-        found = counted(len(faults), "fault") if faults else well
-        say(f"{found}. Snapshot: {published}.{history}")
+        result = counted(len(faults), "fault") if faults else well
+        say(f"{result}. Snapshot: {published}.{history}")
         if unpublished:
             say(backlog_text(bank_dir, unpublished))
     if faults:

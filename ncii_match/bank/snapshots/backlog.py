@@ -15,7 +15,7 @@ from ncii_match.bank.crypto import sealed_files
 from ncii_match.bank.snapshots import publication
 from ncii_match.bank.snapshots.manifest import Manifest
 from ncii_match.bank.truth import journal, tables
-from ncii_match.bank.truth.context import Workings, moment
+from ncii_match.bank.truth.context import BankContext, moment
 from ncii_match.files import digests
 from ncii_match.outcomes import State
 
@@ -46,7 +46,9 @@ class Backlog:
         return self.snapshot is not None and self.changes == 0
 
 
-def measure(workings: Workings, *, signing_key: str | PathLike[str] | None = None, up_to: int | None = None) -> Backlog:
+def measure(
+    context: BankContext, *, signing_key: str | PathLike[str] | None = None, up_to: int | None = None
+) -> Backlog:
     """Compare the current snapshot with the journal.
 
     Parameters
@@ -55,8 +57,8 @@ def measure(workings: Workings, *, signing_key: str | PathLike[str] | None = Non
     up_to : last event that is asked about, inclusive; then holds that are due are not counted. None for all.
     """
     # The pointer is read before the journal: a publication in between makes the backlog longer than it is, not shorter.
-    current = _usable_manifest(workings, signing_key)
-    with workings.database.reading() as connection:
+    current = _usable_manifest(context, signing_key)
+    with context.database.reading() as connection:
         covered = _covered(connection, current)
         events = tables.events.c
         later = (events.number > (covered or 0)) & events.action.not_in(UNSEEN_ACTIONS)
@@ -67,25 +69,25 @@ def measure(workings: Workings, *, signing_key: str | PathLike[str] | None = Non
     return Backlog(None if current is None or covered is None else current.number, int(count), due)
 
 
-def unpublished_entry_ids(workings: Workings) -> NDArray[np.int64]:
+def unpublished_entry_ids(context: BankContext) -> NDArray[np.int64]:
     """Entries, rising, with a change that readers do not see: int64 [n]."""
-    current = _usable_manifest(workings, None)
-    with workings.database.reading() as connection:
+    current = _usable_manifest(context, None)
+    with context.database.reading() as connection:
         changed = publication.changed_since(connection, _covered(connection, current) or 0)
         due = sa.select(tables.holds.c.entry_id).where(_is_due(connection))
         ids = [entry_id for (entry_id,) in connection.execute(due)]
     return np.union1d(changed, np.array(ids, np.int64))
 
 
-def _usable_manifest(workings: Workings, signing_key: str | PathLike[str] | None) -> Manifest | None:
+def _usable_manifest(context: BankContext, signing_key: str | PathLike[str] | None) -> Manifest | None:
     """The manifest of the snapshot that readers use, when all its files are there and under the bank's key."""
-    current = publication.last_manifest(workings.path, signing_key)
+    current = publication.last_manifest(context.path, signing_key)
     if current is None:
         return None
-    key = workings.vault.key
+    key = context.vault.key
     if current.sealed != (None if key is None else sealed_files.description(key)):
         return None
-    path = workings.path / "snapshots" / f"{current.number:06d}"
+    path = context.path / "snapshots" / f"{current.number:06d}"
     return None if digests.first_fault(path, current.files, verify=False) else current
 
 

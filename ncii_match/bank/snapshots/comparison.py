@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from ncii_match.bank.snapshots import publication, segment
 from ncii_match.bank.snapshots.segment import Segment
 from ncii_match.bank.truth import journal, tables
-from ncii_match.bank.truth.context import Workings
+from ncii_match.bank.truth.context import BankContext
 from ncii_match.errors import BankError
 from ncii_match.outcomes import State
 from ncii_match.values import Hashes
@@ -49,10 +49,10 @@ class Near:
     other_cases: tuple[str, ...]
 
 
-def since(workings: Workings, snapshot: int | None) -> Iterator[Change]:
+def since(context: BankContext, snapshot: int | None) -> Iterator[Change]:
     """Holds that changed since a snapshot, the current one by default. Raises BankError for an unknown one."""
-    number = publication.pointer(workings.path) if snapshot is None else snapshot
-    with workings.database.reading() as connection:
+    number = publication.pointer(context.path) if snapshot is None else snapshot
+    with context.database.reading() as connection:
         event = 0 if number is None else _event_of(connection, number)
         later = _states(connection, event, None, None)
         earlier = _states(connection, 0, event, np.unique(later[:, 0]))
@@ -94,11 +94,11 @@ def _states(
     return found
 
 
-def against(workings: Workings, others: Iterable[Hashes]) -> Common:
+def against(context: BankContext, others: Iterable[Hashes]) -> Common:
     """The active entries beside hashes from elsewhere, the same bits only."""
-    with workings.database.reading() as connection:
-        mine = segment.select(connection, workings.algorithm, workings.vault.unseal, None)
-    theirs = Hashes.concat(others, workings.algorithm)
+    with context.database.reading() as connection:
+        mine = segment.select(connection, context.algorithm, context.vault.unseal, None)
+    theirs = Hashes.concat(others, context.algorithm)
     here, there = _as_values(mine.bits), _as_values(theirs.bits)
     only_here, only_there = ~np.isin(here, there), ~np.isin(there, here)
     return Common(int((~only_here).sum()), mine.entry_ids[only_here], np.flatnonzero(only_there))
@@ -110,20 +110,20 @@ def _as_values(bits: NDArray[np.uint8]) -> NDArray[np.bytes_]:
     return padded.view(f"S{padded.shape[1]}")[:, 0]
 
 
-def near(workings: Workings, radius: int, *, workers: int = 1) -> Iterator[Near]:
+def near(context: BankContext, radius: int, *, workers: int = 1) -> Iterator[Near]:
     """Pairs of entries within ``radius`` bits that are not held by the same cases, each once, by entry id.
 
     Raises InputError for a radius that cannot be searched.
     """
-    with workings.database.reading() as connection:
-        mine = segment.select(connection, workings.algorithm, workings.vault.unseal, None)
+    with context.database.reading() as connection:
+        mine = segment.select(connection, context.algorithm, context.vault.unseal, None)
     from ncii_match.index import build_index  # compiled kernels, which nothing else here needs
 
     index = build_index(
-        mine.entry_ids, Hashes(workings.algorithm, mine.bits), max_radius=max(radius, 1), workers=workers
+        mine.entry_ids, Hashes(context.algorithm, mine.bits), max_radius=max(radius, 1), workers=workers
     )
     for first in range(0, len(mine), SEARCHED_AT_ONCE):
-        some = Hashes(workings.algorithm, mine.bits[first : first + SEARCHED_AT_ONCE])
+        some = Hashes(context.algorithm, mine.bits[first : first + SEARCHED_AT_ONCE])
         found = index.search(some, radius)
         of_row = first + np.repeat(np.arange(len(some)), np.diff(found.offsets))
         other = np.searchsorted(mine.entry_ids, found.entry_ids)

@@ -12,8 +12,8 @@ import sqlalchemy as sa
 
 from ncii_match.bank.crypto.bank_key import Vault
 from ncii_match.bank.snapshots import publication
-from ncii_match.bank.truth import arguments, erasure, journal, tables
-from ncii_match.bank.truth.context import Workings, moment
+from ncii_match.bank.truth import erasure, journal, requests, tables
+from ncii_match.bank.truth.context import BankContext, moment
 from ncii_match.bank.truth.database import Database
 from ncii_match.errors import InputError
 
@@ -24,34 +24,34 @@ _NOTE = "rekeyed"
 """A setting that stands while files under the key before may still be there; its value is that key's fingerprint."""
 
 
-def reseal(workings: Workings, new: Vault, actor: str | None, reason: str, wait: float) -> tuple[Workings, int]:
-    """Seal every hash of the tables with another vault, in one transaction; the workings from now on, and how many.
+def reseal(context: BankContext, new: Vault, actor: str | None, reason: str, wait: float) -> tuple[BankContext, int]:
+    """Seal every hash of the tables with another vault, in one transaction; the context from now on, and how many.
 
     Nobody publishes meanwhile; ``wait`` is for how many seconds another publisher is waited for. Raises InputError when
     it is the key that the bank has, BankError when a hash does not open under the old one.
     """
-    old, database = workings.vault, workings.database
-    arguments.said(reason)
+    old, database = context.vault, context.database
+    requests.require_reason(reason)
     if old.name == new.name:
         what = "the bank has this key already" if new.name else "the bank has no key already"
         raise InputError(f"{what}; if the change was cut off, 'ncii-match bank publish' does the rest")
-    with publication.publishing(workings.path, wait=wait):
+    with publication.publishing(context.path, wait=wait):
         with database.writing() as connection:
             kept = tables.entries.c.hash.is_not(None)
             allowed = sa.func.length(tables.allowed.c.hash) > 0
             changed = _reseal(connection, tables.entries, kept, old, new)
             changed += _reseal(connection, tables.allowed, allowed, old, new)
-            about = {"key": new.name, "mark_secret": new.hide(workings.mark_secret)}
+            about = {"key": new.name, "mark_secret": new.hide(context.mark_secret)}
             for name, value in about.items():
                 connection.execute(tables.about.update().where(tables.about.c.key == name).values(value=value))
             _forget_note(connection)
             connection.execute(tables.about.insert().values(key=_NOTE, value=old.name))
             journal.record(
-                connection, at=moment(connection), action="rekey", actor=actor or arguments.user(), reason=reason,
+                connection, at=moment(connection), action="rekey", actor=actor or requests.user_name(), reason=reason,
                 detail={"from": old.name or None, "to": new.name or None, "hashes": changed},
             )  # fmt: skip
         database.key_name = new.name
-    return replace(workings, vault=new), changed
+    return replace(context, vault=new), changed
 
 
 def _reseal(connection: sa.Connection, table: sa.Table, chosen: sa.ColumnElement[bool], old: Vault, new: Vault) -> int:

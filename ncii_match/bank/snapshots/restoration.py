@@ -24,9 +24,9 @@ from ncii_match.bank.snapshots.continuity import Published
 from ncii_match.bank.snapshots.manifest import Manifest
 from ncii_match.bank.snapshots.segment import Segment
 from ncii_match.bank.snapshots.snapshot import Snapshot
-from ncii_match.bank.truth import arguments, cases, database, disk_errors, holds, journal, queries, tables
+from ncii_match.bank.truth import allow_list, cases, database, disk_errors, holds, journal, queries, requests, tables
 from ncii_match.bank.truth.cases import Case
-from ncii_match.bank.truth.context import Workings, moment
+from ncii_match.bank.truth.context import BankContext, moment
 from ncii_match.errors import BankHistoryError, BankLockedError, InputError, NciiMatchError
 from ncii_match.files import atomic, private, regular
 from ncii_match.outcomes import State
@@ -188,15 +188,15 @@ def _name_other(bank: Path, url: str) -> None:
 
 
 def last_snapshot(
-    workings: Workings, signing_key: str | PathLike[str] | None, trusted_key: str | PathLike[str] | None,
+    context: BankContext, signing_key: str | PathLike[str] | None, trusted_key: str | PathLike[str] | None,
     key: bytes | None, *, without_snapshots: bool, above: int, report: Restored,
 ) -> tuple[Snapshot | None, int]:  # fmt: skip
     """The last snapshot, every file of it checked, or None; and the highest number that is known to be published.
 
     Raises BankHistoryError when there was one that cannot be used, unless ``without_snapshots``.
     """
-    bank = workings.path
-    with workings.database.reading() as connection:
+    bank = context.path
+    with context.database.reading() as connection:
         about = continuity.settings(connection)
         known = [above, publication.pointer(bank) or 0, continuity.last_number(connection, bank, None)]
     snapshots = continuity.snapshots_of(bank, signing_key)
@@ -217,7 +217,7 @@ def last_snapshot(
     newest_is_lost = bool(snapshots) and snapshots[-1].manifest is None and snapshots[-1].number == max(known)
     is_signed = signing_key is not None or any(snapshot.is_signed for snapshot in snapshots)
     if problem is not None and newest_is_lost and not is_signed:
-        with workings.database.reading() as connection:
+        with context.database.reading() as connection:
             if continuity.has_published(connection, snapshots, max(known)):
                 report.notes.append(f"{problem}; the history has its publication, so nothing was lost with it")
                 return None, max(known)
@@ -316,19 +316,19 @@ def _case_rows(segment: Segment, known: dict[Case, int]) -> NDArray[np.int64]:
 
 
 def carry_over(
-    workings: Workings, snapshot: Snapshot | None, highest: int, actor: str | None, reason: str, report: Restored
+    context: BankContext, snapshot: Snapshot | None, highest: int, actor: str | None, reason: str, report: Restored
 ) -> None:
     """Bring the tables to what the snapshot says, in one transaction, with the events that say so."""
-    with workings.database.writing() as connection:
+    with context.database.writing() as connection:
         statement = None if snapshot is None else _manifest_of(snapshot)
         head, digest = journal.head(connection)
         report.is_continued = statement is not None and (
             journal.digest_at(connection, statement.journal[0]) == bytes.fromhex(statement.journal[1])
         )
         faults = [fault.what for fault in journal.verify_chain(connection)]
-        report.notes += [f"The history that was put back is damaged: {what}" for what in faults[: queries.SHOWN]]
+        report.notes += [f"The history that was put back is damaged: {what}" for what in faults[: tables.SHOWN_IDS]]
         report.compared_with = None if statement is None else statement.number
-        at, who = moment(connection), actor or arguments.user()
+        at, who = moment(connection), actor or requests.user_name()
         detail: dict[str, Any] = {
             "snapshot": highest, "compared_with": report.compared_with, "continued": report.is_continued,
             "event": None if statement is None else statement.journal[0],
@@ -342,7 +342,7 @@ def carry_over(
                 "Hashes that were erased meanwhile may be in the backup: 'ncii-match bank compact' erases them again",
                 "Withdrawals that came before their addition are lost if they came after the backup: import them again",
             ]
-            _Carrier(connection, workings, snapshot, at, who, reason, report).run()
+            _Carrier(connection, context, snapshot, at, who, reason, report).run()
         _go_on_with_ids(connection)
 
 
@@ -350,12 +350,12 @@ class _Carrier:
     """The comparison of one snapshot with the tables, under way."""
 
     def __init__(
-        self, connection: sa.Connection, workings: Workings, snapshot: Snapshot, at: int, actor: str, reason: str,
+        self, connection: sa.Connection, context: BankContext, snapshot: Snapshot, at: int, actor: str, reason: str,
         report: Restored,
     ) -> None:  # fmt: skip
-        self.connection, self.workings, self.snapshot, self.report = connection, workings, snapshot, report
+        self.connection, self.context, self.snapshot, self.report = connection, context, snapshot, report
         self.at, self.actor, self.reason = at, actor, reason
-        self.made_at = arguments.microseconds(snapshot.created_at)
+        self.made_at = requests.microseconds(snapshot.created_at)
 
     def run(self) -> None:
         """Holds, then the cases that are left without any, then the allow list."""
@@ -393,7 +393,7 @@ class _Carrier:
         self._allow_list()
 
     def _mark(self, packed: bytes) -> bytes:
-        return self.workings.mark(packed)
+        return self.context.mark(packed)
 
     def _newer_withdrawals(self) -> set[int]:
         """Cases that were withdrawn as a whole after the snapshot was made."""
@@ -408,7 +408,7 @@ class _Carrier:
 
     def _entry_ids(self, wanted: _Holds, packed: list[bytes]) -> NDArray[np.int64]:
         """The tables' ids of the snapshot's entries, int64 [n]; entries that they lack are made, under the same id."""
-        box, entries = self.workings.vault, tables.entries
+        box, entries = self.context.vault, tables.entries
         keys = [box.lookup(bits) for bits in packed]
         known = queries.ids_by_key(self.connection, keys)
         taken = {one for (one,) in self.connection.execute(sa.select(entries.c.id))}
@@ -422,7 +422,7 @@ class _Carrier:
                 last, moved = last + 1, moved + 1
                 number = last
             known[key] = number
-            profile = self.workings.algorithm.profile
+            profile = self.context.algorithm.profile
             rows.append((number, key, box.seal(packed[row]), profile, None, self.at))
         tables.insert(
             self.connection, entries, rows, ["id", "hash", "sealed", "profile", "quality", "first_seen"]
@@ -436,7 +436,7 @@ class _Carrier:
         for (state, is_missing), rows in taken.items():
             known = {
                 (one.entry_id, one.case_id)
-                for some in holds.slices(sorted({row[0] for row in rows}))
+                for some in tables.slices(sorted({row[0] for row in rows}))
                 for one in self.connection.execute(
                     sa.select(table.c.entry_id, table.c.case_id).where(table.c.entry_id.in_(some))
                 )
@@ -470,7 +470,7 @@ class _Carrier:
             (tables.holds.c.case_id == tables.cases.c.id) & (tables.holds.c.state != State.WITHDRAWN)
         )
         ended = []
-        for some in holds.slices(np.unique(case_ids).tolist()):
+        for some in tables.slices(np.unique(case_ids).tolist()):
             this = tables.cases.c.id.in_(some) & ~active & tables.cases.c.withdrawn.is_(None)
             query = tables.cases.update().where(this).values(withdrawn=self.at).returning(tables.cases.c.reference)
             ended += [reference for (reference,) in self.connection.execute(query)]
@@ -486,8 +486,8 @@ class _Carrier:
         )  # fmt: skip
 
     def _allow_list(self) -> None:
-        box, table = self.workings.vault, tables.allowed.c
-        packed = arguments.packed(self.snapshot.allowed)
+        box, table = self.context.vault, tables.allowed.c
+        packed = requests.packed_rows(self.snapshot.allowed)
         radii = self.snapshot.allowed_radii.tolist()
         wanted = {(box.lookup(one), radius): one for one, radius in zip(packed, radii, strict=True)}
         rows = self.connection.execute(sa.select(table.id, table.hash, table.radius, table.since, table.ended)).all()
@@ -498,7 +498,7 @@ class _Carrier:
         standing = {
             (bytes(row.hash), row.radius) for row in rows if row.ended is None or row.ended > self.made_at
         }  # fmt: skip
-        ended = queries.disallow(self.connection, over, self.at)
+        ended = allow_list.end_rows(self.connection, over, self.at)
         if ended:
             detail = {"ids": ended, "compared_with": self.snapshot.number}
             journal.record(
@@ -510,7 +510,7 @@ class _Carrier:
                 by_radius.setdefault(radius, []).append(one)
         for radius, some in sorted(by_radius.items()):
             stored = [(box.lookup(bits), box.seal(bits)) for bits in some]
-            ids = queries.allow(self.connection, stored, radius, self.reason, self.actor, self.at)
+            ids = allow_list.add_rows(self.connection, stored, radius, self.reason, self.actor, self.at)
             journal.record(
                 self.connection, at=self.at, action="allow", actor=self.actor, reason=self.reason,
                 detail={"radius": radius, "ids": ids, "compared_with": self.snapshot.number}, hashes=b"".join(some),
@@ -528,11 +528,11 @@ def _go_on_with_ids(connection: sa.Connection) -> None:
             )
 
 
-def key_for(workings: Workings, snapshot: Snapshot | None, key: bytes | None) -> bytes | None:
+def key_for(context: BankContext, snapshot: Snapshot | None, key: bytes | None) -> bytes | None:
     """The key of the last snapshot when the database is not under it, as the key was changed after the backup."""
     if snapshot is None:
         return None
     sealed = _manifest_of(snapshot).sealed
-    if sealed is None or sealed["key"] == workings.vault.name:
+    if sealed is None or sealed["key"] == context.vault.name:
         return None
-    return bank_key.chosen(key, sealed["key"], workings.path)
+    return bank_key.chosen(key, sealed["key"], context.path)

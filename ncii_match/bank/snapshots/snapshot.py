@@ -21,6 +21,7 @@ from ncii_match.bank.snapshots.manifest import LastRead, Manifest
 from ncii_match.bank.snapshots.publication import ALLOWED
 from ncii_match.bank.snapshots.segment import Segment
 from ncii_match.bank.snapshots.sources import Held, Source
+from ncii_match.bank.truth.allow_list import widest_allowed
 from ncii_match.bank.truth.cases import Case
 from ncii_match.errors import (
     BankCorruptError,
@@ -34,7 +35,7 @@ from ncii_match.errors import (
 from ncii_match.files import digests
 from ncii_match.index import saved
 from ncii_match.outcomes import Hold, State, strongest
-from ncii_match.values import PDQ, PDQ_THRESHOLD, Algorithm, Entries, Hashes, HoldColumns, Matches
+from ncii_match.values import Algorithm, Entries, Hashes, HoldColumns, Matches
 
 if TYPE_CHECKING:
     from ncii_match.index import LiveIndex, RadiusIndex
@@ -556,8 +557,3 @@ def _fetch(directory: Path, name: str, dtype: np.dtype[Any], shape: tuple[int, .
 
 def _fetch_of_base(directory: Path, name: str, dtype: np.dtype[Any], shape: tuple[int, ...]) -> NDArray[Any]:
     return _fetch(directory / "index" if name in segment.IN_INDEX else directory, name, dtype, shape)
-
-
-def widest_allowed(algorithm: Algorithm) -> int:
-    """Most bits that a hash on the allow list may reach: an allowed hash must not hide much more."""
-    return PDQ_THRESHOLD * algorithm.bits // PDQ.bits

@@ -1,5 +1,6 @@
 """``Bank.verify``: the whole history, the tables beside it, and every snapshot that is still there beside both."""
 
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from os import PathLike
@@ -12,8 +13,7 @@ from numpy.typing import NDArray
 from ncii_match.bank.snapshots import continuity, manifest, publication, sources
 from ncii_match.bank.snapshots.continuity import Published
 from ncii_match.bank.truth import journal, tables
-from ncii_match.bank.truth.context import Workings
-from ncii_match.bank.truth.holds import slices
+from ncii_match.bank.truth.context import BankContext
 from ncii_match.bank.truth.journal import Fault
 from ncii_match.errors import BankHistoryError, NciiMatchError
 from ncii_match.files import digests
@@ -30,18 +30,26 @@ NO_NUMBER = -(1 << 62)
 Unseal = Callable[[bytes, bytes | None], bytes]
 
 
+def verify(
+    context: BankContext, signing_key: str | PathLike[str] | None, trusted_key: str | PathLike[str] | None
+) -> list[Fault]:
+    """Every fault; keys that are not given are those of the environment. See ``Bank.verify``."""
+    signing_key = signing_key or os.environ.get(manifest.SIGNING_KEY)
+    return [*faults(context, signing_key, trusted_key or os.environ.get(manifest.TRUSTED_KEY))]
+
+
 def faults(
-    workings: Workings, signing_key: str | PathLike[str] | None, trusted_key: str | PathLike[str] | None
+    context: BankContext, signing_key: str | PathLike[str] | None, trusted_key: str | PathLike[str] | None
 ) -> Iterator[Fault]:
     """Everything that is not what it was."""
-    snapshots = continuity.snapshots_of(workings.path, signing_key)
-    with workings.database.reading() as connection:
+    snapshots = continuity.snapshots_of(context.path, signing_key)
+    with context.database.reading() as connection:
         about = continuity.settings(connection)
         newest = snapshots[-1].number if snapshots else 0
         replaced = min(_last_replaced(connection), newest - 1)  # who forges a restore has no snapshot after it
         remembered = None
         try:
-            remembered = continuity.recall(signing_key, workings.path, about["created_at"])
+            remembered = continuity.recall(signing_key, context.path, about["created_at"])
         except BankHistoryError as error:
             yield Fault(0, str(error))
         standing = [snapshot for snapshot in snapshots if snapshot.number > replaced]
@@ -50,17 +58,17 @@ def faults(
         if remembered is not None:
             anchors.append((remembered.event, bytes.fromhex(remembered.digest)))
         yield from journal.verify_chain(connection, anchors)
-        yield from _snapshot_faults(connection, workings, snapshots, replaced, trusted_key)
-        pointed = publication.pointer(workings.path) or 0
+        yield from _snapshot_faults(connection, context, snapshots, replaced, trusted_key)
+        pointed = publication.pointer(context.path) or 0
         if (continuity.PUBLISHED in about and not snapshots) or pointed > newest:
             gone = (
                 f"snapshot {pointed}, which CURRENT names" if pointed > newest else "every snapshot that was published"
             )
             yield Fault(0, f"{gone} is gone")
-        yield from continuity.setting_faults(connection, about, workings.vault, workings.mark_secret)
+        yield from continuity.setting_faults(connection, about, context.vault, context.mark_secret)
         yield from _hold_faults(connection)
         yield from _case_index_faults(connection)
-        yield from _hash_faults(connection, workings.vault.unseal)
+        yield from _hash_faults(connection, context.vault.unseal)
 
 
 def _last_replaced(connection: sa.Connection) -> int:
@@ -70,7 +78,7 @@ def _last_replaced(connection: sa.Connection) -> int:
 
 
 def _snapshot_faults(
-    connection: sa.Connection, workings: Workings, snapshots: list[Published], replaced: int,
+    connection: sa.Connection, context: BankContext, snapshots: list[Published], replaced: int,
     trusted_key: str | PathLike[str] | None,
 ) -> Iterator[Fault]:  # fmt: skip
     """Snapshots that are damaged, of another bank, or not what the event of their publication says."""
@@ -81,7 +89,7 @@ def _snapshot_faults(
     checked: set[str] = set()
     for snapshot in snapshots:
         statement, what = snapshot.manifest, f"snapshot {snapshot.number}"
-        path = workings.path / "snapshots" / f"{snapshot.number:06d}"
+        path = context.path / "snapshots" / f"{snapshot.number:06d}"
         if snapshot.number <= replaced:
             continue
         if statement is None:
@@ -95,7 +103,7 @@ def _snapshot_faults(
                 yield Fault(0, str(error))
         fault = digests.first_fault(path, statement.files, verify=True)
         if fault is None and statement.base not in checked:
-            fault = digests.first_fault(workings.path / statement.base, statement.base_files, verify=True)
+            fault = digests.first_fault(context.path / statement.base, statement.base_files, verify=True)
             checked.add(statement.base)
         if fault:
             yield Fault(0, f"{what}: {fault}")
@@ -248,7 +256,7 @@ def _hash_faults(connection: sa.Connection, unseal: Unseal) -> Iterator[Fault]:
             ids = journal.ids_of(row.entry_ids).tolist()
             table, kept = entries, entries.hash.is_not(None)
         query = sa.select(table.id, table.hash, table.sealed).where(kept)
-        stored = [row for some in slices(ids) for row in connection.execute(query.where(table.id.in_(some)))]
+        stored = [row for some in tables.slices(ids) for row in connection.execute(query.where(table.id.in_(some)))]
         hashes: dict[int, bytes] = {}
         for entry in stored:
             try:

@@ -1,4 +1,4 @@
-"""What a file may say, whatever it says: for which sources it speaks, in which states, where, and for how long.
+"""The bounds of a file: for which sources it speaks, in which states, in which regions, and for how long.
 
 What the operator gives with a file bounds every record of it. A record that speaks for another source is not taken. One
 that asks for more than the bounds allow is taken with less, and is listed.
@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from numpy.typing import NDArray
 
 from ncii_match.bank.transfer.formats import FORMATS
-from ncii_match.bank.transfer.formats.record_batch import NOT_SAID, Lines, Origin
+from ncii_match.bank.transfer.formats.record_batch import UNSTATED, Origin, RecordBatch
 from ncii_match.bank.truth import tables
 from ncii_match.bank.truth.cases import Case
 from ncii_match.outcomes import STRENGTH, State
@@ -41,14 +41,20 @@ _RANK[[int(state) for state in STRENGTH]] = np.arange(len(STRENGTH))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Bounded:
-    """A piece of a file within its bounds.
+class BoundedBatch:
+    """A batch of records within the bounds of its file.
 
-    piece : Lines [n], the records that the file may say. foreign : int64 [m], line numbers of the others.
-    adjusted : by name of ``ADJUSTMENTS`` bool [n], the records that ask for more than they are given.
+    Attributes
+    ----------
+    batch
+        RecordBatch [n], the records that the file may say.
+    foreign
+        int64 [m], line numbers of the others.
+    adjusted
+        By name of ``ADJUSTMENTS`` bool [n], the records that ask for more than they are given.
     """
 
-    piece: Lines
+    batch: RecordBatch
     foreign: NDArray[np.int64]
     adjusted: dict[str, NDArray[np.bool_]]
 
@@ -57,11 +63,26 @@ class Bounded:
 class Bounds:
     """What holds for every record of a file.
 
-    case : of records that name none. source : of records that name none, and without ``trusts_sources`` the only one.
-    is_source_given : whether the operator has named it. state : of records that say none, and the strongest for those
-    that do. region : of records that name none, and the widest. tags : of all cases, beside their own. until :
-    microseconds since 1970, of records that name none, and the latest; 0 for none. trusts_sources : whether records
-    may name any source. claimed : sources that a file without a source may not name, in ``comparable`` form.
+    Attributes
+    ----------
+    case
+        Of records that name none.
+    source
+        Of records that name none, and without ``trusts_sources`` the only one.
+    is_source_given
+        Whether the operator has named it.
+    state
+        Of records that state none, and the strongest for those that do.
+    region
+        Of records that name none, and the widest.
+    tags
+        Of all cases, beside their own.
+    until
+        Microseconds since 1970, of records that name none, and the latest; 0 for none.
+    trusts_sources
+        Whether records may name any source.
+    claimed
+        Sources that a file without a source may not name, in ``comparable`` form.
     """
 
     case: str | None
@@ -110,28 +131,28 @@ class Bounds:
             return False
         return not {*origin.region.split(",")} <= {*self.region.split(",")}
 
-    def apply(self, piece: Lines) -> Bounded:
-        """The records of a piece that the file may say, each with no more than it may have."""
-        may_say = np.array([self.may_say(origin) for origin in piece.origins], bool)
-        foreign = piece.numbers[:0]
+    def apply(self, batch: RecordBatch) -> BoundedBatch:
+        """The records of a batch that the file may contain, each with no more than it may have."""
+        may_say = np.array([self.may_say(origin) for origin in batch.origins], bool)
+        foreign = batch.numbers[:0]
         if not may_say.all():
-            is_said = may_say[piece.origin]
-            foreign, rows = piece.numbers[~is_said], np.flatnonzero(is_said)
-            piece = replace(
-                piece, numbers=piece.numbers[rows], hashes=piece.hashes[rows], profiles=piece.profiles[rows],
-                origin=piece.origin[rows], states=piece.states[rows], untils=piece.untils[rows],
+            is_allowed = may_say[batch.origin]
+            foreign, rows = batch.numbers[~is_allowed], np.flatnonzero(is_allowed)
+            batch = replace(
+                batch, numbers=batch.numbers[rows], hashes=batch.hashes[rows], profiles=batch.profiles[rows],
+                origin=batch.origin[rows], states=batch.states[rows], untils=batch.untils[rows],
             )  # fmt: skip
-        states, untils = piece.states.copy(), piece.untils.copy()
-        states[states == NOT_SAID] = self.state
+        states, untils = batch.states.copy(), batch.untils.copy()
+        states[states == UNSTATED] = self.state
         is_active = (_RANK[states] < len(STRENGTH)) & (states != State.WITHDRAWN)
         is_stronger = is_active & (_RANK[states] < _RANK[self.state])
         states[is_stronger] = self.state
         is_later = is_active & (untils > self.until) & (self.until > 0)
         untils[is_later | (untils == 0)] = self.until
-        beyond = np.array([self.is_beyond_region(origin) for origin in piece.origins], bool)
-        is_elsewhere = is_active & beyond[piece.origin] if beyond.any() else np.zeros(len(states), bool)
-        adjusted = {"state": is_stronger, "region": is_elsewhere, "until": is_later}
-        return Bounded(replace(piece, states=states, untils=untils), foreign, adjusted)
+        beyond = np.array([self.is_beyond_region(origin) for origin in batch.origins], bool)
+        is_wider = is_active & beyond[batch.origin] if beyond.any() else np.zeros(len(states), bool)
+        adjusted = {"state": is_stronger, "region": is_wider, "until": is_later}
+        return BoundedBatch(replace(batch, states=states, untils=untils), foreign, adjusted)
 
 
 def comparable(source: str) -> str:

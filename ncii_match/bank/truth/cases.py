@@ -1,4 +1,4 @@
-"""The cases that hold entries: found or made by the thousand, and ended as a whole."""
+"""The cases that hold entries: looked up or added by the thousand, and ended as a whole."""
 
 import json
 from collections.abc import Sequence
@@ -12,7 +12,19 @@ from ncii_match.bank.truth import journal, tables
 
 
 class Case(NamedTuple):  # hashed by the million, which a dataclass does in Python
-    """Whose hold it is: the reference, who gave it, where it applies, free marks."""
+    """Whose hold it is.
+
+    Attributes
+    ----------
+    reference
+        By which the source knows it.
+    source
+        Who gave it.
+    region
+        Where it applies; None for everywhere.
+    tags
+        Free marks.
+    """
 
     reference: str
     source: str
@@ -30,41 +42,43 @@ _named = sa.Table(
 
 
 def ids(connection: sa.Connection, wanted: Sequence[Case], at: int, actor: str) -> NDArray[np.int64]:
-    """Ids, int64 [n], of cases that are made where there are none. Region and tags are taken over where given.
+    """Ids, int64 [n], of cases, which are added where there are none. Region and tags are taken over where given.
 
     What a case that is there already says anew is an event about all its holds, so that readers learn of it.
     """
-    once: dict[tuple[str, str], Case] = {}
-    for one in wanted:
-        name = (one.reference, one.source)
-        before = once.get(name)
+    by_name: dict[tuple[str, str], Case] = {}
+    for case in wanted:
+        name = (case.reference, case.source)
+        before = by_name.get(name)
         if before is None:
-            once[name] = one
-        elif before is not one:
-            once[name] = Case(*name, one.region or before.region, one.tags or before.tags)
-    found = _known(connection, list(once))
+            by_name[name] = case
+        elif before is not case:
+            by_name[name] = Case(*name, case.region or before.region, case.tags or before.tags)
+    known = _known(connection, list(by_name))
     table = tables.cases.c
-    for name, (number, *old) in found.items():
-        one = once[name]
-        new = [one.region or old[0], _tags(one) or old[1]]
+    for name, (number, *old) in known.items():
+        case = by_name[name]
+        new = [case.region or old[0], _tags(case) or old[1]]
         if new != old:
             connection.execute(tables.cases.update().where(table.id == number).values(region=new[0], tags=new[1]))
-            held = sa.select(tables.holds.c.entry_id).where(tables.holds.c.case_id == number)
-            entry_ids = tables.numbers(connection.execute(held.order_by(tables.holds.c.entry_id)), 1)[:, 0]
+            entries_of_case = sa.select(tables.holds.c.entry_id).where(tables.holds.c.case_id == number)
+            entry_ids = tables.numbers(connection.execute(entries_of_case.order_by(tables.holds.c.entry_id)), 1)[:, 0]
             detail = {"region": new[0], "tags": json.loads(new[1] or "[]")}
             journal.record(
                 connection, at=at, action="describe", actor=actor, detail=detail, entry_ids=entry_ids,
                 case_ids=np.array([number], np.int64),
             )  # fmt: skip
-    missing = [one for name, one in once.items() if name not in found]
-    numbers = {name: number for name, (number, _, _) in found.items()}
+    missing = [case for name, case in by_name.items() if name not in known]
+    numbers = {name: number for name, (number, _, _) in known.items()}
     if missing:
         last = connection.execute(sa.select(sa.func.max(table.id))).scalar_one() or 0
-        rows = [(one.reference, one.source, one.region, _tags(one), at) for one in missing]
+        rows = [(case.reference, case.source, case.region, _tags(case), at) for case in missing]
         tables.insert(connection, tables.cases, rows, ["reference", "source", "region", "tags", "first_seen"])
-        made = sa.select(table.id, table.reference, table.source).where(table.id > last)
-        numbers |= {(reference, source): number for number, reference, source in connection.execute(made).fetchall()}
-    return np.array([numbers[one.reference, one.source] for one in wanted], np.int64)
+        inserted = sa.select(table.id, table.reference, table.source).where(table.id > last)
+        numbers |= {
+            (reference, source): number for number, reference, source in connection.execute(inserted).fetchall()
+        }
+    return np.array([numbers[case.reference, case.source] for case in wanted], np.int64)
 
 
 def _known(connection: sa.Connection, names: list[tuple[str, str]]) -> dict[tuple[str, str], tuple[Any, ...]]:
@@ -80,25 +94,30 @@ def _known(connection: sa.Connection, names: list[tuple[str, str]]) -> dict[tupl
         same = (table.reference == _named.c.reference) & (table.source == _named.c.source)
         rows = connection.execute(query.join_from(_named, tables.cases, same)).fetchall()
         _named.drop(connection)
-    return {(reference, source): tuple(rest) for reference, source, *rest in rows}
+    return {(reference, source): tuple(columns) for reference, source, *columns in rows}
 
 
 def references_of(connection: sa.Connection, case_ids: list[int]) -> list[str]:
     """References of some cases, each once."""
     table = tables.cases.c
-    found: set[str] = set()
-    for first in range(0, len(case_ids), 500):
-        query = sa.select(table.reference).where(table.id.in_(case_ids[first : first + 500]))
-        found.update(reference for (reference,) in connection.execute(query))
-    return sorted(found)
+    references: set[str] = set()
+    for piece in tables.slices(case_ids):
+        query = sa.select(table.reference).where(table.id.in_(piece))
+        references.update(reference for (reference,) in connection.execute(query))
+    return sorted(references)
 
 
-def _tags(one: Case) -> str | None:
-    return json.dumps(list(one.tags), ensure_ascii=False) if one.tags else None
+def _tags(case: Case) -> str | None:
+    return json.dumps(list(case.tags), ensure_ascii=False) if case.tags else None
 
 
-def end(connection: sa.Connection, case_ids: list[int] | None, at: int) -> int:
+def mark_withdrawn(connection: sa.Connection, case_id: int, at: int) -> None:
+    """Note that a whole case is withdrawn, whether or not it was before."""
+    connection.execute(tables.cases.update().where(tables.cases.c.id == case_id).values(withdrawn=at))
+
+
+def end(connection: sa.Connection, case_ids: list[int], at: int) -> int:
     """Mark whole cases as withdrawn, so that what arrives for them later is refused; how many were not yet."""
     cases = tables.cases
-    open_ones = cases.c.id.in_(case_ids or []) & cases.c.withdrawn.is_(None)
-    return connection.execute(cases.update().where(open_ones).values(withdrawn=at)).rowcount
+    not_withdrawn = cases.c.id.in_(case_ids) & cases.c.withdrawn.is_(None)
+    return connection.execute(cases.update().where(not_withdrawn).values(withdrawn=at)).rowcount

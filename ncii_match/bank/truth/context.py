@@ -1,35 +1,95 @@
-"""What a bank's operations share: its tables, its algorithm, its secrets, its clock."""
+"""What the operations on an open bank share: its tables, its algorithm, its secrets, its clock."""
 
+import secrets
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import sqlalchemy as sa
 
-from ncii_match.bank.crypto import bank_key as secrets
-from ncii_match.bank.truth import arguments, journal, tables
+from ncii_match.bank.crypto import bank_key
+from ncii_match.bank.truth import database, journal, requests, schema, tables
 from ncii_match.bank.truth.database import Database
 from ncii_match.values import Algorithm, Hashes
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Workings:
-    """The inside of an open bank."""
+class BankContext:
+    """An open bank, as its operations see it.
+
+    Attributes
+    ----------
+    path
+        The bank's directory.
+    database
+        Transactions on its tables.
+    vault
+        How hashes stand in the tables: as they are, or under the bank's key.
+    algorithm
+        Of its hashes.
+    mark_secret
+        Key of the digests by which an erased hash is known again.
+    above
+        Of a restore under way: the last snapshot that was published; what is published next need not continue it.
+    """
 
     path: Path
     database: Database
-    vault: secrets.Vault = field(repr=False)
+    vault: bank_key.Vault = field(repr=False)
     algorithm: Algorithm
     mark_secret: bytes = field(repr=False)
     above: int | None = None
-    """Of a restore under way: the last snapshot that was published; what is published next need not continue it."""
 
     def mark(self, packed: bytes) -> bytes:
         """The keyed digest by which a hash is known again."""
-        return secrets.mark(self.mark_secret, packed)
+        return bank_key.mark(self.mark_secret, packed)
 
     def check(self, hashes: Hashes) -> None:
         """Raises AlgorithmMismatchError or InputError for hashes that this bank does not hold."""
-        arguments.fit(hashes, self.algorithm)
+        requests.require_algorithm(hashes, self.algorithm)
+
+
+def create(path: Path, algorithm: Algorithm, url: str | None, key: bytes | None) -> BankContext:
+    """Make the tables of an empty bank. Raises BankError when the directory is taken."""
+    vault = bank_key.of(bank_key.key_from() if key is None else key)
+    new_database = database.create(path, url)
+    settings = {
+        "algorithm": str(algorithm),
+        "created_at": journal.instant(journal.now()),
+        "mark_secret": vault.hide(secrets.token_bytes(32)),
+        "key": vault.name,
+    }
+    schema.create(new_database)
+    with new_database.writing() as connection:
+        rows = [{"key": name, "value": value} for name, value in settings.items()]
+        connection.execute(tables.about.insert(), rows)
+    return _context(path, new_database, settings, vault)
+
+
+def is_bank(path: Path) -> bool:
+    """Whether a directory has a bank's tables, or the address of the database that has them."""
+    return (path / database.DATABASE).is_file() or (path / database.ADDRESS).is_file()
+
+
+def open_existing(path: Path, key: bytes | None) -> BankContext:
+    """Open the tables of a bank. Raises BankFormatError for another format, BankError for a wrong key."""
+    opened = database.existing(path)
+    try:
+        schema.check(opened)
+        with opened.reading() as connection:
+            settings = {row.key: row.value for row in connection.execute(sa.select(tables.about))}
+        return _context(path, opened, settings, bank_key.fitting(key, settings["key"], path))
+    except KeyError:
+        opened.close()
+        raise schema.cut_off(path) from None
+    except BaseException:
+        opened.close()
+        raise
+
+
+def _context(path: Path, opened: Database, settings: dict[str, str], vault: bank_key.Vault) -> BankContext:
+    algorithm, secret = Algorithm.parse(settings["algorithm"]), vault.reveal(settings["mark_secret"])
+    opened.key_name = settings["key"]
+    return BankContext(path, opened, vault, algorithm, secret)
 
 
 def moment(connection: sa.Connection) -> int:

@@ -93,14 +93,16 @@ class Database:
         try:
             yield
         except sa.exc.DBAPIError as error:
-            told = str(error.orig).strip().partition("\n")[0]
-            if "locked" in told or "lock timeout" in told or "busy" in told:
+            message = str(error.orig).strip().partition("\n")[0]
+            if "locked" in message or "lock timeout" in message or "busy" in message:
                 raise BankLockedError(f"another process is writing to {self.path}; try again in a moment") from None
-            raise BankError(f"the database of {self.path} refused: {told}{disk_errors.of_database(told)}") from None
+            raise BankError(
+                f"the database of {self.path} refused: {message}{disk_errors.of_database(message)}"
+            ) from None
 
 
 def create(path: Path, url: str | None) -> Database:
-    """Make the place for the tables, without any. Raises BankError when the directory is taken.
+    """Make room for the tables, without any. Raises BankError when the directory is taken.
 
     What a creation that was cut off has left is taken over: it holds nothing yet.
     """
@@ -114,18 +116,20 @@ def create(path: Path, url: str | None) -> Database:
     with disk_errors.explained(path):
         if (path / (DATABASE if url else ADDRESS)).exists():
             raise _taken(path)
-        if not {one.name for one in path.iterdir()} <= _OWN:
-            made = any((path / one).exists() for one in (DATABASE, ADDRESS))
-            raise _taken(path) if made else BankError(f"{path} is not empty; create the bank in a directory of its own")
+        if not {file.name for file in path.iterdir()} <= _OWN_FILES:
+            is_bank = any((path / name).exists() for name in (DATABASE, ADDRESS))
+            if is_bank:
+                raise _taken(path)
+            raise BankError(f"{path} is not empty; create the bank in a directory of its own")
         path.chmod(0o700)
         if url is None:
             with suppress(FileExistsError):
                 private.create(path / DATABASE).close()
         else:
-            there = (path / ADDRESS).read_text() if named else ""
-            if not f"{url}\n".startswith(there):
+            address_before = (path / ADDRESS).read_text() if named else ""
+            if not f"{url}\n".startswith(address_before):
                 raise _taken(path)
-            if there != f"{url}\n":
+            if address_before != f"{url}\n":
                 with private.overwrite(path / ADDRESS) as file:
                     file.write(f"{url}\n".encode())
     database = Database(path, address)
@@ -140,15 +144,15 @@ def create(path: Path, url: str | None) -> Database:
     return database
 
 
-_OWN = {DATABASE, f"{DATABASE}-wal", f"{DATABASE}-shm", f"{DATABASE}-journal", ADDRESS}
+_OWN_FILES = {DATABASE, f"{DATABASE}-wal", f"{DATABASE}-shm", f"{DATABASE}-journal", ADDRESS}
 """All that a creation leaves which was cut off."""
 
 
 def _must_be_free(connection: sa.Connection, path: Path, url: str | None) -> None:
     """The tables may be there already, but nothing in them."""
     others = set(sa.inspect(connection).get_table_names()) - {*tables.metadata.tables, "alembic_version"}
-    made = sa.inspect(connection).has_table(tables.about.name)
-    if (made and connection.execute(sa.select(tables.about).limit(1)).first()) or (others and url is None):
+    has_tables = sa.inspect(connection).has_table(tables.about.name)
+    if (has_tables and connection.execute(sa.select(tables.about).limit(1)).first()) or (others and url is None):
         if url is None:
             raise _taken(path)
         raise BankError(f"the database of {path} holds a bank already; give each bank a database of its own")

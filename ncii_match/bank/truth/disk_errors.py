@@ -24,24 +24,24 @@ _OF_DATABASE = {
 }
 
 
-def refused(place: Path, error: OSError) -> BankError:
+def refused(path: Path, error: OSError) -> BankError:
     """The error to raise instead. Whatever failed, readers have one whole snapshot, and it may be done again."""
-    where = error.filename if isinstance(error.filename, str) else place
-    why = error.strerror or type(error).__name__
+    file = error.filename if isinstance(error.filename, str) else path
+    cause = error.strerror or type(error).__name__
     return BankError(
-        f"{where} cannot be written: {why}; {_ADVICE.get(error.errno or 0, 'check the disk')} and try again"
+        f"{file} cannot be written: {cause}; {_ADVICE.get(error.errno or 0, 'check the disk')} and try again"
     )
 
 
 @contextmanager
-def explained(place: Path) -> Iterator[None]:
-    """Turn what the system refuses below ``place`` into BankError."""
+def explained(path: Path) -> Iterator[None]:
+    """Turn what the system refuses below ``path`` into BankError."""
     try:
         yield
     except OSError as error:
-        raise refused(place, error) from None
+        raise refused(path, error) from None
 
 
-def of_database(told: str) -> str:
+def of_database(message: str) -> str:
     """What to do when the database says this, to stand behind it; empty for what is no matter of the disk."""
-    return next((f"; {advice} and try again" for what, advice in _OF_DATABASE.items() if what in told), "")
+    return next((f"; {advice} and try again" for what, advice in _OF_DATABASE.items() if what in message), "")

@@ -7,9 +7,8 @@ import numpy as np
 import sqlalchemy as sa
 from numpy.typing import NDArray
 
-from ncii_match.bank.truth import journal, queries, tables
+from ncii_match.bank.truth import holds, journal, tables
 from ncii_match.bank.truth.database import Database
-from ncii_match.bank.truth.holds import slices
 from ncii_match.outcomes import State
 
 
@@ -21,25 +20,24 @@ def erase(
     mark: Callable[[bytes], bytes],
 ) -> int:
     """Forget the hashes that no case holds any more; how many. Each of their cases leaves a mark."""
-    entries, holds = tables.entries, tables.holds
-    active = sa.exists().where((holds.c.entry_id == entries.c.id) & (holds.c.state != State.WITHDRAWN))
+    entries, entry_holds = tables.entries, tables.holds
+    active = sa.exists().where((entry_holds.c.entry_id == entries.c.id) & (entry_holds.c.state != State.WITHDRAWN))
     query = sa.select(entries.c.id, entries.c.hash, entries.c.sealed).where(entries.c.hash.is_not(None) & ~active)
     gone = {row.id: unseal(row.hash, row.sealed) for row in connection.execute(query)}
-    for some in slices(sorted(gone)):
-        under = sa.select(holds.c.entry_id, holds.c.case_id).where(holds.c.entry_id.in_(some))
-        marks = [(mark(gone[entry]), case) for entry, case in connection.execute(under)]
-        queries.refuse(connection, marks, at)
-        connection.execute(entries.update().where(entries.c.id.in_(some)).values(hash=None, sealed=None))
+    for entry_ids in tables.slices(sorted(gone)):
+        cases = sa.select(entry_holds.c.entry_id, entry_holds.c.case_id).where(entry_holds.c.entry_id.in_(entry_ids))
+        marks = [(mark(gone[entry]), case) for entry, case in connection.execute(cases)]
+        holds.add_withdrawal_marks(connection, marks, at)
+        connection.execute(entries.update().where(entries.c.id.in_(entry_ids)).values(hash=None, sealed=None))
     allowed = tables.allowed
     ended = allowed.c.ended.is_not(None)
     freed = connection.execute(sa.select(allowed.c.id).where(ended & (sa.func.length(allowed.c.hash) > 0))).all()
     connection.execute(allowed.update().where(ended).values(hash=b"", sealed=None))
     if gone or freed:
         ids = np.array(sorted(gone), np.int64)
-        _drop_salts(connection, ids, {one for (one,) in freed})
-        journal.record(
-            connection, at=at, action="erase", actor=actor, entry_ids=ids, detail={"allowed": [one for (one,) in freed]}
-        )
+        allowed_ids = [row_id for (row_id,) in freed]
+        _drop_salts(connection, ids, {*allowed_ids})
+        journal.record(connection, at=at, action="erase", actor=actor, entry_ids=ids, detail={"allowed": allowed_ids})
     return len(gone)
 
 
@@ -54,8 +52,8 @@ def _drop_salts(connection: sa.Connection, ids: NDArray[np.int64], allowed: set[
         named = np.frombuffer(row.entry_ids, "<i8")
         if np.isin(named, ids).any() or (row.action == "allow" and allowed and _names(row.detail, allowed)):
             numbers.append(row.number)
-    for some in slices(numbers):
-        connection.execute(events.update().where(events.c.number.in_(some)).values(salt=None))
+    for piece in tables.slices(numbers):
+        connection.execute(events.update().where(events.c.number.in_(piece)).values(salt=None))
 
 
 def _names(detail: str, allowed: set[int]) -> bool:

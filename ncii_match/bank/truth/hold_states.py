@@ -1,13 +1,15 @@
 """Changing holds that are there: withdraw, confirm, dispute, and ending those whose time is over."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import sqlalchemy as sa
 
-from ncii_match.bank.truth import arguments, cases, holds, journal, queries, tables
+from ncii_match.bank.truth import cases, holds, journal, queries, requests, tables
 from ncii_match.bank.truth.cases import Case
-from ncii_match.bank.truth.context import Workings, moment
+from ncii_match.bank.truth.context import BankContext, moment
+from ncii_match.bank.truth.requests import ChangeRequest
 from ncii_match.errors import InputError
 from ncii_match.outcomes import State
 from ncii_match.values import Hashes
@@ -15,63 +17,87 @@ from ncii_match.values import Hashes
 _VERBS = {State.WITHDRAWN: "withdraw", State.CONFIRMED: "confirm", State.DISPUTED: "dispute"}
 
 
-def withdraw(
-    workings: Workings, *, case: str | None, source: str | None, entry_ids: Iterable[int] | None,
-    hashes: Hashes | None, reason: str, actor: str | None, unseen: bool,
-) -> int:  # fmt: skip
-    """``Bank.withdraw``."""
-    if unseen and (case is None or source is None or entry_ids is not None):
+def withdraw(context: BankContext, request: ChangeRequest, hashes: Hashes | None, *, unseen: bool) -> int:
+    """End holds; how many. See ``Bank.withdraw``.
+
+    Parameters
+    ----------
+    request
+        Which holds.
+    hashes
+        Also the holds on entries with these hashes; None for no further choice.
+    unseen
+        Remember the withdrawal for what has not arrived yet.
+    """
+    if unseen and (request.case is None or request.source is None or request.entry_ids is not None):
         raise InputError("a withdrawal before the addition needs its case and its source, and has no entries yet")
-    marks = [] if hashes is None else [workings.mark(packed) for packed in arguments.packed(hashes)]
-    whole = hashes is None and entry_ids is None
+    marks = [] if hashes is None else [context.mark(packed) for packed in requests.packed_rows(hashes)]
+    is_whole_case = hashes is None and request.entry_ids is None
 
-    def early(connection: sa.Connection, at: int) -> None:
-        made = cases.ids(connection, [Case(str(case), str(source))], at, actor or arguments.user())
-        queries.remember(connection, int(made[0]), marks, whole, at)
+    def remember(connection: sa.Connection, at: int) -> None:
+        case = Case(str(request.case), str(request.source))
+        (case_id,) = cases.ids(connection, [case], at, request.actor or requests.user_name()).tolist()
+        if is_whole_case:
+            cases.mark_withdrawn(connection, case_id, at)
+        holds.add_withdrawal_marks(connection, [(mark, case_id) for mark in marks], at)
 
-    chosen = entry_ids
     if hashes is not None:
-        workings.check(hashes)
-        with workings.database.reading() as connection:
-            keys = [workings.vault.lookup(packed) for packed in arguments.packed(hashes)]
-            found = queries.ids_by_key(connection, keys)
-        chosen = sorted({*(entry_ids or ()), *found.values()})
-    return set_state(workings, State.WITHDRAWN, case, source, chosen, reason, actor, early if unseen else None)
+        context.check(hashes)
+        with context.database.reading() as connection:
+            keys = [context.vault.lookup(packed) for packed in requests.packed_rows(hashes)]
+            ids_of_hashes = queries.ids_by_key(connection, keys).values()
+        request = replace(request, entry_ids=tuple(sorted({*(request.entry_ids or ()), *ids_of_hashes})))
+    return set_state(context, State.WITHDRAWN, request, remember if unseen else None)
 
 
 def set_state(
-    workings: Workings, state: State, case: str | None, source: str | None, entry_ids: Iterable[int] | None,
-    reason: str, actor: str | None, early: Callable[[sa.Connection, int], None] | None = None,
+    context: BankContext, state: State, request: ChangeRequest,
+    remember: Callable[[sa.Connection, int], None] | None = None,
 ) -> int:  # fmt: skip
-    """Give the active holds of a case, on some entries, or both, another state; how many changed."""
-    if case is None and (entry_ids is None or source is not None):  # a source narrows a case, and nothing else
-        raise InputError("say what to change: a case (--case, of one --source), entries (--entry), or both")
-    arguments.said(reason)
-    asked = None if entry_ids is None else sorted({int(one) for one in entry_ids})
-    with workings.database.writing() as connection:
-        at, who = moment(connection), actor or arguments.user()
-        if early:
-            early(connection, at)
-        case_ids = None if case is None else queries.case_ids(connection, case, source)
-        if early is None:
-            queries.must_have_held(connection, case, case_ids, asked)
-        changed, of_cases = holds.change_all(connection, state, at, case_ids, asked)
-        ended = cases.end(connection, case_ids, at) if state is State.WITHDRAWN and asked is None else 0
-        if len(changed) or ended or early:
+    """Give the active holds of a case, on some entries, or both, another state; how many changed.
+
+    Parameters
+    ----------
+    request
+        Which holds, and why.
+    remember
+        Called in the same transaction, with its time, of a withdrawal of what may not be here yet.
+
+    Raises
+    ------
+    InputError
+        When nothing is chosen.
+    BankError
+        For a case or entries that the bank has never held, unless the change is remembered for them.
+    """
+    request.check()
+    entry_ids = None if request.entry_ids is None else list(request.entry_ids)
+    with context.database.writing() as connection:
+        at, user = moment(connection), request.actor or requests.user_name()
+        if remember:
+            remember(connection, at)
+        case_ids = None if request.case is None else queries.case_ids(connection, request.case, request.source)
+        if remember is None:
+            queries.require_known(connection, request.case, case_ids, entry_ids)
+        changed, of_cases = holds.change_all(connection, state, at, case_ids, entry_ids)
+        ended = cases.end(connection, case_ids or [], at) if state is State.WITHDRAWN and entry_ids is None else 0
+        if len(changed) or ended or remember:
+            detail = {
+                "state": state.name.lower(), "case": request.case, "source": request.source, "whole": entry_ids is None
+            }  # fmt: skip
             journal.record(
-                connection, at=at, action=_VERBS[state], actor=who, reason=reason,
-                detail={"state": state.name.lower(), "case": case, "source": source, "whole": asked is None},
+                connection, at=at, action=_VERBS[state], actor=user, reason=request.reason, detail=detail,
                 entry_ids=changed, case_ids=of_cases if len(changed) else np.array(case_ids or [], np.int64),
             )  # fmt: skip
     return len(changed)
 
 
-def expire(workings: Workings) -> None:
+def expire(context: BankContext) -> None:
     """End the holds whose time is over."""
-    with workings.database.writing() as connection:
+    with context.database.writing() as connection:
         at = moment(connection)
-        over = tables.holds.c.until.is_not(None) & (tables.holds.c.until <= at)
-        entry_ids, case_ids = holds.change(connection, State.WITHDRAWN, at, over)
+        is_over = tables.holds.c.until.is_not(None) & (tables.holds.c.until <= at)
+        entry_ids, case_ids = holds.change(connection, State.WITHDRAWN, at, is_over)
         if len(entry_ids):
             journal.record(
                 connection, at=at, action="expire", actor="clock", detail={"state": "withdrawn"},

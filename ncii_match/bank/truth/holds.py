@@ -5,7 +5,7 @@ case adds the hash again: what a review decided, an import does not undo. What a
 only when it is forced, in whatever order addition and withdrawal arrive, and after the hash itself was erased.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any
@@ -17,15 +17,12 @@ from numpy.typing import NDArray
 from ncii_match.bank.truth import tables
 from ncii_match.outcomes import State
 
-AT_ONCE = 500
-"""Ids in one statement; SQLite allows 999 in old builds."""
-
 
 class Addition(IntEnum):
     """What became of one row that was to be added."""
 
     ADDED = 0
-    HELD = 1
+    ALREADY_HELD = 1
     NO_HASH = 2
     WEAK = 3
     DEGENERATE = 4
@@ -33,9 +30,9 @@ class Addition(IntEnum):
     OVER_CAP = 6
 
     @property
-    def taken(self) -> bool:
+    def is_taken(self) -> bool:
         """Whether the case holds the hash now."""
-        return self in (Addition.ADDED, Addition.HELD)
+        return self in (Addition.ADDED, Addition.ALREADY_HELD)
 
     @property
     def reason(self) -> str:
@@ -45,7 +42,7 @@ class Addition(IntEnum):
 
 _REASONS = {
     Addition.ADDED: "The case holds it now.",
-    Addition.HELD: "The case held it already.",
+    Addition.ALREADY_HELD: "The case held it already.",
     Addition.NO_HASH: "There is no hash: the picture could not be read.",
     Addition.WEAK: "The picture's quality is too low; such a hash matches innocent pictures.",
     Addition.DEGENERATE: "It is the hash of a flat or templated picture; it would match innocent pictures.",
@@ -55,12 +52,27 @@ _REASONS = {
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Rows:
-    """What is to be added, one row for each (hash, case).
+class HoldRows:
+    """What is to be added, one row for each (hash, case); all fields are parallel.
 
-    keys : what the bank looks hashes up by. sealed : the encrypted hashes, or None. marks : keyed digests, or None when
-    nothing was ever withdrawn unseen. profiles : profile of each. qualities : 0..100 or None. case_ids : int64 [n].
-    untils : microseconds since 1970, or None, for each. states : ``State`` of each new hold.
+    Attributes
+    ----------
+    keys
+        What the bank looks hashes up by.
+    sealed
+        The encrypted hashes, or None.
+    marks
+        Keyed digests, or None when nothing was ever withdrawn unseen.
+    profiles
+        How each was hashed.
+    qualities
+        From 0 to 100, or None.
+    case_ids
+        int64 [n].
+    untils
+        Microseconds since 1970, or None.
+    states
+        ``State`` of each new hold.
     """
 
     keys: list[bytes]
@@ -93,7 +105,7 @@ _batch = sa.Table(
 
 
 def add(
-    connection: sa.Connection, rows: Rows, *, at: int, force: bool, cap: int | None, reopens_reference: bool
+    connection: sa.Connection, rows: HoldRows, *, at: int, force: bool, cap: int | None, reopens_reference: bool
 ) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
     """Make the holds; entry ids (-1 where not taken) and ``Addition`` of each row.
 
@@ -105,7 +117,7 @@ def add(
     twin = [first_of.setdefault(pair, row) for row, pair in enumerate(pairs)] if len(set(pairs)) < n else []
     _fill(connection, rows, list(first_of.values()) if twin else None)
     _find_entries(connection)
-    _mark_held(connection)
+    _mark_already_held(connection)
     if not force and _anything_withdrawn(connection):
         _mark_withdrawn(connection, marks=rows.marks is not None)
     if cap is not None:
@@ -117,19 +129,20 @@ def add(
         _forget_withdrawals(connection, reopens_reference=reopens_reference)
     ids, outcome = np.full(n, -1, np.int64), np.empty(n, np.uint8)
     chosen = sa.select(_batch.c.row, sa.func.coalesce(_batch.c.entry_id, -1), _batch.c.outcome)
-    found = tables.numbers(connection.execute(chosen), 3)
-    outcome[found[:, 0]] = found[:, 2]
-    ids[found[:, 0]] = np.where(found[:, 2] <= Addition.HELD, found[:, 1], -1)
+    rows_ids_outcomes = tables.numbers(connection.execute(chosen), 3)
+    row, entry_id, became = rows_ids_outcomes.T
+    outcome[row] = became
+    ids[row] = np.where(became <= Addition.ALREADY_HELD, entry_id, -1)
     _batch.drop(connection)
     if twin:  # the same hash twice in one batch, under one case
         first = np.array(twin)
         ids, outcome = ids[first], outcome[first]
-        again = (first != np.arange(n)) & (outcome == Addition.ADDED)
-        outcome[again] = Addition.HELD
+        is_repeated = (first != np.arange(n)) & (outcome == Addition.ADDED)
+        outcome[is_repeated] = Addition.ALREADY_HELD
     return ids, outcome
 
 
-def _fill(connection: sa.Connection, rows: Rows, chosen: list[int] | None) -> None:
+def _fill(connection: sa.Connection, rows: HoldRows, chosen: list[int] | None) -> None:
     _batch.create(connection)
     n = len(rows.keys)
     columns: dict[str, Iterable[Any]] = {
@@ -137,16 +150,16 @@ def _fill(connection: sa.Connection, rows: Rows, chosen: list[int] | None) -> No
         "profile": rows.profiles, "quality": rows.qualities, "case_id": rows.case_ids.tolist(),
         "until": rows.untils if any(rows.untils) else (), "state": rows.states, "outcome": [int(Addition.ADDED)] * n,
     }  # fmt: skip
-    said = {name: column for name, column in columns.items() if column}
-    values = list(zip(*said.values(), strict=True))
-    tables.insert(connection, _batch, values if chosen is None else [values[row] for row in chosen], [*said])
+    filled = {name: column for name, column in columns.items() if column}
+    values = list(zip(*filled.values(), strict=True))
+    tables.insert(connection, _batch, values if chosen is None else [values[row] for row in chosen], [*filled])
 
 
 def _find_entries(connection: sa.Connection) -> None:
     entries = tables.entries
     known = sa.select(entries.c.id).where(entries.c.hash == _batch.c.hash).scalar_subquery()
-    wanted = _batch.c.entry_id.is_(None) & (_batch.c.outcome == Addition.ADDED)
-    connection.execute(_batch.update().where(wanted).values(entry_id=known))
+    undecided = _batch.c.entry_id.is_(None) & (_batch.c.outcome == Addition.ADDED)
+    connection.execute(_batch.update().where(undecided).values(entry_id=known))
 
 
 def _outcome(connection: sa.Connection, where: sa.ColumnElement[bool], outcome: Addition) -> None:
@@ -154,10 +167,10 @@ def _outcome(connection: sa.Connection, where: sa.ColumnElement[bool], outcome: 
     connection.execute(_batch.update().where(undecided & where).values(outcome=int(outcome)))
 
 
-def _mark_held(connection: sa.Connection) -> None:
+def _mark_already_held(connection: sa.Connection) -> None:
     holds = tables.holds
-    held = (holds.c.entry_id == _batch.c.entry_id) & (holds.c.case_id == _batch.c.case_id)
-    _outcome(connection, sa.exists().where(held & (holds.c.state != State.WITHDRAWN)), Addition.HELD)
+    same_hold = (holds.c.entry_id == _batch.c.entry_id) & (holds.c.case_id == _batch.c.case_id)
+    _outcome(connection, sa.exists().where(same_hold & (holds.c.state != State.WITHDRAWN)), Addition.ALREADY_HELD)
 
 
 def _anything_withdrawn(connection: sa.Connection) -> bool:
@@ -204,7 +217,7 @@ def _family(connection: sa.Connection) -> sa.Table:
     return table
 
 
-def over_cap(connection: sa.Connection, new: sa.FromClause, cap: int) -> dict[int, int]:
+def _room_under_cap(connection: sa.Connection, new: sa.FromClause, cap: int) -> dict[int, int]:
     """Room that is left in each case that would hold more than the cap. ``new``: columns case_id and n, how many more.
 
     Holds of all states are counted first: the index alone tells, and as a rule that nobody is near.
@@ -212,9 +225,9 @@ def over_cap(connection: sa.Connection, new: sa.FromClause, cap: int) -> dict[in
     holds = tables.holds.c
 
     def beyond(chosen: sa.ColumnElement[bool]) -> dict[int, int]:
-        held = sa.func.count(holds.entry_id)
-        counted = sa.select(new.c.case_id, held).outerjoin_from(new, tables.holds, chosen)
-        rows = connection.execute(counted.group_by(new.c.case_id, new.c.n).having(new.c.n + held > cap))
+        present = sa.func.count(holds.entry_id)
+        counted = sa.select(new.c.case_id, present).outerjoin_from(new, tables.holds, chosen)
+        rows = connection.execute(counted.group_by(new.c.case_id, new.c.n).having(new.c.n + present > cap))
         return {case: cap - count for case, count in rows}
 
     if not beyond(holds.case_id == new.c.case_id):
@@ -225,18 +238,18 @@ def over_cap(connection: sa.Connection, new: sa.FromClause, cap: int) -> dict[in
 def _mark_over_cap(connection: sa.Connection, cap: int) -> None:
     added = _batch.c.outcome == Addition.ADDED
     new = sa.select(_batch.c.case_id, sa.func.count().label("n")).where(added).group_by(_batch.c.case_id).subquery()
-    room = over_cap(connection, new, cap)
+    room = _room_under_cap(connection, new, cap)
     over = []
-    for some in slices(sorted(room)):
+    for case_ids in tables.slices(sorted(room)):
         chosen = sa.select(_batch.c.row, _batch.c.case_id).where(
-            (_batch.c.outcome == Addition.ADDED) & _batch.c.case_id.in_(some)
+            (_batch.c.outcome == Addition.ADDED) & _batch.c.case_id.in_(case_ids)
         )
         for row, case in connection.execute(chosen.order_by(_batch.c.row)).fetchall():
             room[case] -= 1
             if room[case] < 0:
                 over.append(row)
-    for some in slices(over):
-        _outcome(connection, _batch.c.row.in_(some), Addition.OVER_CAP)
+    for rows in tables.slices(over):
+        _outcome(connection, _batch.c.row.in_(rows), Addition.OVER_CAP)
 
 
 def _make_entries(connection: sa.Connection, at: int) -> None:
@@ -257,9 +270,11 @@ def _make_holds(connection: sa.Connection, at: int) -> None:
     chosen = sa.select(_batch.c.entry_id, _batch.c.case_id, _batch.c.state, moment, moment, _batch.c.until).where(
         _batch.c.outcome == Addition.ADDED
     )
-    made = _insert(connection, holds).from_select(columns, chosen)
-    again = {"state": made.excluded.state, "changed": made.excluded.changed, "until": made.excluded.until}
-    connection.execute(made.on_conflict_do_update(index_elements=["entry_id", "case_id"], set_=again))
+    insert = _insert(connection, holds).from_select(columns, chosen)
+    new_values = {
+        "state": insert.excluded.state, "changed": insert.excluded.changed, "until": insert.excluded.until
+    }  # fmt: skip
+    connection.execute(insert.on_conflict_do_update(index_elements=["entry_id", "case_id"], set_=new_values))
 
 
 def _forget_withdrawals(connection: sa.Connection, *, reopens_reference: bool) -> None:
@@ -284,21 +299,18 @@ def _insert(connection: sa.Connection, table: sa.Table):  # type: ignore[no-unty
     return insert(table)
 
 
-def crowded(connection: sa.Connection, case_ids: NDArray[np.int64], counts: NDArray[np.int64], cap: int) -> bool:
+def would_exceed_cap(
+    connection: sa.Connection, case_ids: NDArray[np.int64], counts: NDArray[np.int64], cap: int
+) -> bool:
     """Whether any of these cases would hold more than the cap with so many more."""
     more = sa.Table(
         "more", sa.MetaData(), sa.Column("case_id", tables.Number), sa.Column("n", sa.Integer), prefixes=["TEMPORARY"]
     )
     more.create(connection)
     tables.insert(connection, more, list(zip(case_ids.tolist(), counts.tolist(), strict=True)))
-    found = bool(over_cap(connection, more, cap))
+    is_over = bool(_room_under_cap(connection, more, cap))
     more.drop(connection)
-    return found
-
-
-def slices(ids: list[int]) -> list[list[int]]:
-    """Pieces short enough for one SQL statement."""
-    return [ids[first : first + AT_ONCE] for first in range(0, len(ids), AT_ONCE)]
+    return is_over
 
 
 def change(
@@ -310,28 +322,19 @@ def change(
     changed = (
         holds.update().where(ending).values(state=int(state), changed=at).returning(holds.c.entry_id, holds.c.case_id)
     )
-    found = tables.numbers(connection.execute(changed), 2)
-    found = found[np.lexsort((found[:, 1], found[:, 0]))]
-    return np.ascontiguousarray(found[:, 0]), np.ascontiguousarray(found[:, 1])
+    pairs = tables.numbers(connection.execute(changed), 2)
+    pairs = pairs[np.lexsort((pairs[:, 1], pairs[:, 0]))]
+    return np.ascontiguousarray(pairs[:, 0]), np.ascontiguousarray(pairs[:, 1])
 
 
 def change_all(
     connection: sa.Connection, state: State, at: int, case_ids: list[int] | None, entry_ids: list[int] | None
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """``change`` for the holds of some cases, on some entries, or both; None for all."""
-    changed = [change(connection, state, at, chosen) for chosen in selections(case_ids, entry_ids)]
+    changed = [change(connection, state, at, chosen) for chosen in tables.selections(case_ids, entry_ids)]
     nothing = np.empty(0, np.int64)
-    return np.concatenate([nothing, *(one for one, _ in changed)]), np.concatenate(
-        [nothing, *(one for _, one in changed)]
-    )
-
-
-def selections(case_ids: list[int] | None, entry_ids: list[int] | None) -> Iterator[sa.ColumnElement[bool]]:
-    """Conditions on holds, each short enough for one statement, that choose those of the cases and the entries."""
-    table = tables.holds.c
-    in_cases = sa.true() if case_ids is None else table.case_id.in_(case_ids)
-    for some in [None] if entry_ids is None else slices(entry_ids):
-        yield in_cases if some is None else in_cases & table.entry_id.in_(some)
+    entries = np.concatenate([nothing, *(entry for entry, _ in changed)])
+    return entries, np.concatenate([nothing, *(case for _, case in changed)])
 
 
 def end_pairs(
@@ -347,7 +350,25 @@ def end_pairs(
     )
     chosen.create(connection)
     tables.insert(connection, chosen, [*map(tuple, pairs.tolist())])
-    this = sa.tuple_(tables.holds.c.entry_id, tables.holds.c.case_id)
-    ended = change(connection, State.WITHDRAWN, at, this.in_(sa.select(chosen.c.entry_id, chosen.c.case_id)))
+    pair = sa.tuple_(tables.holds.c.entry_id, tables.holds.c.case_id)
+    ended = change(connection, State.WITHDRAWN, at, pair.in_(sa.select(chosen.c.entry_id, chosen.c.case_id)))
     chosen.drop(connection)
     return ended
+
+
+def has_withdrawal_marks(connection: sa.Connection) -> bool:
+    """Whether any withdrawal is remembered by a mark."""
+    return connection.execute(sa.select(tables.refused.c.case_id).limit(1)).first() is not None
+
+
+def add_withdrawal_marks(connection: sa.Connection, marks: list[tuple[bytes, int]], at: int) -> int:
+    """Remember which hash (by its mark) which case has withdrawn; how many were not known yet."""
+    table = tables.refused
+    known: set[tuple[bytes, int]] = set()
+    for first in range(0, len(marks), tables.IDS_AT_ONCE):
+        piece = [mark for mark, _ in marks[first : first + tables.IDS_AT_ONCE]]
+        query = sa.select(table.c.mark, table.c.case_id).where(table.c.mark.in_(piece))
+        known.update((bytes(mark), case) for mark, case in connection.execute(query))
+    new = [(*pair, at) for pair in dict.fromkeys(marks) if pair not in known]
+    tables.insert(connection, table, new)
+    return len(new)

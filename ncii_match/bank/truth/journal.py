@@ -29,7 +29,25 @@ NOBODY = np.empty(0, np.int64)
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One line of the history. ``entry_ids`` and ``case_ids`` are parallel: holds that the event is about."""
+    """One line of the history.
+
+    Attributes
+    ----------
+    number
+        1, 2, 3 … without gaps.
+    at
+        Microseconds since 1970.
+    action
+        What was done: ``add``, ``withdraw``, ``confirm``, ``publish`` …
+    actor, reason
+        Who did it, and why; None when no reason was given.
+    detail
+        What else there is to say of it, by name.
+    entry_ids, case_ids
+        int64 [n], parallel: the holds that it is about.
+    digest
+        SHA-256 over all of this and the digest before it.
+    """
 
     number: int
     at: int
@@ -49,7 +67,15 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """Where the history is not what it was: the event's number, and what is wrong with it."""
+    """Where the history is not what it was.
+
+    Attributes
+    ----------
+    event
+        The event's number.
+    what
+        What is wrong with it, in a sentence.
+    """
 
     event: int
     what: str
@@ -119,8 +145,8 @@ def digest_at(connection: sa.Connection, number: int) -> bytes | None:
     if number == 0:
         return BEGINNING
     events = tables.events.c
-    found = connection.execute(sa.select(events.digest).where(events.number == number)).scalar_one_or_none()
-    return None if found is None else bytes(found)
+    stored = connection.execute(sa.select(events.digest).where(events.number == number)).scalar_one_or_none()
+    return None if stored is None else bytes(stored)
 
 
 def commitment(salt: bytes, hashes: bytes) -> bytes:
@@ -218,8 +244,8 @@ def _walk(
     """Events from a number on, each with what is wrong with it. ``previous``: the digest before, None when unknown."""
     table, expected = tables.events, first
     query = sa.select(table).where(table.c.number >= (first if previous is None else -sys.maxsize))
-    for found in connection.execute(query.order_by(table.c.number), execution_options={"yield_per": 1000}):
-        row, faults = found._asdict(), []
+    for stored in connection.execute(query.order_by(table.c.number), execution_options={"yield_per": 1000}):
+        row, faults = stored._asdict(), []
         number = row["number"]
         if number != expected:
             missing = f"{expected}" if number == expected + 1 else f"{expected} to {number - 1}"

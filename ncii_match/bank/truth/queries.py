@@ -1,4 +1,4 @@
-"""What is asked of the tables besides changing holds: finding, listing and counting."""
+"""What the tables answer: holds, history, ids, counts. Nothing here changes them."""
 
 import json
 from collections.abc import Iterator
@@ -9,18 +9,34 @@ from typing import Any
 import sqlalchemy as sa
 
 from ncii_match.bank.truth import journal, tables
-from ncii_match.bank.truth.holds import selections, slices
 from ncii_match.bank.truth.journal import Event
 from ncii_match.errors import BankError
 from ncii_match.outcomes import State
 
-SHOWN = 5
-"""Ids that a message lists."""
-
 
 @dataclass(frozen=True, slots=True)
-class Hold:
-    """Why an entry is in the bank: one case of one source, in one state. Times are ISO 8601, UTC."""
+class HoldRecord:
+    """Why an entry is in the bank: one case of one source, in one state.
+
+    Attributes
+    ----------
+    entry_id
+        Of the entry that is held.
+    case, source
+        The case's reference, and who gave it.
+    state
+        How far it has been looked into.
+    since, changed
+        When the hold began and when its state changed last: ISO 8601, UTC.
+    until
+        When it ends by itself, in the same form; None for never.
+    quality
+        PDQ's own, from 0 to 100; None when it is not known.
+    profile
+        How the picture was hashed: ``full`` or ``512``.
+    region, tags
+        Of the case.
+    """
 
     entry_id: int
     case: str
@@ -35,7 +51,7 @@ class Hold:
     tags: tuple[str, ...]
 
 
-def holds(connection: sa.Connection, case: str | None, entry_id: int | None) -> Iterator[Hold]:
+def holds(connection: sa.Connection, case: str | None, entry_id: int | None) -> Iterator[HoldRecord]:
     """By entry id, then case."""
     table, cases, entries = tables.holds.c, tables.cases.c, tables.entries.c
     query = (
@@ -51,7 +67,7 @@ def holds(connection: sa.Connection, case: str | None, entry_id: int | None) -> 
     if entry_id is not None:
         query = query.where(table.entry_id == entry_id)
     for row in connection.execution_options(yield_per=1000).execute(query):
-        yield Hold(
+        yield HoldRecord(
             row.entry_id, row.reference, row.source, State(row.state), journal.instant(row.since),
             journal.instant(row.changed), None if row.until is None else journal.instant(row.until), row.quality,
             row.profile, row.region, tuple(json.loads(row.tags)) if row.tags else (),
@@ -63,12 +79,12 @@ def history(connection: sa.Connection, case: str | None, entry_id: int | None) -
     ids = None
     if case is not None:
         ids = case_ids(connection, case, None)
-        must_have_held(connection, case, ids, None)
+        require_known(connection, case, ids, None)
     if entry_id is not None:
-        must_have_held(connection, None, None, [entry_id])
-        held = sa.select(tables.holds.c.case_id).where(tables.holds.c.entry_id == entry_id)
-        under = [one for (one,) in connection.execute(held)]
-        ids = under if ids is None else sorted({*ids} & {*under})
+        require_known(connection, None, None, [entry_id])
+        cases_of_entry = sa.select(tables.holds.c.case_id).where(tables.holds.c.entry_id == entry_id)
+        holders = [case_id for (case_id,) in connection.execute(cases_of_entry)]
+        ids = holders if ids is None else sorted({*ids} & {*holders})
     for event in journal.events(connection, case_ids=ids):
         if entry_id is None or entry_id in event.entry_ids:
             yield event
@@ -79,20 +95,20 @@ def case_ids(connection: sa.Connection, reference: str, source: str | None) -> l
     cases = tables.cases.c
     query = sa.select(cases.id).where(cases.reference == reference).order_by(cases.id)
     query = query if source is None else query.where(cases.source == source)
-    return [one for (one,) in connection.execute(query)]
+    return [case_id for (case_id,) in connection.execute(query)]
 
 
 def ids_by_key(connection: sa.Connection, keys: list[bytes]) -> dict[bytes, int]:
-    """Ids of the entries that are found by these, those that there are."""
+    """Ids of the entries with these lookup keys, by key; an unknown key has none."""
     entries = tables.entries.c
-    found: dict[bytes, int] = {}
-    for first in range(0, len(keys), 500):
-        query = sa.select(entries.hash, entries.id).where(entries.hash.in_(keys[first : first + 500]))
-        found.update((bytes(key), one) for key, one in connection.execute(query))
-    return found
+    ids: dict[bytes, int] = {}
+    for first in range(0, len(keys), tables.IDS_AT_ONCE):
+        query = sa.select(entries.hash, entries.id).where(entries.hash.in_(keys[first : first + tables.IDS_AT_ONCE]))
+        ids.update((bytes(key), entry_id) for key, entry_id in connection.execute(query))
+    return ids
 
 
-def must_have_held(
+def require_known(
     connection: sa.Connection, case: str | None, cases: list[int] | None, entry_ids: list[int] | None
 ) -> None:
     """Raises BankError when the bank has never held the case, or one of the entries (under the case)."""
@@ -101,76 +117,23 @@ def must_have_held(
         raise BankError(f"the bank has never held case {case!r}; {advice}")
     if entry_ids is None:
         return
-    seen: set[int] = set()
-    for chosen in selections(cases, entry_ids):
-        seen.update(one for (one,) in connection.execute(sa.select(tables.holds.c.entry_id).where(chosen)))
-    missing = [one for one in entry_ids if one not in seen]
-    if missing or not entry_ids:
-        shown = ", ".join(map(str, missing[:SHOWN])) + (" …" if len(missing) > SHOWN else "")
-        under = f" under case {case!r}" if case is not None else ""
-        what = f"entries {shown}" if shown else "any of these hashes"
-        raise BankError(f"the bank has never held {what}{under}; {advice}")
-
-
-def any_refused(connection: sa.Connection) -> bool:
-    """Whether any withdrawal is remembered by a mark."""
-    return connection.execute(sa.select(tables.refused.c.case_id).limit(1)).first() is not None
-
-
-def refuse(connection: sa.Connection, marks: list[tuple[bytes, int]], at: int) -> int:
-    """Remember which hash (by its mark) which case has withdrawn; how many were not known yet."""
-    table = tables.refused
-    known: set[tuple[bytes, int]] = set()
-    for first in range(0, len(marks), 500):
-        some = [mark for mark, _ in marks[first : first + 500]]
-        query = sa.select(table.c.mark, table.c.case_id).where(table.c.mark.in_(some))
-        known.update((bytes(mark), case) for mark, case in connection.execute(query))
-    new = [(*pair, at) for pair in dict.fromkeys(marks) if pair not in known]
-    tables.insert(connection, table, new)
-    return len(new)
-
-
-def remember(connection: sa.Connection, case_id: int, marks: list[bytes], whole: bool, at: int) -> None:
-    """A withdrawal of something that may not be here yet: of the whole case, or of the hashes with these marks."""
-    if whole:
-        connection.execute(tables.cases.update().where(tables.cases.c.id == case_id).values(withdrawn=at))
-    refuse(connection, [(mark, case_id) for mark in marks], at)
-
-
-def allow(
-    connection: sa.Connection, stored: list[tuple[bytes, bytes | None]], radius: int, reason: str, actor: str, at: int
-) -> list[int]:
-    """Add rows to the allow list; their ids."""
-    ids = []
-    for lookup, sealed in stored:
-        values = {"hash": lookup, "sealed": sealed, "radius": radius, "reason": reason, "actor": actor, "since": at}
-        made = connection.execute(tables.allowed.insert().values(**values))
-        ids.append(int(made.inserted_primary_key[0]))  # type: ignore[index]
-    return ids
-
-
-def must_have_allowed(connection: sa.Connection, ids: list[int]) -> None:
-    """Raises BankError for rows that the allow list has never had."""
-    table = tables.allowed
     known: set[int] = set()
-    for some in slices(ids):
-        known |= {row_id for (row_id,) in connection.execute(sa.select(table.c.id).where(table.c.id.in_(some)))}
-    unknown = sorted(set(ids) - known)
-    if unknown:
-        shown = ", ".join(map(str, unknown[:SHOWN])) + (" …" if len(unknown) > SHOWN else "")
-        raise BankError(f"the allow list has never had row {shown}; nothing was changed. 'bank history' shows its rows")
+    for chosen in tables.selections(cases, entry_ids):
+        query = sa.select(tables.holds.c.entry_id).where(chosen)
+        known.update(entry_id for (entry_id,) in connection.execute(query))
+    missing = [entry_id for entry_id in entry_ids if entry_id not in known]
+    if missing or not entry_ids:
+        shown = tables.shown_ids(missing)
+        of_case = f" under case {case!r}" if case is not None else ""
+        what = f"entries {shown}" if shown else "any of these hashes"
+        raise BankError(f"the bank has never held {what}{of_case}; {advice}")
 
 
-def disallow(connection: sa.Connection, ids: list[int], at: int) -> list[int]:
-    """End rows of the allow list; the ids of those that were on it."""
-    table = tables.allowed
-    ended: list[int] = []
-    for some in slices(ids):
-        this = table.c.id.in_(some) & table.c.ended.is_(None)
-        ended += [
-            one for (one,) in connection.execute(table.update().where(this).values(ended=at).returning(table.c.id))
-        ]
-    return sorted(ended)
+def count_active_entries(connection: sa.Connection) -> int:
+    """Entries that at least one case holds and has not withdrawn."""
+    table = tables.holds.c
+    active = sa.select(sa.func.count(sa.distinct(table.entry_id))).where(table.state != State.WITHDRAWN)
+    return int(connection.execute(active).scalar_one())
 
 
 def stats(connection: sa.Connection) -> dict[str, Any]:
@@ -183,12 +146,11 @@ def stats(connection: sa.Connection) -> dict[str, Any]:
         .where(table.state != State.WITHDRAWN)
         .group_by(cases.source)
     ).all()
-    active = sa.select(sa.func.count(sa.distinct(table.entry_id))).where(table.state != State.WITHDRAWN)
-    kept = sa.select(sa.func.count()).where(tables.entries.c.hash.is_not(None))
+    not_erased = sa.select(sa.func.count()).where(tables.entries.c.hash.is_not(None))
     allowed = sa.select(sa.func.count()).where(tables.allowed.c.ended.is_(None))
     return {
-        "active_entries": connection.execute(active).scalar_one(),
-        "hashes_kept": connection.execute(kept).scalar_one(),
+        "active_entries": count_active_entries(connection),
+        "hashes_kept": connection.execute(not_erased).scalar_one(),
         "holds": {State(state).name.lower(): count for state, count in sorted(by_state)},
         "sources": dict(sorted((source, count) for source, count in by_source)),
         "allowed": connection.execute(allowed).scalar_one(),
@@ -198,9 +160,9 @@ def stats(connection: sa.Connection) -> dict[str, Any]:
 
 def sizes(bank: Path) -> dict[str, Any]:
     """Bytes on disk, by part."""
-    found = {"database": 0, "snapshots": 0}
+    bytes_of = {"database": 0, "snapshots": 0}
     for path in bank.rglob("*"):
         if path.is_file():
             part = "snapshots" if path.parts[len(bank.parts)] in ("snapshots", "bases") else "database"
-            found[part] += path.stat().st_size
-    return {"bytes": found}
+            bytes_of[part] += path.stat().st_size
+    return {"bytes": bytes_of}

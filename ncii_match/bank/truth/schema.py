@@ -21,15 +21,15 @@ def check(database: Database) -> None:
         with database.reading() as connection:
             if not sa.inspect(connection).has_table("alembic_version"):
                 raise cut_off(database.path)
-            found = connection.exec_driver_sql("SELECT version_num FROM alembic_version").scalar_one_or_none()
+            revision = connection.exec_driver_sql("SELECT version_num FROM alembic_version").scalar_one_or_none()
     except BankError as error:
         if type(error) is not BankError or disk_errors.of_database(str(error)):
             raise
         raise BankFormatError(f"{database.path} cannot be read as a bank: {error}") from None
-    if found != REVISION:
-        older = isinstance(found, str) and found < REVISION
+    if revision != REVISION:
+        older = isinstance(revision, str) and revision < REVISION
         advice = f"'ncii-match bank upgrade {database.path}' brings it up to date" if older else "use a newer version"
-        raise BankFormatError(f"{database.path} has format {found}; this version reads format {REVISION}: {advice}")
+        raise BankFormatError(f"{database.path} has format {revision}; this version reads format {REVISION}: {advice}")
 
 
 def cut_off(path: Path) -> BankFormatError:
@@ -57,5 +57,5 @@ def differences(connection: sa.Connection) -> list[object]:
 
     from ncii_match.bank.truth import tables
 
-    found: list[object] = compare_metadata(MigrationContext.configure(connection), tables.metadata)
-    return found
+    changes: list[object] = compare_metadata(MigrationContext.configure(connection), tables.metadata)
+    return changes

@@ -3,6 +3,7 @@
 Times are whole microseconds since 1970 (UTC), states are ``State``. The same tables serve on SQLite and PostgreSQL.
 """
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -111,6 +112,31 @@ event_cases = sa.Table(
 )
 
 
+IDS_AT_ONCE = 500
+"""Ids in one statement; SQLite allows 999 in old builds."""
+
+SHOWN_IDS = 5
+"""Ids that a message lists."""
+
+
+def slices(ids: list[int]) -> list[list[int]]:
+    """Pieces short enough for one SQL statement."""
+    return [ids[first : first + IDS_AT_ONCE] for first in range(0, len(ids), IDS_AT_ONCE)]
+
+
+def selections(case_ids: list[int] | None, entry_ids: list[int] | None) -> Iterator[sa.ColumnElement[bool]]:
+    """Conditions on holds, each short enough for one statement, that choose those of the cases and the entries."""
+    table = holds.c
+    in_cases = sa.true() if case_ids is None else table.case_id.in_(case_ids)
+    for piece in [None] if entry_ids is None else slices(entry_ids):
+        yield in_cases if piece is None else in_cases & table.entry_id.in_(piece)
+
+
+def shown_ids(ids: list[int]) -> str:
+    """The first few, for a message."""
+    return ", ".join(map(str, ids[:SHOWN_IDS])) + (" …" if len(ids) > SHOWN_IDS else "")
+
+
 def numbers(result: sa.CursorResult[Any], columns: int) -> NDArray[np.int64]:
     """All rows of whole numbers as int64 [n, columns]; NumPy takes a row for a mapping, and asks it for each key."""
     return np.array([*map(tuple, result.fetchall())], np.int64).reshape(-1, columns)
@@ -122,16 +148,16 @@ def insert(
     """Rows into a table's columns (the first ones by default), past SQLAlchemy, which would take most of the time."""
     if rows:
         names = columns or [column.name for column in table.columns][: len(rows[0])]
-        marks = ", ".join([_mark(connection)] * len(names))
-        connection.exec_driver_sql(f"INSERT INTO {table.name} ({', '.join(names)}) VALUES ({marks})", rows)  # noqa: S608
+        placeholders = ", ".join([_placeholder(connection)] * len(names))
+        connection.exec_driver_sql(f"INSERT INTO {table.name} ({', '.join(names)}) VALUES ({placeholders})", rows)  # noqa: S608
 
 
 def update(connection: sa.Connection, table: sa.Table, columns: list[str], rows: list[tuple[Any, ...]]) -> None:
     """Give columns of many rows other values; each of ``rows`` ends with the id."""
-    mark = _mark(connection)
-    changes = ", ".join(f"{name} = {mark}" for name in columns)
-    connection.exec_driver_sql(f"UPDATE {table.name} SET {changes} WHERE id = {mark}", rows)  # noqa: S608
+    placeholder = _placeholder(connection)
+    changes = ", ".join(f"{name} = {placeholder}" for name in columns)
+    connection.exec_driver_sql(f"UPDATE {table.name} SET {changes} WHERE id = {placeholder}", rows)  # noqa: S608
 
 
-def _mark(connection: sa.Connection) -> str:
+def _placeholder(connection: sa.Connection) -> str:
     return "?" if connection.dialect.name == "sqlite" else "%s"

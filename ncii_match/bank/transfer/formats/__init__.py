@@ -14,17 +14,17 @@ from ncii_match.bank.transfer.formats import (
     text_files,
     threatexchange,
 )
-from ncii_match.bank.transfer.formats.record_batch import Builder, Lines, Origin, Record
+from ncii_match.bank.transfer.formats.record_batch import Builder, Origin, Record, RecordBatch
 from ncii_match.errors import InputError
 from ncii_match.values import Algorithm
 
-__all__ = ["FORMATS", "Format", "Origin", "pieces", "recognised"]
+__all__ = ["FORMATS", "Format", "Origin", "read_batches", "recognise"]
 
 
 class Reads(Protocol):
-    """A file's records in pieces. Raises InputError when there is no such file."""
+    """A file's records in batches. Raises InputError when there is no such file."""
 
-    def __call__(self, path: Path, builder: Builder) -> Iterator[Lines]:
+    def __call__(self, path: Path, builder: Builder) -> Iterator[RecordBatch]:
         """The last piece says whether the file could be read to its end."""
         ...
 
@@ -38,11 +38,23 @@ class Writes(Protocol):
 
 
 class Format(NamedTuple):
-    """may_end : whether a file's records can say that a hold ended. suffixes : by which a file is taken for it.
+    """How one kind of file is read and written.
 
-    tells : what a record is about: ``a hash`` (it matches, and nothing else is said), ``each hold`` with its state, or
-    ``every hold`` of its hash. source, profile : of its records when neither they nor the importer say one; None for
-    the bank's own profile.
+    Attributes
+    ----------
+    read, write
+        Its records from a file, and into one.
+    may_end
+        Whether a file's records can say that a hold ended.
+    suffixes
+        By which a file is taken for it.
+    tells
+        What a record is about: ``a hash`` (it matches, and no state is given), ``each hold`` with its state, or
+        ``every hold`` of its hash.
+    source
+        Of records when neither they nor the importer name one.
+    profile
+        The same; None for the bank's own.
     """
 
     read: Reads
@@ -69,23 +81,23 @@ FORMATS = {
 }
 
 
-def recognised(path: Path, name: str | None, *, reading: bool = True) -> str:
+def recognise(path: Path, name: str | None, *, reading: bool = True) -> str:
     """The format's name: as given, or by the file's ending and first line. Raises InputError."""
     if name is not None:
         if name not in FORMATS:
             raise InputError(f"format {name!r} is unknown; choose one of {', '.join(FORMATS)}")
         return name
     suffix = text_files.bare(path).suffix.lower()
-    for known, one in FORMATS.items():
-        if suffix in one.suffixes:
-            return _of_csv(path) if known == "csv" and reading else known
+    for known, file_format in FORMATS.items():
+        if suffix in file_format.suffixes:
+            return _kind_of_csv(path) if known == "csv" and reading else known
     raise InputError(f"{path}: the ending does not tell the format; choose one of {', '.join(FORMATS)} (--format)")
 
 
-def _of_csv(path: Path) -> str:
+def _kind_of_csv(path: Path) -> str:
     """A CSV file is a table, or from threatexchange, or a plain list with qualities: its first line tells."""
     try:
-        for _, line in text_files.Lines(path):
+        for _, line in text_files.TextLines(path):
             if line and not line.startswith("#"):
                 names = [name.strip().lower() for name in line.split(",")]
                 if names[:2] == ["signal_type", "signal_str"] or names[0] in ("pdq", "video_md5"):
@@ -96,6 +108,6 @@ def _of_csv(path: Path) -> str:
     return "text"
 
 
-def pieces(path: Path, name: str, algorithm: Algorithm) -> Iterator[Lines]:
+def read_batches(path: Path, name: str, algorithm: Algorithm) -> Iterator[RecordBatch]:
     """A file's records as hashes of an algorithm."""
     return FORMATS[name].read(path, Builder(algorithm, record_batch.AT_ONCE))

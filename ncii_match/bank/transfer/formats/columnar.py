@@ -7,8 +7,8 @@ from typing import IO, Any
 
 import numpy as np
 
-from ncii_match.bank.transfer.formats.csv_table import COLUMNS, placed
-from ncii_match.bank.transfer.formats.record_batch import AT_ONCE, Builder, Lines, Record
+from ncii_match.bank.transfer.formats.csv_table import COLUMNS, column_positions
+from ncii_match.bank.transfer.formats.record_batch import AT_ONCE, Builder, Record, RecordBatch
 from ncii_match.errors import InputError
 from ncii_match.values import Algorithm
 
@@ -22,8 +22,8 @@ def may_end(path: Path) -> bool:
     return "state" in [name.lower() for name in _opened(path)[0]]
 
 
-def read(path: Path, builder: Builder) -> Iterator[Lines]:
-    """Every record, in pieces. Raises InputError when it is no such file."""
+def read(path: Path, builder: Builder) -> Iterator[RecordBatch]:
+    """Every record, in batches. Raises InputError when it is no such file."""
     import pyarrow as pa
 
     from ncii_match import schemas
@@ -33,11 +33,11 @@ def read(path: Path, builder: Builder) -> Iterator[Lines]:
     try:
         for batch in batches:
             names = batch.schema.names
-            places = placed(names, path)
-            said = schemas.algorithm_of(batch.schema.field(places[0]))
-            if said is not None and not said.comparable_with(builder.algorithm):
-                raise InputError(f"{path} holds {said}; the bank holds {builder.algorithm}")
-            columns = [batch.column(place) if place >= 0 else None for place in places]
+            positions = column_positions(names, path)
+            algorithm = schemas.algorithm_of(batch.schema.field(positions[0]))
+            if algorithm is not None and not algorithm.comparable_with(builder.algorithm):
+                raise InputError(f"{path} holds {algorithm}; the bank holds {builder.algorithm}")
+            columns = [batch.column(position) if position >= 0 else None for position in positions]
             if not _fast(columns, done, builder):
                 _slow(columns, done, batch.num_rows, builder)
             done += batch.num_rows
@@ -68,7 +68,7 @@ def _fast(columns: list[Any], done: int, builder: Builder) -> bool:
         hashes.type == pa.binary(builder.algorithm.nbytes)
         and hashes.null_count == 0
         and (quality is None or (quality.type == pa.uint8() and quality.null_count == 0))
-        and all(one is None or one.type in (pa.string(), pa.large_string()) for one in texts)
+        and all(column is None or column.type in (pa.string(), pa.large_string()) for column in texts)
         and (tags is None or tags.null_count == len(tags) or len(tags.flatten()) == 0)
     )
     if not plain or (quality is not None and len(quality) and quality.to_numpy().max() > MOST_QUALITY):
@@ -76,11 +76,11 @@ def _fast(columns: list[Any], done: int, builder: Builder) -> bool:
     first = hashes.offset * builder.algorithm.nbytes
     packed = memoryview(hashes.buffers()[1])[first : first + len(hashes) * builder.algorithm.nbytes]
     codes, values = np.zeros(len(hashes), np.int64), [tuple[Any, ...]()]
-    for one in texts:  # each combination of texts gets a number, a column at a time
-        if one is None:
+    for column in texts:  # each combination of texts gets a number, a column at a time
+        if column is None:
             values = [(*combination, None) for combination in values]
             continue
-        encoded = one.dictionary_encode()
+        encoded = column.dictionary_encode()
         known = [*encoded.dictionary.to_pylist(), None]
         of_row = encoded.indices.fill_null(len(known) - 1).to_numpy(zero_copy_only=False).astype(np.int64)
         used, codes = np.unique(codes * len(known) + of_row, return_inverse=True)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import IO
 
 from ncii_match.bank.transfer.formats import text_files
-from ncii_match.bank.transfer.formats.record_batch import Builder, Lines, Record, as_texts
+from ncii_match.bank.transfer.formats.record_batch import Builder, Record, RecordBatch, as_texts
 from ncii_match.errors import InputError
 from ncii_match.values import Algorithm
 
@@ -20,13 +20,13 @@ COLUMNS = ("hash", "quality", "case", "source", "state", "region", "tags", "unti
 def may_end(path: Path) -> bool:
     """Whether there is a column for the state."""
     with suppress(text_files.BrokenFileError):
-        header = next((line for _, line in text_files.Lines(path) if line and not line.startswith("#")), "")
+        header = next((line for _, line in text_files.TextLines(path) if line and not line.startswith("#")), "")
         return "state" in [name.strip().lower() for name in split(header) or ()]
     return True
 
 
-def read(path: Path, builder: Builder) -> Iterator[Lines]:
-    """Every record, in pieces; a record stands on one line. Raises InputError when there is no header."""
+def read(path: Path, builder: Builder) -> Iterator[RecordBatch]:
+    """Every record, in batches; a record stands on one line. Raises InputError when there is no header."""
     columns: list[int] = []
     width = 0
 
@@ -36,14 +36,14 @@ def read(path: Path, builder: Builder) -> Iterator[Lines]:
             return
         fields = split(line)
         if not columns:
-            columns, width = placed(fields or [], path), len(fields or [])
+            columns, width = column_positions(fields or [], path), len(fields or [])
         elif fields is None or len(fields) != width:
             what = "a quoted text does not end" if fields is None else f"{len(fields)} fields instead of {width}"
             builder.reject(number, what)
         else:
-            found = [fields[place] if place >= 0 else None for place in columns]
-            given, quality, case, where, state, region, tags, until, profile = found
-            builder.add(number, given or "", quality, (case, where, region, tags), state, until, profile)
+            values = [fields[position] if position >= 0 else None for position in columns]
+            digits, quality, case, source, state, region, tags, until, profile = values
+            builder.add(number, digits or "", quality, (case, source, region, tags), state, until, profile)
 
     return text_files.pieces(path, builder, use)
 
@@ -58,7 +58,7 @@ def split(line: str) -> list[str] | None:
         return None
 
 
-def placed(header: list[str], path: Path, columns: tuple[str, ...] = COLUMNS) -> list[int]:
+def column_positions(header: list[str], path: Path, columns: tuple[str, ...] = COLUMNS) -> list[int]:
     """Where each column stands in a header, -1 for those that are not there. Raises InputError."""
     names = [name.strip().lower() for name in header]
     if columns[0] not in names:

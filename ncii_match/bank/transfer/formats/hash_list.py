@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import IO
 
 from ncii_match.bank.transfer.formats import text_files
-from ncii_match.bank.transfer.formats.record_batch import Builder, Lines, Record, by_entry
+from ncii_match.bank.transfer.formats.record_batch import Builder, Record, RecordBatch, by_entry
 from ncii_match.errors import InputError
 from ncii_match.values import Algorithm
 
@@ -17,17 +17,17 @@ def may_end(path: Path) -> bool:  # noqa: ARG001
     return False
 
 
-def read(path: Path, builder: Builder) -> Iterator[Lines]:
-    """Every record, in pieces. Raises InputError when there is no such file."""
+def read(path: Path, builder: Builder) -> Iterator[RecordBatch]:
+    """Every record, in batches. Raises InputError when there is no such file."""
 
     def use(number: int, line: str) -> None:
         if not line or line.startswith("#"):
             return
-        given, comma, quality = line.partition(",")
+        digits, comma, quality = line.partition(",")
         if comma and not quality.strip():
             builder.reject(number, "a comma without a quality")
         else:
-            builder.add(number, given, quality if comma else None)
+            builder.add(number, digits, quality if comma else None)
 
     return text_files.pieces(path, builder, use)
 
@@ -39,7 +39,7 @@ def write(records: Iterable[Record], file: IO[bytes], algorithm: Algorithm) -> N
         file.write(f"{same[0].packed.hex()}{quality}\n".encode())
 
 
-def whole(path: Path, algorithm: Algorithm) -> Lines:
+def read_all(path: Path, algorithm: Algorithm) -> RecordBatch:
     """A list that fits into memory, as one piece. Raises InputError when it cannot be opened or read to its end."""
     builder = Builder(algorithm, at_once=None)
     (piece,) = read(path, builder)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from ncii_match.bank.transfer.formats import text_files
-from ncii_match.bank.transfer.formats.record_batch import Builder, Lines, Record, as_texts, json_line
+from ncii_match.bank.transfer.formats.record_batch import Builder, Record, RecordBatch, as_texts, json_line
 from ncii_match.values import Algorithm
 
 SUFFIXES = (".ndjson", ".jsonl")
@@ -22,29 +22,29 @@ def object_on(number: int, line: str, builder: Builder) -> dict[str, Any] | None
     if not line:
         return None
     try:
-        found = json.loads(line)
+        value = json.loads(line)
     except (ValueError, RecursionError):
-        found = None
-    if isinstance(found, dict):
-        return found
+        value = None
+    if isinstance(value, dict):
+        return value
     builder.reject(number, "no JSON object")
     return None
 
 
-def read(path: Path, builder: Builder) -> Iterator[Lines]:
-    """Every record, in pieces. Raises InputError when there is no such file."""
+def read(path: Path, builder: Builder) -> Iterator[RecordBatch]:
+    """Every record, in batches. Raises InputError when there is no such file."""
 
     def use(number: int, line: str) -> None:
-        one = object_on(number, line, builder)
-        if one is None:
+        record = object_on(number, line, builder)
+        if record is None:
             return
-        if any(isinstance(value, dict | list) for key, value in one.items() if key != "tags"):
+        if any(isinstance(value, dict | list) for key, value in record.items() if key != "tags"):
             builder.reject(number, "a value is a list or an object")
             return
-        origin = (one.get("case"), one.get("source"), one.get("region"), one.get("tags"))
+        origin = (record.get("case"), record.get("source"), record.get("region"), record.get("tags"))
         builder.add(
-            number, one.get("hash", ""), one.get("quality"), origin, one.get("state"), one.get("until"),
-            one.get("profile"),
+            number, record.get("hash", ""), record.get("quality"), origin, record.get("state"), record.get("until"),
+            record.get("profile"),
         )  # fmt: skip
 
     return text_files.pieces(path, builder, use)

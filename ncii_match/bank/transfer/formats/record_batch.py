@@ -1,4 +1,4 @@
-"""What every format is read into and written from: records with their line numbers, and lines that are none."""
+"""Records of hash files: what every format is read into and written from, with the lines that are no record."""
 
 import json
 from collections.abc import Iterable, Iterator
@@ -16,20 +16,20 @@ from ncii_match.values import UNKNOWN_QUALITY, Algorithm, Hashes
 AT_ONCE = 1 << 16
 """Records in one piece: what a reader holds in memory."""
 
-NOT_SAID = 255
-"""Instead of a state: the importer's."""
+UNSTATED = 255
+"""Instead of a state: the record states none, and the importer's counts."""
 
-AS_IT_IS = 254
+UNCHANGED = 254
 """Instead of a state: the hold stays what it is, and none is made."""
 
-NO_OTHER = 253
+ENDS_OTHERS = 253
 """Instead of a state: every hold of its source on the hash ends, but those that its own line names."""
 
-LONGEST = 500
+LONGEST_TEXT = 500
 """Characters of a case reference, a source, a region or a tag."""
 
-KEEP, ALONE = "\0as it is", "\0no other"
-"""Names of these two that no file can say, for the format that knows them."""
+UNCHANGED_STATE, ENDS_OTHERS_STATE = "\0as it is", "\0no other"
+"""Names of the last two, which no file can contain, for the format that knows them."""
 
 _BREAKS = str.maketrans("", "", "".join(map(chr, range(32))))
 
@@ -52,14 +52,35 @@ class Rejected:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Lines:
-    """A piece of a file.
+class RecordBatch:
+    """Records that were read from a file together.
 
-    numbers : int64 [n], line (or row) of each record, from 1. hashes : Hashes [n]. profiles : uint8 [n], a row of
-    ``profile_names``. origin : int32 [n], a row of ``origins``. states : uint8 [n], ``State``, or one of
-    ``NOT_SAID``, ``AS_IT_IS``, ``NO_OTHER``. untils : int64 [n], microseconds since 1970, 0 for never. rejected : lines
-    that are no record. passed_over : records of other kinds of hash. share : how much of the file has been read, 0..1.
-    broken : why the file could not be read to its end, or None.
+    Attributes
+    ----------
+    numbers
+        int64 [n], line (or row) of each record, from 1.
+    hashes
+        Hashes [n].
+    profiles
+        uint8 [n], a row of ``profile_names``.
+    profile_names
+        Profiles by number.
+    origin
+        int32 [n], a row of ``origins``.
+    origins
+        Whose the records are, by number.
+    states
+        uint8 [n], ``State``, or one of ``UNSTATED``, ``UNCHANGED``, ``ENDS_OTHERS``.
+    untils
+        int64 [n], microseconds since 1970, 0 for never.
+    rejected
+        Lines that are no record.
+    passed_over
+        How many records of other kinds of hash there were.
+    share
+        How much of the file has been read, 0 to 1.
+    broken
+        Why the file could not be read to its end, or None.
     """
 
     numbers: NDArray[np.int64]
@@ -81,7 +102,23 @@ class Lines:
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One hold, as it is written to a file. ``packed`` is the hash; ``until`` is ISO 8601 or None."""
+    """One hold, as it is written to a file.
+
+    Attributes
+    ----------
+    entry_id
+        Of the entry that is held.
+    packed
+        The hash.
+    profile, quality
+        How the picture was hashed; None for an unknown quality.
+    case, source, region, tags
+        Of the case.
+    state
+        Of the hold.
+    until
+        When it ends by itself, ISO 8601; None for never.
+    """
 
     entry_id: int
     packed: bytes = field(repr=False)
@@ -106,9 +143,9 @@ class Builder:
         self.algorithm, self._at_once = algorithm, at_once
         self._nbytes, self._digits = algorithm.nbytes, 2 * algorithm.nbytes
         self._profiles = {algorithm.profile: 0}
-        self._states: dict[str | None, int] = {None: NOT_SAID, "": NOT_SAID}
-        self._states |= {one.name.lower(): int(one) for one in State}
-        self._states |= {KEEP: AS_IT_IS, ALONE: NO_OTHER}
+        self._states: dict[str | None, int] = {None: UNSTATED, "": UNSTATED}
+        self._states |= {state.name.lower(): int(state) for state in State}
+        self._states |= {UNCHANGED_STATE: UNCHANGED, ENDS_OTHERS_STATE: ENDS_OTHERS}
         self._clear()
 
     def _clear(self) -> None:
@@ -138,7 +175,7 @@ class Builder:
     def add(
         self,
         line: int,
-        given: Any,
+        value: Any,
         quality: str | int | None = None,
         origin: tuple[Any, Any, Any, Any] = (None, None, None, None),
         state: str | None = None,
@@ -147,7 +184,7 @@ class Builder:
     ) -> None:
         """Check a record and keep it, or reject its line. ``origin``: case, source, region, tags (list or text)."""
         try:
-            packed = self.packed(given)
+            packed = self.packed(value)
             row = (
                 line,
                 UNKNOWN_QUALITY if quality is None or quality == "" else _quality(quality),
@@ -196,67 +233,67 @@ class Builder:
         self._packed += packed
         return True
 
-    def packed(self, given: Any) -> bytes:
+    def packed(self, value: Any) -> bytes:
         """A hash from its digits, or as it is. Raises NotARecordError."""
-        if isinstance(given, bytes):
-            if len(given) != self._nbytes:
-                raise NotARecordError(f"{len(given)} bytes, where a hash has {self._nbytes}")
-            return given
-        text = given.strip() if isinstance(given, str) else ""
+        if isinstance(value, bytes):
+            if len(value) != self._nbytes:
+                raise NotARecordError(f"{len(value)} bytes, where a hash has {self._nbytes}")
+            return value
+        text = value.strip() if isinstance(value, str) else ""
         if len(text) == self._digits:
             try:
-                found = bytes.fromhex(text)
+                packed = bytes.fromhex(text)
             except ValueError:
-                found = b""
-            if len(found) == self._nbytes:
-                return found
+                packed = b""
+            if len(packed) == self._nbytes:
+                return packed
         raise NotARecordError(f"not {self._digits} hexadecimal digits")
 
-    def _origin(self, given: tuple[Any, Any, Any, Any]) -> int:
-        case, source, region, tags = given
-        key = (case, source, region, tuple(tags)) if isinstance(tags, list) else given
+    def _origin(self, columns: tuple[Any, Any, Any, Any]) -> int:
+        case, source, region, tags = columns
+        key = (case, source, region, tuple(tags)) if isinstance(tags, list) else columns
         try:
             known = self._origin_keys.get(key)
         except TypeError:  # a list within the tags
             raise NotARecordError("a tag is no text") from None
         if known is None:
-            shown = tags.split(";") if isinstance(tags, str) else tags or ()
-            found = Origin(
+            tag_list = tags.split(";") if isinstance(tags, str) else tags or ()
+            origin = Origin(
                 _text(case, "case"), _text(source, "source"), _text(region, "region"),
-                tuple(filter(None, (_text(tag, "tag") for tag in shown))),
+                tuple(filter(None, (_text(tag, "tag") for tag in tag_list))),
             )  # fmt: skip
-            known = self._origins.setdefault(found, len(self._origins))
+            known = self._origins.setdefault(origin, len(self._origins))
             self._origin_keys[key] = known
         return known
 
-    def _profile(self, given: str) -> int:
+    def _profile(self, name: str) -> int:
         try:
-            self.algorithm.with_profile(given)
+            self.algorithm.with_profile(name)
         except InputError:
             raise NotARecordError("the profile is unknown") from None
-        return self._profiles.setdefault(given, len(self._profiles))
+        return self._profiles.setdefault(name, len(self._profiles))
 
-    def _state(self, given: Any) -> int:
-        known = self._states.get(str(given).strip().lower())
+    def _state(self, value: Any) -> int:
+        known = self._states.get(str(value).strip().lower())
         if known is None:
             raise NotARecordError("the state is unknown; it is seed, confirmed, disputed or withdrawn")
         return known
 
-    def _until(self, given: Any) -> int:
+    def _until(self, value: Any) -> int:
         try:
-            when = given if isinstance(given, datetime) else datetime.fromisoformat(str(given).strip())
+            when = value if isinstance(value, datetime) else datetime.fromisoformat(str(value).strip())
         except ValueError:
             raise NotARecordError("until is no time; write it like 2027-01-31T00:00:00+00:00") from None
         if when.tzinfo is None:
             raise NotARecordError("until has no time zone; write it like 2027-01-31T00:00:00+00:00")
         try:
-            found = int(when.astimezone(UTC).timestamp() * 1_000_000)
+            microseconds = int(when.astimezone(UTC).timestamp() * 1_000_000)
         except (OverflowError, OSError):
-            found = 0
-        if found <= 0:
+            microseconds = 0
+        if microseconds <= 0:
             raise NotARecordError("until lies outside of what can be kept")
-        self._untils[given] = found
-        return found
+        self._untils[value] = microseconds
+        return microseconds
 
     def _settle(self) -> None:
         """Rows so far become an array, so that those of another kind may follow."""
@@ -264,12 +301,12 @@ class Builder:
         self._count += len(self._rows)
         self._rows = []
 
-    def take(self, share: float, broken: str | None = None) -> Lines:
-        """The piece collected so far; a new one begins."""
+    def take(self, share: float, broken: str | None = None) -> RecordBatch:
+        """The records collected so far; a new batch begins."""
         self._settle()
         columns = np.concatenate(self._arrays).T
         bits = np.frombuffer(bytes(self._packed), np.uint8).reshape(-1, self.algorithm.nbytes)
-        made = Lines(
+        batch = RecordBatch(
             np.ascontiguousarray(columns[0]),
             Hashes(self.algorithm, bits, columns[1].astype(np.uint8)),
             columns[2].astype(np.uint8),
@@ -284,25 +321,25 @@ class Builder:
             broken,
         )
         self._clear()
-        return made
+        return batch
 
 
-def _quality(given: Any) -> int:
-    if type(given) is str and given.strip().isascii() and given.strip().isdecimal() and len(given.strip()) <= 3:
-        given = int(given)
-    if type(given) is not int or not 0 <= given <= 100:
+def _quality(value: Any) -> int:
+    if type(value) is str and value.strip().isascii() and value.strip().isdecimal() and len(value.strip()) <= 3:
+        value = int(value)
+    if type(value) is not int or not 0 <= value <= 100:
         raise NotARecordError("the quality is no whole number from 0 to 100")
-    return given
+    return value
 
 
-def _text(given: Any, name: str) -> str | None:
-    if given is None or given == "":
+def _text(value: Any, name: str) -> str | None:
+    if value is None or value == "":
         return None
-    if type(given) is str and given.isprintable() and len(given) <= LONGEST:
-        return given.strip() or None
-    if type(given) is not str or len(given) > LONGEST or given.translate(_BREAKS) != given:
-        raise NotARecordError(f"the {name} is no text on one line, of at most {LONGEST} characters")
-    return given.strip() or None
+    if type(value) is str and value.isprintable() and len(value) <= LONGEST_TEXT:
+        return value.strip() or None
+    if type(value) is not str or len(value) > LONGEST_TEXT or value.translate(_BREAKS) != value:
+        raise NotARecordError(f"the {name} is no text on one line, of at most {LONGEST_TEXT} characters")
+    return value.strip() or None
 
 
 def as_texts(record: Record) -> dict[str, Any]:
@@ -322,7 +359,10 @@ def as_texts(record: Record) -> dict[str, Any]:
 
 def json_line(value: dict[str, Any]) -> str:
     """One JSON object on a line, without what it does not say."""
-    return json.dumps({key: one for key, one in value.items() if one not in (None, [])}, ensure_ascii=False) + "\n"
+    return (
+        json.dumps({key: content for key, content in value.items() if content not in (None, [])}, ensure_ascii=False)
+        + "\n"
+    )
 
 
 def by_entry(records: Iterable[Record]) -> Iterator[list[Record]]:

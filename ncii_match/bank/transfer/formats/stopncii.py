@@ -13,7 +13,15 @@ from typing import IO, Any
 
 from ncii_match.bank.transfer.formats import text_files
 from ncii_match.bank.transfer.formats.ndjson import object_on
-from ncii_match.bank.transfer.formats.record_batch import ALONE, KEEP, Builder, Lines, NotARecordError, Record, by_entry
+from ncii_match.bank.transfer.formats.record_batch import (
+    ENDS_OTHERS_STATE,
+    UNCHANGED_STATE,
+    Builder,
+    NotARecordError,
+    Record,
+    RecordBatch,
+    by_entry,
+)
 from ncii_match.errors import InputError
 from ncii_match.outcomes import State
 from ncii_match.values import Algorithm
@@ -34,8 +42,8 @@ def may_end(path: Path) -> bool:  # noqa: ARG001
     return True
 
 
-def read(path: Path, builder: Builder) -> Iterator[Lines]:
-    """Every record, in pieces; its number stands for the line. Raises InputError when there is no such file."""
+def read(path: Path, builder: Builder) -> Iterator[RecordBatch]:
+    """Every record, in batches; its number stands for the line. Raises InputError when there is no such file."""
     with text_files.opened(path) as (_, stream):
         try:
             start = bytes(stream.read(1 << 16)).lstrip(b"\xef\xbb\xbf \t\r\n")
@@ -49,13 +57,13 @@ def read(path: Path, builder: Builder) -> Iterator[Lines]:
     yield from _of_document(path, "item" if start.startswith(b"[") else "hashRecords.item", start, builder)
 
 
-def _of_document(path: Path, where: str, start: bytes, builder: Builder) -> Iterator[Lines]:
+def _of_document(path: Path, items: str, start: bytes, builder: Builder) -> Iterator[RecordBatch]:
     import ijson
 
     done, broken, size = 0, None, max(1, path.stat().st_size)
     with text_files.opened(path) as (raw, stream):
         try:
-            for record in ijson.items(stream, where, multiple_values=True, use_float=True):
+            for record in ijson.items(stream, items, multiple_values=True, use_float=True):
                 done += 1
                 if isinstance(record, dict):
                     _use(done, record, builder)
@@ -101,21 +109,29 @@ def _rows(
     regions, feedbacks = record.get("hashRegions") or [], record.get("CSPFeedbacks") or []
     if not isinstance(cases, dict) or not isinstance(regions, list) or not isinstance(feedbacks, list):
         raise NotARecordError("caseNumbers, hashRegions or CSPFeedbacks are not of the kind they must be")
-    tags = sorted({tag for one in feedbacks if isinstance(one, dict) for tag in one.get("tags") or () if _is_tag(tag)})
-    region = ",".join(sorted(one for one in regions if isinstance(one, str))) or None
-    said = dict.fromkeys(cases, _WITHDRAWN) if whole == _WITHDRAWN else {one: _status(cases[one]) for one in cases}
-    if whole == KEEP or KEEP in said.values():
+    tags = sorted(
+        {
+            tag
+            for feedback in feedbacks
+            if isinstance(feedback, dict)
+            for tag in feedback.get("tags") or ()
+            if _is_tag(tag)
+        }
+    )
+    region = ",".join(sorted(name for name in regions if isinstance(name, str))) or None
+    statuses = {case: _WITHDRAWN if whole == _WITHDRAWN else _status(status) for case, status in cases.items()}
+    if whole == UNCHANGED_STATE or UNCHANGED_STATE in statuses.values():
         builder.reject(number, "a status is none of Received, Active, Withdrawn, Deleted: such a hold is left as it is")
-    rows: list[Row] = [(case, region, tags, None) for case, status in said.items() if status is None]
-    rows += [(case, None, [], status) for case, status in said.items() if status is not None]
+    rows: list[Row] = [(case, region, tags, None) for case, status in statuses.items() if status is None]
+    rows += [(case, None, [], status) for case, status in statuses.items() if status is not None]
     # Last, what the record does not name: every other hold of this source.
-    return rows if whole == KEEP else [*rows, (None, None, [], ALONE)]
+    return rows if whole == UNCHANGED_STATE else [*rows, (None, None, [], ENDS_OTHERS_STATE)]
 
 
-def _status(given: Any) -> str | None:
-    """``withdrawn``, None for what matches, or ``KEEP`` for what nobody has described."""
-    text = given.lower() if isinstance(given, str) else ""
-    return _WITHDRAWN if text in ENDED else None if text in ACTIVE else KEEP
+def _status(value: Any) -> str | None:
+    """``withdrawn``, None for what matches, or ``UNCHANGED_STATE`` for what nobody has described."""
+    text = value.lower() if isinstance(value, str) else ""
+    return _WITHDRAWN if text in ENDED else None if text in ACTIVE else UNCHANGED_STATE
 
 
 def _is_tag(tag: Any) -> bool:
@@ -127,17 +143,17 @@ def write(records: Iterable[Record], file: IO[bytes], algorithm: Algorithm) -> N
     if algorithm.name not in SIGNALS:
         raise InputError(f"StopNCII has no {algorithm.name}; choose another format")
     file.write(b'{"hashRecords": [')
-    between = b"\n"
+    separator = b"\n"
     for same in by_entry(records):
-        cases = {one.case: "Withdrawn" if one.state is State.WITHDRAWN else "Active" for one in same}
+        cases = {record.case: "Withdrawn" if record.state is State.WITHDRAWN else "Active" for record in same}
         content = {
             "signalType": SIGNALS[algorithm.name],
             "hashValue": same[0].packed.hex(),
             "hashStatus": "Active" if "Active" in cases.values() else "Withdrawn",
             "caseNumbers": cases,
-            "hashRegions": sorted({one.region for one in same if one.region}),
+            "hashRegions": sorted({record.region for record in same if record.region}),
             "CSPFeedbacks": [],
         }
-        file.write(between + json.dumps(content, ensure_ascii=False).encode())
-        between = b",\n"
+        file.write(separator + json.dumps(content, ensure_ascii=False).encode())
+        separator = b",\n"
     file.write(b"\n]}\n")

@@ -6,8 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-from ncii_match.bank.transfer.formats.record_batch import Builder
-from ncii_match.bank.transfer.formats.record_batch import Lines as Records
+from ncii_match.bank.transfer.formats.record_batch import Builder, RecordBatch
 from ncii_match.errors import InputError
 
 LONGEST_LINE = 1 << 16
@@ -28,7 +27,7 @@ def bare(path: Path) -> Path:
     return path.with_suffix("") if path.suffix.lower() in PACKED else path
 
 
-class Lines:
+class TextLines:
     """The lines of a text file: (number, text) from 1. ``share`` tells how much has been read."""
 
     def __init__(self, path: Path) -> None:
@@ -45,25 +44,25 @@ class Lines:
         """Lines that are too long come as far as ``LONGEST_LINE``. Raises BrokenFileError, InputError."""
         with opened(self._path) as (raw, stream):
             self._raw, self._size = raw, max(1, os.fstat(raw.fileno()).st_size)
-            number, rest = 0, b""
+            number, unfinished = 0, b""
             try:
                 while block := stream.read(AT_ONCE):
-                    lines = (rest + bytes(block)).split(b"\n")
-                    rest = lines.pop()
+                    lines = (unfinished + bytes(block)).split(b"\n")
+                    unfinished = lines.pop()
                     for line in lines:
                         number += 1
                         yield number, _decoded(line, number)
-                    if len(rest) > 4 * LONGEST_LINE:  # nobody's record: keep its beginning, read over the rest
-                        rest = rest[: 4 * LONGEST_LINE]
+                    if len(unfinished) > 4 * LONGEST_LINE:  # nobody's record: its beginning is enough
+                        unfinished = unfinished[: 4 * LONGEST_LINE]
             except (OSError, EOFError, ValueError) as error:
-                raise BrokenFileError(f"it cannot be read after line {number}: {_said(error)}") from None
-            if rest:
-                yield number + 1, _decoded(rest, number + 1)
+                raise BrokenFileError(f"it cannot be read after line {number}: {_short_text(error)}") from None
+            if unfinished:
+                yield number + 1, _decoded(unfinished, number + 1)
 
 
-def pieces(path: Path, builder: Builder, use: Callable[[int, str], None]) -> Iterator[Records]:
+def pieces(path: Path, builder: Builder, use: Callable[[int, str], None]) -> Iterator[RecordBatch]:
     """What ``use`` makes of each line and its number, in pieces; the last one says if the file was cut off."""
-    source, broken = Lines(path), None
+    source, broken = TextLines(path), None
     try:
         for number, line in source:
             use(number, line)
@@ -80,7 +79,7 @@ def _decoded(line: bytes, number: int) -> str:
     return line[:LONGEST_LINE].decode("utf-8", "replace").strip()
 
 
-def _said(error: Exception) -> str:
+def _short_text(error: Exception) -> str:
     return str(error).partition("\n")[0][:200] or type(error).__name__
 
 

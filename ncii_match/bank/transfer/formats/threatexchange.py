@@ -12,7 +12,7 @@ from typing import IO
 
 from ncii_match.bank.transfer.formats import text_files
 from ncii_match.bank.transfer.formats.csv_table import split
-from ncii_match.bank.transfer.formats.record_batch import Builder, Lines, Record
+from ncii_match.bank.transfer.formats.record_batch import Builder, Record, RecordBatch
 from ncii_match.values import Algorithm
 
 SUFFIXES = ()
@@ -26,8 +26,8 @@ def may_end(path: Path) -> bool:  # noqa: ARG001
     return False
 
 
-def read(path: Path, builder: Builder) -> Iterator[Lines]:
-    """Every record, in pieces. Raises InputError when there is no such file."""
+def read(path: Path, builder: Builder) -> Iterator[RecordBatch]:
+    """Every record, in batches. Raises InputError when there is no such file."""
 
     def use(number: int, line: str) -> None:
         fields = split(line) if line else ["signal_type"]
@@ -36,12 +36,12 @@ def read(path: Path, builder: Builder) -> Iterator[Lines]:
         if fields is None or not 2 <= len(fields) <= len(COLUMNS):
             builder.reject(number, f"not the fields {','.join(COLUMNS)}")
             return
-        kind, given, collaboration, category, tags = [*fields, "", "", ""][: len(COLUMNS)]
+        kind, digits, collaboration, category, tags = [*fields, "", "", ""][: len(COLUMNS)]
         if kind.strip().lower() != builder.algorithm.name or category.strip().upper() in INNOCENT:
             builder.pass_over()
         else:
             marks = ";".join(filter(None, tags.replace(",", " ").replace(";", " ").split()))
-            builder.add(number, given, None, (collaboration, None, None, marks))
+            builder.add(number, digits, None, (collaboration, None, None, marks))
 
     return text_files.pieces(path, builder, use)
 
