@@ -34,9 +34,9 @@ _LIMITS = DecodeLimits()
 
 def _distances(data: bytes, algorithm: nm.Algorithm) -> dict[str, Any]:
     """Bits from the hash of the full colour decode, for each quicker way to the pixels."""
-    one = PictureHasher(algorithm, nm.Views.UPRIGHT, _LIMITS, "luma")
+    hasher = PictureHasher(algorithm, nm.Views.UPRIGHT, _LIMITS, "luma")
     colour = read_picture(data, _LIMITS, None, "colour")
-    default = one.decode(data)
+    default = hasher.decode(data)
     routes = {
         "default": default,
         "full_luma": read_picture(data, _LIMITS, None, "luma"),
@@ -44,12 +44,12 @@ def _distances(data: bytes, algorithm: nm.Algorithm) -> dict[str, Any]:
         "naive": Picture(default.pixels, *default.pixels.shape[:2]),
     }
     wanted, quality = _hash(colour, algorithm)
-    found = {name: _apart(_hash(picture, algorithm)[0], wanted) for name, picture in routes.items()}
-    found["scale"] = default.scale
+    distances = {name: _apart(_hash(picture, algorithm)[0], wanted) for name, picture in routes.items()}
+    distances["scale"] = default.scale
     if algorithm == nm.PDQ:
-        found["quality"] = quality
-        found["other_profile"] = _apart(_hash(colour, nm.PDQ_512)[0], wanted)
-    return found
+        distances["quality"] = quality
+        distances["other_profile"] = _apart(_hash(colour, nm.PDQ_512)[0], wanted)
+    return distances
 
 
 def _hash(picture: Picture, algorithm: nm.Algorithm) -> tuple[NDArray[np.uint8], int]:
@@ -57,8 +57,8 @@ def _hash(picture: Picture, algorithm: nm.Algorithm) -> tuple[NDArray[np.uint8],
     return bits[0], int(quality[0])
 
 
-def _apart(one: NDArray[np.uint8], other: NDArray[np.uint8]) -> int:
-    return int(np.bitwise_count(one ^ other).sum())
+def _apart(packed: NDArray[np.uint8], other: NDArray[np.uint8]) -> int:
+    return int(np.bitwise_count(packed ^ other).sum())
 
 
 def _measure(crop: cases.Crop) -> list[dict[str, Any]]:
@@ -68,8 +68,8 @@ def _measure(crop: cases.Crop) -> list[dict[str, Any]]:
     rows = []
     for quality in cases.JPEG_QUALITIES:
         data = cases.jpeg_bytes(pixels, quality)
-        found = {"pdq": _distances(data, nm.PDQ), "phash": _distances(data, nm.PHASH)}
-        rows.append({**about, "jpeg_quality": quality, "bytes": len(data), **found})
+        distances = {"pdq": _distances(data, nm.PDQ), "phash": _distances(data, nm.PHASH)}
+        rows.append({**about, "jpeg_quality": quality, "bytes": len(data), **distances})
     return rows
 
 

@@ -10,9 +10,9 @@ from ncii_match import PDQ, Hashes, Matcher, Outcome
 
 
 def main() -> None:
-    place, text = sys.argv[1:]
+    bank_directory, text = sys.argv[1:]
     hashes = Hashes.from_hex([text], PDQ)
-    with Matcher(place) as matcher:
+    with Matcher(bank_directory) as matcher:
         if matcher.lookup(hashes)[0].outcome is not Outcome.MATCH:
             sys.exit("the hash does not match to begin with")
         print("ready", flush=True)

@@ -13,7 +13,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -38,8 +37,8 @@ Row = dict[str, Any]
 def hashes_of(n: int, seed: int) -> Hashes:
     """Random hashes, but for the few that no bank takes."""
     bits = np.random.default_rng(seed).integers(0, 256, (n + n // 1000 + 20, PDQ.nbytes), np.uint8)
-    made = Hashes(PDQ, bits, np.full(len(bits), 90, np.uint8))
-    return made[np.flatnonzero(~degenerate(made))[:n]]
+    hashes = Hashes(PDQ, bits, np.full(len(bits), 90, np.uint8))
+    return hashes[np.flatnonzero(~degenerate(hashes))[:n]]
 
 
 def write(path: Path, hashes: Hashes, kind: str) -> None:
@@ -63,8 +62,8 @@ def write(path: Path, hashes: Hashes, kind: str) -> None:
 def import_in_process(bank: Path, file: Path) -> Row:
     """Import in a process of its own, so that its memory is its own."""
     command = [sys.executable, __file__, "--import", str(bank), str(file)]
-    said = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-    added, seconds, peak, before = said.split()
+    printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    added, seconds, peak, before = printed.split()
     return {"added": int(added), "seconds": float(seconds), "peak_bytes": int(peak), "idle_bytes": int(before)}
 
 
@@ -110,25 +109,25 @@ def rounds(bank: Bank, n: int, changed: int, number: int) -> Iterator[Row]:
         }  # fmt: skip
 
 
-def opening(place: Path, n: int, number: int) -> Row:
+def opening(bank_directory: Path, n: int, number: int) -> Row:
     """From a closed snapshot to the first answer, files in the page cache."""
     query = hashes_of(1, 5)
     opened, answered = [], []
     for _ in range(number):
         start = time.perf_counter()
-        snapshot = Snapshot.open(place)
+        snapshot = Snapshot.open(bank_directory)
         opened.append(time.perf_counter() - start)
         snapshot.index.search(query, 31)
         answered.append(time.perf_counter() - start)
-    verified = timed(lambda: Snapshot.open(place, verify=True))
+    verified = timed(lambda: Snapshot.open(bank_directory, verify=True))
     return {"figure": "open", "entries": n, "open": opened, "first_answer": answered, "verify_snapshot": verified}
 
 
-def measure(n: int, place: Path, number: int, key: bytes | None = None) -> Iterator[Row]:
+def measure(n: int, folder: Path, number: int, key: bytes | None = None) -> Iterator[Row]:
     """Every row for a bank of n hashes below a directory."""
     hashes = hashes_of(n, 1)
     for kind in FORMATS:
-        file, where = place / f"hashes.{'parquet' if kind == 'parquet' else 'txt'}", place / kind
+        file, where = folder / f"hashes.{'parquet' if kind == 'parquet' else 'txt'}", folder / kind
         write(file, hashes, kind)
         Bank.create(where, key=key).close()
         row = {"figure": "import", "entries": n, "format": kind, "bytes_read": file.stat().st_size}
@@ -140,7 +139,7 @@ def measure(n: int, place: Path, number: int, key: bytes | None = None) -> Itera
             yield {"figure": "import_again", "entries": n, "format": kind, **again}
         file.unlink()
     del hashes
-    with Bank.open(place / FORMATS[0], key=key) as bank:
+    with Bank.open(folder / FORMATS[0], key=key) as bank:
         yield {"figure": "publish_full", "entries": n, "seconds": timed(lambda: bank.publish(full=True, workers=2))}
         sizes = bank.stats()["bytes"]
         yield {"figure": "sizes", "entries": n, **sizes}
@@ -178,12 +177,6 @@ def _size(text: str) -> int:
     return int(text.rstrip("kM")) * scale
 
 
-@contextmanager
-def _place(below: str | None) -> Iterator[Path]:
-    with tempfile.TemporaryDirectory(dir=below) as made:
-        yield Path(made)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="a small bank: to see that it works")
@@ -195,8 +188,8 @@ def main() -> None:
         _import(*map(Path, asked.import_))
         return
     around, rows = record.circumstances(), []
-    with _place(asked.place) as place:
-        for row in measure(asked.entries or (SMALL if asked.quick else LARGE), place, ROUNDS):
+    with tempfile.TemporaryDirectory(dir=asked.place) as folder:
+        for row in measure(asked.entries or (SMALL if asked.quick else LARGE), Path(folder), ROUNDS):
             rows.append(row)
             print(
                 ", ".join(f"{name} {value}" for name, value in row.items() if not isinstance(value, list)), flush=True

@@ -39,18 +39,21 @@ PEER, THREAD, PROCESS = "threatexchange", "thread", "process"
 Row = dict[str, Any]
 
 
-def bank_of(n: int, place: Path) -> None:
+def bank_of(n: int, bank_directory: Path) -> None:
     """A bank of so many hashes, published."""
-    with Bank.create(place) as bank:
+    with Bank.create(bank_directory) as bank:
         bank.add(bench_bank.hashes_of(n, 1), case="bench", source="bench", cap=None)
         bank.publish(workers=2)
 
 
-def matchers(place: Path, stack: ExitStack) -> Iterator[tuple[str, Matcher]]:
+def matchers(bank_directory: Path, stack: ExitStack) -> Iterator[tuple[str, Matcher]]:
     """Every way to check, by name: where pictures are decoded, and how many views are looked at."""
     for name, views in (("upright", Views.UPRIGHT), ("eight", Views.DIHEDRAL), ("default", None)):
         for isolation in (THREAD, PROCESS):
-            yield f"{name}, {isolation}", stack.enter_context(Matcher(place, views=views, isolation=isolation)).start()
+            yield (
+                f"{name}, {isolation}",
+                stack.enter_context(Matcher(bank_directory, views=views, isolation=isolation)).start(),
+            )
 
 
 def theirs(n: int) -> Any:
@@ -68,12 +71,12 @@ def theirs(n: int) -> Any:
     return check
 
 
-def measure(n: int, place: Path, quick: bool) -> Iterator[Row]:
+def measure(n: int, bank_directory: Path, quick: bool) -> Iterator[Row]:
     """Single checks turn and turn about, then a stream with one and with two workers."""
-    bank_of(n, place)
+    bank_of(n, bank_directory)
     files = cases.jpeg_files(SIZE, JPEG_QUALITY)[: 2 if quick else None]
     with ExitStack() as stack:
-        ours = dict(matchers(place, stack))
+        ours = dict(matchers(bank_directory, stack))
         peer = theirs(n)
         for name, data in files:
             runs: dict[str, Any] = {way: partial(matcher.check, data) for way, matcher in ours.items()}
@@ -89,9 +92,9 @@ def measure(n: int, place: Path, quick: bool) -> Iterator[Row]:
                 for workers, seconds in times.items():
                     seconds.append(_seconds(matcher, stream, int(workers)))
             yield {"figure": "stream", "entries": n, "way": way, "pictures": len(stream), "samples": times}
-    with Matcher(place, workers=2) as one:
+    with Matcher(bank_directory, workers=2) as matcher:
         alone = _children()
-        for _ in one.check_many(stream):
+        for _ in matcher.check_many(stream):
             pass
         yield {"figure": "memory", "workers": 2, "bytes": _children() - alone, "pictures": len(stream)}
 
@@ -111,7 +114,10 @@ def _seconds(matcher: Matcher, stream: list[bytes], workers: int) -> float:
 
 def _nothing_found(*results: Any) -> bool:
     *ours, peer = results
-    return all(isinstance(one, Decision) and one.outcome in CLEAR and not one.matches for one in ours) and not peer
+    return (
+        all(isinstance(decision, Decision) and decision.outcome in CLEAR and not decision.matches for decision in ours)
+        and not peer
+    )
 
 
 def test_every_way_to_check_agrees(tmp_path: Path) -> None:
@@ -124,8 +130,8 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="a small bank and few rounds: to see that it works")
     quick = parser.parse_args().quick
     around, rows = record.circumstances(), []
-    with tempfile.TemporaryDirectory() as place:
-        for row in measure(SMALL if quick else LARGE, Path(place) / "bank", quick):
+    with tempfile.TemporaryDirectory() as bank_directory:
+        for row in measure(SMALL if quick else LARGE, Path(bank_directory) / "bank", quick):
             rows.append(row)
             if row["figure"] == "memory":
                 print(f"{row['workers']} workers and what they need take {row['bytes'] / 1e6:.0f} MB")

@@ -39,11 +39,11 @@ def _some(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[corpus_source
 
 
 def _check_disjoint(crops: list[corpus.Crop]) -> None:
-    for one, other in combinations(crops, 2):
-        if one.source == other.source:
-            apart_across = one.left + one.width <= other.left or other.left + other.width <= one.left
-            apart_down = one.top + one.height <= other.top or other.top + other.height <= one.top
-            assert apart_across or apart_down, f"{one.id} and {other.id} overlap"
+    for crop, other in combinations(crops, 2):
+        if crop.source == other.source:
+            apart_across = crop.left + crop.width <= other.left or other.left + other.width <= crop.left
+            apart_down = crop.top + crop.height <= other.top or other.top + other.height <= crop.top
+            assert apart_across or apart_down, f"{crop.id} and {other.id} overlap"
 
 
 def test_every_listed_file_has_an_author_a_free_licence_and_a_digest_and_none_is_a_fixture() -> None:
@@ -79,14 +79,14 @@ def test_crops_are_disjoint_and_the_same_each_time(some: list[corpus_sources.Pho
 
 @pytest.mark.parametrize("size", [(191, 400), (192, 192), (383, 575), (640, 427), (2560, 1600), (6028, 3391)])
 def test_the_grid_stays_inside_without_overlap_and_below_the_cap(size: tuple[int, int]) -> None:
-    side, places = corpus.places_in(*size)
-    crops = [corpus.Crop(Drawing("page", 0), x, y, side, side, "flat") for x, y in places]
+    side, corners = corpus.places_in(*size)
+    crops = [corpus.Crop(Drawing("page", 0), x, y, side, side, "flat") for x, y in corners]
     _check_disjoint(crops)
-    assert len({*places}) == len(places) <= corpus.CAP
-    assert all(0 <= x <= size[0] - side and 0 <= y <= size[1] - side for x, y in places)
-    assert len(places) == min(corpus.CAP, (size[0] // side) * (size[1] // side))
-    longer = [one for one in corpus.SIDES if one > side]
-    assert all((size[0] // one) * (size[1] // one) < corpus.CAP for one in longer)
+    assert len({*corners}) == len(corners) <= corpus.CAP
+    assert all(0 <= x <= size[0] - side and 0 <= y <= size[1] - side for x, y in corners)
+    assert len(corners) == min(corpus.CAP, (size[0] // side) * (size[1] // side))
+    longer = [longer_side for longer_side in corpus.SIDES if longer_side > side]
+    assert all((size[0] // longer_side) * (size[1] // longer_side) < corpus.CAP for longer_side in longer)
 
 
 def test_files_hold_the_pixels_and_their_names_the_group(some: list[corpus_sources.Photograph], tmp_path: Path) -> None:
@@ -97,7 +97,7 @@ def test_files_hold_the_pixels_and_their_names_the_group(some: list[corpus_sourc
         assert corpus.group_of(path) == crop.group
         with Image.open(path) as image:
             apart = np.abs(np.asarray(image, np.int16) - crop.pixels())
-        assert apart.max() == 0 if crop.made else apart.mean() < 4, crop.id
+        assert apart.max() == 0 if crop.is_drawn else apart.mean() < 4, crop.id
 
 
 def test_a_group_can_be_read_from_every_name_and_names_differ() -> None:
@@ -116,7 +116,7 @@ def test_a_changed_file_is_refused(some: list[corpus_sources.Photograph]) -> Non
 
 @pytest.mark.usefixtures("some")
 def test_what_is_not_installed_is_fetched() -> None:
-    far = next(one for one in corpus_sources.photographs() if one.package.registry == "debian")
+    far = next(photograph for photograph in corpus_sources.photographs() if photograph.package.registry == "debian")
     with pytest.raises(AssertionError, match=f"'apt-get', 'download', .*{far.package.name}={far.package.version}"):
         far.data()
 
@@ -131,12 +131,12 @@ def test_an_archive_that_is_fetched_holds_what_is_listed(
         pytest.skip("only Debian 12 has these versions")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setattr(corpus_sources, "_installed", lambda _: [])
-    listed = [one for one in corpus_sources.photographs() if one.package.name == name]
+    listed = [photograph for photograph in corpus_sources.photographs() if photograph.package.name == name]
     assert listed
     for photograph in listed:
         assert hashlib.sha256(photograph.data()).hexdigest() == photograph.sha256
-    kept = {path.name for path in corpus_sources.cache().iterdir()}
-    assert kept == {photograph.sha256 for photograph in listed}
+    cached = {path.name for path in corpus_sources.cache().iterdir()}
+    assert cached == {photograph.sha256 for photograph in listed}
 
 
 def test_the_strata_of_what_is_known() -> None:
@@ -152,16 +152,16 @@ def test_drawn_pictures_are_made_and_labelled_and_differ() -> None:
     assert Counter(crop.stratum for crop in crops) == {"text-like": 5 * len(TEXT_KINDS), "flat": 5 * len(FLAT_KINDS)}
     assert corpus.strata([crop.pixels() for crop in crops]) == [crop.stratum for crop in crops]
     assert len({crop.pixels().tobytes() for crop in crops}) == len(crops)
-    assert all(crop.made for crop in crops)
+    assert all(crop.is_drawn for crop in crops)
     assert crops == corpus.drawn(5)
     assert corpus.DRAWN_EACH * min(len(TEXT_KINDS), len(FLAT_KINDS)) >= 300
 
 
 def test_memes_of_one_template_are_one_group_and_look_alike() -> None:
-    one, same, other = (Drawing("meme", number) for number in (0, TEMPLATES, 1))
-    assert one.group == same.group != other.group
-    assert one.pixels().shape == same.pixels().shape
-    assert 0.5 < np.mean(one.pixels() == same.pixels()) < 1.0
+    meme, same, other = (Drawing("meme", number) for number in (0, TEMPLATES, 1))
+    assert meme.group == same.group != other.group
+    assert meme.pixels().shape == same.pixels().shape
+    assert 0.5 < np.mean(meme.pixels() == same.pixels()) < 1.0
 
 
 @pytest.mark.skipif(FETCHED != "all", reason="NCII_MATCH_TEST_CORPUS=all fetches 210 MB")
@@ -177,6 +177,8 @@ def check_whole() -> None:
     assert max(Counter(crop.group for crop in crops).values()) <= corpus.CAP
     group = {photograph.id: photograph.group for photograph in corpus_sources.photographs()}
     wholes = [(photograph.id, photograph.pixels()) for photograph in corpus_sources.photographs()]
-    for apart, one, other in corpus.nearest([*wholes, *cases.photographs()]):
-        same = group.get(one, one) == group.get(other, other)
-        assert same or apart >= NEAR, f"{one} and {other} are {apart} bits apart: look at them, and give them one group"
+    for apart, name, other in corpus.nearest([*wholes, *cases.photographs()]):
+        same = group.get(name, name) == group.get(other, other)
+        assert same or apart >= NEAR, (
+            f"{name} and {other} are {apart} bits apart: look at them, and give them name group"
+        )

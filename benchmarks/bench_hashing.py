@@ -94,11 +94,11 @@ def kernel(size: tuple[int, int], mode: str) -> Contest:
 def orientations(size: tuple[int, int], mode: str) -> Contest:
     pixels = _rgb_or_grey(size, mode)
 
-    def agree(eight: Any, one: Any) -> bool:
+    def agree(eight: Any, single: Any) -> bool:
         turned = (np.rot90(pixels, k) for k in (0, 1, 2, 3))
-        turned = [np.ascontiguousarray(one) for turn in turned for one in (turn, turn[:, ::-1])]
-        apart = {_kernel(one)()[0].tobytes() for one in turned}
-        return {row.tobytes() for row in eight[0]} == apart and _bits(eight[0][0], one[0][0]) == 0
+        turned = [np.ascontiguousarray(single) for turn in turned for single in (turn, turn[:, ::-1])]
+        apart = {_kernel(single)()[0].tobytes() for single in turned}
+        return {row.tobytes() for row in eight[0]} == apart and _bits(eight[0][0], single[0][0]) == 0
 
     return Contest({"eight": _kernel(pixels, nm.Views.DIHEDRAL), "one": _kernel(pixels)}, agree)
 
@@ -237,8 +237,8 @@ def workers(size: tuple[int, int], pictures: int) -> Contest:
     files = [data for _, data in cases.jpeg_files(size, JPEG_QUALITY)]
     stream = [files[k % len(files)] for k in range(pictures)]
 
-    def agree(two: nm.Hashes, one: nm.Hashes, *_: Any) -> bool:
-        return bool(np.array_equal(two.bits, one.bits) and np.all(one.status == nm.Status.OK))
+    def agree(two: nm.Hashes, alone: nm.Hashes, *_: Any) -> bool:
+        return bool(np.array_equal(two.bits, alone.bits) and np.all(alone.status == nm.Status.OK))
 
     # What this machine gives two threads at this very moment: a busy one does not have a second core to give.
     block = bytes(DIGEST_BYTES)

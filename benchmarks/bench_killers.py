@@ -61,9 +61,9 @@ def run(sandbox: Sandbox, good: list[bytes], kinds: list[str]) -> tuple[float, i
     begun = perf_counter()
     hashes = Hashes.concat(sandbox.hash_stream(given))
     seconds = perf_counter() - begun
-    found = hashes.status[:: len(sandbox.views)].tolist()
+    statuses = hashes.status[:: len(sandbox.views)].tolist()
     hashed = late_ones = 0
-    for data, status in zip(given, found, strict=True):
+    for data, status in zip(given, statuses, strict=True):
         if data.startswith(killers.SIGN):
             if status not in (killers.DEEDS[data[len(killers.SIGN) :].decode()][1], Status.TIMED_OUT):
                 raise AssertionError(f"{data.decode()}: {Status(status).name}")
@@ -94,17 +94,17 @@ def compared(name: str, views: tuple[View, ...], workers: int, deadline: float, 
     good = list(islice(cycle(files), QUICK_STREAM if quick else STREAM))
     kinds = list(killers.DEEDS)
     streams = {CLEAN: [], **{kind: [kind] for kind in kinds}, MIXED: kinds}
-    samples: dict[str, list[float]] = {one: [] for one in streams}
+    samples: dict[str, list[float]] = {name: [] for name in streams}
     missed = dict.fromkeys(streams, 0)
     with Sandbox(PDQ, views, workers=workers, deadline=deadline, _task="killers:decode_or_strike") as sandbox:
         run(sandbox, good[:EVERY], [])
         for _ in range(rounds):
-            for one, what in streams.items():
+            for name, what in streams.items():
                 rate, late_ones = run(sandbox, good, what)
-                samples[one].append(round(rate, 2))
-                missed[one] += late_ones
+                samples[name].append(round(rate, 2))
+                missed[name] += late_ones
     clean = np.array(samples[CLEAN])
-    ratios = {one: round(float(np.median(np.array(found) / clean)), 4) for one, found in samples.items()}
+    ratios = {name: round(float(np.median(np.array(rates) / clean)), 4) for name, rates in samples.items()}
     facts: Row = {"views": name, "workers": workers, "deadline": deadline, "good": len(good), "one_in": EVERY}
     return {"figure": "killers", **facts, "samples": samples, "late": missed, "median_ratio": ratios}
 
@@ -136,8 +136,8 @@ def main() -> None:
             print(f"at most {1e3 * max(row['samples']):.1f} ms after a deadline of {row['deadline']} s", flush=True)
             continue
         clean = np.median(row["samples"][CLEAN])
-        said = f"{row['views']}, a deadline of {row['deadline']} s: {clean:.1f} good pictures a second"
-        print(f"{said}; with killers {row['median_ratio']}; not in time {row['late']}", flush=True)
+        text = f"{row['views']}, a deadline of {row['deadline']} s: {clean:.1f} good pictures a second"
+        print(f"{text}; with killers {row['median_ratio']}; not in time {row['late']}", flush=True)
     print(f"wrote {record.write('killers', around, quick, {'rows': rows})}")
 
 

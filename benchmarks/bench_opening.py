@@ -30,9 +30,9 @@ ROUNDS = 5
 Row = dict[str, Any]
 
 
-def written(place: Path, n: int) -> Path:
+def written(folder: Path, n: int) -> Path:
     """A signed bank of n entries, and beside it the key to trust."""
-    private, trusted = manifest.make_keys(place)
+    private, trusted = manifest.make_keys(folder)
     cases = -(-n // PER_CASE)
     lines = [b'{"reference": "%012x-2026", "source": "bench"}\n' % case for case in range(cases)]
     whole = Segment(
@@ -40,7 +40,7 @@ def written(place: Path, n: int) -> Path:
         np.zeros(n, np.uint8), np.zeros(n, np.int64), np.arange(cases + 1) * len(lines[0]),
         np.frombuffer(b"".join(lines), np.uint8),
     )  # fmt: skip
-    with mock.patch.object(segment, "select", return_value=whole), Bank.create(place / "bank") as bank:
+    with mock.patch.object(segment, "select", return_value=whole), Bank.create(folder / "bank") as bank:
         bank.publish(signing_key=private, workers=2)
     return trusted
 
@@ -52,13 +52,13 @@ def seconds(action: Callable[[], Any]) -> float:
     return time.perf_counter() - start
 
 
-def measure(n: int, place: Path, rounds: int) -> Iterator[Row]:
+def measure(n: int, folder: Path, rounds: int) -> Iterator[Row]:
     """Every row for a bank of n hashes below a directory. Ways of opening alternate."""
-    trusted, bank, query = written(place, n), place / "bank", hashes_of(1, 5)
+    trusted, bank, query = written(folder, n), folder / "bank", hashes_of(1, 5)
     files = sum(file.stat().st_size for file in (bank / "bases").rglob("*") if file.is_file())
     yield {"figure": "size", "entries": n, "bytes": files}
     for turn in range(rounds):
-        cache = place / f"cache-{turn}"
+        cache = folder / f"cache-{turn}"
 
         def opened(cache: Path = cache, **how: Any) -> None:
             Snapshot.open(bank, cache=cache, **how).index.search(query, 0)
@@ -89,8 +89,8 @@ def main() -> None:
     parser.add_argument("--place", help="where to put the bank meanwhile")
     asked = parser.parse_args()
     around, rows = record.circumstances(), []
-    with tempfile.TemporaryDirectory(dir=asked.place) as place:
-        for row in measure(asked.entries or (SMALL if asked.quick else LARGE), Path(place), ROUNDS):
+    with tempfile.TemporaryDirectory(dir=asked.place) as folder:
+        for row in measure(asked.entries or (SMALL if asked.quick else LARGE), Path(folder), ROUNDS):
             rows.append(row)
             print(", ".join(f"{name} {value}" for name, value in row.items()), flush=True)
     print(f"wrote {record.write('opening', around, asked.quick, {'rows': rows})}")

@@ -49,10 +49,10 @@ def by_numpy(given: nm.Hashes) -> Counts:
     columns = np.ascontiguousarray(words.T)
 
     def apart(rows: slice, others: slice) -> NDArray[np.uint16]:
-        found = np.bitwise_count(words[rows, :1] ^ columns[0, others]).astype(np.uint16)
+        distances = np.bitwise_count(words[rows, :1] ^ columns[0, others]).astype(np.uint16)
         for w in range(1, words.shape[1]):
-            found += np.bitwise_count(words[rows, w : w + 1] ^ columns[w, others])
-        return found
+            distances += np.bitwise_count(words[rows, w : w + 1] ^ columns[w, others])
+        return distances
 
     return _by_blocks(len(words), apart)
 
@@ -60,14 +60,14 @@ def by_numpy(given: nm.Hashes) -> Counts:
 def by_faiss(given: nm.Hashes) -> Counts:
     faiss = record.peer("faiss")
     faiss.omp_set_num_threads(1)
-    found = np.empty(BLOCK, np.int32)
+    distances = np.empty(BLOCK, np.int32)
 
     def apart(rows: slice, others: slice) -> NDArray[np.int32]:
         left, right = given.bits[rows], given.bits[others]
-        made = found.reshape(-1)[: len(left) * len(right)].reshape(len(left), len(right))
-        pointers = [faiss.swig_ptr(one) for one in (left, right)]
-        faiss.hammings(*pointers, len(left), len(right), nm.PDQ.nbytes, faiss.swig_ptr(made))
-        return made
+        block = distances.reshape(-1)[: len(left) * len(right)].reshape(len(left), len(right))
+        pointers = [faiss.swig_ptr(words) for words in (left, right)]
+        faiss.hammings(*pointers, len(left), len(right), nm.PDQ.nbytes, faiss.swig_ptr(block))
+        return block
 
     return _by_blocks(len(given), apart)
 
@@ -88,7 +88,7 @@ def _by_blocks(n: int, apart: Callable[[slice, slice], NDArray[Any]]) -> Counts:
 
 
 def _same(*counts: Counts) -> bool:
-    return all(np.array_equal(counts[0], one) for one in counts)
+    return all(np.array_equal(counts[0], other) for other in counts)
 
 
 def contests(pictures: int) -> Iterator[tuple[dict[str, Any], Contest]]:

@@ -55,7 +55,7 @@ class Size(NamedTuple):
     new: int
     against: int
     forward: int
-    kept: int
+    different: int
     sizes: rescan_cases.Sizes = rescan_cases.SIZES
 
 
@@ -76,18 +76,18 @@ def job(asked: Row) -> Row:
             matcher.start()
         started, processor = time.perf_counter(), time.process_time()
         plan = RescanPlan(chunks, matcher, workers=WORKERS, keep_hashes=asked["keep"], changes=changes)
-        with Job(asked["out"], plan) as one:
+        with Job(asked["out"], plan) as running:
             rows = 0
 
             def report(done: Progress) -> None:
                 nonlocal rows
                 rows = done.rows_done - done.rows_before
                 if asked["share"] is not None and rows >= asked["share"]:
-                    one.stop()
+                    running.stop()
 
             done = True
             try:
-                one.run(report)
+                running.run(report)
             except JobError:
                 if asked["share"] is None or rows < asked["share"]:
                     raise
@@ -137,24 +137,24 @@ def peer_checks(path: Path) -> bool:
     return bool(index.query(text))
 
 
-def folders(place: Path, size: Size, run: Run) -> Iterator[Row]:
+def folders(folder: Path, size: Size, run: Run) -> Iterator[Row]:
     """A folder's job in shares, in turn with the decoder alone and the peer."""
-    held = rescan_cases.folder_bank(place / "folder-bank", size.folder_bank)
+    banked = rescan_cases.folder_bank(folder / "folder-bank", size.folder_bank)
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(WORKERS, context, peer_starts, (held.to_hex(),)) as peers:
+    with ProcessPoolExecutor(WORKERS, context, peer_starts, (banked.to_hex(),)) as peers:
         for count, grain in ((size.pictures, 0.0), (size.grainy, cases.GRAIN)):
-            source = place / f"pictures-{grain:g}"
+            source = folder / f"pictures-{grain:g}"
             rescan_cases.folder(source, count, grain, size.sizes)
             for views in ("upright", "all"):
-                yield from _turns(place, source, views, count, grain, size, peers, run)
+                yield from _turns(folder, source, views, count, grain, size, peers, run)
 
 
 def _turns(
-    place: Path, source: Path, views: str, count: int, grain: float, size: Size, peers: ProcessPoolExecutor, run: Run
+    folder: Path, source: Path, views: str, count: int, grain: float, size: Size, peers: ProcessPoolExecutor, run: Run
 ) -> Iterator[Row]:
     files = sorted(source.iterdir())
     hasher = PictureHasher(PDQ, VIEWS[views], DecodeLimits())
-    out = place / f"out-{grain:g}-{views}"
+    out = folder / f"out-{grain:g}-{views}"
     answers: dict[str, bool] = {}
     for path, _ in zip(files[:8], peers.map(peer_checks, files[:8]), strict=True):  # starts the peer's processes
         hasher.decode(path)
@@ -170,56 +170,56 @@ def _turns(
         peer = time.perf_counter() - start
         share = -(-count // size.turns)
         chunk = min(256, max(1, share // 4))
-        done = run(place / "folder-bank", source, out, views=views, share=share, chunk=chunk)
+        done = run(folder / "folder-bank", source, out, views=views, share=share, chunk=chunk)
         yield {
             "figure": "folder", "grain": grain, "views": views, "pictures": count, "turn": turn, "sampled": len(some),
             "decode": decode / len(some), "peer": peer / len(some), "rescan": done["seconds"] / done["rows"], **done,
         }  # fmt: skip
-    ours = {name: outcome == Outcome.MATCH.name for name, outcome in rescan_cases.found(out)}
-    known = {name: any(one in name for one in rescan_cases.BANKED) for name in ours}
+    ours = {name: outcome == Outcome.MATCH.name for name, outcome in rescan_cases.outcomes(out)}
+    known = {name: any(banked in name for banked in rescan_cases.BANKED) for name in ours}
     if len(ours) != count or ours != known or any(known[name] != match for name, match in answers.items()):
         raise AssertionError("the job or the peer does not find what is there")
 
 
-def kept_hashes(place: Path, size: Size, run: Run) -> Iterator[Row]:
+def kept_hashes(folder: Path, size: Size, run: Run) -> Iterator[Row]:
     """What keeping the media's hashes takes on the disk."""
-    source = place / "kept-pictures"
-    rescan_cases.different(source, size.kept)
+    source = folder / "kept-pictures"
+    rescan_cases.different(source, size.different)
     for views, ways in VIEWS.items():
-        keep = place / f"kept-{views}"
-        run(place / "folder-bank", source, place / f"kept-out-{views}", views=views, keep=str(keep))
-        taken, decided = map(_bytes, (keep, place / f"kept-out-{views}/decisions"))
+        keep = folder / f"kept-{views}"
+        run(folder / "folder-bank", source, folder / f"kept-out-{views}", views=views, keep=str(keep))
+        taken, decided = map(_bytes, (keep, folder / f"kept-out-{views}/decisions"))
         yield {
-            "figure": "kept", "views": views, "hashes": len(ways), "pictures": size.kept,
-            "bytes": taken / size.kept, "decision_bytes": decided / size.kept,
+            "figure": "kept", "views": views, "hashes": len(ways), "pictures": size.different,
+            "bytes": taken / size.different, "decision_bytes": decided / size.different,
         }  # fmt: skip
 
 
-def _bytes(place: Path) -> int:
-    return sum(path.stat().st_size for path in place.iterdir())
+def _bytes(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.iterdir())
 
 
-def reverse(place: Path, size: Size, run: Run) -> Iterator[Row]:
+def reverse(folder: Path, size: Size, run: Run) -> Iterator[Row]:
     """New entries against everything stored, and everything stored against a bank."""
-    number, learned = rescan_cases.grown_bank(place / "grown", size.against, size.new)
+    number, learned = rescan_cases.grown_bank(folder / "grown", size.against, size.new)
     for figure, rows, since in (("reverse", size.rows, number), ("forward", size.forward, None)):
-        dataset = place / figure
+        dataset = folder / figure
         wanted = rescan_cases.stored(dataset, rows, learned, min(100, rows // 20))
         for turn in range(3 if figure == "reverse" else 1):
-            out = place / f"{figure}-{turn}"
-            done = run(place / "grown", dataset, out, since=since)
-            got = [row for row, outcome in rescan_cases.found(out) if outcome == Outcome.MATCH.name]
+            out = folder / f"{figure}-{turn}"
+            done = run(folder / "grown", dataset, out, since=since)
+            got = [row for row, outcome in rescan_cases.outcomes(out) if outcome == Outcome.MATCH.name]
             if not np.array_equal(np.sort(np.array(got, np.int64)), wanted):
                 raise AssertionError(f"{len(got)} found of {len(wanted)} planted")
             entries = size.new if since is not None else size.against + size.new
             yield {"figure": figure, "entries": entries, "turn": turn, **done}
 
 
-def measure(place: Path, size: Size, run: Run = in_process) -> Iterator[Row]:
+def measure(folder: Path, size: Size, run: Run = in_process) -> Iterator[Row]:
     """All rows."""
-    yield from reverse(place, size, run)
-    yield from folders(place, size, run)
-    yield from kept_hashes(place, size, run)
+    yield from reverse(folder, size, run)
+    yield from folders(folder, size, run)
+    yield from kept_hashes(folder, size, run)
 
 
 def test_every_job_finds_what_was_planted(tmp_path: Path) -> None:
@@ -229,7 +229,7 @@ def test_every_job_finds_what_was_planted(tmp_path: Path) -> None:
     assert [row["done"] for row in rows if row["figure"] == "folder"] == [False, True] * 4
 
 
-def _told(row: Row) -> str:
+def describe(row: Row) -> str:
     match row["figure"]:
         case "folder":
             return (
@@ -260,7 +260,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(dir=asked.place) as folder:
         for row in measure(Path(folder), QUICK if asked.quick else FULL):
             rows.append(row)
-            print(_told(row), flush=True)
+            print(describe(row), flush=True)
     print(f"wrote {record.write('rescan', around, asked.quick, {'rows': rows})}")
 
 

@@ -107,7 +107,7 @@ class Case(NamedTuple):
     @property
     def label(self) -> str:
         return " ".join(
-            [self.figure, *(f"{one:,}" if isinstance(one, int) else str(one) for one in self.about.values())]
+            [self.figure, *(f"{value:,}" if isinstance(value, int) else str(value) for value in self.about.values())]
         )
 
 
@@ -170,8 +170,8 @@ def test_formulas_on_the_page_are_those_of_the_package() -> None:
     for entries, radius in product((3000, 1_000_000, 1_000_000_000), (0, 15, 31, 63)):
         cut = search_model.cut_for(entries, radius)
         work = costs.of_mih(cut, entries, radius, 1)
-        found = search_model.formulas(cut, entries, radius)
-        assert np.allclose(found[:4], (work.lookups, work.candidates, work.verified, work.lines))
+        written_out = search_model.formulas(cut, entries, radius)
+        assert np.allclose(written_out[:4], (work.lookups, work.candidates, work.verified, work.lines))
     index = search_growth.index_of(search_cases.uniform_bits(3000), "mih", 31)
     assert search_model.formulas(search_model.cut_for(3000), 3000, 31)[-1] == index.nbytes
 
@@ -195,12 +195,14 @@ def test_costs_are_found_again() -> None:
     known, measured = costs.pieces(), []
     for engine in ("flat", "mih"):
         for entries, radius in product(search_costs.SIZES, search_costs.RADII[engine]):
-            one = {"engine": engine, "entries": entries, "radius": radius, "batch": 1000}
-            one["bands"] = search_arena.bands_for(entries, radius)
-            one["alone"], one["together"] = ([search_costs.priced(known, one, batch)] for batch in (1, 1000))
-            measured.append(one)
-    found = search_costs.fit(measured, ("flat", "mih"))
-    for engine, pieces in found.items():
+            measurement = {"engine": engine, "entries": entries, "radius": radius, "batch": 1000}
+            measurement["bands"] = search_arena.bands_for(entries, radius)
+            measurement["alone"], measurement["together"] = (
+                [search_costs.priced(known, measurement, batch)] for batch in (1, 1000)
+            )
+            measured.append(measurement)
+    fitted = search_costs.fit(measured, ("flat", "mih"))
+    for engine, pieces in fitted.items():
         for name, cost in pieces.items():
             assert np.allclose(cost, known[engine][name], rtol=0.02), (engine, name)
 
@@ -214,7 +216,9 @@ def _size(text: str) -> int:
 def scale_to(largest: int, quick: bool) -> Scale:
     """The usual sizes up to the largest, and that one itself."""
     usual = SMALL if quick else LARGE
-    sizes, main = ({*(one for one in every if one < largest), largest} for every in (usual.sizes, usual.main))
+    sizes, main = (
+        {*(entries for entries in every if entries < largest), largest} for every in (usual.sizes, usual.main)
+    )
     special, photographs = min(usual.special, largest), min(usual.photographs, largest)
     return Scale(
         tuple(sorted(sizes)), tuple(sorted(main)), photographs, special, usual.queries, usual.radii, usual.crossing,
@@ -222,14 +226,16 @@ def scale_to(largest: int, quick: bool) -> Scale:
     )  # fmt: skip
 
 
-def _said(row: dict[str, Any]) -> str:
+def describe(row: dict[str, Any]) -> str:
     """One line of what was measured, for whoever waits."""
     times = {name: np.hstack(every) for name, every in row.get("microseconds", {}).items() if every}
-    said = [f"{name} {np.median(one):,.1f} us, p99 {np.quantile(one, 0.99):,.1f}" for name, one in times.items()]
-    said += [f"{name} {1e6 * median(every):,.1f} us" for name, every in row.get("samples", {}).items()]
+    parts = [
+        f"{name} {np.median(samples):,.1f} us, p99 {np.quantile(samples, 0.99):,.1f}" for name, samples in times.items()
+    ]
+    parts += [f"{name} {1e6 * median(every):,.1f} us" for name, every in row.get("samples", {}).items()]
     if "memory" in row:
-        said.append(f"{row['processes']} processes, {sum(one['Pss'] for one in row['memory']) / 1e6:,.0f} MB")
-    return "; ".join(said)
+        parts.append(f"{row['processes']} processes, {sum(process['Pss'] for process in row['memory']) / 1e6:,.0f} MB")
+    return "; ".join(parts)
 
 
 def measure(scale: Scale) -> Rows:
@@ -238,7 +244,7 @@ def measure(scale: Scale) -> Rows:
     for case in cases(scale):
         for row in case.run():
             rows.append({"figure": case.figure, **case.about, **row})
-            print(f"{perf_counter() - start:5.0f} s  {case.label}: {_said(row)}", flush=True)
+            print(f"{perf_counter() - start:5.0f} s  {case.label}: {describe(row)}", flush=True)
     return rows
 
 
@@ -249,12 +255,12 @@ def calibrate(quick: bool, around: dict[str, Any]) -> None:
         rows.append(row)
         alone, together = (1e6 * median(row[name]) for name in ("alone", "together"))
         print(f"{search_costs.label(row)}: {alone:,.1f} us alone, {together:,.2f} in batches", flush=True)
-    found = search_costs.fit(rows)
-    for one, batch, ratio in search_costs.errors(rows, found):
-        print(f"{search_costs.label(one)}, {batch} at a time: expected {ratio:.2f} times what it took")
-    print(f"wrote {record.write('costs', around, quick, {'costs': found, 'times': rows})}")
+    fitted = search_costs.fit(rows)
+    for measurement, batch, ratio in search_costs.errors(rows, fitted):
+        print(f"{search_costs.label(measurement)}, {batch} at a time: expected {ratio:.2f} times what it took")
+    print(f"wrote {record.write('costs', around, quick, {'costs': fitted, 'times': rows})}")
     if not quick:
-        search_costs.write(found, around)
+        search_costs.write(fitted, around)
         print(f"wrote {search_costs.PATH}")
 
 

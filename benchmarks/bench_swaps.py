@@ -89,12 +89,12 @@ def publish(here: Path, elsewhere: Path) -> None:
             print(number, time.monotonic(), flush=True)
 
 
-def read(place: Path, isolation: str, follow: str, *files: str) -> None:
+def read(bank_directory: Path, isolation: str, follow: str, *files: str) -> None:
     """Say when each picture, one after the other, stops to match."""
     more: Row = {"isolation": isolation, "follow": follow}
-    with Matcher(place, **more) as matcher:
+    with Matcher(bank_directory, **more) as matcher:
         pictures = [Path(file).read_bytes() for file in files]
-        print(*(matcher.check(one).outcome.name for one in pictures), flush=True)
+        print(*(matcher.check(picture).outcome.name for picture in pictures), flush=True)
         for picture in pictures:
             while (outcome := matcher.check(picture).outcome) is Outcome.MATCH:
                 time.sleep(0.002)
@@ -147,11 +147,11 @@ class Load:
 
     def first_by(self, number: int) -> float:
         """When a snapshot or a later one first answered."""
-        return min(at for one, at in self.first.items() if one >= number)
+        return min(at for snapshot, at in self.first.items() if snapshot >= number)
 
-    def said(self) -> Row:
+    def figures(self) -> Row:
         """The figures of a round."""
-        calls = np.concatenate([np.array(one) for one in self.times])
+        calls = np.concatenate([np.array(times) for times in self.times])
         low, high = np.quantile(calls, [0.5, 0.99]).tolist()
         waited = float(calls[calls > WAITED].sum() / calls.sum())
         return {
@@ -181,15 +181,15 @@ def rounds(call: Call, publisher: subprocess.Popen[str], quick: bool) -> Iterato
                 while kind == "swaps" and max(load.first) < published[-1][0]:
                     time.sleep(0.001)
             followed = [] if kind != "swaps" else [load.first_by(number) - at for number, at in published]
-            row = {"round": turn, "kind": kind, **load.said(), "followed": followed}
+            row = {"round": turn, "kind": kind, **load.figures(), "followed": followed}
             yield row | {"before": before, "after": memory()}
 
 
-def withdrawals(place: Path, folder: Path, pictures: list[bytes], quick: bool) -> Iterator[Row]:
+def withdrawals(bank_directory: Path, folder: Path, pictures: list[bytes], quick: bool) -> Iterator[Row]:
     """Seconds from the end of a publication to NO_MATCH, in a process for every way to follow and decode."""
     files: list[Path] = []
     ways, number = (READERS[1:3], 1) if quick else (READERS, WITHDRAWALS)
-    with Bank.open(place) as bank, ExitStack() as stack:
+    with Bank.open(bank_directory) as bank, ExitStack() as stack:
         for turn, data in enumerate(pictures):
             hashes = hash_images([data])
             if hashes.quality[0] >= PDQ_MIN_QUALITY and len(files) < number:
@@ -197,7 +197,7 @@ def withdrawals(place: Path, folder: Path, pictures: list[bytes], quick: bool) -
                 files[-1].write_bytes(data)
                 bank.add(hashes, case=files[-1].name, source="bench")
         bank.publish()
-        readers = {way: stack.enter_context(process("--read", place, *way, *files)) for way in ways}
+        readers = {way: stack.enter_context(process("--read", bank_directory, *way, *files)) for way in ways}
         for reader in readers.values():
             if set(hear(reader).split()) != {"MATCH"}:
                 raise AssertionError("a picture does not match to begin with")
@@ -218,21 +218,21 @@ def withdrawals(place: Path, folder: Path, pictures: list[bytes], quick: bool) -
 def measure(n: int, folder: Path, quick: bool) -> Iterator[Row]:
     """All rows, for a bank of n hashes."""
     here, elsewhere = folder / "here", folder / "elsewhere"
-    for place in (here, elsewhere):
-        with Bank.create(place) as bank:
+    for bank_directory in (here, elsewhere):
+        with Bank.create(bank_directory) as bank:
             bank.add(bench_bank.hashes_of(n, 1), case="bench", source="bench", cap=None)
             bank.publish(workers=2)
     asked = [hash_images([data], views=Matcher(here).views) for _, data in cases.jpeg_files((640, 480), 90)]
     size = (640, 480) if quick else SIZE
     files = [data for _, data in cases.jpeg_files(size, JPEG_QUALITY)]
-    fit = [turn for turn, one in enumerate(asked) if one.quality.min() >= PDQ_MIN_QUALITY]
+    fit = [turn for turn, hashes in enumerate(asked) if hashes.quality.min() >= PDQ_MIN_QUALITY]
     with process("--publish", here, elsewhere) as publisher:
         hear(publisher)
         for follow in FOLLOWS:
             with Matcher(here, follow=follow, isolation="thread") as matcher:
                 calls: dict[str, Call] = {
-                    "lookup": lambda turn, one=matcher: one.lookup(asked[fit[turn % len(fit)]])[0],
-                    "check": lambda turn, one=matcher: one.check(files[fit[turn % len(fit)]]),
+                    "lookup": lambda turn, checker=matcher: checker.lookup(asked[fit[turn % len(fit)]])[0],
+                    "check": lambda turn, checker=matcher: checker.check(files[fit[turn % len(fit)]]),
                 }
                 for what, call in calls.items():
                     with Load(call) as warm:
@@ -246,14 +246,14 @@ def measure(n: int, folder: Path, quick: bool) -> Iterator[Row]:
 
 def summary(rows: list[Row]) -> Iterator[str]:
     """What the rounds say together: ratios inside a round, and what was left behind after the first ten swaps."""
-    found = [row for row in rows if row["figure"] == "round"]
-    for follow, what in dict.fromkeys((row["follow"], row["what"]) for row in found):
+    round_rows = [row for row in rows if row["figure"] == "round"]
+    for follow, what in dict.fromkeys((row["follow"], row["what"]) for row in round_rows):
         kinds = {
-            kind: [row for row in found if (row["follow"], row["what"], row["kind"]) == (follow, what, kind)]
+            kind: [row for row in round_rows if (row["follow"], row["what"], row["kind"]) == (follow, what, kind)]
             for kind in ("quiet", "elsewhere", "swaps")
         }
         ratios = [
-            float(np.median([one["p99"] / other["p99"] for one, other in zip(kinds["swaps"], others, strict=True)]))
+            float(np.median([busy["p99"] / other["p99"] for busy, other in zip(kinds["swaps"], others, strict=True)]))
             for others in (kinds["quiet"], kinds["elsewhere"])
         ]
         followed = [seconds for row in kinds["swaps"] for seconds in row["followed"]]
@@ -262,21 +262,22 @@ def summary(rows: list[Row]) -> Iterator[str]:
             f"{what}, {follow}: p99 in swaps {ratios[0]:.2f}x quiet, {ratios[1]:.2f}x with the publisher elsewhere; "
             f"{len(followed)} swaps, followed after {np.median(followed):.3f} s, at most {max(followed):.3f} s; "
             f"{last['own_kib'] - first['own_kib']:+d} KiB, {last['maps'] - first['maps']:+d} maps, "
-            f"{last['descriptors'] - first['descriptors']:+d} descriptors; wrong: {sum(row['wrong'] for row in found)}"
+            f"{last['descriptors'] - first['descriptors']:+d} descriptors; "
+            f"wrong: {sum(row['wrong'] for row in round_rows)}"
         )
 
 
 def test_rounds_and_withdrawals_run(tmp_path: Path) -> None:
     rows = [*measure(TINY, tmp_path, quick=True)]
-    found = [row for row in rows if row["figure"] == "round"]
-    assert len(found) == len(FOLLOWS) * 2 * 3
-    assert not any(row["wrong"] for row in found)
-    assert all(row["followed"] for row in found if row["kind"] == "swaps")
+    round_rows = [row for row in rows if row["figure"] == "round"]
+    assert len(round_rows) == len(FOLLOWS) * 2 * 3
+    assert not any(row["wrong"] for row in round_rows)
+    assert all(row["followed"] for row in round_rows if row["kind"] == "swaps")
     assert len([*summary(rows)]) == len(FOLLOWS) * 2
     assert {(row["isolation"], row["follow"]) for row in rows if row["figure"] == "withdrawal"} == {*READERS[1:3]}
 
 
-def _told(row: Row) -> str:
+def describe(row: Row) -> str:
     if row["figure"] == "withdrawal":
         slowest, median = max(row["seconds"]), float(np.median(row["seconds"]))
         return f"{row['isolation']}, {row['follow']}: no match after {median:.3f} s, at most {slowest:.3f} s"
@@ -305,7 +306,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         for row in measure(SMALL if asked.quick else LARGE, Path(folder), asked.quick):
             rows.append(row)
-            print(_told(row), flush=True)
+            print(describe(row), flush=True)
     for line in summary(rows):
         print(line)
     print(f"wrote {record.write('swaps', around, asked.quick, {'rows': rows})}")

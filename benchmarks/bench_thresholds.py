@@ -62,11 +62,11 @@ def experiment(
         steps, PDQ, Views.UPRIGHT if reference else PDQ.default_views, reference=reference,
         witness=None if reference else PHASH, seed=seed,
     )  # fmt: skip
-    made = Experiment(out, Chunks(find_rows(folder), PICTURES_A_CHUNK), plan, workers=WORKERS, groups=GROUPS)
+    experiment = Experiment(out, Chunks(find_rows(folder), PICTURES_A_CHUNK), plan, workers=WORKERS, groups=GROUPS)
     begun = perf_counter()
-    made.run()
+    experiment.run()
     return {
-        "figure": "altering", "pictures": made.rows, "steps": len(steps), "workers": WORKERS,
+        "figure": "altering", "pictures": experiment.rows, "steps": len(steps), "workers": WORKERS,
         "seconds": perf_counter() - begun,
     }  # fmt: skip
 
@@ -76,7 +76,7 @@ def measure(folder: Path, work: Path, perception: str | None, steps: Sequence[St
     took = experiment(folder, work / "default", tuple(steps) if steps else preset("default"))
     question = findings.Question(PDQ_THRESHOLD, PDQ_MIN_QUALITY)
     begun = perf_counter()
-    found = findings.compute_findings(work / "default", question, workers=WORKERS)
+    figures = findings.compute_findings(work / "default", question, workers=WORKERS)
     seconds = perf_counter() - begun
     photographs = work / "photographs"
     photographs.mkdir()
@@ -89,12 +89,12 @@ def measure(folder: Path, work: Path, perception: str | None, steps: Sequence[St
     theirs = None if perception is None else twin(perception, photographs, work, SEEDS[0])
     if theirs is not None:
         del theirs["pictures"]  # of which there are many
-    del found["experiment"]["input"]  # times of files: another each time
+    del figures["experiment"]["input"]  # times of files: another each time
     return {
         "took": took,
         "finding_seconds": seconds,
         "memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
-        "findings": found,
+        "findings": figures,
         "perception": {"ours": ours, "theirs": theirs},
     }
 
@@ -113,15 +113,15 @@ def noise(folder: Path, work: Path, perception: str | None, seeds: Sequence[int]
         (ours,) = (row["recall"] for row in perception_recall.recall_of(out) if row["step"].endswith(name))
         row = {"seed": seed, "copies": len(own), "bits": bits, "ours": ours, "ours_within": _percent(own <= bits)}
         if perception is not None:
-            found = twin(perception, folder, work, seed, only=name)
-            theirs = (one for one in found["recall"] if (one["hasher_name"], one["transform_name"]) == ("pdq", name))
-            apart = [one["same"] for one in found["pictures"] if (one["hasher"], one["transform"]) == ("pdq", name)]
+            peer = twin(perception, folder, work, seed, only=name)
+            theirs = (row for row in peer["recall"] if (row["hasher_name"], row["transform_name"]) == ("pdq", name))
+            apart = [row["same"] for row in peer["pictures"] if (row["hasher"], row["transform"]) == ("pdq", name)]
             row |= {"theirs": next(theirs)["recall"], "theirs_within": _percent(np.array(apart) <= bits)}
         yield row
 
 
-def _percent(found: NDArray[np.bool_]) -> float:
-    return round(100 * float(found.mean()), 3)
+def _percent(within: NDArray[np.bool_]) -> float:
+    return round(100 * float(within.mean()), 3)
 
 
 def twin(python: str, folder: Path, work: Path, seed: int, *, only: str | None = None) -> Row:
@@ -134,8 +134,8 @@ def twin(python: str, folder: Path, work: Path, seed: int, *, only: str | None =
         quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
         some = [] if only is None else ["--only", only]
         subprocess.run([python, script, folder, "--out", out, "--seed", str(seed), *some], check=True, **quiet)
-    found: Row = json.loads(out.read_text())
-    return {"seed": seed, **{name: found[name] for name in ("versions", "recall", "pictures")}}
+    peer: Row = json.loads(out.read_text())
+    return {"seed": seed, **{name: peer[name] for name in ("versions", "recall", "pictures")}}
 
 
 def test_thresholds_are_evaluated(tmp_path: Path) -> None:
@@ -143,11 +143,11 @@ def test_thresholds_are_evaluated(tmp_path: Path) -> None:
     corpus.write(folder, corpus.drawn(2))
     for k, path in enumerate(sorted(folder.iterdir())[:6]):
         path.rename(path.with_name(path.name.replace("text-like", "photograph").replace("--", f"{k}--")))
-    found = measure(folder, tmp_path, None, PRESETS["default"][:3])
-    assert found["findings"]["sets"]["all"]["recall"]["pairs"] == found["took"]["pictures"] * 3
-    assert {row["step"] for row in found["perception"]["ours"]} == {
+    measured = measure(folder, tmp_path, None, PRESETS["default"][:3])
+    assert measured["findings"]["sets"]["all"]["recall"]["pairs"] == measured["took"]["pictures"] * 3
+    assert {row["step"] for row in measured["perception"]["ours"]} == {
         "all",
-        *(one.label for one in PRESETS["perception"]),
+        *(step.label for step in PRESETS["perception"]),
     }
     drawn = [*noise(tmp_path / "photographs", tmp_path, None, SEEDS[:2])]
     assert [row["seed"] for row in drawn] == [1, 2]
@@ -164,8 +164,8 @@ def main() -> None:
     parser.add_argument("--noise", action="store_true", help="only the noise, of the pictures that were kept")
     chosen = parser.parse_args()
     around = record.circumstances()
-    with tempfile.TemporaryDirectory(prefix="thresholds-") as made:
-        work = chosen.keep or Path(made)
+    with tempfile.TemporaryDirectory(prefix="thresholds-") as temporary:
+        work = chosen.keep or Path(temporary)
         if chosen.noise != (work / "photographs").exists():
             parser.error("--noise takes --keep of a run before; without it --keep is a new folder")
         if not chosen.noise:
@@ -183,9 +183,9 @@ def show(path: Path, measured: dict[str, Any]) -> None:
     took = measured["took"]
     print(f"{took['pictures']:,} pictures in {took['steps']} steps: {took['seconds']:.0f} s")
     print(f"figures: {measured['finding_seconds']:.0f} s")
-    for name, one in measured["findings"]["sets"].items():
-        false = one["false"]
-        print(f"{name}: {one['recall']['recall']:.1%} found, {false['false_pairs']} of {false['pairs']:,} false")
+    for name, views in measured["findings"]["sets"].items():
+        false = views["false"]
+        print(f"{name}: {views['recall']['recall']:.1%} found, {false['false_pairs']} of {false['pairs']:,} false")
     print(f"wrote {path}")
 
 

@@ -101,9 +101,9 @@ def jpeg_files(size: tuple[int, int], quality: int, grain: float = 0.0) -> list[
 
 def crops(seed: int, size: tuple[int, int], each: int) -> Iterator[Crop]:
     """``each`` random crops of every photograph to one size, of half to all of what fits its shape."""
-    for place, (name, image) in enumerate(_photographs()):
+    for row, (name, image) in enumerate(_photographs()):
         for number in range(each):
-            rng = np.random.default_rng([seed, place, number])
+            rng = np.random.default_rng([seed, row, number])
             scale = min(image.width / size[0], image.height / size[1]) * rng.uniform(0.5, 1.0)
             width, height = size[0] * scale, size[1] * scale
             left, top = rng.uniform(0, image.width - width), rng.uniform(0, image.height - height)

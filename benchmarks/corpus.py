@@ -48,7 +48,7 @@ _JPEG_QUALITY = 95
 
 @dataclass(frozen=True, slots=True)
 class Crop:
-    """Part of a photograph, or a whole drawing (``made``). ``left``, ``top``, ``width`` and ``height`` in pixels."""
+    """Part of a photograph, or a whole drawing (``is_drawn``). Measures are in pixels."""
 
     source: Photograph | Drawing
     left: int
@@ -66,14 +66,14 @@ class Crop:
         return self.source.group
 
     @property
-    def made(self) -> bool:
+    def is_drawn(self) -> bool:
         return isinstance(self.source, Drawing)
 
     @property
     def name(self) -> str:
         """The name of its file: the group, ``--``, then its source, place and stratum. ``group_of`` reads the group."""
         rest = "_".join((self.source.id, str(self.left), str(self.top), self.stratum))
-        return f"{self.group}--{rest}".replace("/", "+") + (".png" if self.made else ".jpg")
+        return f"{self.group}--{rest}".replace("/", "+") + (".png" if self.is_drawn else ".jpg")
 
     def pixels(self) -> Pixels:
         """RGB uint8 [height, width, 3], made anew at each call."""
@@ -82,7 +82,7 @@ class Crop:
 
     def file(self) -> bytes:
         """A PNG file of a drawing; of anything else a JPEG file of quality 95, with halved chroma (4:2:0)."""
-        return encode(self.pixels(), "PNG" if self.made else "JPEG", _JPEG_QUALITY)
+        return encode(self.pixels(), "PNG" if self.is_drawn else "JPEG", _JPEG_QUALITY)
 
 
 def corpus(minimum: int = 2000, *, among: Sequence[Photograph] | None = None) -> list[Crop]:
@@ -100,33 +100,35 @@ def corpus(minimum: int = 2000, *, among: Sequence[Photograph] | None = None) ->
     CorpusError
         A photograph cannot be had or is not the one listed, or there are fewer crops than ``minimum``.
     """
-    found: list[Crop] = []
+    crops: list[Crop] = []
     for photograph in photographs() if among is None else among:
-        whole, (side, places) = photograph.pixels(), places_in(*photograph.size())
-        cuts = [whole[y : y + side, x : x + side] for x, y in places]
+        whole, (side, corners) = photograph.pixels(), places_in(*photograph.size())
+        cuts = [whole[y : y + side, x : x + side] for x, y in corners]
         labels = strata([np.ascontiguousarray(cut) for cut in cuts])
-        found += [Crop(photograph, x, y, side, side, label) for (x, y), label in zip(places, labels, strict=True)]
-    have = sum(crop.stratum == "photograph" for crop in found)
+        crops += [Crop(photograph, x, y, side, side, label) for (x, y), label in zip(corners, labels, strict=True)]
+    have = sum(crop.stratum == "photograph" for crop in crops)
     if have < minimum:
         raise CorpusError(f"there are {have} crops of stratum photograph, at least {minimum} were asked for")
-    return found
+    return crops
 
 
 def drawn(each: int = DRAWN_EACH) -> list[Crop]:
     """The first ``each`` pictures of every drawn kind that are, by ``strata``, what they were drawn to be."""
-    found: list[Crop] = []
+    crops: list[Crop] = []
     for kind in (*TEXT_KINDS, *FLAT_KINDS):
-        wanted, kept = "text-like" if kind in TEXT_KINDS else "flat", 0
+        wanted, count = "text-like" if kind in TEXT_KINDS else "flat", 0
         for number in range(4 * each):
             pixels = Drawing(kind, number).pixels()
-            if kept < each and strata([pixels]) == [wanted]:
-                found.append(Crop(Drawing(kind, number), 0, 0, pixels.shape[1], pixels.shape[0], wanted))
-                kept += 1
-            if kept == each:
+            if count < each and strata([pixels]) == [wanted]:
+                crops.append(Crop(Drawing(kind, number), 0, 0, pixels.shape[1], pixels.shape[0], wanted))
+                count += 1
+            if count == each:
                 break
-        if kept < each:
-            raise CorpusError(f"{kept} of the first {4 * each} pictures of kind {kind} are {wanted}, {each} are wanted")
-    return found
+        if count < each:
+            raise CorpusError(
+                f"{count} of the first {4 * each} pictures of kind {kind} are {wanted}, {each} are wanted"
+            )
+    return crops
 
 
 def places_in(width: int, height: int) -> tuple[int, list[tuple[int, int]]]:
@@ -135,8 +137,8 @@ def places_in(width: int, height: int) -> tuple[int, list[tuple[int, int]]]:
     across, down = width // side, height // side
     left, top = (width - across * side) // 2, (height - down * side) // 2
     grid = [(left + x * side, top + y * side) for y in range(down) for x in range(across)]
-    kept = min(CAP, len(grid))
-    return side, [grid[number * len(grid) // kept] for number in range(kept)]
+    count = min(CAP, len(grid))
+    return side, [grid[number * len(grid) // count] for number in range(count)]
 
 
 def strata(pictures: Sequence[Pixels]) -> list[str]:
@@ -180,11 +182,11 @@ def nearest(wholes: Sequence[tuple[str, Pixels]]) -> list[tuple[int, str, str]]:
     """Every pair of whole pictures, the nearest first: PDQ distance in bits, the second in all eight orientations."""
     bits = nm.hash_images([pixels for _, pixels in wholes], algorithm=nm.PDQ, views=nm.Views.DIHEDRAL)
     by_picture = [bits.bits[bits.source_row == row] for row in range(len(wholes))]
-    found = []
-    for one, other in combinations(range(len(wholes)), 2):
-        apart = np.bitwise_count(by_picture[one][0] ^ by_picture[other]).sum(axis=1).min()
-        found.append((int(apart), wholes[one][0], wholes[other][0]))
-    return sorted(found)
+    pairs = []
+    for row, other in combinations(range(len(wholes)), 2):
+        apart = np.bitwise_count(by_picture[row][0] ^ by_picture[other]).sum(axis=1).min()
+        pairs.append((int(apart), wholes[row][0], wholes[other][0]))
+    return sorted(pairs)
 
 
 def _report(crops: list[Crop]) -> None:
@@ -197,14 +199,14 @@ def _report(crops: list[Crop]) -> None:
         print(
             f"{package.registry:7} {package.name} {package.version}: {len(mine)} files, {megapixels:.1f} MP; {counts}"
         )
-    print(f"sides {dict(sorted(Counter(crop.width for crop in crops if not crop.made).items()))}")
-    print(f"made: {dict(Counter(crop.stratum for crop in crops if crop.made))}")
-    total, groups = Counter(crop.stratum for crop in crops), {crop.group for crop in crops if not crop.made}
+    print(f"sides {dict(sorted(Counter(crop.width for crop in crops if not crop.is_drawn).items()))}")
+    print(f"made: {dict(Counter(crop.stratum for crop in crops if crop.is_drawn))}")
+    total, groups = Counter(crop.stratum for crop in crops), {crop.group for crop in crops if not crop.is_drawn}
     print(f"all: {dict(total)}; {len(groups)} different photographs")
     wholes = [(photograph.id, photograph.pixels()) for photograph in photographs()]
     fixtures = [(f"fixture {name}", pixels) for name, pixels in cases.photographs()]
-    for apart, one, other in nearest([*wholes, *fixtures])[:8]:
-        print(f"{apart} bits: {one}, {other}")
+    for apart, name, other in nearest([*wholes, *fixtures])[:8]:
+        print(f"{apart} bits: {name}, {other}")
 
 
 def main() -> None:

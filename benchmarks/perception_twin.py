@@ -56,8 +56,8 @@ def watermark(image):
         fontScale=scale * correction,
         thickness=thickness,
     ).astype("float32")
-    kept = image.astype("float32")[..., :3] * (255 - placeholder[..., 3:])
-    return ((kept + placeholder[..., :3] * placeholder[..., 3:]) / 255).astype("uint8")
+    scaled = image.astype("float32")[..., :3] * (255 - placeholder[..., 3:])
+    return ((scaled + placeholder[..., :3] * placeholder[..., 3:]) / 255).astype("uint8")
 
 
 def vignette(image):
@@ -98,7 +98,7 @@ def measured(folder, precision, transforms):
     bits = {"pdq": 256, "phash": 64}
     table = recall.reset_index()
     table["threshold"] = [
-        round(one * bits[name], 3) for one, name in zip(table.threshold, table.hasher_name, strict=True)
+        round(threshold * bits[name], 3) for threshold, name in zip(table.threshold, table.hasher_name, strict=True)
     ]
     pictures = [
         {
@@ -110,7 +110,9 @@ def measured(folder, precision, transforms):
         }
         for row in rows.itertuples()
     ]
-    pictures.sort(key=lambda one: (one["hasher"], one["transform"], one["picture"]))  # they come in a random order
+    pictures.sort(
+        key=lambda threshold: (threshold["hasher"], threshold["transform"], threshold["picture"])
+    )  # they come in a random order
     return json.loads(table.to_json(orient="records")), pictures
 
 
@@ -121,16 +123,16 @@ def vectors():
     _, data = cv2.imencode(".jpg", cv2.cvtColor(noop, cv2.COLOR_RGB2BGR))
     first = cv2.cvtColor(cv2.imdecode(data, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
     altered = {"noop": first}
-    altered |= {name: one(image=first) for name, one in TRANSFORMS.items() if name not in ("noop", "noise0.2")}
+    altered |= {name: alter(image=first) for name, alter in TRANSFORMS.items() if name not in ("noop", "noise0.2")}
     return {
         name: {
-            "size": list(one.shape[:2]),
-            "means": cv2.resize(one.astype(np.float32), BLOCKS, interpolation=cv2.INTER_AREA)
+            "size": list(picture.shape[:2]),
+            "means": cv2.resize(picture.astype(np.float32), BLOCKS, interpolation=cv2.INTER_AREA)
             .astype(float)
             .round(1)
             .tolist(),
         }
-        for name, one in altered.items()
+        for name, picture in altered.items()
     }
 
 
@@ -147,13 +149,13 @@ def main() -> None:
     chosen = parser.parse_args()
     imgaug.seed(chosen.seed)
     if chosen.vectors:
-        made = {"made_by": "python benchmarks/perception_twin.py --vectors FILE", "photo": PHOTO.name, **versions()}
-        Path(chosen.vectors).write_text(json.dumps({**made, "altered": vectors()}) + "\n")
+        vectors = {"made_by": "python benchmarks/perception_twin.py --vectors FILE", "photo": PHOTO.name, **versions()}
+        Path(chosen.vectors).write_text(json.dumps({**vectors, "altered": vectors()}) + "\n")
         return
-    some = {name: one for name, one in TRANSFORMS.items() if name == "noop" or name in (chosen.only or TRANSFORMS)}
+    some = {name: alter for name, alter in TRANSFORMS.items() if name == "noop" or name in (chosen.only or TRANSFORMS)}
     recall, pictures = measured(chosen.folder, chosen.precision, some)
-    found = {"versions": versions(), "precision": chosen.precision, "recall": recall, "pictures": pictures}
-    Path(chosen.out).write_text(json.dumps(found, indent=1) + "\n")
+    figures = {"versions": versions(), "precision": chosen.precision, "recall": recall, "pictures": pictures}
+    Path(chosen.out).write_text(json.dumps(figures, indent=1) + "\n")
     for row in recall:
         print(
             f"{row['hasher_name']:6} {row['transform_name']:10} "

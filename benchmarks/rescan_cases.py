@@ -32,49 +32,49 @@ BEYOND = 8
 """Bits outside the radius at which the last of the hashes are planted that must not be found."""
 
 
-def folder(place: Path, count: int, grain: float, sizes: Sizes = SIZES) -> None:
+def folder(directory: Path, count: int, grain: float, sizes: Sizes = SIZES) -> None:
     """So many names of JPEG files of every photograph in several sizes; equal files are one file on the disk."""
-    kept = place.with_name(f"{place.name}-kept")
-    for path in (place, kept):
+    originals = directory.with_name(f"{directory.name}-kept")
+    for path in (directory, originals):
         path.mkdir()
-    made = []
+    files = []
     for name, _ in cases.photographs():
         for size, share in sizes:
-            path = kept / f"{name}-{size[0]}.jpg"
+            path = originals / f"{name}-{size[0]}.jpg"
             path.write_bytes(cases.jpeg_bytes(cases.photograph_at(name, size, grain), JPEG_QUALITY))
-            made += [path] * share
+            files += [path] * share
     turns = np.concatenate(
-        [np.random.default_rng(turn).permutation(len(made)) for turn in range(-(-count // len(made)))]
+        [np.random.default_rng(turn).permutation(len(files)) for turn in range(-(-count // len(files)))]
     )
     for number, turn in enumerate(turns[:count].tolist()):
-        os.link(made[turn], place / f"{number:06}-{made[turn].name}")
+        os.link(files[turn], directory / f"{number:06}-{files[turn].name}")
 
 
-def different(place: Path, count: int) -> None:
+def different(directory: Path, count: int) -> None:
     """So many small JPEG files, no two alike: what is kept of equal ones would be packed to nearly nothing."""
-    place.mkdir()
+    directory.mkdir()
     each = -(-count // len(cases.photographs()))
     for number, crop in enumerate(islice(cases.crops(5, (320, 240), each), count)):
-        (place / f"{number:06}.jpg").write_bytes(cases.jpeg_bytes(crop.pixels(), JPEG_QUALITY))
+        (directory / f"{number:06}.jpg").write_bytes(cases.jpeg_bytes(crop.pixels(), JPEG_QUALITY))
 
 
-def folder_bank(place: Path, entries: int) -> Hashes:
+def folder_bank(bank_directory: Path, entries: int) -> Hashes:
     """A bank of so many hashes and some of the photographs, published; all that it holds."""
     known = hash_images([cases.photograph_at(name, shape) for name in BANKED for shape in SHAPES])
     if known.quality.min() < PDQ_MIN_QUALITY:
         raise AssertionError("a photograph that nobody's bank takes")
     others = bench_bank.hashes_of(entries, 1)
-    with Bank.create(place) as bank:
+    with Bank.create(bank_directory) as bank:
         bank.add(known, case="known", source="bench")
         bank.add(others, case="bench", source="bench", cap=None)
         bank.publish(workers=2)
     return Hashes.concat([known, others], PDQ)
 
 
-def grown_bank(place: Path, entries: int, new: int) -> tuple[int, Hashes]:
+def grown_bank(bank_directory: Path, entries: int, new: int) -> tuple[int, Hashes]:
     """A bank that was published, then learned new hashes, and was published again: the first number, the new hashes."""
     learned = bench_bank.hashes_of(new, 2)
-    with Bank.create(place) as bank:
+    with Bank.create(bank_directory) as bank:
         bank.add(bench_bank.hashes_of(entries, 1), case="bench", source="bench", cap=None)
         number = bank.publish(workers=2).number
         bank.add(learned, case="new", source="bench", cap=None)
@@ -82,22 +82,22 @@ def grown_bank(place: Path, entries: int, new: int) -> tuple[int, Hashes]:
     return number, learned
 
 
-def stored(place: Path, rows: int, near: Hashes, planted: int) -> NDArray[np.int64]:
+def stored(directory: Path, rows: int, near: Hashes, planted: int) -> NDArray[np.int64]:
     """A dataset of media's hashes, one view each. Some rows are copies of ``near`` at every distance within the
     threshold, as many at every distance shortly beyond. The ids of those within it, int64, rising."""  # fmt: skip
-    place.mkdir()
+    directory.mkdir()
     rng = np.random.default_rng(3)
     distances = np.arange(2 * planted) % (PDQ_THRESHOLD + 1)
     distances[planted:] = PDQ_THRESHOLD + 1 + np.arange(planted) % BEYOND
     copies = search_cases.flipped(rng, near.bits[rng.integers(len(near), size=2 * planted)], distances)
-    places = rng.choice(rows, 2 * planted, replace=False)
+    planted_rows = rng.choice(rows, 2 * planted, replace=False)
     for number, first in enumerate(range(0, rows, ROWS_A_FILE)):
         count = min(ROWS_A_FILE, rows - first)
         bits = search_cases.uniform_bits(count, 100 + number).copy()
-        here = (places >= first) & (places < first + count)
-        bits[places[here] - first] = copies[here]
-        write(place / f"{number:08}.parquet", first, bits)
-    return np.sort(places[:planted])
+        here = (planted_rows >= first) & (planted_rows < first + count)
+        bits[planted_rows[here] - first] = copies[here]
+        write(directory / f"{number:08}.parquet", first, bits)
+    return np.sort(planted_rows[:planted])
 
 
 def write(path: Path, first: int, bits: NDArray[np.uint8]) -> None:
@@ -110,7 +110,7 @@ def write(path: Path, first: int, bits: NDArray[np.uint8]) -> None:
     pq.write_table(table, path, row_group_size=ROWS_A_GROUP, compression="zstd")
 
 
-def found(job: Path) -> Iterator[tuple[int | str, str]]:
+def outcomes(job: Path) -> Iterator[tuple[int | str, str]]:
     """Id and outcome of every row that a job has left."""
     for path in sorted((job / "decisions").glob("*.parquet")):
         table = pq.read_table(path, columns=["id", "outcome"])

@@ -58,11 +58,11 @@ class Built(NamedTuple):
 class Contender:
     """One way to search a bank.
 
-    one : searches for one query, by its row. many : for the first so many, with so many threads, in one call; None
+    single : searches for one query, by its row. many : for the first so many, with so many threads, in one call; None
     where there is no such call. answers : a result of either in the common form, a list with one item for each query.
     """
 
-    one: Callable[[int], Any]
+    single: Callable[[int], Any]
     many: Callable[[int, int], Any] | None
     answers: Callable[[Any], list[Answer]]
 
@@ -80,8 +80,8 @@ def build(make: Callable[[], Any]) -> Built:
     if trim:  # give back what was freed before, or growth would hide in it
         trim(0)
     before, start = memory().rss, perf_counter()
-    made = make()
-    return Built(made, perf_counter() - start, memory().rss - before)
+    index = make()
+    return Built(index, perf_counter() - start, memory().rss - before)
 
 
 _built: dict[str, tuple[int, Built]] = {}
@@ -113,8 +113,8 @@ def of_faiss(result: tuple[Any, Any, Any]) -> list[Answer]:
     return [_sorted(part) for part in np.split(rows, limits[1:-1].astype(np.int64))]
 
 
-def _of_peer(found: Sequence[Any]) -> list[Answer]:
-    rows = [(one.similarity_info.distance, one.metadata) for one in found]
+def _of_peer(results: Sequence[Any]) -> list[Answer]:
+    rows = [(result.similarity_info.distance, result.metadata) for result in results]
     return [_sorted(np.array(rows, np.int64).reshape(-1, 2))]
 
 
@@ -137,10 +137,10 @@ class _Rows:
 
 def id_mapped(bits: search_cases.Bits) -> Any:
     """The index inside a ``threatexchange`` one, filled by one array instead of by a list of texts."""
-    made = record.peer("threatexchange.signal_type.pdq.pdq_faiss_matcher").PDQMultiHashIndex()
-    made.mih_index.nflip = MULTIHASH_FLIPS
-    made.faiss_index.add_with_ids(bits, np.arange(len(bits)))
-    return made
+    index = record.peer("threatexchange.signal_type.pdq.pdq_faiss_matcher").PDQMultiHashIndex()
+    index.mih_index.nflip = MULTIHASH_FLIPS
+    index.faiss_index.add_with_ids(bits, np.arange(len(bits)))
+    return index
 
 
 class Arena:
@@ -178,29 +178,29 @@ class Arena:
     def truth(self) -> list[Answer]:
         """The answer for every query."""
         threads(2)
-        found = of_faiss(self.scan.range_search(self.bank.queries, STRICT))
+        answers = of_faiss(self.scan.range_search(self.bank.queries, STRICT))
         threads(1)
-        return found
+        return answers
 
     def _peer(self) -> Any:
         signals = record.peer("threatexchange.signal_type.pdq.pdq_index")
         if self.entries <= MOST_LISTED:
             texts = self.hashes.to_hex()
             return signals.PDQIndex(zip(texts, range(self.entries), strict=True))
-        made = signals.PDQIndex()
-        made.index, made.local_id_to_entry = self.multihash.index, _Rows(self.entries)
-        made.index._PDQMultiHashIndex__construct_index_rev_map()  # noqa: SLF001 - as its own `add` does
-        return made
+        index = signals.PDQIndex()
+        index.index, index.local_id_to_entry = self.multihash.index, _Rows(self.entries)
+        index.index._PDQMultiHashIndex__construct_index_rev_map()  # noqa: SLF001 - as its own `add` does
+        return index
 
     @cached_property
     def quick(self) -> dict[str, Contender]:
         """Our engines, and FAISS's comparison with every entry: what is built in no time."""
-        found = {OURS: self.searching(self.ours.index)}
+        contenders = {OURS: self.searching(self.ours.index)}
         if self.ours.index.engine != "mih":
-            found[TABLES] = self.searching(self.ours_by("mih"))
+            contenders[TABLES] = self.searching(self.ours_by("mih"))
         if self.ours.index.engine != "flat":
-            found[FLAT] = self.searching(self.ours_by("flat"))
-        return {**found, SCAN: self._of_faiss(self.scan)}
+            contenders[FLAT] = self.searching(self.ours_by("flat"))
+        return {**contenders, SCAN: self._of_faiss(self.scan)}
 
     @cached_property
     def with_multihash(self) -> dict[str, Contender]:
@@ -272,9 +272,9 @@ class Arena:
 
         def many(count: int, workers: int) -> Any:
             threads(workers)
-            found = index.range_search(bits[:count], STRICT)
+            result = index.range_search(bits[:count], STRICT)
             threads(1)
-            return found
+            return result
 
         return Contender(lambda row: index.range_search(bits[row : row + 1], STRICT), many, of_faiss)
 

@@ -40,9 +40,9 @@ class Bank:
 
 def flipped(rng: np.random.Generator, bits: Bits, distances: NDArray[np.int64]) -> Bits:
     """Copies of these rows, each with so many different bits turned over."""
-    places = rng.permuted(np.tile(np.arange(8 * bits.shape[1]), (len(bits), 1)), axis=1)
-    mask = np.zeros(places.shape, np.uint8)
-    np.put_along_axis(mask, places, (np.arange(places.shape[1]) < distances[:, None]).astype(np.uint8), 1)
+    positions = rng.permuted(np.tile(np.arange(8 * bits.shape[1]), (len(bits), 1)), axis=1)
+    mask = np.zeros(positions.shape, np.uint8)
+    np.put_along_axis(mask, positions, (np.arange(positions.shape[1]) < distances[:, None]).astype(np.uint8), 1)
     return bits ^ np.packbits(mask, axis=1)
 
 

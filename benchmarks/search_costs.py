@@ -54,18 +54,18 @@ def measure(pace: Pace, quick: bool) -> Iterator[dict[str, Any]]:
             for radius in RADII[engine] if entries <= MOST[engine] else ():
                 index = index_of(bits, engine, radius)
                 both, count = _runs(index, queries, radius)
-                one = {"engine": engine, "entries": entries, "radius": radius, "batch": count}
+                measurement = {"engine": engine, "entries": entries, "radius": radius, "batch": count}
                 if engine == "mih":
                     force_tables(index, radius)
-                    one["bands"] = index._engine._cut.count  # noqa: SLF001
+                    measurement["bands"] = index._engine._cut.count  # noqa: SLF001
                 if engine == "faiss-multihash":
-                    one["setting"] = index._engine._setting  # noqa: SLF001
+                    measurement["setting"] = index._engine._setting  # noqa: SLF001
                 runs.update({(len(about), name): run for name, run in both.items()})
-                about.append(one)
+                about.append(measurement)
         samples = Contest(runs).measure(5 * pace.seconds, pace.rounds)["samples"]
-        for number, one in enumerate(about):
-            together = [each / one["batch"] for each in samples[number, "together"]]
-            yield {**one, "alone": samples[number, "alone"], "together": together}
+        for number, measurement in enumerate(about):
+            together = [each / measurement["batch"] for each in samples[number, "together"]]
+            yield {**measurement, "alone": samples[number, "alone"], "together": together}
 
 
 def _typical(samples: list[float]) -> float:
@@ -73,16 +73,16 @@ def _typical(samples: list[float]) -> float:
     return float(np.quantile(samples, 0.25))
 
 
-def priced(prices: dict[str, Any], one: dict[str, Any], batch: int) -> float:
+def priced(prices: dict[str, Any], measurement: dict[str, Any], batch: int) -> float:
     """Seconds a hash by the package's own formulas, with these costs."""
     original, costs.pieces = costs.pieces, lambda: prices  # the formulas read their costs there
     try:
-        if one["engine"] == "mih":
-            cut = bands.Cut(nm.PDQ.bits, one["bands"])
-            return costs.of_mih(cut, one["entries"], one["radius"], batch).seconds
-        if one["engine"] == "faiss-multihash":
-            return costs.of_faiss_multihash(*one["setting"], one["entries"], batch).seconds
-        return costs.of_flat(one["entries"], WORDS, batch, engine=one["engine"]).seconds
+        if measurement["engine"] == "mih":
+            cut = bands.Cut(nm.PDQ.bits, measurement["bands"])
+            return costs.of_mih(cut, measurement["entries"], measurement["radius"], batch).seconds
+        if measurement["engine"] == "faiss-multihash":
+            return costs.of_faiss_multihash(*measurement["setting"], measurement["entries"], batch).seconds
+        return costs.of_flat(measurement["entries"], WORDS, batch, engine=measurement["engine"]).seconds
     finally:
         costs.pieces = original
 
@@ -103,11 +103,11 @@ def _shaped(engine: str, values: list[float]) -> dict[str, Any]:
     return shaped
 
 
-def _work(one: dict[str, Any], batch: int) -> list[float]:
+def _work(measurement: dict[str, Any], batch: int) -> list[float]:
     """How much there is of each piece of work: the formulas are linear in the costs, so each is tried as the only."""
-    engine, count = one["engine"], _values(one["engine"])
+    engine, count = measurement["engine"], _values(measurement["engine"])
     return [
-        priced({engine: _shaped(engine, [float(k == piece) for k in range(count)])}, one, batch)
+        priced({engine: _shaped(engine, [float(k == piece) for k in range(count)])}, measurement, batch)
         for piece in range(count)
     ]
 
@@ -120,46 +120,48 @@ def _least(work: NDArray[np.float64], seconds: NDArray[np.float64]) -> NDArray[n
     best, least = np.zeros(work.shape[1]), np.inf
     for chosen in (list(c) for k in range(1, work.shape[1] + 1) for c in combinations(range(work.shape[1]), k)):
         part = work[:, chosen] / seconds[:, None]
-        weight, found = np.ones(len(part)), np.zeros(len(chosen))
+        weight, solution = np.ones(len(part)), np.zeros(len(chosen))
         for _ in range(50):
-            found = np.linalg.lstsq(part * weight[:, None], weight, rcond=None)[0]
-            weight = 1 / np.sqrt(np.maximum(np.abs(part @ found - 1), 1e-3))
-        error = np.abs(part @ found - 1).sum()
-        if np.all(found >= 0) and error < least:
+            solution = np.linalg.lstsq(part * weight[:, None], weight, rcond=None)[0]
+            weight = 1 / np.sqrt(np.maximum(np.abs(part @ solution - 1), 1e-3))
+        error = np.abs(part @ solution - 1).sum()
+        if np.all(solution >= 0) and error < least:
             least, best = error, np.zeros(work.shape[1])
-            best[chosen] = found
+            best[chosen] = solution
     return best
 
 
 def observed(measured: list[dict[str, Any]], engine: str) -> list[tuple[dict[str, Any], int, float]]:
     """Each measurement twice: with a batch and with its seconds a hash."""
-    rows = [one for one in measured if one["engine"] == engine]
+    rows = [measurement for measurement in measured if measurement["engine"] == engine]
     return [
-        (one, batch, _typical(one[name])) for one in rows for name, batch in (("alone", 1), ("together", one["batch"]))
+        (measurement, batch, _typical(measurement[name]))
+        for measurement in rows
+        for name, batch in (("alone", 1), ("together", measurement["batch"]))
     ]
 
 
-def label(one: dict[str, Any]) -> str:
+def label(measurement: dict[str, Any]) -> str:
     """For a person."""
-    return f"{one['engine']}, {one['entries']:,} entries, radius {one['radius']}"
+    return f"{measurement['engine']}, {measurement['entries']:,} entries, radius {measurement['radius']}"
 
 
 def fit(measured: list[dict[str, Any]], engines: Iterable[str] = ENGINES) -> dict[str, Any]:
     """What ``costs.json`` holds, from what ``measure`` gave."""
-    found: dict[str, Any] = {}
+    prices: dict[str, Any] = {}
     for engine in engines:
         rows = observed(measured, engine)
-        work = np.array([_work(one, batch) for one, batch, _ in rows])
+        work = np.array([_work(measurement, batch) for measurement, batch, _ in rows])
         least = _least(work, np.array([seconds for *_, seconds in rows]))
-        found[engine] = _shaped(engine, least.tolist())
-    return found
+        prices[engine] = _shaped(engine, least.tolist())
+    return prices
 
 
 def errors(measured: list[dict[str, Any]], prices: dict[str, Any]) -> Iterator[tuple[dict[str, Any], int, float]]:
     """For each measurement: what it was, the batch, and how many times too long the costs expect it to be."""
     for engine in ENGINES:
-        for one, batch, seconds in observed(measured, engine):
-            yield one, batch, priced(prices, one, batch) / seconds
+        for measurement, batch, seconds in observed(measured, engine):
+            yield measurement, batch, priced(prices, measurement, batch) / seconds
 
 
 def write(prices: dict[str, Any], around: dict[str, Any]) -> None:

@@ -76,17 +76,19 @@ def sharing(directory: Path, queries: Any, processes: int) -> dict[str, Any]:
         for _ in range(processes)
     ]
     try:
-        times = [json.loads(_said(one)) for one in started]  # all have searched by then, and all still wait
-        for one in started:
-            _tell(one)
-        memory = [json.loads(_said(one)) for one in started]
+        times = [
+            json.loads(_read_line(process)) for process in started
+        ]  # all have searched by then, and all still wait
+        for process in started:
+            _tell(process)
+        memory = [json.loads(_read_line(process)) for process in started]
     finally:
-        for one in started:
-            one.communicate("\n")  # whatever it waits for, this ends it
+        for process in started:
+            process.communicate("\n")  # whatever it waits for, this ends it
     return {"processes": processes, "each": times, "memory": memory}
 
 
-def _said(process: subprocess.Popen[str]) -> str:
+def _read_line(process: subprocess.Popen[str]) -> str:
     line = process.stdout.readline() if process.stdout else ""
     if not line:
         raise RuntimeError(f"a process that shares the index ended early, with code {process.wait()}")

@@ -29,7 +29,7 @@ def growth(arena: Arena, pace: Pace) -> dict[str, Any]:
     searches = arena.with_multihash
     few = range(min(CHECKED, len(arena.bank.queries)))
     for name in {OURS, FLAT, TABLES} & set(searches):
-        search_arena.check([searches[name].answers(searches[name].one(row))[0] for row in few], few, arena, name)
+        search_arena.check([searches[name].answers(searches[name].single(row))[0] for row in few], few, arena, name)
     explained = arena.ours.index.explain()
     facts = {
         "engine": explained.engine,
@@ -37,13 +37,13 @@ def growth(arena: Arena, pace: Pace) -> dict[str, Any]:
         "nbytes": explained.bytes,
         "expected": explained.seconds,
     }
-    runs = {name: _turning(one, len(arena.bank.queries)) for name, one in searches.items()}
+    runs = {name: _turning(contender, len(arena.bank.queries)) for name, contender in searches.items()}
     return fought(Contest(runs, facts=facts), pace, "growth")
 
 
 def _turning(contender: Contender, count: int) -> Callable[[], Any]:
     rows = cycle(range(count))
-    return lambda: contender.one(next(rows))
+    return lambda: contender.single(next(rows))
 
 
 def queries_for(bits: search_cases.Bits) -> search_cases.Bits:
@@ -63,8 +63,8 @@ def force_tables(index: Any, radius: int) -> None:
     engine._plans.update({(radius, together): plan for together in (False, True)})  # noqa: SLF001
 
 
-def _same(one: nm.Matches, other: nm.Matches) -> bool:
-    pairs = zip(search_arena.of_matches(one), search_arena.of_matches(other), strict=True)
+def _same(matches: nm.Matches, other: nm.Matches) -> bool:
+    pairs = zip(search_arena.of_matches(matches), search_arena.of_matches(other), strict=True)
     return all(np.array_equal(a, b) for a, b in pairs)
 
 
@@ -97,11 +97,11 @@ def radii(entries: int, wanted: range, pace: Pace) -> Iterator[dict[str, Any]]:
         count = search_arena.bands_for(entries, radius)
         if radius > built_for:
             index = None  # before the next one comes
-            built_for = max(one for one in wanted if search_arena.bands_for(entries, one) == count)
+            built_for = max(larger for larger in wanted if search_arena.bands_for(entries, larger) == count)
             index = index_of(bits, "mih", built_for)
-        found = search_arena.of_matches(index.search(few, radius))
+        answers = search_arena.of_matches(index.search(few, radius))
         right = [answer[answer[:, 0] <= radius] for answer in reference]
-        if not all(np.array_equal(a, b) for a, b in zip(found, right, strict=True)):
+        if not all(np.array_equal(a, b) for a, b in zip(answers, right, strict=True)):
             raise DisagreementError(f"radius {radius} over {entries:,} entries")
         explained = index.explain(radius)
         samples = Contest({"mih": _searching(index, singles, radius)}).measure(pace.seconds / 5, pace.rounds)
@@ -130,9 +130,9 @@ def expected_crossover(batch: int) -> int:
 def measured_crossover(rows: list[dict[str, Any]], batch: int) -> float | None:
     """Where the ratio of the two passes 1 for good, on a line between the measured points, both axes logarithmic."""
     points = sorted(
-        (one["entries"], median(a / b for a, b in zip(one["samples"]["flat"], one["samples"]["mih"], strict=True)))
-        for one in rows
-        if one["batch"] == batch
+        (row["entries"], median(a / b for a, b in zip(row["samples"]["flat"], row["samples"]["mih"], strict=True)))
+        for row in rows
+        if row["batch"] == batch
     )
     for (before, below), (after, above) in reversed(list(pairwise(points))):
         if below <= 1 < above:

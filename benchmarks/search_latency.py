@@ -52,19 +52,19 @@ def one_by_one(searches: dict[str, Contender], arena: Arena, pace: Pace) -> dict
     another contender's data, is not counted. ``checked`` and ``recalled``: planted entries asked for and found."""
     count = len(arena.bank.queries)
     turns = {name: _turn(contender) for name, contender in searches.items()}
-    places = dict.fromkeys(searches, 0)
+    next_row = dict.fromkeys(searches, 0)
     times: dict[str, list[list[float]]] = {name: [] for name in searches}
     recalled = dict.fromkeys(searches, 0)
     asked: dict[str, int] = dict.fromkeys(searches, 0)
     for _ in range(pace.turns):
         for name, contender in searches.items():
-            rows = [(places[name] + k) % count for k in range(turns[name])]
-            places[name] += turns[name]
-            contender.one(rows[0] - 1)
+            rows = [(next_row[name] + k) % count for k in range(turns[name])]
+            next_row[name] += turns[name]
+            contender.single(rows[0] - 1)
             results, took = [], []
             for row in rows:
                 start = perf_counter()
-                result = contender.one(row)
+                result = contender.single(row)
                 took.append(round(1e6 * (perf_counter() - start), 1))
                 results.append(result)
             times[name].append(took)
@@ -75,9 +75,9 @@ def one_by_one(searches: dict[str, Contender], arena: Arena, pace: Pace) -> dict
 
 
 def _turn(contender: Contender) -> int:
-    contender.one(0)
+    contender.single(0)
     start = perf_counter()
-    contender.one(1)
+    contender.single(1)
     return int(np.clip(TURN_SECONDS / (perf_counter() - start), LEAST_TURN, MOST_TURN))
 
 
@@ -91,8 +91,8 @@ def latency(arena: Arena, pace: Pace) -> dict[str, Any]:
 
 def throughput(arena: Arena, pace: Pace) -> dict[str, Any]:
     """Batches, with one thread and with two. ``samples``: seconds a hash; ``calls``: hashes in a batch."""
-    every = {name: one for name, one in arena.everyone.items() if one.many}
-    counts = {name: _batch(one, len(arena.bank.queries)) for name, one in every.items()}
+    every = {name: contender for name, contender in arena.everyone.items() if contender.many}
+    counts = {name: _batch(contender, len(arena.bank.queries)) for name, contender in every.items()}
     slow = arena.entries > MOST_BUILT
     samples: dict[str, list[float]] = {f"{name}, {workers}": [] for name in every for workers in (1, 2)}
     for _ in range(min(2, pace.rounds) if slow else pace.rounds):
@@ -122,7 +122,7 @@ def mapped(arena: Arena, directory: Path, pace: Pace) -> dict[str, Any]:
     opened = arena.searching(nm.open_index(directory))
     for _ in range(2):
         for row in range(len(arena.bank.queries)):
-            opened.one(row)
+            opened.single(row)
     return one_by_one({OURS: arena.searching(arena.ours.index), "mapped": opened}, arena, pace)
 
 
@@ -130,13 +130,13 @@ def views(arena: Arena, pace: Pace) -> dict[str, Any]:
     """The eight orientations of a picture in one call, against one of them; never the same query twice running."""
     index, eight = arena.ours.index, list(search_cases.as_views(arena.bank.queries))
     for batch in eight[:CHECKED]:
-        first = 8 * next(row for row, one in enumerate(eight) if one is batch)
+        first = 8 * next(row for row, other in enumerate(eight) if other is batch)
         wanted: dict[int, int] = {}
         for row in range(first, first + 8):
             for distance, entry in arena.truth[row].tolist():
                 wanted[entry] = min(distance, wanted.get(entry, distance))
-        (found,) = search_arena.of_matches(index.search(batch))
-        if found.tolist() != sorted([distance, entry] for entry, distance in wanted.items()):
+        (answer,) = search_arena.of_matches(index.search(batch))
+        if answer.tolist() != sorted([distance, entry] for entry, distance in wanted.items()):
             raise DisagreementError(f"eight views over {arena.entries:,} entries")
     turns = {"eight": cycle(eight), "one": cycle(arena.singles)}
     runs = {name: _next(index, turn) for name, turn in turns.items()}
@@ -153,16 +153,16 @@ def building(arena: Arena, pace: Pace) -> dict[str, Any]:
     grown = 0
     for _ in range(1 if arena.entries > MOST_BUILT else min(3, pace.rounds)):
         for name, seconds in samples.items():
-            kept = "multihash" if name == search_arena.MULTIHASH else "ours"
-            vars(arena).pop(kept, None)
-            if kept == "multihash" and (reason := search_arena.too_dear(name, arena.entries)):
+            attribute = "multihash" if name == search_arena.MULTIHASH else "ours"
+            vars(arena).pop(attribute, None)
+            if attribute == "multihash" and (reason := search_arena.too_dear(name, arena.entries)):
                 arena.left_out[name] = reason
                 continue
-            if kept == "ours":
+            if attribute == "ours":
                 workers = 1 if name == "one" else 2
                 arena.ours = search_arena.build(lambda workers=workers: arena.ours_by("auto", workers))
                 grown = arena.ours.grown
-            seconds.append(getattr(arena, kept).seconds)
+            seconds.append(getattr(arena, attribute).seconds)
     index = arena.ours.index
     facts = {"engine": index.engine, "nbytes": index.nbytes, "grown": grown, "left_out": arena.left_out}
     return {**facts, "samples": {name: every for name, every in samples.items() if every}}
@@ -173,14 +173,14 @@ def hostile(kind: str, entries: int, pace: Pace) -> dict[str, Any]:
     search_arena.clear()
     arena = Arena(search_cases.hostile(kind, entries))
     tables = arena.ours_by("mih")
-    searches = {OURS: lambda: tables.search(arena.singles[0]), FLAT: lambda: arena.quick[FLAT].one(0)}
+    searches = {OURS: lambda: tables.search(arena.singles[0]), FLAT: lambda: arena.quick[FLAT].single(0)}
     if FLAT not in arena.quick:
-        searches[FLAT] = lambda: arena.quick[OURS].one(0)
-    searches[SCAN] = lambda: arena.quick[SCAN].one(0)
+        searches[FLAT] = lambda: arena.quick[OURS].single(0)
+    searches[SCAN] = lambda: arena.quick[SCAN].single(0)
 
     def agree(ours: Any, flat: Any, scan: Any) -> bool:
         answers = [*search_arena.of_matches(ours), *search_arena.of_matches(flat), *search_arena.of_faiss(scan)]
-        return all(np.array_equal(one, answers[0]) for one in answers)
+        return all(np.array_equal(answer, answers[0]) for answer in answers)
 
     facts = {"answers": len(arena.truth[0])}
     return fought(Contest(searches, agree, facts, warm=False), pace, f"hostile bank: {kind}")

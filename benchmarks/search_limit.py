@@ -31,7 +31,7 @@ def reader() -> Callable[[NDArray[np.uint64], int, int, int], int]:
     numba = record.peer("numba")
 
     @numba.njit(nogil=True)
-    def place(number: int, mask: int) -> int:
+    def position_of(number: int, mask: int) -> int:
         mixed = np.uint64(number) * np.uint64(0x9E3779B97F4A7C15)
         mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
         return np.int64((mixed ^ (mixed >> np.uint64(27))) & np.uint64(mask)) * WORDS
@@ -40,14 +40,14 @@ def reader() -> Callable[[NDArray[np.uint64], int, int, int], int]:
     def read(words: NDArray[np.uint64], mask: int, reads: int, ahead: int) -> int:
         total = np.uint64(0)
         for number in range(ahead):
-            prefetch(words, place(number, mask))
+            prefetch(words, position_of(number, mask))
         for number in range(reads):
-            prefetch(words, place(number + ahead, mask))
-            total += words[place(number, mask)]
+            prefetch(words, position_of(number + ahead, mask))
+            total += words[position_of(number, mask)]
         return total
 
-    found: Callable[[NDArray[np.uint64], int, int, int], int] = read
-    return found
+    typed_read: Callable[[NDArray[np.uint64], int, int, int], int] = read
+    return typed_read
 
 
 def limit(arena: Arena, pace: Pace) -> dict[str, Any]:

@@ -20,12 +20,12 @@ CHANGES, QUICK_CHANGES = 10_000, 200
 PAUSE = 0.001
 """Seconds between two changes of a writer that takes its time."""
 
-QUIET_SEARCHES, KEPT = 1000, 2001
+QUIET_SEARCHES, MOST_STORED = 1000, 2001
 
 
 def _thinned(times: list[float]) -> list[float]:
     """Too many to keep become as many quantiles, evenly spread."""
-    return times if len(times) <= KEPT else np.quantile(times, np.linspace(0, 1, KEPT)).round(1).tolist()
+    return times if len(times) <= MOST_STORED else np.quantile(times, np.linspace(0, 1, MOST_STORED)).round(1).tolist()
 
 
 def _searched(index: Any, arena: Arena, rows: Iterator[int], going_on: Callable[[int], bool]) -> list[float]:
@@ -96,7 +96,7 @@ def live(arena: Arena, pace: Pace, changes: int) -> dict[str, Any]:
 
 def _all_there(index: Any, arena: Arena, added: search_cases.Bits, gone: list[int]) -> None:
     """What was added is found, what was removed is not."""
-    found = index.search(search_cases.hashes(added), 0).entry_ids
+    added_ids = index.search(search_cases.hashes(added), 0).entry_ids
     lost = index.search(search_cases.hashes(np.ascontiguousarray(arena.bank.bits[gone])), 0).entry_ids
-    if found.tolist() != list(range(arena.entries, arena.entries + len(added))) or len(lost):
+    if added_ids.tolist() != list(range(arena.entries, arena.entries + len(added))) or len(lost):
         raise DisagreementError("live index after its changes")

@@ -17,8 +17,8 @@ SEARCHES = 2000
 def memory() -> dict[str, int]:
     """Bytes that this process accounts for: a page that several have mapped is shared out among them (Pss)."""
     rollup = Path("/proc/self/smaps_rollup").read_text()
-    found = dict(re.findall(r"^(Pss|Pss_Anon|Pss_File|Rss):\s+(\d+) kB$", rollup, re.MULTILINE))
-    return {name: 1024 * int(kilobytes) for name, kilobytes in found.items()}
+    sizes = dict(re.findall(r"^(Pss|Pss_Anon|Pss_File|Rss):\s+(\d+) kB$", rollup, re.MULTILINE))
+    return {name: 1024 * int(kilobytes) for name, kilobytes in sizes.items()}
 
 
 def main() -> None:
@@ -41,8 +41,8 @@ def main() -> None:
         start = perf_counter()
         index.search(batches[number % len(batches)])
         times.append(perf_counter() - start)
-    said = {"import": imported, "open": opened, "first": times[0], "next": median(times[1:100])}
-    print(json.dumps({**said, "last": median(times[-100:]), "pss_before": before}), flush=True)
+    times_taken = {"import": imported, "open": opened, "first": times[0], "next": median(times[1:100])}
+    print(json.dumps({**times_taken, "last": median(times[-100:]), "pss_before": before}), flush=True)
     sys.stdin.readline()
     print(json.dumps(memory()), flush=True)
     sys.stdin.readline()

@@ -57,7 +57,7 @@ def reference() -> str:
         homes.setdefault(value.path.rpartition(".")[0], []).append(value)
     top = {value.path for values in homes.values() for value in values}
     lower: dict[str, list[griffe.Object]] = {}
-    for below in _packages(package):
+    for below in _modules(package):
         members = [below.members[name] for name in sorted(map(str, below.exports or ()))]
         values = [member.final_target if isinstance(member, griffe.Alias) else member for member in members]
         lower[below.path] = [value for value in values if value.path not in top]
@@ -71,13 +71,13 @@ def reference() -> str:
     return "\n".join(parts)
 
 
-def _packages(module: griffe.Module) -> Iterator[griffe.Module]:
-    """The packages below a module that say in ``__all__`` what is for others."""
+def _modules(module: griffe.Module) -> Iterator[griffe.Module]:
+    """The packages and modules below one that say in ``__all__`` what is for others."""
     for member in module.modules.values():
-        if not member.is_alias and member.is_package:
+        if not member.is_alias:
             if member.exports:
                 yield member
-            yield from _packages(member)
+            yield from _modules(member)
 
 
 def entry(value: griffe.Object) -> str:

@@ -2,6 +2,28 @@
 
 from ncii_match.outcomes import Status
 
+__all__ = [
+    "AlgorithmMismatchError",
+    "BankCorruptError",
+    "BankError",
+    "BankFormatError",
+    "BankHistoryError",
+    "BankLockedError",
+    "DecodeError",
+    "EngineError",
+    "IndexFormatError",
+    "InputError",
+    "JobError",
+    "MissingExtraError",
+    "NciiMatchError",
+    "OlderSnapshotError",
+    "OtherBankError",
+    "PolicyError",
+    "SandboxError",
+    "SignatureError",
+    "UnsealedError",
+]
+
 
 class NciiMatchError(Exception):
     """Root of every error raised by ncii_match.

@@ -4,6 +4,15 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import IntEnum
 
+__all__ = [
+    "Action",
+    "Hold",
+    "Outcome",
+    "State",
+    "Status",
+    "strongest",
+]
+
 
 class Status(IntEnum):
     """Whether one picture gave a hash, and if not, why. Stored as one byte.

@@ -14,19 +14,30 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ncii_match.algorithms import PDQ as PDQ  # noqa: PLC0414
-from ncii_match.algorithms import PDQ_512 as PDQ_512  # noqa: PLC0414
-from ncii_match.algorithms import PDQ_MIN_QUALITY as PDQ_MIN_QUALITY  # noqa: PLC0414
-from ncii_match.algorithms import PDQ_THRESHOLD as PDQ_THRESHOLD  # noqa: PLC0414
-from ncii_match.algorithms import PHASH as PHASH  # noqa: PLC0414
-from ncii_match.algorithms import Algorithm as Algorithm  # noqa: PLC0414
+from ncii_match.algorithms import PDQ, PDQ_512, PDQ_MIN_QUALITY, PDQ_THRESHOLD, PHASH, Algorithm
 from ncii_match.errors import AlgorithmMismatchError, InputError
 from ncii_match.outcomes import Hold, State, Status
-from ncii_match.views import View as View  # noqa: PLC0414
-from ncii_match.views import Views as Views  # noqa: PLC0414
+from ncii_match.views import View, Views
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+__all__ = [
+    "PDQ",
+    "PDQ_512",
+    "PDQ_MIN_QUALITY",
+    "PDQ_THRESHOLD",
+    "PHASH",
+    "UNKNOWN_QUALITY",
+    "Algorithm",
+    "Entries",
+    "Hashes",
+    "HoldColumns",
+    "Matches",
+    "Picture",
+    "View",
+    "Views",
+]
 
 UNKNOWN_QUALITY = 255
 """The value of ``Hashes.quality`` where the hash came without one."""

@@ -150,7 +150,9 @@ def faults_in(module: str, source: str) -> list[Fault]:
         with contextlib.suppress(SyntaxError, ValueError):
             if ast.dump(ast.parse(fault.planted(encoded))) != ast.dump(ast.parse(source)):
                 faults.append(fault)
-    return sorted({fault.key: fault for fault in faults}.values(), key=lambda one: (one.first, one.last, one.key))
+    return sorted(
+        {fault.key: fault for fault in faults}.values(), key=lambda fault: (fault.first, fault.last, fault.key)
+    )
 
 
 def _changes(tree: ast.Module) -> Iterator[tuple[ast.expr | ast.stmt, str, str]]:
@@ -158,9 +160,9 @@ def _changes(tree: ast.Module) -> Iterator[tuple[ast.expr | ast.stmt, str, str]]
     for node in _living(tree):
         match node:
             case ast.Compare(ops=ops) if any(type(op) in BOUNDARIES for op in ops):
-                for place, op in enumerate(ops):
+                for position, op in enumerate(ops):
                     if type(op) in BOUNDARIES:
-                        changed = [*ops[:place], BOUNDARIES[type(op)](), *ops[place + 1 :]]
+                        changed = [*ops[:position], BOUNDARIES[type(op)](), *ops[position + 1 :]]
                         yield node, "comparison", _text(ast.Compare(node.left, changed, node.comparators))
             case ast.BoolOp(op=op, values=values):
                 other = ast.Or() if isinstance(op, ast.And) else ast.And()
@@ -181,7 +183,7 @@ def _changes(tree: ast.Module) -> Iterator[tuple[ast.expr | ast.stmt, str, str]]
                         else ast.Attribute(func.value, OPPOSITES[name])
                     )
                     yield node, "min/max", _text(ast.Call(renamed, args, keywords))
-                if len(args) > 1 and not any(isinstance(one, ast.Starred) for one in args[:2]):
+                if len(args) > 1 and not any(isinstance(argument, ast.Starred) for argument in args[:2]):
                     yield node, "arguments", _text(ast.Call(func, [args[1], args[0], *args[2:]], keywords))
             case ast.If(test=test) | ast.IfExp(test=test) | ast.While(test=test):
                 yield test, "condition", f"(not ({_text(test)}))"
@@ -206,7 +208,9 @@ def _living(tree: ast.Module) -> Iterator[ast.AST]:
         for name, value in ast.iter_fields(node):
             if name in ("annotation", "returns", "decorator_list", "type_params"):
                 continue
-            waiting += [one for one in (value if isinstance(value, list) else [value]) if isinstance(one, ast.AST)]
+            waiting += [
+                child for child in (value if isinstance(value, list) else [value]) if isinstance(child, ast.AST)
+            ]
 
 
 def _text(node: ast.expr) -> str:
@@ -279,11 +283,11 @@ def write(path: Path, content: dict[str, dict[str, object]]) -> None:
 
 def write_survivors(results: Path, survivors: Path) -> dict[str, dict[str, object]]:
     """List the faults that no test has found, with the notes that were made before."""
-    notes = {key: one.get("note") for key, one in read(survivors).items()}
+    notes = {key: survivor.get("note") for key, survivor in read(survivors).items()}
     alive = {
-        key: {name: one[name] for name in ("module", "line", "kind", "before", "after")} | {"note": notes.get(key)}
-        for key, one in read(results).items()
-        if one["outcome"] == "passed"
+        key: {name: result[name] for name in ("module", "line", "kind", "before", "after")} | {"note": notes.get(key)}
+        for key, result in read(results).items()
+        if result["outcome"] == "passed"
     }
     write(survivors, alive)
     return alive
@@ -322,11 +326,13 @@ def choose(root: Path, names: list[str], sample: int | None, seed: int) -> list[
     for name in names:
         modules, tests = TARGETS[name]
         paths = [f"tests/{test}" for test in tests]
-        every += [(fault, paths) for one in modules for fault in faults_in(one, (root / one).read_text("utf-8"))]
+        every += [
+            (fault, paths) for module in modules for fault in faults_in(module, (root / module).read_text("utf-8"))
+        ]
     if sample is None or sample >= len(every):
         return every
     picked = random.Random(seed).sample(range(len(every)), sample)  # noqa: S311 - chance, not secrecy
-    return [every[place] for place in sorted(picked)]
+    return [every[position] for position in sorted(picked)]
 
 
 def main() -> int:
@@ -353,7 +359,7 @@ def main() -> int:
     alive = write_survivors(given.results, given.survivors)
     ours = [done[fault.key]["outcome"] for fault, _ in chosen]
     print(f"{len(ours)} faults, {ours.count('passed')} survived: {given.survivors}")
-    return int(any(one["note"] is None for key, one in alive.items()))
+    return int(any(survivor["note"] is None for key, survivor in alive.items()))
 
 
 if __name__ == "__main__":

@@ -1,9 +1,12 @@
-"""A rescan killed at random moments, again and again. ``python tests/job_kills.py --kills 300 --pictures 5000``.
+"""A job killed at random moments, again and again: a rescan, or an evaluation.
+
+``python tests/job_kills.py --kills 300 --pictures 5000``, and ``--plan evaluation --pictures 500``.
 
 Starting Python takes a second; so a process that has everything loaded forks, and the child is killed.
 """
 
 import argparse
+import contextlib
 import json
 import os
 import random
@@ -16,31 +19,53 @@ from pathlib import Path
 from pyarrow import parquet as pq
 from rescans import bank_of, job_of, matcher_of, pictures_in, results
 
-from ncii_match import hash_images
+from ncii_match import PDQ, Views, hash_images
 from ncii_match.errors import JobError
+from ncii_match.evaluate.experiment import Experiment
+from ncii_match.evaluate.transforms import Step
+from ncii_match.evaluate.trials import TrialSettings
+from ncii_match.jobs.stored_rows import Chunks, find_rows
+
+FOLDERS = {"rescan": "decisions", "evaluation": "trials"}
+"""By plan: where a job's chunks are."""
+
+BAD = {"bad.png": b"no picture", "cut.png": b"\x89PNG\r\n\x1a\n"}
 
 
-def work(place, out, chunk):
+@contextlib.contextmanager
+def opened(plan, place, out, chunk):
+    """A job over the pictures of a place: its chunks, and what runs it."""
+    if plan == "rescan":
+        with matcher_of(place / "bank") as matcher, job_of(out, place / "media", matcher, chunk) as job:
+            yield job.plan.chunks, job.run
+    else:
+        steps = (Step("mirror", 1), Step("jpeg", 40))
+        settings = TrialSettings(steps, PDQ, Views.UPRIGHT)
+        experiment = Experiment(out, Chunks(find_rows(place / "media"), chunk), settings, workers=2)
+        yield experiment.chunks, experiment.run
+
+
+def work(plan, place, out, chunk):
     """The whole job, in this process. Each chunk that is read is noted."""
-    with matcher_of(place / "bank") as matcher, job_of(out, place / "media", matcher, chunk) as job:
-        read, log = job.plan.chunks.read, os.open(place / "read", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    with opened(plan, place, out, chunk) as (chunks, run):
+        read, log = chunks.read, os.open(place / "read", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
 
         def noted(number):
             os.write(log, b"%d\n" % number)
             return read(number)
 
-        job.plan.chunks.read = noted
-        job.run()
+        chunks.read = noted
+        run()
 
 
-def child(place, out, chunk):
+def child(plan, place, out, chunk):
     """Forks; returns the number of the process."""
     pid = os.fork()
     if pid:
         return pid
     code = 1
     try:
-        work(place, out, chunk)
+        work(plan, place, out, chunk)
         code = 0
     except JobError:
         code = 2
@@ -48,9 +73,9 @@ def child(place, out, chunk):
         os._exit(code)
 
 
-def killed(place, out, chunk, seconds):
+def killed(plan, place, out, chunk, seconds):
     """Whether it was killed before its end. Raises when it ended in another way."""
-    pid, end = child(place, out, chunk), time.monotonic() + seconds
+    pid, end = child(plan, place, out, chunk), time.monotonic() + seconds
     while True:
         done, status = os.waitpid(pid, os.WNOHANG)
         if done:
@@ -79,25 +104,25 @@ def told_apart(one, other, names):
     return said
 
 
-def trial(kills, pictures, chunk, seed=1):
+def trial(kills, pictures, chunk, seed=1, plan="rescan"):
     """What went wrong: nothing, if all is well; and how often what happened."""
     chance, wrong, told = random.Random(seed), [], {"kills": 0, "jobs": 0, "begun again": 0, "most again": 0}
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
         bank_of(place / "bank", seeds=(1, 2, 3))
         hash_images([b""])  # what is loaded now need not be loaded by each child
-        pictures_in(place / "media", pictures, **{"bad.png": b"no picture", "cut.png": b"\x89PNG\r\n\x1a\n"})
+        pictures_in(place / "media", pictures, **BAD)
         began = time.monotonic()
-        os.waitpid(child(place, place / "whole", chunk), 0)
+        os.waitpid(child(plan, place, place / "whole", chunk), 0)
         whole, took = results(place / "whole"), time.monotonic() - began
         while told["kills"] < kills:
             out, told["jobs"] = place / f"job{told['jobs']}", told["jobs"] + 1
             while True:
                 (place / "read").unlink(missing_ok=True)
-                before = {path.name for path in (out / "decisions").glob("*.parquet")}
+                before = {path.name for path in (out / FOLDERS[plan]).glob("*.parquet")}
                 enough = told["kills"] >= kills
-                was_killed = killed(place, out, chunk, 60 if enough else chance.uniform(0, min(took, 0.3)))
-                after = {path.name for path in (out / "decisions").glob("*.parquet")}
+                was_killed = killed(plan, place, out, chunk, 60 if enough else chance.uniform(0, min(took, 0.3)))
+                after = {path.name for path in (out / FOLDERS[plan]).glob("*.parquet")}
                 notes = (place / "read").read_text() if (place / "read").exists() else ""
                 read = [f"{int(one):08}.parquet" for one in notes.split()]
                 if before & set(read):
@@ -122,11 +147,12 @@ def trial(kills, pictures, chunk, seed=1):
 
 def main():
     options = argparse.ArgumentParser(description=__doc__)
+    options.add_argument("--plan", choices=[*FOLDERS], default="rescan")
     options.add_argument("--kills", type=int, default=300)
     options.add_argument("--pictures", type=int, default=5000)
     options.add_argument("--chunk", type=int, default=128)
     asked = options.parse_args()
-    wrong, told = trial(asked.kills, asked.pictures, asked.chunk)
+    wrong, told = trial(asked.kills, asked.pictures, asked.chunk, plan=asked.plan)
     json.dump({"wrong": wrong, **told}, sys.stdout)
     sys.stdout.write("\n")
     return 1 if wrong else 0

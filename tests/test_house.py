@@ -4,6 +4,7 @@ import ast
 import re
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import naive
@@ -128,15 +129,31 @@ def test_no_module_hides_a_public_name():
     assert not modules & set(ncii_match.__all__)
 
 
-def test_type_checkers_see_what_users_see():
-    """The lazy table and the imports under TYPE_CHECKING name the same things from the same places."""
+LAZY = [path for path in PACKAGE.rglob("__init__.py") if "lazy_names(" in path.read_text()]
+"""Packages whose public names are loaded on first use."""
+
+
+@pytest.mark.parametrize("path", LAZY, ids=lambda path: path.parent.name)
+def test_type_checkers_see_what_users_see(path):
+    """The lazy table, the imports under TYPE_CHECKING and ``__all__`` name the same things from the same modules."""
+    package = import_module(".".join(path.parent.relative_to(ROOT).parts))
     typed = {
         alias.asname: node.module
-        for node in nodes(PACKAGE / "__init__.py")
-        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("ncii_match.")
+        for node in nodes(path)
+        if isinstance(node, ast.ImportFrom) and node.module != "ncii_match.lazy_names"
         for alias in node.names
+        if alias.asname
     }
-    assert typed == ncii_match._HOME_OF
+    assert typed == {name: module for module, names in package.HOMES.items() for name in names}
+    assert set(typed) == set(package.__all__) - {"__version__"}
+    for name in typed:
+        assert getattr(package, name) is not None
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = package.nothing
+
+
+def test_the_public_surface_is_small():
+    assert len(ncii_match.__all__) <= 40
 
 
 def test_every_public_name_is_documented():

@@ -7,7 +7,8 @@ import sys
 import pytest
 from conftest import ROOT
 
-from ncii_match import Bank, BankCorruptError, Hashes
+from ncii_match import Bank, Hashes
+from ncii_match.errors import BankCorruptError
 
 NOT_NEEDED = ("numba", "llvmlite", "faiss", "pyarrow", "alembic", "PIL", "scipy", "jinja2", "cryptography", "ijson")
 """Compiled search, file formats, pictures, changes of the tables."""

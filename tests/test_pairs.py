@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import ncii_match as nm
-from ncii_match.evaluate import pairs
+from ncii_match.errors import AlgorithmMismatchError
+from ncii_match.evaluate import PairCounts, pairs
 from ncii_match.evaluate.intervals import disjoint_pairs
 from ncii_match.outcomes import Status
 
@@ -222,19 +223,19 @@ def test_disjoint_pairs_are_never_more_than_rounds_allow(rng):
 def test_pair_counts_of_what_was_counted_elsewhere():
     histogram = np.zeros(257, np.int64)
     histogram[[31, 128]] = 5, 10**12
-    counts = nm.PairCounts.from_histogram(histogram)
+    counts = PairCounts.from_histogram(histogram)
     assert counts.pairs == 10**12 + 5
     assert counts.disjoint_in_all == 0
     assert "1,000,000,000,005 pairs" in repr(counts)
-    counts = nm.PairCounts.from_distances(np.array([3, 3, 256], np.uint16))
+    counts = PairCounts.from_distances(np.array([3, 3, 256], np.uint16))
     assert counts.histogram[[3, 256]].tolist() == [2, 1]
     assert counts.pairs == 3
     for n, ordered in ((5, False), (3, True)):
         some = np.bincount([9] * (6 if ordered else 10), minlength=65)
-        counts = nm.PairCounts.from_histogram(some, algorithm=nm.PHASH, independent_pictures=n)
+        counts = PairCounts.from_histogram(some, algorithm=nm.PHASH, independent_pictures=n)
         assert (counts.disjoint_in_all, counts.ordered) == (n // 2, ordered)
     with pytest.raises(nm.InputError, match="not all those of 5"):
-        nm.PairCounts.from_histogram(some, algorithm=nm.PHASH, independent_pictures=5)
+        PairCounts.from_histogram(some, algorithm=nm.PHASH, independent_pictures=5)
     with pytest.raises(ValueError, match="read-only"):
         counts.counts[0, 0, 0] = 1
 
@@ -263,14 +264,14 @@ def test_arguments_that_do_not_fit(arguments, message, rng):
 
 def test_hashes_that_cannot_be_compared(rng):
     hashes = made(3, "random", nm.PDQ, rng)
-    with pytest.raises(nm.AlgorithmMismatchError):
+    with pytest.raises(AlgorithmMismatchError):
         nm.distance_histogram(hashes, made(3, "random", nm.PHASH, rng))
     twice = nm.Hashes(nm.PDQ, hashes.bits, source_row=np.array([0, 0, 1]))
     with pytest.raises(nm.InputError, match="several upright rows"):
         nm.distance_histogram(twice)
     for wrong in ([1.0] * 257, [-1] * 257, [1] * 256):
         with pytest.raises(nm.InputError):
-            nm.PairCounts.from_histogram(wrong)
+            PairCounts.from_histogram(wrong)
     for wrong in ([257], [-1], [1.0], [[1]]):
         with pytest.raises(nm.InputError, match="from 0 to 256"):
-            nm.PairCounts.from_distances(wrong)
+            PairCounts.from_distances(wrong)

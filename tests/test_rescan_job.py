@@ -17,7 +17,6 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from conftest import ROOT
-from job_kills import trial
 from pyarrow import fs
 from pyarrow import parquet as pq
 from rescans import bank_of, folder_of, job_of, matcher_of, picture, pictures_in, results, run, some, withdraw
@@ -37,9 +36,6 @@ from ncii_match.outcomes import Status
 from ncii_match.rescans.plan import RescanPlan, summarise
 from ncii_match.sandbox.pool import Sandbox
 from ncii_match.values import Views
-
-KILLS = size("RESCAN_KILLS", quick=15, everything=60)
-"""Kills of a job of 500 pictures; above 100 of 5,000."""
 
 
 @pytest.fixture(scope="module")
@@ -141,14 +137,6 @@ def test_many_bad_files_stop_nothing(tmp_path, bank):
 
 
 # --- ended in the middle --------------------------------------------------------------------------------------------
-
-
-def test_kills_lose_nothing_and_do_nothing_twice():
-    large = KILLS > 100
-    wrong, told = trial(KILLS, *((5000, 128) if large else (500, 100)))
-    assert wrong == []
-    assert told["kills"] == KILLS
-    assert told["most again"] <= 2  # a chunk a worker
 
 
 def stopped(out, source, bank, after, **options):

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from scipy import special, stats
 
 import ncii_match as nm
-from ncii_match.evaluate import intervals
+from ncii_match.evaluate import Comparison, PairCounts, SamePairs, intervals
 
 LEVELS = (0.5, 0.95, 0.999)
 COUNTED = [
@@ -154,13 +154,13 @@ def test_shared_bounds_hold_for_groups_of_different_sizes(rng):
 
 
 def counted(distances, n=0):
-    return nm.PairCounts.from_histogram(np.bincount(distances, minlength=257), independent_pictures=n)
+    return PairCounts.from_histogram(np.bincount(distances, minlength=257), independent_pictures=n)
 
 
 def small_table(**settings):
     labels = {"transformation": ["blur", "blur", "crop", "crop", "crop"], "stratum": list("aabba")}
-    comparison = [0, 0, 0, nm.Comparison.NOT_HASHED, nm.Comparison.NOT_FOUND]
-    same = nm.SamePairs(np.array([0, 31, 32, 0, 65535]), comparison, labels)
+    comparison = [0, 0, 0, Comparison.NOT_HASHED, Comparison.NOT_FOUND]
+    same = SamePairs(np.array([0, 31, 32, 0, 65535]), comparison, labels)
     return nm.sweep_thresholds(same, counted([31, 32, 100, 100, 100, 120, 120, 120, 120, 256], 5), **settings)
 
 
@@ -192,11 +192,11 @@ def test_a_threshold_is_inclusive_and_what_could_not_be_compared_is_missed():
 )
 def test_counts_are_those_of_plain_counting(copies, others, thresholds):
     distances, comparison, labels = zip(*copies, strict=True)
-    same = nm.SamePairs(np.array(distances), np.array(comparison), {"kind": labels})
+    same = SamePairs(np.array(distances), np.array(comparison), {"kind": labels})
     histogram = np.zeros(65, np.int64)
     for apart, pairs in others:
         histogram[apart] += pairs
-    different = nm.PairCounts.from_histogram(histogram, algorithm=nm.PHASH)
+    different = PairCounts.from_histogram(histogram, algorithm=nm.PHASH)
     table = nm.sweep_thresholds(same, different, thresholds)
     assert table.thresholds.tolist() == sorted(set(thresholds))
     for t in table.thresholds.tolist():
@@ -231,7 +231,7 @@ def test_the_largest_threshold_whose_bound_is_good_enough():
     histogram[[20, 40, 60, 128]] = 1, 10, 10_000, 0
     n = 100_000
     histogram[128] = n * (n - 1) // 2 - histogram.sum()
-    different = nm.PairCounts.from_histogram(histogram, independent_pictures=n)
+    different = PairCounts.from_histogram(histogram, independent_pictures=n)
     table = nm.sweep_thresholds(np.array([3], np.uint16), different)
     for bound, highs in (("pairs", table.false_high[0]), ("pictures", table.false_high_pictures[0])):
         for t in (19, 20, 39, 40, 59, 60, 127):
@@ -255,7 +255,7 @@ def test_false_flags_a_day():
     histogram = np.zeros(257, np.int64)
     histogram[[20, 200]] = 100, 10**10 - 100
     upright, looks = np.array([3], np.uint16), nm.Views.DIHEDRAL
-    table = nm.sweep_thresholds(upright, nm.PairCounts.from_histogram(histogram))
+    table = nm.sweep_thresholds(upright, PairCounts.from_histogram(histogram))
     flags = table.false_flags_a_day(31, 10**6, 10**3, bound="pairs")
     assert flags.pairs == pytest.approx(10)
     assert flags.pairs_low == pytest.approx(10**9 * intervals.clopper_pearson_lower(100, 10**10))
@@ -266,7 +266,7 @@ def test_false_flags_a_day():
     assert eight.pairs == pytest.approx(80)
     assert eight.pairs_high == pytest.approx(8 * flags.pairs_high)
     assert eight.pairs_low == flags.pairs_low
-    measured = nm.sweep_thresholds(upright, nm.PairCounts.from_histogram(histogram, views=looks))
+    measured = nm.sweep_thresholds(upright, PairCounts.from_histogram(histogram, views=looks))
     for views in (None, looks, looks[::-1]):
         assert measured.false_flags_a_day(31, 10**6, 10**3, bound="pairs", views=views) == flags
     for views in (looks[:2], nm.Views.ALL, ()):
@@ -323,7 +323,7 @@ def test_all_intervals_are_at_the_level_that_was_asked_for():
     level, n, thresholds = 0.9, 40, [10, 30, 31, 60, 200]
     chance = np.random.default_rng(5)
     distances, kinds = chance.integers(0, 80, 90), chance.choice(["blur", "crop"], 90).tolist()
-    comparison = np.where(chance.random(90) < 0.1, nm.Comparison.LOW_QUALITY, nm.Comparison.DONE)
+    comparison = np.where(chance.random(90) < 0.1, Comparison.LOW_QUALITY, Comparison.DONE)
     bits = chance.integers(0, 256, (n, 32), np.uint8)
     for one, apart in zip(range(0, 32, 2), (10, 11, 30, 31, 31, 31, 32, 60) * 2, strict=True):
         mask = np.zeros(256, np.uint8)
@@ -331,13 +331,13 @@ def test_all_intervals_are_at_the_level_that_was_asked_for():
         bits[one + 1] = bits[one] ^ np.packbits(mask)
     strata = ["text"] * 14 + ["photograph"] * 26
     counts = nm.distance_histogram(nm.Hashes(nm.PDQ, bits), strata=strata)
-    same = nm.SamePairs(distances, comparison, {"kind": kinds})
+    same = SamePairs(distances, comparison, {"kind": kinds})
     table = nm.sweep_thresholds(same, counts, thresholds, level=level)
     wanted = []
     for group in ("all", "kind: blur", "kind: crop"):
         of = [k for k in range(90) if group in ("all", f"kind: {kinds[k]}")]
         for t in thresholds:
-            hits = sum(distances[k] <= t and comparison[k] == nm.Comparison.DONE for k in of)
+            hits = sum(distances[k] <= t and comparison[k] == Comparison.DONE for k in of)
             wanted.append(("same", group, t, len(of), hits, *bounds.wilson(hits, len(of), level), None, None))
     pairs = {
         (a, b): sum(int(one ^ two).bit_count() for one, two in zip(bits[a], bits[b], strict=True))
@@ -385,10 +385,10 @@ def test_what_is_not_a_sweep():
     with pytest.raises(nm.InputError, match="not in the table"):
         nm.sweep_thresholds([3], some, [1, 3]).recall_at(2)
     with pytest.raises(nm.InputError, match="one text for each"):
-        nm.SamePairs([1, 2], labels={"kind": ["a"]})
+        SamePairs([1, 2], labels={"kind": ["a"]})
     for distances, comparison in (([-1], None), ([1.5], None), ([70_000], None), ([1], [4]), ([1], [0, 0])):
         with pytest.raises(nm.InputError, match="whole numbers from 0"):
-            nm.SamePairs(distances, comparison)
+            SamePairs(distances, comparison)
 
 
 def test_without_statsmodels_it_says_how_to_get_it(monkeypatch):

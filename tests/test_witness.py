@@ -9,6 +9,7 @@ from PIL import Image
 
 import ncii_match as nm
 from ncii_match.decisions import CrossCheck, decide
+from ncii_match.errors import PolicyError
 from ncii_match.outcomes import Hold, State
 from ncii_match.values import Entries, Matches
 
@@ -186,17 +187,17 @@ def test_stored_decisions_keep_what_the_witness_said(banks):
 
 
 def test_what_does_not_fit_together_is_refused(banks):
-    with pytest.raises(nm.PolicyError, match="asks for a witness"):
+    with pytest.raises(PolicyError, match="asks for a witness"):
         nm.Matcher(banks / "first", policy=nm.Policy(**WEAK))
-    with pytest.raises(nm.PolicyError, match="never asks"):
+    with pytest.raises(PolicyError, match="never asks"):
         nm.Matcher(banks / "first", witness=banks / "second")
-    with pytest.raises(nm.PolicyError, match="own algorithm"):
+    with pytest.raises(PolicyError, match="own algorithm"):
         nm.Matcher(banks / "first", policy=nm.Policy(**WEAK), witness=banks / "first")
-    with pytest.raises(nm.PolicyError, match="search radius"):
+    with pytest.raises(PolicyError, match="search radius"):
         matcher(banks, witness_threshold=64)
     with pytest.raises(nm.BankError):
         nm.Matcher(banks / "first", policy=nm.Policy(**WEAK), witness=banks / "third")
-    with pytest.raises(nm.PolicyError, match="belong together"):
+    with pytest.raises(PolicyError, match="belong together"):
         nm.Policy(witness_above=3)
 
 

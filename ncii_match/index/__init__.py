@@ -19,10 +19,32 @@ if TYPE_CHECKING:
     from ncii_match.index.radius_index import open_index as open_index
 
 HOMES = {
-    "ncii_match.index.engine": ("SearchCost", "SearchEngine", "SearchResult", "engine_names"),
+    "ncii_match.index.engine": (
+        "SearchCost",
+        "SearchEngine",
+        "SearchResult",
+        "engine_names",
+    ),
     "ncii_match.index.live_index": ("LiveIndex",),
-    "ncii_match.index.radius_index": ("Explanation", "RadiusIndex", "build_index", "open_index"),
+    "ncii_match.index.radius_index": (
+        "Explanation",
+        "RadiusIndex",
+        "build_index",
+        "open_index",
+    ),
 }
-"""Modules that own the public names."""
+"""By module: the public names that it owns."""
 
-__getattr__, __dir__, __all__ = lazy_names(__name__, HOMES)
+__all__ = [
+    "Explanation",
+    "LiveIndex",
+    "RadiusIndex",
+    "SearchCost",
+    "SearchEngine",
+    "SearchResult",
+    "build_index",
+    "engine_names",
+    "open_index",
+]
+
+__getattr__, __dir__ = lazy_names(__name__, HOMES, __all__)

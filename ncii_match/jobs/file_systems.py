@@ -34,9 +34,9 @@ def redact_secrets(text: str) -> str:
     return _SECRETS.sub(r"\1", text) if _ADDRESSED.search(text) else text
 
 
-def absolute_name(place: str | os.PathLike[str]) -> str:
+def absolute_name(path: str | os.PathLike[str]) -> str:
     """An address as it is, and a path such that it does not depend on the process that uses it."""
-    text = os.fspath(place)
+    text = os.fspath(path)
     return text if ADDRESS.match(text) else str(Path(text).absolute())
 
 
@@ -51,14 +51,14 @@ def list_files(system: fs.FileSystem, root: str) -> list[FileStamp]:
     Here, links are followed, but not back to a folder that they are in; what cannot be looked at counts as a file.
     """
     if isinstance(system, fs.LocalFileSystem):
-        return sorted(_found_here(root))
-    found = system.get_file_info(fs.FileSelector(root, recursive=True))
-    return sorted(FileStamp.of(one) for one in found if one.type == fs.FileType.File)
+        return sorted(_list_local(root))
+    infos = system.get_file_info(fs.FileSelector(root, recursive=True))
+    return sorted(FileStamp.of(info) for info in infos if info.type == fs.FileType.File)
 
 
-def _found_here(root: str) -> list[FileStamp]:
-    found: list[FileStamp] = []
-    folders = [(root, frozenset([_identity(os.stat(root))]))]
+def _list_local(root: str) -> list[FileStamp]:
+    files: list[FileStamp] = []
+    folders = [(root, frozenset([_inode(os.stat(root))]))]
     while folders:
         folder, above = folders.pop()
         try:
@@ -67,33 +67,36 @@ def _found_here(root: str) -> list[FileStamp]:
         except OSError:
             if folder == root:
                 raise
-            found.append(FileStamp(folder))
+            files.append(FileStamp(folder))
             continue
         for entry in entries:
             try:
-                is_ = entry.stat()
+                status = entry.stat()
             except OSError:  # a link to nothing
-                found.append(FileStamp(entry.path))
+                files.append(FileStamp(entry.path))
                 continue
-            if stat.S_ISREG(is_.st_mode):
-                found.append(FileStamp(entry.path, is_.st_size, is_.st_mtime_ns))
-            elif stat.S_ISDIR(is_.st_mode) and _identity(is_) not in above:
-                folders.append((entry.path, above | {_identity(is_)}))
-    return found
+            if stat.S_ISREG(status.st_mode):
+                files.append(FileStamp(entry.path, status.st_size, status.st_mtime_ns))
+            elif stat.S_ISDIR(status.st_mode) and _inode(status) not in above:
+                folders.append((entry.path, above | {_inode(status)}))
+    return files
 
 
-def _identity(one: os.stat_result) -> tuple[int, int]:
-    return one.st_dev, one.st_ino
+def _inode(status: os.stat_result) -> tuple[int, int]:
+    return status.st_dev, status.st_ino
 
 
 def file_opener(system: fs.FileSystem, root: str) -> Callable[[str], Any]:
-    """Opens names below a folder, absolute paths and addresses: a path where it is on this machine, else a file."""
+    """A function that opens names below a folder, absolute paths and addresses.
+
+    It returns the path of a file that is on this machine, and an open file otherwise.
+    """
     folder = f"{root.rstrip('/')}/" if root else ""
 
-    def opened(name: str) -> Any:
-        where, path = system, name if name.startswith("/") else folder + name.removeprefix("./")
+    def open_file(name: str) -> Any:
+        owner, path = system, name if name.startswith("/") else folder + name.removeprefix("./")
         if ADDRESS.match(name):
-            where, path = fs.FileSystem.from_uri(name)
-        return path if isinstance(where, fs.LocalFileSystem) else where.open_input_stream(path)
+            owner, path = fs.FileSystem.from_uri(name)
+        return path if isinstance(owner, fs.LocalFileSystem) else owner.open_input_stream(path)
 
-    return opened
+    return open_file

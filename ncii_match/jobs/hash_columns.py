@@ -1,4 +1,4 @@
-"""Hashes of stored media as Arrow: one row a picture, with everything that later lookups need.
+"""Hashes of stored media as Arrow columns: one row a picture, with everything that later lookups need.
 
 ``hashes`` has the packed hashes of a picture's views one behind the other, ``qualities`` and ``statuses`` a byte for
 each; the views and the algorithm stand in the metadata of ``hashes``.
@@ -20,10 +20,10 @@ COLUMNS = ("hashes", "qualities", "statuses")
 
 
 def fields(algorithm: Algorithm, views: tuple[View, ...]) -> list[pa.Field]:
-    """The three columns."""
-    said = {ALGORITHM_KEY: str(algorithm).encode(), VIEWS_KEY: ",".join(str(int(one)) for one in views).encode()}
+    """The three columns of pictures that are hashed in these views."""
+    metadata = {ALGORITHM_KEY: str(algorithm).encode(), VIEWS_KEY: ",".join(str(int(view)) for view in views).encode()}
     return [
-        pa.field("hashes", pa.binary(algorithm.nbytes * len(views)), False, said),
+        pa.field("hashes", pa.binary(algorithm.nbytes * len(views)), False, metadata),
         pa.field("qualities", pa.binary(len(views)), False),
         pa.field("statuses", pa.binary(len(views)), False),
     ]
@@ -31,9 +31,9 @@ def fields(algorithm: Algorithm, views: tuple[View, ...]) -> list[pa.Field]:
 
 def views_of(field: pa.Field) -> tuple[View, ...]:
     """The views that a column of hashes names. Raises InputError when it names none."""
-    said = (field.metadata or {}).get(VIEWS_KEY, b"")
+    numbers = (field.metadata or {}).get(VIEWS_KEY, b"")
     try:
-        return tuple(View(int(one)) for one in said.split(b","))
+        return tuple(View(int(number)) for number in numbers.split(b","))
     except ValueError:
         raise InputError(f"the column {field.name!r} does not say its views: metadata {VIEWS_KEY.decode()}") from None
 

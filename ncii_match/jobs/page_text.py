@@ -10,22 +10,26 @@ LONGEST_NAME = 200
 
 
 def shown_name(value: Any) -> str:
-    """An id without secrets as text that cannot pretend to be another: what does not print is its number."""
+    """An id without secrets, as text that cannot pretend to be another: a letter that does not print is its number."""
     text = redact_secrets(value if isinstance(value, str) else str(value))
-    told = "".join(one if one.isprintable() else f"\\u{{{ord(one):x}}}" for one in text[:LONGEST_NAME])
-    return told + "…" * (len(text) > LONGEST_NAME)
+    letters = (letter if letter.isprintable() else f"\\u{{{ord(letter):x}}}" for letter in text[:LONGEST_NAME])
+    return "".join(letters) + "…" * (len(text) > LONGEST_NAME)
 
 
 def shell_word(word: str) -> str:
-    r"""A word of a command as bash takes it, whole, without secrets; what does not print is written as ``$'\xff'``."""
+    r"""A word of a command as bash takes it, whole, without secrets. What does not print is written as ``$'\xff'``."""
     word = redact_secrets(word)
     if word.isprintable():
         return shlex.quote(word)
-    return "$'" + "".join(_PLAIN.get(one, one) if one.isprintable() else _bytes_of(one) for one in word) + "'"
+    return (
+        "$'"
+        + "".join(_ESCAPES.get(letter, letter) if letter.isprintable() else _escape(letter) for letter in word)
+        + "'"
+    )
 
 
-_PLAIN = {"'": r"\'", "\\": r"\\"}
+_ESCAPES = {"'": r"\'", "\\": r"\\"}
 
 
-def _bytes_of(one: str) -> str:
-    return "".join(f"\\x{byte:02x}" for byte in one.encode("utf-8", "surrogateescape"))
+def _escape(letter: str) -> str:
+    return "".join(f"\\x{byte:02x}" for byte in letter.encode("utf-8", "surrogateescape"))

@@ -75,12 +75,12 @@ def check_like_first(batch: pa.RecordBatch, kind: str) -> pa.RecordBatch:
     """Raises InputError for a batch that is not like the first."""
     if contents_of(batch.schema) != kind:
         raise InputError(f"the rows have {contents_of(batch.schema)!r}, those before them {kind!r}; keep to one")
-    wanted = {
+    types = {
         "bytes": (pa.types.is_binary, pa.types.is_large_binary),
         "path": (pa.types.is_string, pa.types.is_large_string),
     }
     type_of = batch.schema.field(kind).type
-    if kind in wanted and not any(fits(type_of) for fits in wanted[kind]):
+    if kind in types and not any(is_type(type_of) for is_type in types[kind]):
         raise InputError(f"the column {kind!r} is {type_of}; it must be {'binary' if kind == 'bytes' else 'string'}")
     return batch
 

@@ -96,15 +96,15 @@ def write(out: str | PathLike[str]) -> Path:
 
 def render(out: str | PathLike[str]) -> str:
     """The page's text, from ``job.json``, ``summary.json``, ``quarantine.parquet`` and, where it is, ``log.ndjson``."""
-    place = Path(out)
+    folder = Path(out)
     try:
-        job: dict[str, Any] = json.loads((place / "job.json").read_bytes())
-        summary: dict[str, Any] = json.loads((place / "summary.json").read_bytes())
-        quarantine = pq.read_table(place / "quarantine.parquet")
+        job: dict[str, Any] = json.loads((folder / "job.json").read_bytes())
+        summary: dict[str, Any] = json.loads((folder / "summary.json").read_bytes())
+        quarantine = pq.read_table(folder / "quarantine.parquet")
     except (OSError, ValueError) as error:  # what Arrow raises is a ValueError or an OSError
-        raise InputError(f"{place} is not the directory of a finished rescan ({error})") from None
+        raise InputError(f"{folder} is not the directory of a finished rescan ({error})") from None
     policy = Policy.from_dict(job["policy"])
-    runs = [*_runs(place / "log.ndjson", job)]
+    runs = [*_runs(folder / "log.ndjson", job)]
     environment = Environment(
         loader=PackageLoader("ncii_match.rescans"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
@@ -113,8 +113,8 @@ def render(out: str | PathLike[str]) -> str:
         job=job,
         summary=summary,
         policy=policy,
-        outcomes=_in_order(summary["outcomes"], [one.name for one in Outcome]),
-        actions=_in_order(summary["actions"], [one.name for one in Action]),
+        outcomes=_in_order(summary["outcomes"], [outcome.name for outcome in Outcome]),
+        actions=_in_order(summary["actions"], [action.name for action in Action]),
         left_out=summary["rows"] - sum(summary["outcomes"].values()),
         shares=[(what, _shares(summary[name])) for what, name in (("source", "sources"), ("state", "states"))],
         distances=distances(summary["distances"], policy, job["radius"]),
@@ -135,7 +135,7 @@ def _in_order(counts: Mapping[str, int], names: Sequence[str]) -> list[tuple[str
 def _shares(counts: Mapping[str, int]) -> list[tuple[str, int, float]]:
     """The largest counts with their names, and each as percent of the largest."""
     largest = max(counts.values(), default=1)
-    ordered = sorted(counts.items(), key=lambda one: (-one[1], one[0]))[:LISTED]
+    ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:LISTED]
     return [(name, count, 100 * count / largest) for name, count in ordered]
 
 
@@ -185,8 +185,8 @@ def _runs(log: Path, job: Mapping[str, Any]) -> Iterator[Run]:
 
 def _earliest(runs: Sequence[Run], summary: Mapping[str, Any]) -> int | None:
     """The oldest snapshot that any row may have been judged by; None when nothing says it."""
-    said = [int(number) for number in summary["snapshots"]]
-    return min([*said, *(run.snapshot for run in runs if run.snapshot is not None)], default=None)
+    judged_by = [int(number) for number in summary["snapshots"]]
+    return min([*judged_by, *(run.snapshot for run in runs if run.snapshot is not None)], default=None)
 
 
 def timeline(runs: Sequence[Run]) -> Chart | None:
@@ -204,7 +204,7 @@ def timeline(runs: Sequence[Run]) -> Chart | None:
             _spread(rows, start / width, (start + seconds) / width, done)
             start += seconds
         at += run.seconds
-    rates = [60 * one / width for one in rows]
+    rates = [60 * count / width for count in rows]
     unit, name = (3600, "h") if total > 7200 else (60, "min") if total > 120 else (1, "s")
     says = [
         f"{number * width / unit:.3g} to {(number + 1) * width / unit:.3g} {name}: {rate:,.0f} rows a minute"
@@ -241,7 +241,7 @@ def distances(counts: Mapping[str, int], policy: Policy, radius: int) -> Chart |
     }
     lines = [Mark(_across((limit + 1) / (radius + 1)), f"{name} {limit}") for name, limit in limits.items()]
     step = max(1, -(-(radius + 1) // 8))
-    across = [Mark(_across((one + 0.5) / (radius + 1)), str(one)) for one in range(0, radius + 1, step)]
+    across = [Mark(_across((distance + 0.5) / (radius + 1)), str(distance)) for distance in range(0, radius + 1, step)]
     return _chart(bars, says, across, lines)
 
 

@@ -1,4 +1,4 @@
-"""One function, Arrow in, Arrow out: a row of stored media in, a row with its decision out. Runs wherever rows do."""
+"""The function that judges stored media, wherever they are: Arrow rows in, a decision for each row out."""
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -18,18 +18,27 @@ from ncii_match.outcomes import Status
 from ncii_match.schemas import decisions_schema
 from ncii_match.values import Hashes
 
-TOGETHER = 64
-"""Pictures of a batch that are looked up at once: what is done once for each lookup then hardly counts."""
+PICTURES_A_LOOKUP = 64
+"""Pictures of a batch that are looked up at once: what a lookup costs beside its rows then hardly counts."""
 
-NOT_KEPT = ("timings", "snapshot_age")
-"""What would make the same input give other bytes."""
+OMITTED = ("timings", "snapshot_age")
+"""Columns of decisions that are left out: they would make the same input give other bytes."""
 
 
 def results_schema(id_type: pa.DataType, hashes: list[pa.Field] | None = None) -> pa.Schema:
-    """``id``, then what ``Decision.to_dict`` says without what the clock says; then the media's hashes, if wished."""
-    decided = decisions_schema()
-    kept = [field for field in decided if field.name not in NOT_KEPT]
-    return pa.schema([pa.field("id", id_type), *kept, *(hashes or [])], decided.metadata)
+    """The schema of rescanned rows.
+
+    ``id``, then the columns of ``Decision.to_dict`` without those of the clock, then the media's hashes.
+
+    Parameters
+    ----------
+    id_type : pyarrow.DataType
+    hashes : list of pyarrow.Field or None
+        Of ``hash_columns.fields``; None for rows without hashes.
+    """
+    decisions = decisions_schema()
+    fields = [field for field in decisions if field.name not in OMITTED]
+    return pa.schema([pa.field("id", id_type), *fields, *(hashes or [])], decisions.metadata)
 
 
 def rescan(
@@ -46,16 +55,20 @@ def rescan(
     Parameters
     ----------
     batches : iterable of pyarrow.RecordBatch
-        Columns ``id`` (of any type, handed through) and one of: ``bytes`` (a picture's file), ``path`` (of one),
-        ``hash`` (with the metadata of ``Hashes.to_arrow``, and its ``quality``, ``status`` and ``view`` where they are
-        there), ``hashes`` with ``qualities`` and ``statuses`` (what ``keep_hashes`` gives). A null for a picture is an
-        empty one: UNREADABLE. Other columns are left behind.
+        Columns ``id`` (of any type, handed through) and one of:
+
+        - ``bytes``: a picture's file;
+        - ``path``: where a picture is;
+        - ``hash``: with the metadata of ``Hashes.to_arrow``, and ``quality``, ``status`` and ``view`` where known;
+        - ``hashes``, with ``qualities`` and ``statuses``: what ``keep_hashes`` gives.
+
+        A null in place of a picture is an empty one: UNREADABLE. Other columns are left out.
     matcher : Matcher
     workers : int or None
         Pictures, or batches of hashes, at once; None for as many as the matcher has.
     opened : callable, str -> file object or path
-        How a ``path`` becomes something to read; None for paths of this machine. Called when the picture's turn has
-        come. What it raises makes that picture UNREADABLE, ``Status.CANNOT_READ``.
+        Opens a ``path``; None for paths of this machine. Called when the picture's turn has come. When it raises, that
+        picture is UNREADABLE, ``Status.CANNOT_READ``.
     keep_hashes : bool
         Also give the columns ``hashes``, ``qualities`` and ``statuses``, to look them up later without the pictures.
     found_only : bool
@@ -65,14 +78,36 @@ def rescan(
     Yields
     ------
     pyarrow.RecordBatch
-        For each batch one of ``results_schema``: the same rows in the same order. At most 12 pictures a worker and the
-        batches that they are in are held at once; of hashes, two batches a worker.
+        For each batch one of ``results_schema``: the same rows in the same order. In memory are at most 12 pictures a
+        worker with their batches; of hashes, two batches a worker.
 
     Raises
     ------
     InputError
-        For rows of another shape, as soon as they are met. AlgorithmMismatchError for hashes of another algorithm. A
-        bad picture never raises.
+        For rows of another shape, as soon as they are met. A bad picture never raises.
+    AlgorithmMismatchError
+        For hashes of another algorithm than the bank's.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> import numpy as np
+    >>> import pyarrow as pa
+    >>> import ncii_match
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> picture = np.random.default_rng(1).integers(0, 256, (64, 64), np.uint8)
+    >>> hashes = ncii_match.hash_images([picture])
+    >>> with ncii_match.Bank.create(folder / "bank") as bank:
+    ...     _ = bank.add(hashes, case="R-1", source="own")
+    ...     _ = bank.publish()
+    >>> stored = hashes.to_arrow()
+    >>> schema = pa.schema([pa.field("id", pa.string()), stored.schema.field("hash")])
+    >>> rows = pa.RecordBatch.from_arrays([pa.array(["holiday.png"]), stored.column("hash")], schema=schema)
+    >>> with ncii_match.Matcher(folder / "bank") as matcher:
+    ...     (decided,) = ncii_match.rescan([rows], matcher)
+    >>> decided.select(["id", "outcome", "distance"]).to_pylist()
+    [{'id': 'holiday.png', 'outcome': 'MATCH', 'distance': 0}]
     """
     iterator = iter(batches)
     first = next(iterator, None)
@@ -84,8 +119,8 @@ def rescan(
             raise InputError("the rows are hashes already; keep_hashes is for pictures")
         yield from in_order(
             (check_like_first(batch, kind) for batch in chain([first], iterator)),
-            lambda batch: _looked_up(batch[0], kind, matcher, found_only),
-            _threads(matcher.workers if workers is None else workers),
+            lambda batch: _look_up(batch[0], kind, matcher, found_only),
+            _count_threads(matcher.workers if workers is None else workers),
             together=1, ahead=BATCHES_AHEAD,
         )  # fmt: skip
         return
@@ -99,46 +134,45 @@ def rescan(
             for value in batch.column(kind):
                 yield source_of(value.as_py(), kind, opened)
 
-    kept = hash_columns.fields(matcher.snapshot.algorithm, matcher.views) if keep_hashes else []
-    made = _Made(kept)
+    decided = _DecidedRows(hash_columns.fields(matcher.snapshot.algorithm, matcher.views) if keep_hashes else [])
 
     def enough(hashed: int) -> bool:
-        left: int = waiting[0].num_rows - len(made)
-        return hashed >= min(TOGETHER, left)  # a whole batch waits for nothing
+        left: int = waiting[0].num_rows - len(decided)
+        return hashed >= min(PICTURES_A_LOOKUP, left)  # a whole batch waits for nothing
 
     for hashes, decisions in matcher.check_batches(sources(), workers=workers, enough=enough):
-        made.add(decisions, hashes)
-        while waiting and waiting[0].num_rows <= len(made):
-            yield made.take(waiting.popleft())
-    yield from map(made.take, waiting)  # without a row
+        decided.add(decisions, hashes)
+        while waiting and waiting[0].num_rows <= len(decided):
+            yield decided.take(waiting.popleft())
+    yield from map(decided.take, waiting)  # without a row
 
 
-def _threads(workers: int | None) -> int:
+def _count_threads(workers: int | None) -> int:
     if workers is not None and workers < 1:
         raise InputError(f"workers is {workers}; it must be at least 1, or None for every core")
     return available_cores() if workers is None else workers
 
 
-def _looked_up(batch: pa.RecordBatch, kind: str, matcher: Matcher, found_only: bool) -> pa.RecordBatch:
+def _look_up(batch: pa.RecordBatch, kind: str, matcher: Matcher, found_only: bool) -> pa.RecordBatch:
     hashes = hashes_in(batch, kind)
     if found_only:
-        near = matcher.near(hashes)
-        near[hashes.source_row[~np.isin(hashes.status, (Status.OK, Status.NO_BORDER))]] = True  # nobody has looked
-        batch = batch.filter(pa.array(near))
-        hashes = hashes[near[hashes.source_row]]
+        is_near = matcher.near(hashes)
+        is_near[hashes.source_row[~np.isin(hashes.status, (Status.OK, Status.NO_BORDER))]] = True  # nobody has looked
+        batch = batch.filter(pa.array(is_near))
+        hashes = hashes[is_near[hashes.source_row]]
     decided = matcher.lookup(hashes).to_arrow()
     schema = results_schema(batch.schema.field("id").type)
     return pa.RecordBatch.from_arrays([batch.column("id"), *map(decided.column, schema.names[1:])], schema=schema)
 
 
-class _Made:
-    """Decisions, a few at a time, until the batch that they belong to is whole: made into columns once, not each time.
+class _DecidedRows:
+    """Decisions, a few at a time, until their batch is whole: they become columns once, not each time.
 
-    kept : the fields of the hashes that are kept; empty for none.
+    hash_fields : of the hashes that are kept; empty for none.
     """
 
-    def __init__(self, kept: list[pa.Field]) -> None:
-        self._kept = kept
+    def __init__(self, hash_fields: list[pa.Field]) -> None:
+        self._hash_fields = hash_fields
         self._rows: list[dict[str, Any]] = []
         self._hashes: list[list[pa.Array]] = []
 
@@ -146,20 +180,20 @@ class _Made:
         return len(self._rows)
 
     def add(self, decisions: Decisions, hashes: Hashes) -> None:
-        """The next ones."""
+        """Add the decisions of the next rows."""
         self._rows += [decisions[row].to_dict() for row in range(len(decisions))]
-        if self._kept:
-            self._hashes.append(hash_columns.columns(hashes, hash_columns.views_of(self._kept[0])))
+        if self._hash_fields:
+            self._hashes.append(hash_columns.columns(hashes, hash_columns.views_of(self._hash_fields[0])))
 
     def take(self, batch: pa.RecordBatch) -> pa.RecordBatch:
-        """A batch's ids with the first decisions, which are not there any more."""
-        schema, n = results_schema(batch.schema.field("id").type, self._kept), batch.num_rows
+        """Take the first decisions, and put them beside a batch's ids."""
+        schema, n = results_schema(batch.schema.field("id").type, self._hash_fields), batch.num_rows
         decided = pa.schema([field for field in schema if field.name not in ("id", *hash_columns.COLUMNS)])
         columns = pa.RecordBatch.from_pylist(self._rows[:n], schema=decided).columns
         self._rows = self._rows[n:]
-        if self._kept:
-            none = [pa.array([], field.type) for field in self._kept]
-            every = [pa.concat_arrays(parts) for parts in zip(none, *self._hashes, strict=True)]
-            columns += [column[:n] for column in every]
-            self._hashes = [[column[n:] for column in every]]
+        if self._hash_fields:
+            empty = [pa.array([], field.type) for field in self._hash_fields]
+            hashes = [pa.concat_arrays(parts) for parts in zip(empty, *self._hashes, strict=True)]
+            columns += [column[:n] for column in hashes]
+            self._hashes = [[column[n:] for column in hashes]]
         return pa.RecordBatch.from_arrays([batch.column("id"), *columns], schema=schema)
