@@ -3,7 +3,6 @@
 python benchmarks/accuracy.py [--quick] keeps the distances of every picture in benchmarks/results/.
 """
 
-import argparse
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -80,9 +79,7 @@ def _pictures(quick: bool) -> Iterator[cases.Crop]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="a few pictures of each size: to see that it works")
-    quick = parser.parse_args().quick
+    quick = record.parser(__doc__, "a few pictures of each size").parse_args().quick
     around = record.circumstances()
     with ThreadPoolExecutor(available_cores()) as pool:  # nothing is timed here, so every core may help
         rows = list(chain.from_iterable(pool.map(_measure, _pictures(quick))))

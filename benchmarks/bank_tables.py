@@ -9,8 +9,17 @@ from tables import Row, Run, at_least, at_most, goals, milliseconds, number, pro
 # The bank
 
 
-def bank(run: Run) -> dict[str, str]:
-    """The tables of ``docs/bank-figures.md``, from a run of ``bench_bank.py``."""
+OPENINGS = {
+    "no_key": "no trusted key, first time",
+    "no_key_again": "no trusted key, again",
+    "first": "with a trusted key: copied and verified",
+    "again": "with a trusted key, again",
+    "digests_in_place": "`verify=True`: every SHA-256, in place",
+}
+
+
+def bank(run: Run, opening: Run) -> dict[str, str]:
+    """The tables of ``docs/bank-figures.md``, from runs of ``bench_bank.py`` and ``bench_opening.py``."""
     rows = run["rows"]
     entries = max(row["entries"] for row in rows)
     (full,), (opened,), (later,), (sizes,), (verified,), (compacted,) = (
@@ -34,6 +43,7 @@ def bank(run: Run) -> dict[str, str]:
         "open and answer once, with a delta": later["first_answer"],
         "open with every file's SHA-256 checked": [opened["verify_snapshot"]],
     }
+    (size,), rounds = _rows_of(opening["rows"], "size"), _rows_of(opening["rows"], "open")
     return {
         "goals": goals([
             at_most(f"import of {entries:,} hashes", 180, max(row["seconds"] for row in imports), " s"),
@@ -60,7 +70,14 @@ def bank(run: Run) -> dict[str, str]:
             ],
             words=3,
         ),
-        "runs": provenance({"bench_bank.py": run}),
+        "openings": table(
+            (f"open and answer once, {size['entries']:,} entries, {size['bytes'] / 1e6:,.0f} MB", "median", "slowest"),
+            [
+                (label, *(milliseconds(pick([row[name] for row in rounds])) for pick in (median, max)))
+                for name, label in OPENINGS.items()
+            ],
+        ),
+        "runs": provenance({"bench_bank.py": run, "bench_opening.py": opening}),
     }  # fmt: skip
 
 

@@ -169,32 +169,31 @@ def test_every_operation_runs(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("text", "size"), [("10M", 10_000_000), ("5k", 5_000), ("300", 300)])
 def test_sizes_are_read(text: str, size: int) -> None:
-    assert _size(text) == size
+    assert size_of(text) == size
 
 
-def _size(text: str) -> int:
+def size_of(text: str) -> int:
     scale = {"k": 1_000, "M": 1_000_000}.get(text[-1:], 1)
     return int(text.rstrip("kM")) * scale
 
 
+def describe(row: Row) -> str:
+    """One line of what was measured."""
+    return ", ".join(f"{name} {value}" for name, value in row.items() if not isinstance(value, list))
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="a small bank: to see that it works")
-    parser.add_argument("--entries", type=_size, metavar="N", help="hashes in the bank, like 10M (the default)")
+    parser = record.parser(__doc__, "a small bank")
+    parser.add_argument("--entries", type=size_of, metavar="N", help="hashes in the bank, like 10M (the default)")
     parser.add_argument("--place", help="where to put the bank meanwhile")
     parser.add_argument("--import", nargs=2, dest="import_", help=argparse.SUPPRESS)
     asked = parser.parse_args()
     if asked.import_:
         _import(*map(Path, asked.import_))
         return
-    around, rows = record.circumstances(), []
     with tempfile.TemporaryDirectory(dir=asked.place) as folder:
-        for row in measure(asked.entries or (SMALL if asked.quick else LARGE), Path(folder), ROUNDS):
-            rows.append(row)
-            print(
-                ", ".join(f"{name} {value}" for name, value in row.items() if not isinstance(value, list)), flush=True
-            )
-    print(f"wrote {record.write('bank', around, asked.quick, {'rows': rows})}")
+        rows = measure(asked.entries or (SMALL if asked.quick else LARGE), Path(folder), ROUNDS)
+        record.run("bank", asked.quick, rows, describe)
 
 
 if __name__ == "__main__":

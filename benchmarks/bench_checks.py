@@ -7,8 +7,6 @@ The bank has a million hashes; the files are 1080p JPEGs of the photographs. ``t
 and asks its index of the same million once. Ours looks at every view asked for.
 """
 
-import argparse
-import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -125,24 +123,19 @@ def test_every_way_to_check_agrees(tmp_path: Path) -> None:
     assert {row["figure"] for row in rows} == {"check", "stream", "memory"}
 
 
+def describe(row: Row) -> str:
+    """One line of what was measured."""
+    if row["figure"] == "memory":
+        return f"{row['workers']} workers and what they need take {row['bytes'] / 1e6:.0f} MB"
+    best = (f"{name} {1e3 * min(every):.2f} ms" for name, every in row["samples"].items())
+    return f"{row.get('photograph') or row['way']} {', '.join(best)}"
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="a small bank and few rounds: to see that it works")
-    quick = parser.parse_args().quick
-    around, rows = record.circumstances(), []
-    with tempfile.TemporaryDirectory() as bank_directory:
-        for row in measure(SMALL if quick else LARGE, Path(bank_directory) / "bank", quick):
-            rows.append(row)
-            if row["figure"] == "memory":
-                print(f"{row['workers']} workers and what they need take {row['bytes'] / 1e6:.0f} MB")
-                continue
-            best = (f"{name} {1e3 * min(every):.2f} ms" for name, every in row["samples"].items())
-            print(row.get("photograph") or row["way"], ", ".join(best), flush=True)
-    print(f"wrote {record.write('checks', around, quick, {'rows': rows})}")
+    quick = record.parser(__doc__, "a small bank and few rounds").parse_args().quick
+    with tempfile.TemporaryDirectory() as folder:
+        record.run("checks", quick, measure(SMALL if quick else LARGE, Path(folder) / "bank", quick), describe)
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except ImportError as error:
-        sys.exit(str(error))
+    main()

@@ -4,7 +4,6 @@ python benchmarks/bench_hashing.py [--quick]     measures, and keeps every sampl
 pytest benchmarks --benchmark-disable            runs each case once and checks what comes out, never a time
 """
 
-import argparse
 import atexit
 import hashlib
 import operator
@@ -395,9 +394,7 @@ def test_contenders_agree(duel: Duel, benchmark: Any) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="fewer pictures and rounds: to see that it works")
-    quick = parser.parse_args().quick
+    quick = record.parser(__doc__, "fewer pictures and rounds").parse_args().quick
     around, measured = record.circumstances(), []
     for duel in duels(quick):
         contest = duel.prepare()

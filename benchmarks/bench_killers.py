@@ -9,8 +9,6 @@ until its deadline, so that one is stated with each figure; meanwhile the stream
 as it reads ahead.
 """
 
-import argparse
-import sys
 from collections.abc import Iterator
 from itertools import cycle, islice
 from time import perf_counter
@@ -125,24 +123,19 @@ def test_killers_cost_themselves_only() -> None:
     assert row["samples"].keys() == row["median_ratio"].keys() == {CLEAN, MIXED, *killers.DEEDS}
 
 
+def describe(row: Row) -> str:
+    """One line of what was measured."""
+    if row["figure"] == "late":
+        return f"at most {1e3 * max(row['samples']):.1f} ms after a deadline of {row['deadline']} s"
+    clean = np.median(row["samples"][CLEAN])
+    text = f"{row['views']}, a deadline of {row['deadline']} s: {clean:.1f} good pictures a second"
+    return f"{text}; with killers {row['median_ratio']}; not in time {row['late']}"
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="short streams, once: to see that it works")
-    quick = parser.parse_args().quick
-    around, rows = record.circumstances(), []
-    for row in measure(quick):
-        rows.append(row)
-        if row["figure"] == "late":
-            print(f"at most {1e3 * max(row['samples']):.1f} ms after a deadline of {row['deadline']} s", flush=True)
-            continue
-        clean = np.median(row["samples"][CLEAN])
-        text = f"{row['views']}, a deadline of {row['deadline']} s: {clean:.1f} good pictures a second"
-        print(f"{text}; with killers {row['median_ratio']}; not in time {row['late']}", flush=True)
-    print(f"wrote {record.write('killers', around, quick, {'rows': rows})}")
+    quick = record.parser(__doc__, "short streams, once").parse_args().quick
+    record.run("killers", quick, measure(quick), describe)
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except ImportError as error:
-        sys.exit(str(error))
+    main()

@@ -8,18 +8,15 @@ needs some 4 GB of disk below --place (the system's directory for temporary file
 memory. Files are in the page cache, as they are after they were copied to a machine.
 """
 
-import argparse
 import tempfile
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
 import numpy as np
 import record
-from bench_bank import LARGE, PER_CASE, SMALL, TINY, hashes_of
-from bench_bank import _size as size_of
+from bench_bank import LARGE, PER_CASE, SMALL, TINY, describe, hashes_of, size_of, timed
 
 from ncii_match import Bank, Snapshot
 from ncii_match.bank.snapshots import manifest, segment
@@ -45,13 +42,6 @@ def written(folder: Path, n: int) -> Path:
     return trusted
 
 
-def seconds(action: Callable[[], Any]) -> float:
-    """How long it takes."""
-    start = time.perf_counter()
-    action()
-    return time.perf_counter() - start
-
-
 def measure(n: int, folder: Path, rounds: int) -> Iterator[Row]:
     """Every row for a bank of n hashes below a directory. Ways of opening alternate."""
     trusted, bank, query = written(folder, n), folder / "bank", hashes_of(1, 5)
@@ -66,11 +56,11 @@ def measure(n: int, folder: Path, rounds: int) -> Iterator[Row]:
         yield {
             "figure": "open",
             "entries": n,
-            "no_key": seconds(opened),
-            "first": seconds(lambda: opened(trusted_key=trusted)),
-            "again": seconds(lambda: opened(trusted_key=trusted)),
-            "no_key_again": seconds(opened),
-            "digests_in_place": seconds(lambda: opened(verify=True)),
+            "no_key": timed(opened),
+            "first": timed(lambda: opened(trusted_key=trusted)),
+            "again": timed(lambda: opened(trusted_key=trusted)),
+            "no_key_again": timed(opened),
+            "digests_in_place": timed(lambda: opened(verify=True)),
         }
         for path in sorted(cache.rglob("*"), reverse=True):
             path.rmdir() if path.is_dir() else path.unlink()
@@ -83,17 +73,13 @@ def test_every_way_of_opening_runs(tmp_path: Path) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="a small bank: to see that it works")
+    parser = record.parser(__doc__, "a small bank")
     parser.add_argument("--entries", type=size_of, metavar="N", help="hashes in the bank, like 10M (the default)")
     parser.add_argument("--place", help="where to put the bank meanwhile")
     asked = parser.parse_args()
-    around, rows = record.circumstances(), []
     with tempfile.TemporaryDirectory(dir=asked.place) as folder:
-        for row in measure(asked.entries or (SMALL if asked.quick else LARGE), Path(folder), ROUNDS):
-            rows.append(row)
-            print(", ".join(f"{name} {value}" for name, value in row.items()), flush=True)
-    print(f"wrote {record.write('opening', around, asked.quick, {'rows': rows})}")
+        rows = measure(asked.entries or (SMALL if asked.quick else LARGE), Path(folder), ROUNDS)
+        record.run("opening", asked.quick, rows, describe)
 
 
 if __name__ == "__main__":

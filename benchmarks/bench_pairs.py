@@ -8,7 +8,6 @@ of all with all (``faiss.hammings``) over the same blocks, then the same; on one
 compared: of what is compared with itself, the peers count half.
 """
 
-import argparse
 import sys
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -116,9 +115,7 @@ def test_every_way_counts_alike(number: int) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="few hashes and rounds: to see that it works")
-    quick = parser.parse_args().quick
+    quick = record.parser(__doc__, "few hashes and rounds").parse_args().quick
     around, rows = record.circumstances(), []
     for about, contest in contests(SMALL if quick else LARGE):
         if not contest.agree(*contest.results()):

@@ -248,24 +248,16 @@ def describe(row: Row) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="fewer of everything: to see that it works")
+    parser = record.parser(__doc__, "fewer of everything")
     parser.add_argument("--place", type=Path, help="directory for some 3 GB of temporary files")
     parser.add_argument("--job", help=argparse.SUPPRESS)
     asked = parser.parse_args()
     if asked.job:
         print(json.dumps(job(json.loads(asked.job))))
         return
-    around, rows = record.circumstances(), []
     with tempfile.TemporaryDirectory(dir=asked.place) as folder:
-        for row in measure(Path(folder), QUICK if asked.quick else FULL):
-            rows.append(row)
-            print(describe(row), flush=True)
-    print(f"wrote {record.write('rescan', around, asked.quick, {'rows': rows})}")
+        record.run("rescan", asked.quick, measure(Path(folder), QUICK if asked.quick else FULL), describe)
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except ImportError as error:
-        sys.exit(str(error))
+    main()

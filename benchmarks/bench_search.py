@@ -9,7 +9,6 @@ Memory: about 14 GB at 10M, most of it the peers'; how much it was is kept as ``
 are left out. What must fit is 168 bytes an entry: 136 for the index, 32 for FAISS's copy of the hashes.
 """
 
-import argparse
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -265,8 +264,7 @@ def calibrate(quick: bool, around: dict[str, Any]) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="small banks and few rounds: to see that it works")
+    parser = record.parser(__doc__, "small banks and few rounds")
     parser.add_argument(
         "--largest", type=_size, metavar="N", help="entries of the largest bank, like 10M (the default)"
     )

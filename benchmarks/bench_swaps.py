@@ -291,8 +291,7 @@ def describe(row: Row) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="a small bank and few rounds: to see that it works")
+    parser = record.parser(__doc__, "a small bank and few rounds")
     parser.add_argument("--publish", nargs=2, type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--read", nargs="+", help=argparse.SUPPRESS)
     asked = parser.parse_args()
@@ -302,14 +301,10 @@ def main() -> None:
     if asked.read:
         read(Path(asked.read[0]), *asked.read[1:])
         return
-    around, rows = record.circumstances(), []
     with tempfile.TemporaryDirectory() as folder:
-        for row in measure(SMALL if asked.quick else LARGE, Path(folder), asked.quick):
-            rows.append(row)
-            print(describe(row), flush=True)
-    for line in summary(rows):
-        print(line)
-    print(f"wrote {record.write('swaps', around, asked.quick, {'rows': rows})}")
+        entries = SMALL if asked.quick else LARGE
+        rows = record.run("swaps", asked.quick, measure(entries, Path(folder), asked.quick), describe)
+    print(*summary(rows), sep="\n")
 
 
 if __name__ == "__main__":

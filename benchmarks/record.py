@@ -1,10 +1,13 @@
 """Raw measurements on disk: one JSON file a run, with the machine, the versions and the commit that made it."""
 
+import argparse
 import json
 import os
 import platform
 import re
 import subprocess
+import sys
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
@@ -14,6 +17,8 @@ from typing import Any
 
 import ncii_match
 from ncii_match.ingest import available_cores
+
+Row = dict[str, Any]
 
 ROOT = Path(__file__).parents[1]
 RESULTS = Path(__file__).parent / "results"
@@ -102,6 +107,26 @@ def write(kind: str, around: dict[str, Any], quick: bool, measured: dict[str, An
     run = {"kind": kind, "quick": quick, **around, **measured}
     path.write_text("{\n" + ",\n".join(f"{json.dumps(key)}: {_lines(value)}" for key, value in run.items()) + "\n}\n")
     return path
+
+
+def parser(about: str | None, quick: str) -> argparse.ArgumentParser:
+    """The command line of a benchmark: its docstring as help, and ``--quick``."""
+    command = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
+    command.add_argument("--quick", action="store_true", help=f"{quick}: to see that it works")
+    return command
+
+
+def run(kind: str, quick: bool, rows: Iterable[Row], describe: Callable[[Row], str]) -> list[Row]:
+    """Measure row by row, print a line for each, keep them all. Ends the program where a peer is not installed."""
+    start, measured = circumstances(), []
+    try:
+        for row in rows:
+            measured.append(row)
+            print(describe(row), flush=True)
+    except ImportError as error:
+        sys.exit(str(error))
+    print(f"wrote {write(kind, start, quick, {'rows': measured})}")
+    return measured
 
 
 def _lines(value: Any) -> str:

@@ -18,7 +18,7 @@ PAGES: dict[str, tuple[tuple[str, ...], Callable[..., dict[str, str]]]] = {
     "performance.md": (("hashing",), hashing_tables.performance),
     "accuracy.md": (("accuracy",), hashing_tables.accuracy),
     "search.md": (("search", "costs"), search_tables.search),
-    "bank-figures.md": (("bank",), bank_tables.bank),
+    "bank-figures.md": (("bank", "opening"), bank_tables.bank),
     "check-figures.md": (("checks", "swaps", "killers"), bank_tables.uploads),
     "rescan-figures.md": (("rescan",), bank_tables.rescans),
     "threshold-figures.md": (("thresholds", "pairs", "noise"), threshold_tables.thresholds),
