@@ -1,6 +1,5 @@
 """The whole road in one object: bytes -> hashes -> matches -> decision. The only module that knows all of it."""
 
-import asyncio
 import os
 import threading
 import time
@@ -283,6 +282,8 @@ class Matcher:
         With a ``deadline`` the answer comes by then, UNKNOWN if need be, waiting for a thread included. A cancelled
         check that has not begun never does; one that has ends by itself, and its answer is dropped.
         """
+        import asyncio  # who checks without an event loop need not wait for it
+
         self._check_open()
         loop, executor = asyncio.get_running_loop(), self._executor()
         try:
@@ -304,6 +305,8 @@ class Matcher:
 
         A plain iterable is read on the event loop; give an asynchronous one where reading takes time.
         """
+        import asyncio
+
         self._check_open()
         workers = self._hashing.workers if workers is None else workers
         if workers < 1:

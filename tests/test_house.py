@@ -175,3 +175,19 @@ def test_no_hash_in_the_messages_of_errors():
             if isinstance(node, ast.Raise) and node.exc is not None:
                 names = {one.id for one in ast.walk(node.exc) if isinstance(one, ast.Name)}
                 assert not names & {"bits", "hex", "packed", "stripped", "texts"}, f"{path}:{node.lineno}"
+
+
+def test_a_check_loads_no_database_and_no_event_loop(tmp_path):
+    """What starts ``scan`` is what a check needs: no SQL, no Arrow, no asyncio, no ciphers, nothing of evaluate."""
+    with ncii_match.Bank.create(tmp_path / "bank") as bank:
+        bank.add(ncii_match.Hashes.from_hex(["f8" * 32]), case="c", source="s", force=True)
+        bank.publish()
+    picture = ROOT / "data" / "fixtures" / "photos" / "coffee.png"
+    script = (
+        "import sys\nfrom ncii_match.cli.main import app\n"
+        f"app(['scan', {str(picture)!r}, '--bank', {str(tmp_path / 'bank')!r}], standalone_mode=False)\n"
+        "heavy = ('sqlalchemy', 'pyarrow', 'asyncio', 'cryptography', 'cv2', 'matplotlib', 'jinja2', 'faiss')\n"
+        "print([name for name in heavy if name in sys.modules])"
+    )
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=120)
+    assert result.stdout.strip() == "[]"

@@ -18,8 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ncii_match.bank.bank import Bank
+from ncii_match.bank.contents import widest_allowed
 from ncii_match.bank.snapshots.snapshot import Snapshot
-from ncii_match.bank.truth.allow_list import widest_allowed
 from ncii_match.bank.truth.degenerate_hashes import degenerate
 from ncii_match.decisions import Policy
 from ncii_match.errors import BankError

@@ -5,8 +5,8 @@ import hashlib
 import numpy as np
 from numpy.typing import NDArray
 
+from ncii_match.bank.contents import widest_allowed
 from ncii_match.bank.snapshots.snapshot import Snapshot
-from ncii_match.bank.truth.allow_list import widest_allowed
 from ncii_match.errors import BankCorruptError
 from ncii_match.values import Algorithm, Hashes
 

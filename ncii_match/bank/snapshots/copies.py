@@ -25,12 +25,11 @@ from pathlib import Path
 from typing import Any
 
 from ncii_match.bank.crypto.sealed_files import Files
-from ncii_match.bank.snapshots import manifest, publication, shared_memory, sources
-from ncii_match.bank.snapshots.manifest import LastRead, Manifest
-from ncii_match.bank.snapshots.publication import CURRENT
+from ncii_match.bank.snapshots import manifest, shared_memory, sources
+from ncii_match.bank.snapshots.manifest import CURRENT, LastRead, Manifest
 from ncii_match.bank.snapshots.sources import Held
 from ncii_match.errors import BankCorruptError, BankError, NciiMatchError
-from ncii_match.files import atomic, digests, private, regular
+from ncii_match.files import atomic, digests, locks, private, regular
 from ncii_match.files.locks import FileLock
 
 CACHE = "NCII_MATCH_CACHE"
@@ -453,7 +452,7 @@ def _clear_away(cache: Path) -> None:
     """Remove snapshots that need not stay and that no reader holds, and the bases of none of the others."""
     kept, bases = _kept(cache), set()
     for path in (cache / "snapshots").iterdir() if (cache / "snapshots").is_dir() else ():
-        if path.name not in kept and not publication.in_use(path):
+        if path.name not in kept and not locks.is_locked(path / manifest.NAME):
             shutil.rmtree(path, ignore_errors=True)
             continue
         with suppress(OSError, NciiMatchError):

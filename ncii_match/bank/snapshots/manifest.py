@@ -28,6 +28,12 @@ from ncii_match.files import private
 from ncii_match.values import Algorithm
 
 FORMAT = 2
+CURRENT = "CURRENT"
+"""The one pointer file of a bank: the number of the snapshot to read, as text."""
+
+ALLOWED = {"allowed_hashes.u8": "u1", "allowed_radii.u16": "<u2"}
+"""Files of the allowlist, and what they hold."""
+
 NAME, SIGNATURE = "manifest.json", "manifest.sig"
 MOST_BYTES, MOST_OF_SIGNATURE = 1 << 24, 1024
 SIGNING_KEY, TRUSTED_KEY = "NCII_MATCH_SIGNING_KEY", "NCII_MATCH_TRUSTED_KEY"

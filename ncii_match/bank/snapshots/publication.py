@@ -23,7 +23,7 @@ from ncii_match.bank.crypto import sealed_files
 from ncii_match.bank.crypto.bank_key import Vault
 from ncii_match.bank.crypto.sealed_files import Files
 from ncii_match.bank.snapshots import continuity, manifest, segment, shared_memory
-from ncii_match.bank.snapshots.manifest import Manifest
+from ncii_match.bank.snapshots.manifest import CURRENT, Manifest
 from ncii_match.bank.snapshots.segment import Segment
 from ncii_match.bank.truth import disk_errors, journal, tables
 from ncii_match.errors import BankLockedError, InputError, NciiMatchError
@@ -32,14 +32,8 @@ from ncii_match.files.locks import FileLock
 from ncii_match.index import saved
 from ncii_match.values import Algorithm, Hashes
 
-CURRENT = "CURRENT"
-"""The one pointer file of a bank: the number of the snapshot to read, as text."""
-
 MOST_IN_DELTA = 1 << 15
 """Changed entries beyond which a new base is made: each search compares with all of those added."""
-
-ALLOWED = {"allowed_hashes.u8": "u1", "allowed_radii.u16": "<u2"}
-
 
 WAIT_SECONDS = 60.0
 """How long a publisher waits for another one unless it is told otherwise. Building a base of ten million entries takes

@@ -9,18 +9,19 @@ import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import sqlalchemy as sa
 from numpy.typing import NDArray
 
-from ncii_match.bank.truth import tables
-from ncii_match.bank.truth.cases import Case
+from ncii_match.bank.contents import Case
 from ncii_match.errors import BankCorruptError, BankError
 from ncii_match.files import digests, private
 from ncii_match.outcomes import State
 from ncii_match.values import Algorithm
+
+if TYPE_CHECKING:
+    import sqlalchemy as sa
 
 FETCHED_AT_ONCE = 20_000
 
@@ -124,12 +125,16 @@ class Segment:
 
 
 def select(
-    connection: sa.Connection,
+    connection: "sa.Connection",
     algorithm: Algorithm,
     unseal: Callable[[bytes, bytes | None], bytes],
     entry_ids: Iterable[list[int]] | None,
 ) -> Segment:
     """The active entries, of all or of some (given in pieces fit for a statement, rising)."""
+    import sqlalchemy as sa  # a reader needs no database
+
+    from ncii_match.bank.truth import tables
+
     entries, holds, cases = tables.entries.c, tables.holds.c, tables.cases.c
     query = (
         sa.select(entries.id, entries.hash, entries.sealed, holds.case_id, holds.state, holds.until)
@@ -175,7 +180,7 @@ def _start(reference: str, source: str) -> bytes:
     return json.dumps({"reference": reference, "source": source}, ensure_ascii=False)[:-1].encode()
 
 
-def _line(row: sa.Row[Any]) -> bytes:
+def _line(row: "sa.Row[Any]") -> bytes:
     line = {"reference": row.reference, "source": row.source}
     if row.region:
         line["region"] = row.region

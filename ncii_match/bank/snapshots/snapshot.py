@@ -16,13 +16,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ncii_match.bank.contents import Case, widest_allowed
 from ncii_match.bank.snapshots import manifest, segment, source_choice, sources
-from ncii_match.bank.snapshots.manifest import LastRead, Manifest
-from ncii_match.bank.snapshots.publication import ALLOWED
+from ncii_match.bank.snapshots.manifest import ALLOWED, LastRead, Manifest
 from ncii_match.bank.snapshots.segment import Segment
 from ncii_match.bank.snapshots.sources import Held, Source
-from ncii_match.bank.truth.allow_list import widest_allowed
-from ncii_match.bank.truth.cases import Case
 from ncii_match.errors import (
     BankCorruptError,
     BankFormatError,

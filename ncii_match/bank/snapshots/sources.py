@@ -19,8 +19,7 @@ from typing import Protocol
 from ncii_match.bank.crypto import bank_key, sealed_files
 from ncii_match.bank.crypto.sealed_files import Files
 from ncii_match.bank.snapshots import manifest, shared_memory
-from ncii_match.bank.snapshots.manifest import LastRead, Manifest
-from ncii_match.bank.snapshots.publication import CURRENT
+from ncii_match.bank.snapshots.manifest import CURRENT, LastRead, Manifest
 from ncii_match.errors import BankCorruptError, BankError, BankFormatError, InputError
 from ncii_match.files import private, regular
 from ncii_match.files.locks import FileLock

@@ -4,15 +4,11 @@ from collections.abc import Iterable
 
 import sqlalchemy as sa
 
+from ncii_match.bank.contents import widest_allowed as widest_allowed  # noqa: PLC0414
 from ncii_match.bank.truth import journal, requests, tables
 from ncii_match.bank.truth.context import BankContext, moment
 from ncii_match.errors import BankError, InputError
-from ncii_match.values import PDQ, PDQ_THRESHOLD, Algorithm, Hashes
-
-
-def widest_allowed(algorithm: Algorithm) -> int:
-    """Most bits that an allowed hash may reach, inclusive: it must not hide much more than its own picture."""
-    return PDQ_THRESHOLD * algorithm.bits // PDQ.bits
+from ncii_match.values import Hashes
 
 
 def allow(context: BankContext, hashes: Hashes, *, radius: int, reason: str, actor: str | None) -> list[int]:

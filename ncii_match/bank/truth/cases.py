@@ -2,35 +2,14 @@
 
 import json
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import sqlalchemy as sa
 from numpy.typing import NDArray
 
+from ncii_match.bank.contents import Case as Case  # noqa: PLC0414
 from ncii_match.bank.truth import journal, tables
-
-
-class Case(NamedTuple):  # hashed by the million, which a dataclass does in Python
-    """Whose hold it is.
-
-    Attributes
-    ----------
-    reference
-        By which the source knows it.
-    source
-        Who gave it.
-    region
-        Where it applies; None for everywhere.
-    tags
-        Free marks.
-    """
-
-    reference: str
-    source: str
-    region: str | None = None
-    tags: tuple[str, ...] = ()
-
 
 _named = sa.Table(
     "named",
