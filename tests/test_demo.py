@@ -22,30 +22,30 @@ def demonstration():
 
 
 def test_what_is_found_and_what_is_missed(demonstration):
-    for row in demonstration.rows:
-        if not row.banked:
-            assert row.verdict in ("clear", "low quality"), (row.photo, row.done)
-        elif row.done in SURVIVES or row.done == "the file itself":
-            assert row.verdict == "found", (row.photo, row.done)
-            assert row.decision.cases == (f"case-{row.photo.partition('.')[0]}",)
+    for upload in demonstration.uploads:
+        if not upload.is_banked:
+            assert upload.verdict in ("clear", "low quality"), (upload.photo, upload.alteration)
+        elif upload.alteration in SURVIVES or upload.alteration == "the file itself":
+            assert upload.verdict == "found", (upload.photo, upload.alteration)
+            assert upload.decision.cases == (f"case-{upload.photo.partition('.')[0]}",)
         else:
-            assert row.verdict == "missed", (row.photo, row.done)
-    assert {row.photo for row in demonstration.rows if row.banked} == set(BANKED)
+            assert upload.verdict == "missed", (upload.photo, upload.alteration)
+    assert {upload.photo for upload in demonstration.uploads if upload.is_banked} == set(BANKED)
 
 
 def test_after_withdrawal_nothing_of_the_case_matches(demonstration):
     assert len(demonstration.after) == 1 + len(EVERYDAY)
     assert demonstration.still_matching == 0
-    assert {row.verdict for row in demonstration.after} == {"clear"}
-    assert len(demonstration.rows) + len(demonstration.after) == total_uploads(PHOTOS)
+    assert {upload.verdict for upload in demonstration.after} == {"clear"}
+    assert len(demonstration.uploads) + len(demonstration.after) == total_uploads(PHOTOS)
 
 
 def test_the_page_is_whole_and_needs_no_network(demonstration):
     page = render(demonstration)
     parser = HTMLParser()
     parser.feed(page)
-    assert page.count("<tr>") == len(demonstration.rows) + len(demonstration.after) + page.count("<thead>")
-    assert page.count("data:image/jpeg;base64,") == len(demonstration.rows) + len(demonstration.after)
+    assert page.count("<tr>") == len(demonstration.uploads) + len(demonstration.after) + page.count("<thead>")
+    assert page.count("data:image/jpeg;base64,") == len(demonstration.uploads) + len(demonstration.after)
     assert not re.search(r"""(src|href)=["'](?!data:)""", page)
     assert "<script" not in page
     assert f"<b>{demonstration.count('found')}</b>" in page

@@ -27,7 +27,8 @@ from ncii_match import PDQ, Views, hash_images
 from ncii_match.errors import InputError
 from ncii_match.evaluate import charts, findings, formatting, report
 from ncii_match.evaluate.experiment import Experiment
-from ncii_match.evaluate.report import THUMBNAIL, data_uri
+from ncii_match.evaluate.pages import thumbnail_uri
+from ncii_match.evaluate.report import THUMBNAIL
 from ncii_match.evaluate.transforms import Step, encode
 from ncii_match.evaluate.trial_table import ExperimentPictures
 from ncii_match.evaluate.trials import TrialSettings, seed_of
@@ -352,7 +353,7 @@ def test_the_distances_are_those_of_the_findings(page, found, made):
 def test_a_bin_ends_where_the_threshold_is(width, bits, threshold):
     """What is drawn left of the threshold's line is what matches."""
     bins, line = charts.Bins(width, bits, threshold), threshold + 0.5
-    many = bins.of([(one, 1) for one in range(bits + 1)])
+    many = bins.histogram([(one, 1) for one in range(bits + 1)])
     assert many[bins.edges[1:] <= line].sum() == threshold + 1
     assert many[bins.edges[:-1] >= line].sum() == bits - threshold
     assert (np.diff(bins.edges) == many).all()
@@ -368,8 +369,8 @@ def test_no_distance_lies_beyond_the_charts(made, tmp_path, monkeypatch, farthes
     found["sets"]["all"]["steps"][0]["distances"] = [[farthest, 6]]
     (tmp_path / "findings.json").write_text(json.dumps(found))
     (tmp_path / "different.parquet").write_bytes((made.out / "different.parquet").read_bytes())
-    drawn, across = [], charts.Charts._across
-    monkeypatch.setattr(charts.Charts, "_across", lambda *one: drawn.append(across(*one)) or drawn[-1])
+    drawn, limits = [], charts.Charts.distance_limits
+    monkeypatch.setattr(charts.Charts, "distance_limits", lambda *one: drawn.append(limits(*one)) or drawn[-1])
     report.render(tmp_path)
     assert drawn == [(-1, ends)] * (1 + len({step.transform_name for step in STEPS}))
 
@@ -393,7 +394,7 @@ def test_no_hash_is_in_it(made, text):
         for first in range(0, len(row), PDQ.nbytes):
             if any(row[first : first + PDQ.nbytes]):
                 assert row[first : first + 8].hex() not in text
-    assert made.said["input"][:16] not in text
+    assert made.settings["input"][:16] not in text
 
 
 def pictures_of(page):
@@ -409,11 +410,11 @@ def test_thumbnails_are_the_pictures_and_their_copies(made, page, found):
             assert max(image.size) <= THUMBNAIL
     again = ExperimentPictures(made)
     for k, row in enumerate(rows[0]):
-        assert shown[2 * k] == data_uri(again.original(row["id"]))
-        assert shown[2 * k + 1] == data_uri(again.copy(row["id"], row["step"])) != shown[2 * k]
+        assert shown[2 * k] == thumbnail_uri(again.original(row["id"]), THUMBNAIL)
+        assert shown[2 * k + 1] == thumbnail_uri(again.copy(row["id"], row["step"]), THUMBNAIL) != shown[2 * k]
     for k, row in enumerate(rows[1], len(rows[0])):
-        assert shown[2 * k] == data_uri(again.copy(row["id"], row["step"]))
-        assert shown[2 * k + 1] == data_uri(again.original(row["entry"]))
+        assert shown[2 * k] == thumbnail_uri(again.copy(row["id"], row["step"]), THUMBNAIL)
+        assert shown[2 * k + 1] == thumbnail_uri(again.original(row["entry"]), THUMBNAIL)
     assert "From here on this page contains pictures" in page.text
 
 
@@ -485,7 +486,7 @@ def test_copies_of_a_reference_are_shown_as_the_bank_holds_them(tmp_path, photos
     found, page = findings.read_findings(made.out), Page(report.render(made.out, again))
     [miss], [near] = found["misses"], found["closest"]
     assert pictures_of(page) == [
-        data_uri(again.copy(*one))
+        thumbnail_uri(again.copy(*one), THUMBNAIL)
         for one in (
             (miss["id"], reference.label), (miss["id"], miss["step"]),
             (near["id"], near["step"]), (near["entry"], reference.label),
@@ -585,7 +586,7 @@ def test_the_page_on_formats_names_every_file_column_and_key(made, found):
     assert {re.sub(r"[0-9]{8}", "00000007", name) for name in files} <= named
     columns = {name for path in made.out.rglob("*.parquet") for name in pq.read_schema(path).names}
     look = found["sets"]["all"]
-    keys = {*made.said, *found, *look, *(key for one in look["steps"] for key in one)}
+    keys = {*made.settings, *found, *look, *(key for one in look["steps"] for key in one)}
     for part in (*found.values(), *look.values()):
         rows = part if isinstance(part, list) else [part]
         keys |= {key for row in rows if isinstance(row, dict) for key in row}

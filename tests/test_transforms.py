@@ -358,7 +358,7 @@ def test_the_sheet_says_how_far_each_is(photos):
     ("distance", "near"), [(0, True), (PDQ_THRESHOLD, True), (PDQ_THRESHOLD + 1, False), (None, False)]
 )
 def test_near_is_up_to_the_threshold(distance, near):
-    assert Tile("", "", 1, 1, None, distance, b"").near is near
+    assert Tile("", "", 1, 1, None, distance, "").is_near is near
 
 
 def test_the_sheet_of_a_flat_picture_says_that_its_distances_say_little(photos):

@@ -39,23 +39,23 @@ def demo_command(
     if as_json:
         rows = [
             {
-                "file": row.photo,
-                "done": row.done,
-                "in_bank": row.banked,
-                "verdict": row.verdict,
-                **row.decision.to_dict(),
+                "file": upload.photo,
+                "done": upload.alteration,
+                "in_bank": upload.is_banked,
+                "verdict": upload.verdict,
+                **upload.decision.to_dict(),
             }
-            for row in demonstration.rows
+            for upload in demonstration.uploads
         ]
         withdrawn = {"file": demonstration.withdrawn, "checked": len(demonstration.after), "matching": after_match}
         emit({**counts, "after_withdrawal": withdrawn, "page": str(page), "uploads": rows})
         return
     table = Table("file", "what was done to it", "answer", "distance", "view", box=None)
-    for row in demonstration.rows:
-        distance = "" if row.decision.distance is None else str(row.decision.distance)
-        view = "" if row.decision.view is None else row.decision.view.label
-        colour = COLOURS.get(row.verdict, "magenta")
-        table.add_row(row.photo, row.done, Text(row.verdict, colour), distance, view)
+    for upload in demonstration.uploads:
+        distance = "" if upload.decision.distance is None else str(upload.decision.distance)
+        view = "" if upload.decision.view is None else upload.decision.view.label
+        colour = COLOURS.get(upload.verdict, "magenta")
+        table.add_row(upload.photo, upload.alteration, Text(upload.verdict, colour), distance, view)
     out.print(table)
     out.print(
         f"{counts['found']} copies found, {counts['missed']} missed; "

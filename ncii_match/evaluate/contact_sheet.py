@@ -1,19 +1,17 @@
 """What steps make of one picture, as one self-contained HTML page: no script, no network, the pictures inside."""
 
-import base64
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
 import numpy as np
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from numpy.typing import NDArray
 
 from ncii_match.decode.image import read_picture
 from ncii_match.decode.limits import DecodeLimits
 from ncii_match.evaluate import formatting
-from ncii_match.evaluate.transforms import REFERENCES, Altered, Pixels, encode, preset
+from ncii_match.evaluate.pages import render_page, thumbnail_uri
+from ncii_match.evaluate.transforms import REFERENCES, Altered, Pixels, preset
 from ncii_match.evaluate.transforms.recompression import decoded
 from ncii_match.evaluate.transforms.transform import checked
 from ncii_match.ingest import hash_images
@@ -27,10 +25,20 @@ THUMBNAIL = 320
 
 @dataclass(frozen=True, slots=True)
 class Tile:
-    """One altered picture: what was done, its size, the bytes of its file if it is one, and how far its hash is.
+    """One altered picture in the page.
 
-    distance : bits of PDQ from the preset's reference, the least over the ways in which a matcher looks at an upload;
-    None where there is no hash.
+    Attributes
+    ----------
+    label, about : str
+        What was done.
+    height, width : int
+        Pixels.
+    file_bytes : int or None
+        Of the file, if it is one.
+    distance : int or None
+        Bits of PDQ from the preset's reference, the least over the views of ``Views.BORDERS``; None without a hash.
+    thumbnail : str
+        A data URI.
     """
 
     label: str
@@ -39,11 +47,11 @@ class Tile:
     width: int
     file_bytes: int | None
     distance: int | None
-    thumbnail: bytes
+    thumbnail: str
 
     @property
-    def near(self) -> bool:
-        """Whether it is within the threshold that holds by default; quality is another question."""
+    def is_near(self) -> bool:
+        """Whether it is within the default threshold; quality is another question."""
         return self.distance is not None and self.distance <= PDQ_THRESHOLD
 
 
@@ -65,11 +73,21 @@ def contact_sheet(
 
     Parameters
     ----------
-    pixels : uint8 [h, w, 3], RGB, both sides at least 16
-    name : a preset: ``default``, ``all`` or ``perception``
-    seed : decides what is left to chance, see ``Transform.apply``
-    title : what the picture is called in the page; what does not print is written as its number
-    advance : called after each step, for a progress bar
+    pixels : uint8 [h, w, 3]
+        RGB, both sides at least 16.
+    name : {"default", "all", "perception"}
+        A preset.
+    seed : int
+        Decides what is left to chance, see ``Transform.apply``.
+    title : str
+        What the picture is called in the page; what does not print is written as its number.
+    advance : callable
+        Called after each step, for a progress bar.
+
+    Returns
+    -------
+    str
+        The page's text.
 
     Raises
     ------
@@ -78,43 +96,32 @@ def contact_sheet(
     """
     steps, pixels = preset(name), checked(pixels)
     reference = REFERENCES[name]
-    own = hash_images([pixels if reference is None else reference.apply(pixels, seed)])
+    reference_hash = hash_images([pixels if reference is None else reference.apply(pixels, seed)])
     families: dict[str, list[Tile]] = {}
     for step in steps:
-        tile = _tile(step.label, step.transform.about, step.apply(pixels, seed), own.bits[0])
+        tile = _tile(step.label, step.transform.about, step.apply(pixels, seed), reference_hash.bits[0])
         families.setdefault(step.transform.kind, []).append(tile)
         advance()
-    environment = Environment(
-        loader=PackageLoader("ncii_match.evaluate"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
-    )
-    environment.filters["base64"] = lambda data: base64.b64encode(data).decode()
     tiles = [tile for family in families.values() for tile in family]
-    return environment.get_template("contact_sheet.html.j2").render(
+    return render_page(
+        "contact_sheet.html.j2",
         preset=name,
         seed=seed,
         title=formatting.name(title),
         families=families,
-        picture=_tile("as it is", "", pixels, own.bits[0]),
+        picture=_tile("as it is", "", pixels, reference_hash.bits[0]),
         reference=None if reference is None else reference.label,
-        near=sum(tile.near for tile in tiles),
+        near=sum(tile.is_near for tile in tiles),
         tiles=len(tiles),
         threshold=PDQ_THRESHOLD,
-        weak=int(own.quality[0]) < PDQ_MIN_QUALITY,
+        is_low_quality=int(reference_hash.quality[0]) < PDQ_MIN_QUALITY,
     )
 
 
-def _tile(label: str, about: str, altered: Altered, own: NDArray[np.uint8]) -> Tile:
+def _tile(label: str, about: str, altered: Altered, reference: NDArray[np.uint8]) -> Tile:
     hashes = hash_images([altered], views=Views.BORDERS)
     bits = hashes.bits[hashes.status == Status.OK]
-    distance = int(np.bitwise_count(bits ^ own).sum(axis=1, dtype=np.int64).min()) if len(bits) else None
+    distance = int(np.bitwise_count(bits ^ reference).sum(axis=1, dtype=np.int64).min()) if len(bits) else None
     file_bytes = len(altered) if isinstance(altered, bytes) else None
-    shown = decoded(altered) if isinstance(altered, bytes) else altered
-    height, width = shown.shape[:2]
-    return Tile(label, about, height, width, file_bytes, distance, _thumbnail(shown))
-
-
-def _thumbnail(pixels: Pixels) -> bytes:
-    height, width = pixels.shape[:2]
-    factor = min(1.0, THUMBNAIL / max(height, width))
-    size = (max(1, round(width * factor)), max(1, round(height * factor)))
-    return encode(np.asarray(cv2.resize(pixels, size, interpolation=cv2.INTER_AREA), np.uint8), quality=75)
+    height, width = (decoded(altered) if isinstance(altered, bytes) else altered).shape[:2]
+    return Tile(label, about, height, width, file_bytes, distance, thumbnail_uri(altered, THUMBNAIL))

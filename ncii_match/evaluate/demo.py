@@ -3,23 +3,21 @@
 It shows what happens, misses included.
 """
 
-import base64
 import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from io import BytesIO
 from pathlib import Path
 from statistics import median
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from PIL import Image, ImageDraw, ImageEnhance, ImageFont, ImageOps
 
 from ncii_match import __version__
 from ncii_match.bank.bank import Bank
 from ncii_match.decisions import Decision
 from ncii_match.evaluate.encoding import encode_image
+from ncii_match.evaluate.pages import render_page, thumbnail_uri
 from ncii_match.ingest import hash_images
 from ncii_match.matcher import Matcher
 from ncii_match.outcomes import Outcome
@@ -31,20 +29,36 @@ THUMBNAIL = 128
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
-    """One upload: the photograph behind it, what was done to it, what the matcher said, how long that took."""
+class CheckedUpload:
+    """One upload of the demonstration.
+
+    Attributes
+    ----------
+    photo : str
+        File of the photograph behind it.
+    alteration : str
+        What was done to it.
+    is_banked : bool
+        Whether the photograph is in the bank.
+    decision : Decision
+        Of the matcher.
+    milliseconds : float
+        That this took.
+    thumbnail : str
+        A data URI.
+    """
 
     photo: str
-    done: str
-    banked: bool
+    alteration: str
+    is_banked: bool
     decision: Decision
     milliseconds: float
-    thumbnail: bytes
+    thumbnail: str
 
     @property
     def verdict(self) -> str:
         """In one word: found, missed, clear or wrong; ``decision.outcome`` when there was no answer."""
-        match self.decision.outcome, self.banked:
+        match self.decision.outcome, self.is_banked:
             case Outcome.MATCH, True:
                 return "found"
             case Outcome.NO_MATCH, True:
@@ -59,12 +73,26 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Demonstration:
-    """What was done: uploads checked, then those of the withdrawn case checked again."""
+    """What was shown: uploads checked, then those of the withdrawn case checked again.
+
+    Attributes
+    ----------
+    banked : tuple of str
+        Files of the photographs in the bank.
+    withdrawn : str
+        The one whose case was withdrawn.
+    uploads : tuple of CheckedUpload
+        All that were checked before that.
+    after : tuple of CheckedUpload
+        Those of the withdrawn case, checked again.
+    hashing_ms, publish_ms, withdraw_ms : float
+        Durations.
+    """
 
     banked: tuple[str, ...]
     withdrawn: str
-    rows: tuple[Row, ...]
-    after: tuple[Row, ...]
+    uploads: tuple[CheckedUpload, ...]
+    after: tuple[CheckedUpload, ...]
     hashing_ms: float
     publish_ms: float
     withdraw_ms: float
@@ -72,14 +100,14 @@ class Demonstration:
     @property
     def still_matching(self) -> int:
         """Uploads of the withdrawn case that match all the same: there should be none."""
-        return sum(row.decision.outcome is Outcome.MATCH for row in self.after)
+        return sum(upload.decision.outcome is Outcome.MATCH for upload in self.after)
 
     def count(self, verdict: str) -> int:
         """Uploads with this verdict."""
-        return sum(row.verdict == verdict for row in self.rows)
+        return sum(upload.verdict == verdict for upload in self.uploads)
 
 
-def uploads_of(path: Path) -> list[tuple[str, bytes]]:
+def altered_files(path: Path) -> list[tuple[str, bytes]]:
     """The file itself, and each everyday alteration of it."""
     image = Image.open(path).convert("RGB")
     return [("the file itself", path.read_bytes())] + [(edit.name, edit.apply(image)) for edit in EVERYDAY]
@@ -96,17 +124,11 @@ def pictures_in(photos: Path) -> list[Path]:
     return sorted(path for path in photos.iterdir() if path.suffix in (".png", ".jpg"))
 
 
-def _check(matcher: Matcher, photo: str, done: str, data: bytes, banked: bool) -> Row:
+def _check(matcher: Matcher, photo: str, alteration: str, data: bytes, is_banked: bool) -> CheckedUpload:
     start = time.perf_counter()
     decision = matcher.check(data)
-    took = (time.perf_counter() - start) * 1000
-    return Row(photo, done, banked, decision, took, _thumbnail(data))
-
-
-def _thumbnail(data: bytes) -> bytes:
-    image = Image.open(BytesIO(data)).convert("RGB")
-    image.thumbnail((THUMBNAIL, THUMBNAIL))
-    return encode_image(image, quality=70)
+    milliseconds = (time.perf_counter() - start) * 1000
+    return CheckedUpload(photo, alteration, is_banked, decision, milliseconds, thumbnail_uri(data, THUMBNAIL))
 
 
 def demonstrate(photos: Path, advance: Callable[[], object] = lambda: None) -> Demonstration:
@@ -121,24 +143,24 @@ def demonstrate(photos: Path, advance: Callable[[], object] = lambda: None) -> D
         bank.publish()
         published = time.perf_counter()
         with Matcher(bank.path).start() as matcher:  # its processes are there before anything is timed
-            rows = []
+            uploads = []
             for path in paths:
-                uploads = uploads_of(path) if path.name in BANKED else _innocent(path)
-                for done, data in uploads:
-                    rows.append(_check(matcher, path.name, done, data, path.name in BANKED))
+                is_banked = path.name in BANKED
+                for alteration, data in altered_files(path) if is_banked else _innocent_files(path):
+                    uploads.append(_check(matcher, path.name, alteration, data, is_banked))
                     advance()
             before_withdrawal = time.perf_counter()
             bank.withdraw(case=f"case-{WITHDRAWN.partition('.')[0]}", reason="the person asked", actor="demo")
             bank.publish()
             withdrawn = time.perf_counter()
             after = []
-            for done, data in uploads_of(photos / WITHDRAWN):
-                after.append(_check(matcher, WITHDRAWN, done, data, banked=False))
+            for alteration, data in altered_files(photos / WITHDRAWN):
+                after.append(_check(matcher, WITHDRAWN, alteration, data, is_banked=False))
                 advance()
     return Demonstration(
         BANKED,
         WITHDRAWN,
-        tuple(rows),
+        tuple(uploads),
         tuple(after),
         (hashed - start) * 1000,
         (published - hashed) * 1000,
@@ -146,17 +168,21 @@ def demonstrate(photos: Path, advance: Callable[[], object] = lambda: None) -> D
     )
 
 
-def _innocent(path: Path) -> list[tuple[str, bytes]]:
+def _innocent_files(path: Path) -> list[tuple[str, bytes]]:
     image = Image.open(path).convert("RGB")
     return [("the file itself", path.read_bytes()), ("recompressed (JPEG 30)", encode_image(image, quality=30))]
 
 
 @dataclass(frozen=True, slots=True)
 class Alteration:
-    """One thing that people do.
+    """One thing that people do to a picture before they upload it again.
 
-    name : str, as a person would say it.
-    apply : function of an RGB Pillow image, which it does not change, to the bytes of a file.
+    Attributes
+    ----------
+    name : str
+        As a person would say it.
+    apply : callable
+        Of an RGB Pillow image, which it does not change, to the bytes of a file: encoding is part of what is shown.
     """
 
     name: str
@@ -231,19 +257,14 @@ EVERYDAY = (
 
 
 def render(demonstration: Demonstration) -> str:
-    """The page's text."""
-    environment = Environment(
-        loader=PackageLoader("ncii_match.evaluate"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
-    )
-    environment.filters["base64"] = lambda data: base64.b64encode(data).decode()
-    by_photo: dict[str, list[object]] = {}
-    for row in demonstration.rows:
-        by_photo.setdefault(row.photo, []).append(row)
-    return environment.get_template("demo.html.j2").render(
+    """The demonstration as one self-contained HTML page; its text."""
+    uploads = demonstration.uploads
+    return render_page(
+        "demo.html.j2",
         demo=demonstration,
-        banked={name: by_photo[name] for name in demonstration.banked},
-        innocent=[row for row in demonstration.rows if not row.banked],
-        median_ms=median(row.milliseconds for row in demonstration.rows),
+        banked={name: [upload for upload in uploads if upload.photo == name] for name in demonstration.banked},
+        innocent=[upload for upload in uploads if not upload.is_banked],
+        median_ms=median(upload.milliseconds for upload in uploads),
         threshold=PDQ_THRESHOLD,
         version=__version__,
     )

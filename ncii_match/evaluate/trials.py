@@ -35,9 +35,24 @@ EDGE_LEVELS, EDGE_SHARE = 64, 0.015
 
 
 def stratum(pixels: Pixels, quality: int) -> str:
-    """One of ``STRATA``: flat or text-like by its pixels; else by the quality of its hash.
+    """Kind of a picture: flat or text-like by its pixels, else by the quality of its hash.
 
-    pixels : uint8 [h, w, 3] RGB. quality : of the upright hash.
+    Parameters
+    ----------
+    pixels : uint8 [h, w, 3]
+        RGB.
+    quality : int
+        Of the upright hash.
+
+    Returns
+    -------
+    str
+        One of ``STRATA``.
+
+    Examples
+    --------
+    >>> stratum(np.full((64, 64, 3), 200, np.uint8), 0)
+    'flat'
     """
     if min(pixels.shape[:2]) < 2:
         return "flat"  # a line has no edges to speak of
@@ -50,8 +65,8 @@ def stratum(pixels: Pixels, quality: int) -> str:
         across, down = cv2.absdiff(grey[:-1, 1:], grey[:-1, :-1]), cv2.absdiff(grey[1:, :-1], grey[:-1, :-1])
         if np.count_nonzero(cv2.max(across, down) >= EDGE_LEVELS) >= EDGE_SHARE * across.size:
             return "text-like"
-    low = quality != UNKNOWN_QUALITY and quality < PDQ_MIN_QUALITY
-    return "low quality" if low else "photograph"
+    is_low = quality != UNKNOWN_QUALITY and quality < PDQ_MIN_QUALITY
+    return "low quality" if is_low else "photograph"
 
 
 NO_DISTANCE = 65_535
@@ -65,9 +80,29 @@ UNALTERED = ""
 class TrialSettings:
     """What is done to each picture, and how it is hashed.
 
-    steps : the alterations. seed : what is left to chance follows from it and the picture's id. reference : the step
-    among them whose hash a bank would hold; None for the picture as it is. witness : a second algorithm, hashed too, in
-    ``Views.BORDERS``; None for none. jpeg : as for ``hash_images``.
+    Attributes
+    ----------
+    steps : tuple of Step
+        The alterations.
+    algorithm : Algorithm
+        The hash.
+    views : tuple of View
+        In which each upload is hashed.
+    seed : int
+        What is left to chance follows from it and the picture's id.
+    reference : Step or None
+        The step among them whose hash a bank would hold; None for the picture as it is.
+    witness : Algorithm or None
+        A second hash, in ``Views.BORDERS``; None for none.
+    jpeg : {"colour", "luma"}
+        As for ``hash_images``.
+    limits : DecodeLimits
+        Of the decoder.
+
+    Raises
+    ------
+    InputError
+        For a reference that is not among the steps.
     """
 
     steps: tuple[Step, ...]
@@ -85,7 +120,6 @@ class TrialSettings:
 
     def schema(self) -> pa.Schema:
         """Columns of a row."""
-        said = hash_columns.fields(self.algorithm, self.views)
         fields = [
             pa.field("id", pa.string(), False),
             pa.field("group", pa.string(), False),
@@ -93,48 +127,63 @@ class TrialSettings:
             pa.field("step", pa.string(), False),
             pa.field("transform", pa.string(), False),
             pa.field("strength", pa.float64()),
-            *said,
-            _distances("distances", len(self.views)),
+            *hash_columns.fields(self.algorithm, self.views),
+            _distance_field("distances", len(self.views)),
         ]
         if self.witness is not None:
             hashes, *_ = hash_columns.fields(self.witness, Views.BORDERS)
-            fields += [hashes.with_name("witness_hashes"), _distances("witness_distances", len(Views.BORDERS))]
+            fields += [hashes.with_name("witness_hashes"), _distance_field("witness_distances", len(Views.BORDERS))]
         return pa.schema(fields)
 
 
-def _distances(name: str, views: int) -> pa.Field:
+def _distance_field(name: str, views: int) -> pa.Field:
     return pa.field(name, pa.list_(pa.field("item", pa.uint16(), False), views), False)
 
 
-class Trials:
-    """Carries a plan out, picture by picture. Safe for many threads."""
+def _distance_column(distances: NDArray[np.uint16]) -> pa.Array:
+    field = _distance_field("", distances.shape[1])
+    return pa.FixedSizeListArray.from_arrays(pa.array(distances.reshape(-1)), type=field.type)
 
-    def __init__(self, plan: TrialSettings) -> None:
-        self.plan, self._schema = plan, plan.schema()
-        self._hasher = PictureHasher(plan.algorithm, plan.views, plan.limits, plan.jpeg)
-        self._upright = PictureHasher(plan.algorithm, Views.UPRIGHT, plan.limits, plan.jpeg)
+
+class Trials:
+    """Alters and hashes pictures, one at a time. Safe for many threads."""
+
+    def __init__(self, settings: TrialSettings) -> None:
+        self.settings, self._schema = settings, settings.schema()
+        limits, jpeg = settings.limits, settings.jpeg
+        self._hasher = PictureHasher(settings.algorithm, settings.views, limits, jpeg)
+        self._upright = PictureHasher(settings.algorithm, Views.UPRIGHT, limits, jpeg)
         self._witness = (
-            None if plan.witness is None else PictureHasher(plan.witness, Views.BORDERS, plan.limits, plan.jpeg)
+            None if settings.witness is None else PictureHasher(settings.witness, Views.BORDERS, limits, jpeg)
         )
 
     def of(self, name: str, group: str, source: Source, *, alone: bool = False) -> pa.RecordBatch:
         """The rows of one picture: itself, then a copy for each step that can be done with it.
 
-        Raises nothing for a bad picture: its row has the status that says why, and is the only one. alone : whether
-        nothing else is in hand, so that a copy for which memory does not suffice cannot be made or hashed at all; else
-        the whole picture is OUT_OF_MEMORY, to be tried again.
+        Raises nothing for a bad picture: its row has the status that says why, and is the only one.
+
+        Parameters
+        ----------
+        name, group : str
+            The picture's id, and what it shows.
+        source : Source
+            Of the picture.
+        alone : bool
+            Whether nothing else is in hand, so that a copy for which memory does not suffice cannot be made or hashed
+            at all. Otherwise the whole picture is then OUT_OF_MEMORY, to be tried again.
         """
-        plan = self.plan
+        settings = self.settings
         try:
-            data, pixels = read(source, plan.limits)
+            data, pixels = read(source, settings.limits)
         except DecodeError as error:
-            return self._failed(name, group, error.status)
+            return self._failed_row(name, group, error.status)
         except MemoryError:
-            return self._failed(name, group, Status.OUT_OF_MEMORY)
-        steps = plan.steps if min(pixels.shape[:2]) >= SMALLEST_SIDE else ()
-        seed = seed_of(plan.seed, name)
+            return self._failed_row(name, group, Status.OUT_OF_MEMORY)
+        steps = settings.steps if min(pixels.shape[:2]) >= SMALLEST_SIDE else ()
+        seed = seed_of(settings.seed, name)
         done: list[Step] = []
-        hashed, others = [self._hasher.hash([data])], [] if self._witness is None else [self._witness.hash([data])]
+        hashes = [self._hasher.hash([data])]
+        witness_hashes = [] if self._witness is None else [self._witness.hash([data])]
         banked = data
         for step in steps:  # one after the other: a copy of a large picture takes more than its file
             try:
@@ -143,46 +192,42 @@ class Trials:
                 raise  # ours: the picture is large enough, and the steps are known
             except MemoryError:
                 if not alone:
-                    return self._failed(name, group, Status.OUT_OF_MEMORY)
+                    return self._failed_row(name, group, Status.OUT_OF_MEMORY)
                 continue
             except (ValueError, OSError, ArithmeticError, cv2.error):  # too long for WebP, say
                 continue
             done.append(step)
-            hashed.append(self._hasher.hash([copy]))
+            hashes.append(self._hasher.hash([copy]))
             if self._witness is not None:
-                others.append(self._witness.hash([copy]))
-            if step == plan.reference:
+                witness_hashes.append(self._witness.hash([copy]))
+            if step == settings.reference:
                 banked = copy
-        if steps and plan.reference is not None and plan.reference not in done:
-            return self._failed(name, group, Status.UNSUPPORTED_INPUT)
-        if not alone and any(TRANSIENT.intersection(one.status.tolist()) for one in (*hashed, *others)):
-            return self._failed(name, group, Status.OUT_OF_MEMORY)
-        hashes = Hashes.concat(hashed)
-        distances = between(hashes, self._upright.hash([banked]), len(plan.views))
-        kind = stratum(pixels, int(hashes.quality[0]))
-        more = []
+        if steps and settings.reference is not None and settings.reference not in done:
+            return self._failed_row(name, group, Status.UNSUPPORTED_INPUT)
+        if not alone and any(TRANSIENT.intersection(part.status.tolist()) for part in (*hashes, *witness_hashes)):
+            return self._failed_row(name, group, Status.OUT_OF_MEMORY)
+        columns = self._hash_columns(Hashes.concat(hashes), self._upright.hash([banked]))
         if self._witness is not None:
-            other = Hashes.concat(others)
-            more = [
-                hash_columns.columns(other, Views.BORDERS)[0],
-                _listed(between(other, self._witness.hash([banked])[:1], len(Views.BORDERS))),
-            ]
-        return self._rows(
-            name, group, kind, tuple(done), [*hash_columns.columns(hashes, plan.views), _listed(distances), *more]
-        )
+            columns += _witness_columns(Hashes.concat(witness_hashes), self._witness.hash([banked])[:1])
+        return self._rows(name, group, stratum(pixels, int(hashes[0].quality[0])), tuple(done), columns)
 
-    def _failed(self, name: str, group: str, status: Status) -> pa.RecordBatch:
-        plan, v = self.plan, len(self.plan.views)
-        none = Hashes(
-            plan.algorithm, np.zeros((v, plan.algorithm.nbytes), np.uint8), status=np.full(v, status, np.uint8),
-            source_row=np.zeros(v, np.uint32), view=np.array(plan.views, np.uint8),
+    def _hash_columns(self, uploads: Hashes, banked: Hashes) -> list[pa.Array]:
+        views = self.settings.views
+        return [*hash_columns.columns(uploads, views), _distance_column(between(uploads, banked, len(views)))]
+
+    def _failed_row(self, name: str, group: str, status: Status) -> pa.RecordBatch:
+        settings, v = self.settings, len(self.settings.views)
+        no_hash = Hashes(
+            settings.algorithm, np.zeros((v, settings.algorithm.nbytes), np.uint8),
+            status=np.full(v, status, np.uint8), source_row=np.zeros(v, np.uint32),
+            view=np.array(settings.views, np.uint8),
         )  # fmt: skip
-        columns = [*hash_columns.columns(none, plan.views), _listed(np.full((1, v), NO_DISTANCE, np.uint16))]
-        if plan.witness is not None:
-            w = len(Views.BORDERS)
+        columns = self._hash_columns(no_hash, no_hash)
+        if settings.witness is not None:
+            w, nbytes = len(Views.BORDERS), len(Views.BORDERS) * settings.witness.nbytes
             columns += [
-                pa.array([bytes(w * plan.witness.nbytes)], pa.binary(w * plan.witness.nbytes)),
-                _listed(np.full((1, w), NO_DISTANCE, np.uint16)),
+                pa.array([bytes(nbytes)], pa.binary(nbytes)),
+                _distance_column(np.full((1, w), NO_DISTANCE, np.uint16)),
             ]
         return self._rows(name, group, "", (), columns)
 
@@ -190,14 +235,21 @@ class Trials:
         self, name: str, group: str, kind: str, steps: tuple[Step, ...], columns: list[pa.Array]
     ) -> pa.RecordBatch:
         n = 1 + len(steps)
-        said = [
-            pa.array([one] * n, pa.string()) for one in (name, group, kind)
-        ] + [
+        all_columns = [
+            pa.array([name] * n, pa.string()),
+            pa.array([group] * n, pa.string()),
+            pa.array([kind] * n, pa.string()),
             pa.array([UNALTERED, *(step.label for step in steps)], pa.string()),
             pa.array([UNALTERED, *(step.transform_name for step in steps)], pa.string()),
             pa.array([None, *(step.strength for step in steps)], pa.float64()),
-        ]  # fmt: skip
-        return pa.RecordBatch.from_arrays([*said, *columns], schema=self._schema)
+            *columns,
+        ]
+        return pa.RecordBatch.from_arrays(all_columns, schema=self._schema)
+
+
+def _witness_columns(uploads: Hashes, banked: Hashes) -> list[pa.Array]:
+    v = len(Views.BORDERS)
+    return [hash_columns.columns(uploads, Views.BORDERS)[0], _distance_column(between(uploads, banked, v))]
 
 
 def between(uploads: Hashes, banked: Hashes, views: int) -> NDArray[np.uint16]:
@@ -205,16 +257,16 @@ def between(uploads: Hashes, banked: Hashes, views: int) -> NDArray[np.uint16]:
 
     Of a banked picture that could not be hashed there is none at all.
     """
-    ours, theirs = (hashes.bits.view(np.uint64) for hashes in (uploads, banked))
-    apart: NDArray[np.uint16] = np.bitwise_count(ours ^ theirs).sum(axis=1, dtype=np.uint16)
-    apart[uploads.status != Status.OK] = NO_DISTANCE
+    upload_words, banked_words = uploads.bits.view(np.uint64), banked.bits.view(np.uint64)[:1]
+    distances: NDArray[np.uint16] = np.bitwise_count(upload_words ^ banked_words).sum(axis=1, dtype=np.uint16)
+    distances[uploads.status != Status.OK] = NO_DISTANCE
     if banked.status[0] != Status.OK:
-        apart[:] = NO_DISTANCE
-    return apart.reshape(-1, views)
+        distances[:] = NO_DISTANCE
+    return distances.reshape(-1, views)
 
 
 def seed_of(seed: int, name: str) -> int:
-    """What chance a picture gets: the same whatever other pictures there are."""
+    """The seed of a picture: the same whatever other pictures there are."""
     return int.from_bytes(hashlib.sha256(f"{seed}\0{name}".encode()).digest()[:6], "big")
 
 
@@ -223,8 +275,3 @@ def read(source: Source, limits: DecodeLimits) -> tuple[Source, Pixels]:
     data = source if is_decoded(source) else bytes_of(source, limits)
     pixels = read_picture(data, limits, None, "colour").colours
     return data, np.repeat(pixels[:, :, np.newaxis], 3, axis=2) if pixels.ndim == 2 else np.ascontiguousarray(pixels)
-
-
-def _listed(values: NDArray[np.uint16]) -> pa.Array:
-    field = _distances("", values.shape[1])
-    return pa.FixedSizeListArray.from_arrays(pa.array(values.reshape(-1)), type=field.type)
