@@ -15,6 +15,7 @@ from conftest import ROOT
 
 from ncii_match.decisions import MOST_HOLDS, MOST_MATCHES, Policy
 from ncii_match.decode.limits import DecodeLimits
+from ncii_match.outcomes import Outcome, Status
 from ncii_match.sandbox.pool import DECODING_SECONDS
 from ncii_match.values import PDQ, PDQ_MIN_QUALITY, PDQ_THRESHOLD
 
@@ -128,6 +129,22 @@ def test_pages_state_the_defaults_of_the_code():
     for page in ("README.md", "docs/index.md", "docs/quickstart.md"):
         assert f"{PDQ_THRESHOLD} of {PDQ.bits} bits" in (ROOT / page).read_text(encoding="utf-8"), page
     assert f"quality below {PDQ_MIN_QUALITY} " in (ROOT / "docs" / "index.md").read_text(encoding="utf-8")
+
+
+def test_every_status_and_outcome_stands_on_the_page_about_uploads():
+    uploads = read_page("upload-pipelines")
+    firsts = [line.split("|")[1] for line in uploads.splitlines() if line.startswith("| `")]
+    assert {status.name for status in Status} <= set(re.findall(r"`([A-Z_]+)`", " ".join(firsts)))
+    assert all(outcome.name in uploads for outcome in Outcome)
+
+
+def test_the_glossary_has_the_words_of_the_field():
+    glossary = read_page("glossary")
+    for word in (
+        *("perceptual hash", "near-duplicate", "false positive", "precision", "recall"),
+        *("allowlist", "hash list", "moderation", "query", "index"),
+    ):
+        assert re.search(rf"^- \*\*(.*, )?{word}(, .*)?\*\*", glossary, re.MULTILINE), word
 
 
 def anchors_of(page):
