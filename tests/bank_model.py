@@ -42,7 +42,7 @@ class Event:
 
 @dataclass(frozen=True)
 class Published:
-    """What a reader must see until it lets go: id -> (hash, its holds), and the allow list as (hash, radius)."""
+    """What a reader must see until it lets go: id -> (hash, its holds), and the allowlist as (hash, radius)."""
 
     entries: dict
     allowed: tuple
@@ -291,7 +291,7 @@ class Model:
         return changed
 
     def allow(self, hashes, given, *, radius, now):
-        assert given == sorted({*given}), "rows of the allow list that do not rise"
+        assert given == sorted({*given}), "rows of the allowlist that do not rise"
         assert given[0] > max(self.allowed, default=0)
         self.allowed.update((row, [one, radius, True, True]) for row, one in zip(given, hashes, strict=True))
         self.note("allow", self.moment(now))

@@ -30,7 +30,7 @@ def some(n, seed=0):
 
 
 def make(path, key):
-    """A signed bank with a base and a delta that takes from it, changes it and adds to it, and an allow list."""
+    """A signed bank with a base and a delta that takes from it, changes it and adds to it, and an allowlist."""
     with Bank.create(path) as bank:
         bank.add(some(6), case="first", source="s", region="IN", tags=["x"])
         bank.add(some(6)[:2], case="second", source="t")

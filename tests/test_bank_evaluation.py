@@ -334,7 +334,7 @@ def test_entries_by_what_they_flagged(made):
     assert (copied["quality"], copied["low_quality"]) == (90, False)
     assert entries["twice"]["state"] == "confirmed"
     assert entries["twice"]["sources"] == ["i4c", "own"]
-    assert entries["allowed"]["pictures"] == 2  # the one within 3 bits is on the allow list
+    assert entries["allowed"]["pictures"] == 2  # the one within 3 bits is on the allowlist
     assert found["on_allow_list"] == 1
     assert found["advice"] == {
         one.value: [each["advice"] for each in found["entries"]].count(one.value) for one in Advice
@@ -694,7 +694,7 @@ def test_nothing_sensitive_comes_out_unless_asked_for(made, tmp_path):
 
 
 def test_the_command_that_it_says_can_be_typed(made, tmp_path):
-    """Lists for the allow list, asked for, and private: what they allow is flagged no more, copies of the entry are."""
+    """Lists for the allowlist, asked for, and private: what they allow is flagged no more, copies of the entry are."""
     copy = tmp_path / "bank"
     subprocess.run(["cp", "-r", made.bank, copy], check=True)
     arguments = ("evaluate", "bank", copy, "--against", made.hashes, "--json")

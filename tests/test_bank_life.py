@@ -1,4 +1,4 @@
-"""The life of a hold: order of feeds, ends by time, caps, what must not enter, the allow list, the history, erasure."""
+"""The life of a hold: order of feeds, ends by time, caps, what must not enter, the allowlist, the history, erasure."""
 
 import base64
 import dataclasses
@@ -195,7 +195,7 @@ def test_the_templates_are_what_the_script_makes():
     assert made["PLACE"].read_text() == made["text"]()
 
 
-# --- the allow list -----------------------------------------------------------------------------------------------
+# --- the allowlist ------------------------------------------------------------------------------------------------
 
 
 def test_the_allow_list_beats_a_match_within_its_own_radius(bank):
@@ -213,7 +213,7 @@ def test_the_allow_list_beats_a_match_within_its_own_radius(bank):
     assert [one.outcome.name for one in decisions] == ["NO_MATCH", "MATCH", "MATCH", "MATCH"]
     assert [one.action.name for one in decisions] == ["ALLOW", "BLOCK", "BLOCK", "BLOCK"]
     assert decisions[0].allowed
-    assert "allow list" in decisions[0].explain()
+    assert "allowlist" in decisions[0].explain()
     bank.allow(hashes[0], radius=3, reason="with margins")
     bank.publish()
     assert [one.outcome.name for one in matcher.lookup(asked)] == ["NO_MATCH", "MATCH", "NO_MATCH", "MATCH"]

@@ -318,7 +318,7 @@ class BankMachine(RuleBasedStateMachine):
     @step(allowed=st.lists(st.integers(1, 6), max_size=3))
     def disallow(self, allowed):
         if {*allowed} - {*self.model.allowed}:
-            with pytest.raises(BankError, match="the allow list has never had row"):
+            with pytest.raises(BankError, match="the allowlist has never had row"):
                 self.bank.disallow(allowed, reason="no logo")
         else:
             assert self.bank.disallow(allowed, reason="no logo") == self.model.disallow(allowed, self.clock)

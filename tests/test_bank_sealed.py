@@ -603,7 +603,7 @@ def test_too_little_shared_memory_is_said(bank, memory, monkeypatch):
 
 
 def lived(bank):
-    """A bank with holds, a withdrawal that was erased, an allow list: what another key must leave as it is."""
+    """A bank with holds, a withdrawal that was erased, an allowlist: what another key must leave as it is."""
     hashes = some(40)
     bank.add(hashes, case="a", source="s")
     bank.withdraw(case="a", entry_ids=[1, 2], reason="asked")

@@ -36,7 +36,7 @@ PATIENCE = 10.0
 
 HASHES = some(6, seed=41)
 KEPT, ALLOWED, NEW, LISTED, IMPORTED, REPORTED = range(6)
-"""Rows: held by case R-1; held by R-2 and on the allow list; added; put on the list; imported; held by feed's F-1."""
+"""Rows: held by case R-1; held by R-2 and on the allowlist; added; put on the list; imported; held by feed's F-1."""
 
 
 @pytest.fixture

@@ -268,10 +268,10 @@ class Bank:
         request = _change_request(case, source, entry_ids, reason, actor)
         return hold_states.set_state(self.context, State.DISPUTED, request)
 
-    # --- allow list -------------------------------------------------------------------------------------------------
+    # --- allowlist -------------------------------------------------------------------------------------------------
 
     def allow(self, hashes: Hashes, *, radius: int, reason: str, actor: str | None = None) -> list[int]:
-        """Put hashes on the allow list: a picture near one of them never matches.
+        """Put hashes on the allowlist: a picture near one of them never matches.
 
         Parameters
         ----------
@@ -295,7 +295,7 @@ class Bank:
         return allow_list.allow(self.context, hashes, radius=radius, reason=reason, actor=actor)
 
     def disallow(self, ids: Iterable[int], *, reason: str, actor: str | None = None) -> int:
-        """Take rows off the allow list; how many were on it.
+        """Take rows off the allowlist; how many were on it.
 
         Parameters
         ----------
@@ -564,7 +564,7 @@ class Bank:
     ) -> Restored:
         """Go on from an older database: carry over what was published since, and publish.
 
-        What the last snapshot no longer holds ends, what only it holds is taken over, states, ends and the allow list
+        What the last snapshot no longer holds ends, what only it holds is taken over, states, ends and the allowlist
         become the snapshot's. What was changed in the database after that snapshot was made stays. Nobody else may
         write meanwhile.
 

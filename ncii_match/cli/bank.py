@@ -263,7 +263,7 @@ def allow_command(
     wait: Wait = None,
     as_json: AsJson = False,
 ) -> None:
-    """Put innocent pictures on the allow list: they never match, whatever they are near to.
+    """Put innocent pictures on the allowlist: they never match, whatever they are near to.
 
     Example: ncii-match bank allow /srv/bank logo.png --radius 8 --reason "the site's own logo"
     """
@@ -297,13 +297,13 @@ def allow_command(
 @app.command("disallow")
 def disallow_command(
     bank_dir: BankDir,
-    row: Annotated[list[int], typer.Option("--row", help="A row of the allow list; may be repeated.")],
+    row: Annotated[list[int], typer.Option("--row", help="A row of the allowlist; may be repeated.")],
     reason: Reason,
     publish: Publish = True,
     wait: Wait = None,
     as_json: AsJson = False,
 ) -> None:
-    """Take hashes off the allow list again.
+    """Take hashes off the allowlist again.
 
     Example: ncii-match bank disallow /srv/bank --row 3 --reason "it was no logo"
     """
@@ -315,7 +315,7 @@ def disallow_command(
     if as_json:
         emit({"ended": ended, **publication.fields})
     else:
-        say(f"Took {counted(ended, 'hash', 'hashes')} off the allow list.")
+        say(f"Took {counted(ended, 'hash', 'hashes')} off the allowlist.")
     publication.report()
 
 

@@ -73,7 +73,7 @@ def restore_command(
         say(
             f"Compared with snapshot {report.compared_with}: ended {counted(report.ended, 'hold')}, took over "
             f"{report.taken_over}, changed {report.changed}; allowed {counted(report.allowed, 'hash', 'hashes')}, took "
-            f"{report.disallowed} off the allow list."
+            f"{report.disallowed} off the allowlist."
         )
         if report.ended_cases:
             say(f"Withdrawn as a whole: {', '.join(report.ended_cases)}.")

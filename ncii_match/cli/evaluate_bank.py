@@ -173,7 +173,7 @@ def _show(figures: dict[str, Any], out_dir: Path | None) -> None:
         near = sum(count for _, count in figures["low_quality_near"])
         out.print(f"{counted(near, 'picture')} of low quality are near an entry, and not flagged for it.")
     if figures["on_allow_list"]:
-        out.print(f"{counted(figures['on_allow_list'], 'picture')} on the allow list.")
+        out.print(f"{counted(figures['on_allow_list'], 'picture')} on the allowlist.")
     _show_entries(figures)
     if out_dir is not None:
         say(f"Figures are in {out_dir / 'traffic.json'}, all entries in {out_dir / 'entries.parquet'}.")

@@ -245,7 +245,7 @@ class Decision:
                 view, action = View(self.view or 0).label, self.action.name.lower()
                 return f"Matches entry {self.entry_ids[0]} at distance {self.distance} ({view}): {action}."
             case Outcome.NO_MATCH if self.allowed:
-                return "It is on the bank's allow list."
+                return "It is on the bank's allowlist."
             case Outcome.NO_MATCH if "witness:contradicts" in self.reasons:
                 return "An entry is near, but not very, and the picture's other hash contradicts it."
             case Outcome.NO_MATCH:

@@ -89,7 +89,7 @@ class TrafficCounts:
     statuses, causes, snapshots : Counter
         Why nothing is known of pictures; which snapshots answered.
     allowed : int
-        Pictures on the allow list.
+        Pictures on the allowlist.
     tallies : dict of int to EntryTally
         By the id of the entry, of those that flagged something under the policy as it is.
     """

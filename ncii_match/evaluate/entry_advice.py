@@ -168,7 +168,7 @@ class FlaggingEntry:
     examples : tuple of str
         Ids of different pictures, the commonest first.
     allowable : tuple of int
-        Which of the tally's different pictures, the commonest first, may be put on the allow list within
+        Which of the tally's different pictures, the commonest first, may be put on the allowlist within
         ``allow_radius`` bits without hiding the entry's own copies, which are within half the threshold. All of them
         where the entry's hash is that of a page without content.
     allow_radius : int

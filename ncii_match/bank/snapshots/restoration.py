@@ -42,7 +42,7 @@ class Restored:
     snapshot : number that was published in the end. compared_with : number of the last snapshot before, None without.
     is_continued : whether the history has everything that was published: then nothing had to be carried over.
     ended : holds that the database had and the snapshot no longer. taken_over : holds that only the snapshot had.
-    changed : holds with another state or end. allowed, disallowed : rows of the allow list.
+    changed : holds with another state or end. allowed, disallowed : rows of the allowlist.
     ended_cases : references of cases of which nothing is left: they count as withdrawn as a whole.
     notes : what could not be carried over, and what to do about it; a sentence each.
     """
@@ -358,7 +358,7 @@ class _Carrier:
         self.made_at = requests.microseconds(snapshot.created_at)
 
     def run(self) -> None:
-        """Holds, then the cases that are left without any, then the allow list."""
+        """Holds, then the cases that are left without any, then the allowlist."""
         wanted = _holds_of(self.snapshot)
         packed = [row.tobytes() for row in wanted.bits]
         ids = self._entry_ids(wanted, packed)

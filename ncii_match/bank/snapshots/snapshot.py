@@ -62,7 +62,7 @@ class Snapshot:
     number : 1, 2, 3 …; created_at : when it was published (UTC); algorithm : of its hashes.
     bank : which bank it is of, the same in all its snapshots; None where an older version has published.
     is_sealed : whether its files are under a key.
-    allowed, allowed_radii : hashes on the allow list, and how far (bits, inclusive) each of them reaches.
+    allowed, allowed_radii : hashes on the allowlist, and how far (bits, inclusive) each of them reaches.
     """
 
     path: Path
@@ -288,7 +288,7 @@ class Snapshot:
         raise InputError(f"entry {entry_id} is not in snapshot {self.number}")
 
     def on_allow_list(self, hashes: Hashes) -> NDArray[np.bool_]:
-        """Which pictures are within the radius of a hash on the allow list, in any view: bool [pictures]."""
+        """Which pictures are within the radius of a hash on the allowlist, in any view: bool [pictures]."""
         allowed = np.zeros(hashes.pictures, bool)
         if len(self.allowed):
             from ncii_match.index import build_index

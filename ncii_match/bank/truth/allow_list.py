@@ -1,4 +1,4 @@
-"""The allow list: hashes of innocent pictures, within whose radius nothing matches."""
+"""The allowlist: hashes of innocent pictures, within whose radius nothing matches."""
 
 from collections.abc import Iterable
 
@@ -12,7 +12,7 @@ from ncii_match.values import Hashes
 
 
 def allow(context: BankContext, hashes: Hashes, *, radius: int, reason: str, actor: str | None) -> list[int]:
-    """Put hashes on the allow list; ids of their rows. See ``Bank.allow``."""
+    """Put hashes on the allowlist; ids of their rows. See ``Bank.allow``."""
     context.check(hashes)
     requests.require_reason(reason)
     most = widest_allowed(context.algorithm)
@@ -31,7 +31,7 @@ def allow(context: BankContext, hashes: Hashes, *, radius: int, reason: str, act
 
 
 def disallow(context: BankContext, ids: Iterable[int], *, reason: str, actor: str | None) -> int:
-    """Take rows off the allow list; how many were on it. See ``Bank.disallow``."""
+    """Take rows off the allowlist; how many were on it. See ``Bank.disallow``."""
     requests.require_reason(reason)
     rows = sorted(set(ids))
     with context.database.writing() as connection:
@@ -78,4 +78,4 @@ def _require_rows(connection: sa.Connection, ids: list[int]) -> None:
     unknown = sorted(set(ids) - known)
     if unknown:
         shown = tables.shown_ids(unknown)
-        raise BankError(f"the allow list has never had row {shown}; nothing was changed. 'bank history' shows its rows")
+        raise BankError(f"the allowlist has never had row {shown}; nothing was changed. 'bank history' shows its rows")
