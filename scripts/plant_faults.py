@@ -51,7 +51,7 @@ TARGETS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
          "ncii_match/decode/metadata.py", "ncii_match/decode/modes.py", "ncii_match/decode/planes.py",
          "ncii_match/decode/header.py"),
         ("test_decode.py", "test_planes.py", "test_header.py", "test_decode_notes.py", "test_modes.py",
-         "test_boundaries.py", "test_decode_hostile.py"),
+         "test_boundaries.py", "test_decode_hostile.py", "test_sandbox.py"),
     ),
     "bank": (
         ("ncii_match/bank/truth/holds.py", "ncii_match/bank/truth/intake.py", "ncii_match/bank/truth/hold_states.py",

@@ -10,6 +10,7 @@ from hostile_files import borders, png_chunk
 from PIL import Image
 from test_decode_hostile import FILES, PHOTO, encoded, status
 
+from ncii_match.decode.container import png_chunks
 from ncii_match.decode.metadata import BARE, bare_png
 from ncii_match.ingest import hash_images
 from ncii_match.outcomes import Status
@@ -159,3 +160,20 @@ def test_frames_are_counted_though_their_chunks_are_dropped():
     at = data.index(b"acTL") + 4
     assert status(data[:at] + struct.pack(">I", 2**31 - 1) + data[at + 4 :]) == Status.TOO_MANY_FRAMES
     assert status(data[:at] + struct.pack(">I", 2**31) + data[at + 4 :]) == Status.OK, "no number that a PNG can state"
+
+
+def test_every_whole_chunk_of_a_png_is_seen_the_last_one_too():
+    kinds = [kind for kind, _, _ in png_chunks(FILES["PNG"])]
+    assert (kinds[0], kinds[-1]) == (b"IHDR", b"IEND")
+    assert [kind for kind, _, _ in png_chunks(FILES["PNG"][:-1])] == kinds[:-1]
+
+
+@pytest.mark.parametrize("length", [14, 15])
+def test_a_jfif_segment_says_how_colours_are_stored_from_its_whole_length_on(length):
+    """Components named R, G and B are red, green and blue, unless a JFIF segment says that they are luma and chroma."""
+    start, comment = b"\xff\xd8", segment(0xFE, b"a comment")
+    jfif = segment(0xE0, b"JFIF\0\1\1\0\0\1\0\1\0\0"[:14] + bytes(length - 14))
+    scan = b"\xff\xda" + bytes(20)
+    assert BARE["JPEG"](start + jfif + comment + scan) == start + jfif + scan
+    short = segment(0xE0, b"JFIF\0\1\1\0\0\1\0\1\0")
+    assert BARE["JPEG"](start + short + comment + scan) == start + scan

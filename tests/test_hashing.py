@@ -177,12 +177,12 @@ def test_long_sides_cost_little():
     from ncii_match.hashing import pdq as pdq_door
     from ncii_match.hashing import phash as phash_door
 
-    before = [cache.cache_info().currsize for cache in (pdq_door._kept_row_plan, phash_door._kept_weights)]
+    before = [cache.cache_info().currsize for cache in (pdq_door._cached_row_plan, phash_door._cached_weights)]
     for side in (65_535, 65_534, 65_533):
         pixels = np.zeros((5, side), np.uint8)
         assert hash_images([pixels, pixels.T], workers=1).status.tolist() == [0, 0]
         assert hash_images([pixels], PHASH, workers=1).status.tolist() == [0]
-    after = [cache.cache_info().currsize for cache in (pdq_door._kept_row_plan, phash_door._kept_weights)]
+    after = [cache.cache_info().currsize for cache in (pdq_door._cached_row_plan, phash_door._cached_weights)]
     assert sum(after) - sum(before) <= 3  # only the short side, and the profile's own
     longest = DecodeLimits().max_side
     assert hash_images([np.zeros((5, longest + 1), np.uint8)]).status.tolist() == [Status.TOO_MANY_PIXELS]

@@ -24,13 +24,13 @@ LIBRARIES = ("numpy", "numba", "llvmlite", "faiss-cpu", "pillow", "pyarrow", "sq
 
 
 def _versions() -> dict[str, str]:
-    found = {"ncii_match": __version__, "python": platform.python_version()}
+    versions = {"ncii_match": __version__, "python": platform.python_version()}
     for name in LIBRARIES:
         try:
-            found[name] = version(name)
+            versions[name] = version(name)
         except PackageNotFoundError:
-            found[name] = "missing"
-    return found
+            versions[name] = "missing"
+    return versions
 
 
 def _checks() -> Iterator[tuple[str, bool, str]]:
@@ -67,20 +67,20 @@ def _boundary() -> tuple[str, bool, str]:
     for row, bits in enumerate((PDQ_THRESHOLD - 1, PDQ_THRESHOLD, PDQ_THRESHOLD + 1)):
         flipped[row, :bits] ^= 1
     index = build_index(np.arange(3), Hashes(PDQ, np.packbits(flipped, axis=1)))
-    found = index.search(Hashes(PDQ, query), PDQ_THRESHOLD).distances.tolist()
+    distances = index.search(Hashes(PDQ, query), PDQ_THRESHOLD).distances.tolist()
     return (
         "search at the radius",
-        found == [PDQ_THRESHOLD - 1, PDQ_THRESHOLD],
-        f"{index.engine} found distances {found}",
+        distances == [PDQ_THRESHOLD - 1, PDQ_THRESHOLD],
+        f"{index.engine} found distances {distances}",
     )
 
 
 def _formats() -> tuple[str, bool, str]:
     from ncii_match.decode.image import decoders
 
-    found = decoders()
-    missing = [name for name, there in found.items() if not there]
-    return "picture formats", not missing, ", ".join(found) if not missing else f"Pillow lacks {', '.join(missing)}"
+    formats = decoders()
+    missing = [name for name, is_there in formats.items() if not is_there]
+    return "picture formats", not missing, ", ".join(formats) if not missing else f"Pillow lacks {', '.join(missing)}"
 
 
 def doctor_command(as_json: AsJson = False) -> None:
@@ -93,11 +93,11 @@ def doctor_command(as_json: AsJson = False) -> None:
 
     name, features = processor()
     checks = list(_checks())
-    good = all(passed for _, passed, _ in checks)
+    is_sound = all(passed for _, passed, _ in checks)
     if as_json:
         emit(
             {
-                "ok": good,
+                "ok": is_sound,
                 "versions": _versions(),
                 "processor": {"name": name, "features": features},
                 "platform": platform.platform(),
@@ -121,10 +121,10 @@ def doctor_command(as_json: AsJson = False) -> None:
             out.print(Text("ok  ", "green") if passed else Text("FAIL", "red"), f"{check}: {seen}")
         say(
             "Everything is in order."
-            if good
+            if is_sound
             else "Something is wrong: install the package again, or report this output."
         )
-    if not good:
+    if not is_sound:
         raise typer.Exit(Exit.ERROR)
 
 

@@ -24,7 +24,7 @@ from ncii_match.cli.terminal import (
 
 
 def hash_command(
-    places: Annotated[list[Path], typer.Argument(metavar="PICTURE|FOLDER...", help="Files, or folders of files.")],
+    paths: Annotated[list[Path], typer.Argument(metavar="PICTURE|FOLDER...", help="Files, or folders of files.")],
     algorithm: Annotated[AlgorithmName, typer.Option(help="Which hash.")] = AlgorithmName.PDQ,
     views: Annotated[
         ViewsName, typer.Option(help="As it is, in 8 orientations, those without a border too, or in both profiles.")
@@ -46,12 +46,12 @@ def hash_command(
     chosen = algorithm.algorithm
     widest = max(26, *(len(view.label) for view in (*views.views, View.UPRIGHT)))
 
-    def hashes_of(paths: Iterator[Path]) -> Iterator[Hashes]:
-        for batch in hash_batches(paths, chosen, views=views.views, workers=workers, jpeg=jpeg.route):
+    def hashes_of(files: Iterator[Path]) -> Iterator[Hashes]:
+        for batch in hash_batches(files, chosen, views=views.views, workers=workers, jpeg=jpeg.route):
             for first in range(0, len(batch), len(views.views)):
                 yield batch[first : first + len(views.views)]
 
-    files = files_in(places)
+    files = files_in(paths)
     unreadable = 0
     with progress("hashing", len(files)) as bar:
         for path, hashes in paired(files, hashes_of):

@@ -61,8 +61,8 @@ app.command("doctor")(doctor.doctor_command)
 app.command("warmup")(doctor.warmup_command)
 
 
-def _version(wanted: bool) -> None:
-    if wanted:
+def _version(is_wanted: bool) -> None:
+    if is_wanted:
         sys.stdout.write(f"ncii-match {__version__}\n")
         raise typer.Exit
 

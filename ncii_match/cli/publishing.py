@@ -37,8 +37,9 @@ def waiting(wait: float | None) -> dict[str, Any]:
 class Publication:
     """Whether readers see a change.
 
-    snapshot : number of the snapshot in which they do; None without. unpublished : changes that they do not see; None
-    when that cannot be told. failure : why the publication failed; None when it did not, or none was asked for.
+    snapshot : number of the snapshot in which they do; None without.
+    unpublished : changes that they do not see; None when that cannot be told.
+    failure : why the publication failed; None when it did not, or none was asked for.
     is_refused : whether it fails again until something else is done, which ``failure`` names.
     """
 

@@ -192,24 +192,24 @@ def say(text: str) -> None:
 
 
 def outside(out_dir: Path, source: str) -> None:
-    """Raises InputError for a place inside of what is read, where it would be read itself the next time.
+    """Raise InputError for results inside of what is read: they would be read themselves the next time.
 
-    And for an address, of which a folder with an odd name would come, perhaps with a secret in it.
+    Also for an address: it would make a folder with an odd name, perhaps with a secret in it.
     """
     if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", str(out_dir)):
         raise InputError("results are written to a directory of this machine, and the place asked for is an address")
     address = source.startswith("file://")
-    place = unquote(urlsplit(source).path) if address else source
-    if out_dir.resolve().is_relative_to(Path(place).resolve()):
+    source_path = unquote(urlsplit(source).path) if address else source
+    if out_dir.resolve().is_relative_to(Path(source_path).resolve()):
         from ncii_match.jobs.file_systems import redact_secrets
 
         inside = f"{redact_secrets(str(out_dir))} is inside {redact_secrets(source)}"
         raise InputError(f"{inside}, and would be read with it next time; choose another place")
 
 
-def in_utc(given: datetime | None) -> datetime | None:
+def in_utc(moment: datetime | None) -> datetime | None:
     """A time of the command line, which names no zone, as UTC: whatever zone the machine is in."""
-    return given if given is None or given.tzinfo else given.replace(tzinfo=UTC)
+    return moment if moment is None or moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
 def directory(text: str) -> Path:
@@ -223,12 +223,12 @@ def directory(text: str) -> Path:
 def finishing(stop: Callable[[], object]) -> Iterator[None]:
     """The first Ctrl-C has what is in hand finished, by ``stop``; the second one is a KeyboardInterrupt."""
 
-    def asked(_signal: int, _frame: FrameType | None) -> None:
+    def on_interrupt(_signal: int, _frame: FrameType | None) -> None:
         say("Finishing what is in hand; once more stops at once. Nothing that was done is lost either way.")
         stop()
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
-    before = signal.signal(signal.SIGINT, asked)
+    before = signal.signal(signal.SIGINT, on_interrupt)
     try:
         yield
     finally:
@@ -255,7 +255,9 @@ def unreadable(named: list[dict[str, str]], every: int) -> str:
     """Which pictures could not be read, and why: the first few of those that are named."""
     from ncii_match.evaluate import formatting
 
-    shown = [f"{formatting.name(one['id'])} ({one['status'].replace('_', ' ').lower()})" for one in named[:FEW]]
+    shown = [
+        f"{formatting.name(picture['id'])} ({picture['status'].replace('_', ' ').lower()})" for picture in named[:FEW]
+    ]
     more = [f"{every - len(shown):,} more"] if shown and every > len(shown) else []
     return f": {', '.join([*shown, *more])}" if shown else ""
 
@@ -272,9 +274,9 @@ def plain(text: str) -> str:
     return text.replace("\N{NO-BREAK SPACE}", " ")
 
 
-def counted(number: int, one: str, many: str | None = None) -> str:
+def counted(number: int, singular: str, plural: str | None = None) -> str:
     """A number with its noun: 1 hold, 2 holds."""
-    return f"{number:,} {one if number == 1 else many or one + 's'}"
+    return f"{number:,} {singular if number == 1 else plural or singular + 's'}"
 
 
 def active(entries: int) -> str:
@@ -305,26 +307,26 @@ def progress(what: str, total: int | None) -> Progress:
     return bar
 
 
-def files_in(places: Iterable[Path]) -> list[Path]:
-    """The files named, and those in the folders named, in a stable order. Links to folders are not followed."""
-    found: list[Path] = []
+def files_in(paths: Iterable[Path]) -> list[Path]:
+    """List the files named, and those in the folders named, in a stable order. Links to folders are not followed."""
+    files: list[Path] = []
 
     def unreadable(error: OSError) -> None:
         # A folder that cannot be looked into is an input that cannot be read, not one that is not there.
-        found.append(Path(error.filename))
+        files.append(Path(error.filename))
 
-    for place in places:
-        if place.is_dir():
-            for folder, folders, names in os.walk(place, onerror=unreadable):
+    for path in paths:
+        if path.is_dir():
+            for folder, folders, names in os.walk(path, onerror=unreadable):
                 folders.sort()
-                found.extend(Path(folder, name) for name in sorted(names))
-        elif os.path.lexists(place):
-            found.append(place)
+                files.extend(Path(folder, name) for name in sorted(names))
+        elif os.path.lexists(path):
+            files.append(path)
         else:
-            raise InputError(f"{place} does not exist; check the path")
-    if not found:
+            raise InputError(f"{path} does not exist; check the path")
+    if not files:
         say("There is no file in what was given: nothing to do.")
-    return found
+    return files
 
 
 def paired(inputs: Iterable[T], run: Callable[[Iterator[T]], Iterator[R]]) -> Iterator[tuple[T, R]]:
@@ -332,9 +334,9 @@ def paired(inputs: Iterable[T], run: Callable[[Iterator[T]], Iterator[R]]) -> It
     waiting: deque[T] = deque()
 
     def remember() -> Iterator[T]:
-        for one in inputs:
-            waiting.append(one)
-            yield one
+        for source in inputs:
+            waiting.append(source)
+            yield source
 
     for result in run(remember()):
         yield waiting.popleft(), result

@@ -106,14 +106,14 @@ def _tiff_layout(data: bytes) -> tuple[str, tuple[int, str, str, int]]:
     return "<" if data[:2] == b"II" else ">", (8, "Q", "Q", 20) if big else (4, "I", "H", 12)
 
 
-def frames_up_to(name: str, data: bytes, most: int) -> int:
-    """Frames of a GIF or PNG or pages of a TIFF, counted to ``most + 1`` at the furthest; 1 for other formats."""
+def frames_up_to(name: str, data: bytes, limit: int) -> int:
+    """Frames of a GIF or PNG or pages of a TIFF, counted to ``limit + 1`` at the furthest; 1 for other formats."""
     if name == "GIF":
-        return _gif_frames(data, most)
+        return _gif_frames(data, limit)
     if name == "TIFF":
-        return _tiff_pages(data, most)
+        return _tiff_pages(data, limit)
     if name == "PNG":
-        return min(max(1, _png_frames(data)), most + 1)
+        return min(max(1, _png_frames(data)), limit + 1)
     return 1
 
 
@@ -163,13 +163,14 @@ def png_chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
 
 def _png_frames(data: bytes) -> int:
     """What the one chunk about animation says that stands before the samples; two contradict each other."""
-    found = []
+    frame_counts = []
     for kind, at, end in png_chunks(data):
         if kind == b"IDAT":
             break
         if kind == b"acTL" and end - at >= PNG_AROUND + 8:
-            found.append(int.from_bytes(data[at + 8 : at + 12], "big"))
-    return found[0] if len(found) == 1 and found[0] <= 0x7FFFFFFF else 1  # the largest number that a PNG can state
+            frame_counts.append(int.from_bytes(data[at + 8 : at + 12], "big"))
+    is_one_number = len(frame_counts) == 1 and frame_counts[0] <= 0x7FFFFFFF  # the largest that a PNG can state
+    return frame_counts[0] if is_one_number else 1
 
 
 def gif_blocks(data: bytes) -> Iterator[tuple[int, int]]:
@@ -193,17 +194,17 @@ def gif_blocks(data: bytes) -> Iterator[tuple[int, int]]:
         at += 1
 
 
-def _gif_frames(data: bytes, most: int) -> int:
+def _gif_frames(data: bytes, limit: int) -> int:
     images = (at for kind, at in gif_blocks(data) if kind == GIF_IMAGE)
-    return max(1, sum(1 for _ in islice(images, most + 1)))
+    return max(1, sum(1 for _ in islice(images, limit + 1)))
 
 
-def _tiff_pages(data: bytes, most: int) -> int:
+def _tiff_pages(data: bytes, limit: int) -> int:
     order, (offset_at, offset_type, count_type, entry) = _tiff_layout(data)
     pages = 0
     try:
         at = struct.unpack_from(order + offset_type, data, offset_at)[0]
-        while at and pages <= most:
+        while at and pages <= limit:
             entries = struct.unpack_from(order + count_type, data, at)[0]
             pages += 1
             at = struct.unpack_from(order + offset_type, data, at + struct.calcsize(count_type) + entries * entry)[0]

@@ -194,24 +194,24 @@ def bytes_of(source: Any, limits: DecodeLimits) -> bytes:
     return data
 
 
-def _contents(path: str | os.PathLike[str], most: int) -> bytes | None:
+def _contents(path: str | os.PathLike[str], limit: int) -> bytes | None:
     # O_NONBLOCK: opening a named pipe that nobody writes to must not wait for ever.
     descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
     try:
-        found = os.fstat(descriptor)
-        if not stat.S_ISREG(found.st_mode):
+        file_status = os.fstat(descriptor)
+        if not stat.S_ISREG(file_status.st_mode):
             raise DecodeError(Status.CANNOT_READ, "It is not an ordinary file.")
         with os.fdopen(descriptor, "rb", closefd=False) as file:
             # Asked for 128 MiB, Python sets aside as much first: 77 us for a file of 112 KB instead of 15.
-            return _read_up_to(file, most, max(found.st_size + 1, 65_536))
+            return _read_up_to(file, limit, max(file_status.st_size + 1, 65_536))
     finally:  # not left to fdopen: it refuses a directory and leaves it open
         os.close(descriptor)
 
 
-def _read_up_to(file: _Readable, most: int, at_once: int) -> bytes | None:
-    """What is left to read, or None when that is more than ``most`` bytes."""
+def _read_up_to(file: _Readable, limit: int, at_once: int) -> bytes | None:
+    """What is left to read, or None when that is more than ``limit`` bytes."""
     parts: list[bytes] = []
-    left = most + 1
+    left = limit + 1
     while left > 0 and (part := file.read(min(left, at_once))):  # raw and network files may give less than asked for
         if not isinstance(part, bytes):
             raise DecodeError(Status.UNSUPPORTED_INPUT, "The file does not give bytes; open it with mode 'rb'.")
@@ -227,7 +227,7 @@ def _from_bytes(data: bytes, limits: DecodeLimits, scaled_side: int | None, jpeg
     if name is None:
         raise DecodeError(Status.NOT_AN_IMAGE)
     if name not in limits.formats:
-        allowed = ", ".join(one for one in FORMATS if one in limits.formats)
+        allowed = ", ".join(allowed_format for allowed_format in FORMATS if allowed_format in limits.formats)
         raise DecodeError(Status.FORMAT_NOT_ALLOWED, f"It is {name}; allowed are {allowed}.")
     try:
         frames = container.frames_up_to(name, data, limits.max_frames)

@@ -13,15 +13,34 @@ FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")
 class DecodeLimits:
     """Bounds on one input, all inclusive.
 
-    max_bytes : length of the file. 128 MiB.
-    max_pixels : height x width as the header states them. 128 million, so that a 108-megapixel telephone picture
+    Parameters
+    ----------
+    max_bytes : int
+        Length of the file; 128 MiB by default.
+    max_pixels : int
+        Height x width as the header states them; 128 million by default, so that a 108-megapixel telephone picture
         passes. Memory for one picture beside its file, measured in bytes for each pixel: 4 for colour, 1 for grey, 8
         with transparency and as AVIF, 12 as WebP; a progressive JPEG takes 3 to 6 more for its coefficients. By its
         luma alone (``jpeg="luma"``) another JPEG takes 1, less than 0.1 at a fraction of its size. Lower the limit
         where that is too much.
-    max_side : height and width each. 65,535, the most that a JPEG can have.
-    max_frames : frames of an animation or pages of a TIFF, although only the first is decoded.
-    formats : names of the formats that are decoded at all, recognised by content.
+    max_side : int
+        Height and width each; 65,535 by default, the most that a JPEG can have.
+    max_frames : int
+        Frames of an animation or pages of a TIFF, although only the first is decoded.
+    formats : frozenset of str
+        Names of the formats that are decoded at all, recognised by content.
+
+    Raises
+    ------
+    InputError
+        For a bound below 1 and for a format that is not known.
+
+    Examples
+    --------
+    >>> import ncii_match as nm
+    >>> limits = nm.DecodeLimits(max_bytes=3)
+    >>> nm.Status(nm.hash_images([b"four"], limits=limits).status[0]).name
+    'TOO_MANY_BYTES'
     """
 
     max_bytes: int = 128 * 1024 * 1024

@@ -25,24 +25,24 @@ def bare_png(data: bytes) -> bytes:
     or before the palette that it belongs to; tRNS and PLTE a second time or after the samples. The file itself when
     it has none of these.
     """
-    kept = bytearray()  # and no list: of a file made of tiny chunks, that would be many times its size
+    cleaned = bytearray()  # and no list: of a file made of tiny chunks, that would be many times its size
     view, start, end = memoryview(data), 0, container.PNG_HEADER
     seen: dict[bytes, int] = {}
     for kind, at, end in container.png_chunks(data):
         length = end - at - container.PNG_AROUND
         if kind in _PNG_ONCE:
-            wanted = not (kind in seen or b"IDAT" in seen) and (kind == b"PLTE" or length in _fitting(data, seen))
+            is_needed = not (kind in seen or b"IDAT" in seen) and (kind == b"PLTE" or length in _fitting(data, seen))
         else:
-            wanted = not kind[:1].islower()
-        if wanted and kind in _PNG_IN_ORDER:
+            is_needed = not kind[:1].islower()
+        if is_needed and kind in _PNG_IN_ORDER:
             seen[kind] = length
-        if not wanted:
-            kept += view[start:at]
+        if not is_needed:
+            cleaned += view[start:at]
             start = end
     if data[end + 4 : end + 5].islower():  # cut short, which harms no pixel either
-        kept += view[start:end]
+        cleaned += view[start:end]
         start = len(data)
-    return bytes(kept + view[start:]) if start else data
+    return bytes(cleaned + view[start:]) if start else data
 
 
 def _fitting(data: bytes, seen: dict[bytes, int]) -> range:
@@ -58,7 +58,7 @@ def _fitting(data: bytes, seen: dict[bytes, int]) -> range:
 
 def bare_jpeg(data: bytes) -> bytes:
     """A JPEG without notes, stray markers and bytes between its segments, as far as they can be followed."""
-    kept, at = bytearray(data[:2]), 2
+    cleaned, at = bytearray(data[:2]), 2
     while at + 4 <= len(data):
         at = data.find(b"\xff", at)
         if at < 0 or at + 4 > len(data):
@@ -69,25 +69,25 @@ def bare_jpeg(data: bytes) -> bytes:
             continue
         end = at + 2 + int.from_bytes(data[at + 2 : at + 4], "big")
         if kind in (_JPEG_SCAN, _JPEG_END):
-            return bytes(kept + data[at:])
+            return bytes(cleaned + data[at:])
         is_note = kind == 0xFE or (0xE0 <= kind <= 0xEF and end - at - 2 < _JPEG_DECIDING.get(kind, 1 << 16))
         if not is_note:
-            kept += data[at:end]
+            cleaned += data[at:end]
         at = end
     return data
 
 
 def bare_gif(data: bytes) -> bytes:
     """A GIF without the extensions before its first image that are not a whole graphic control."""
-    kept, start = bytearray(), 0
+    cleaned, start = bytearray(), 0
     for kind, at in container.gif_blocks(data):
         if start:
             if data[start + 1 : start + 3] == _GIF_CONTROL:
-                kept += data[start:at]
+                cleaned += data[start:at]
         else:
-            kept += data[:at]
+            cleaned += data[:at]
         if kind == container.GIF_IMAGE:
-            return bytes(kept + data[at:])
+            return bytes(cleaned + data[at:])
         start = at
     return data
 

@@ -81,7 +81,8 @@ def draw_into(memory: Memory) -> None:
 def canvas(mode: str, size: tuple[int, int]) -> tuple[NDArray[np.uint8], Any]:
     """Black samples, and Pillow's image core over them: what is drawn into the core is in the samples.
 
-    mode : ``L`` or ``RGB``. size : width and height, neither 0.
+    mode : ``L`` or ``RGB``.
+    size : width and height, neither 0.
     The samples are uint8 [h, w], or [h, w, 4] of which the last is not a colour.
     """
     shape = _shape(mode, size)

@@ -11,7 +11,7 @@ from PIL import Image
 
 SIDE = 24
 
-_AS: tuple[tuple[str, str, dict[str, Any]], ...] = (
+_VARIANTS: tuple[tuple[str, str, dict[str, Any]], ...] = (
     ("JPEG", "RGB", {}),
     ("JPEG", "RGB", {"progressive": True}),
     ("JPEG", "L", {}),
@@ -46,13 +46,13 @@ def samples() -> Iterator[bytes]:
     exif = Image.Exif()
     exif[0x0112], exif[0x010F], exif[0x011A] = 6, "maker", 72.0
     colours = Image.linear_gradient("L").resize((SIDE, SIDE)).convert("RGB")
-    for name, mode, options in _AS:
+    for name, mode, options in _VARIANTS:
         converted = colours.convert("L").convert(mode) if mode in ("I;16", "LA") else None
         image = converted or (Image.new(mode, (SIDE, SIDE)) if mode == "LAB" else colours.convert(mode))
-        for more in ({}, {"exif": exif} if name in ("JPEG", "PNG", "TIFF", "WEBP", "AVIF") else {}):
+        for extra in ({}, {"exif": exif} if name in ("JPEG", "PNG", "TIFF", "WEBP", "AVIF") else {}):
             file = BytesIO()
             try:
-                image.save(file, name, **options, **more)
+                image.save(file, name, **options, **extra)
             except (OSError, ValueError, KeyError):
                 continue
             yield file.getvalue()

@@ -12,7 +12,7 @@ TOLERANCE = 12
 SPARED = 20
 """Pixels in a thousand of a line that may be further off."""
 
-MOST = 45
+MOST_PERCENT = 45
 """Percent of the height or width that a border may take at each side."""
 
 EDGE = 25
@@ -40,7 +40,7 @@ def find(picture: Picture) -> Sides | None:
     stride = 1 if pixels.ndim == 2 else pixels.shape[2]
     sides, levels, noise = np.empty((3, 4), np.int64)
     flat = pixels.reshape(height, -1)
-    if not borders.borders(flat, stride, TOLERANCE, SPARED, MOST, EDGE, sides, levels, noise):
+    if not borders.borders(flat, stride, TOLERANCE, SPARED, MOST_PERCENT, EDGE, sides, levels, noise):
         return None
     top, bottom, left, right = _drawn(sides, levels, noise)
     if min(height - top - bottom, width - left - right) * picture.scale < SMALLEST_REST:
@@ -58,19 +58,19 @@ def _drawn(sides: NDArray[np.int64], levels: NDArray[np.int64], noise: NDArray[n
     def alike(a: int, b: int) -> bool:
         return abs(int(levels[a]) - int(levels[b])) <= TOLERANCE
 
-    found = [side for side in range(4) if sides[side]]
-    clean = [side for side in found if noise[side] <= CLEAN]
-    kept = [side for side in found if not clean or any(alike(side, one) for one in clean)]
-    trimmed = [side for side in kept if sides[side] > 0]
-    if any(alike(side, one) for side in kept if sides[side] < 0 for one in trimmed):
+    bordered = [side for side in range(4) if sides[side]]
+    clean = [side for side in bordered if noise[side] <= CLEAN]
+    drawn = [side for side in bordered if not clean or any(alike(side, other) for other in clean)]
+    trimmed = [side for side in drawn if sides[side] > 0]
+    if any(alike(side, other) for side in drawn if sides[side] < 0 for other in trimmed):
         trimmed = []  # a page with something in its corner
     top, bottom, left, right = (int(sides[side]) if side in trimmed else 0 for side in range(4))
     return top, bottom, left, right
 
 
-def trim(picture: Picture, found: Sides) -> Picture:
-    """The picture without the border that ``find`` has found. ``picture.scale`` must be 1."""
-    top, bottom, left, right = found
+def trim(picture: Picture, border: Sides) -> Picture:
+    """The picture without a border that ``find`` has measured. ``picture.scale`` must be 1."""
+    top, bottom, left, right = border
     height, width = picture.pixels.shape[:2]
     inner: NDArray[np.uint8] = picture.pixels[top : height - bottom, left : width - right]
     return Picture(np.ascontiguousarray(inner), *inner.shape[:2])

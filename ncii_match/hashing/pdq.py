@@ -29,8 +29,8 @@ colour. In thousandths, kept whole so that sums under them are exact."""
 LUMA_UNIT = 1000.0
 """What the weights of a pixel sum up to."""
 
-PLANS_KEPT, LONGEST_KEPT = 64, 8192
-"""Prepared matrices kept for each dimension, and the longest side they are kept for: at most 50 MB in all, whatever
+PLANS_CACHED, LONGEST_CACHED = 64, 8192
+"""Prepared matrices cached for each dimension, and the longest side they are cached for: at most 50 MB in all, whatever
 sizes strangers send. For longer sides they are made anew: 0.4 ms for 16,000 pixels, 9 ms for 65,535 in all
 orientations."""
 
@@ -112,8 +112,8 @@ def _column_plan(n: int, resampled: int, scale: int, oriented: bool, channels: i
     return _Columns(start, blocks, wide, bands.window)
 
 
-_kept_row_plan = lru_cache(PLANS_KEPT)(_row_plan)
-_kept_column_plan = lru_cache(PLANS_KEPT)(_column_plan)
+_cached_row_plan = lru_cache(PLANS_CACHED)(_row_plan)
+_cached_column_plan = lru_cache(PLANS_CACHED)(_column_plan)
 
 
 def _hash(picture: Picture, profile: str, oriented: bool) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
@@ -123,8 +123,8 @@ def _hash(picture: Picture, profile: str, oriented: bool) -> tuple[NDArray[np.ui
     samples = pixels.shape[1] * channels
     longest = max(picture.height, picture.width)
     resampled = PROFILE_512_SIDE if profile == PDQ_512.profile and longest > PROFILE_512_SIDE else 0
-    row_plan = _kept_row_plan if picture.height <= LONGEST_KEPT else _row_plan
-    column_plan = _kept_column_plan if picture.width <= LONGEST_KEPT else _column_plan
+    row_plan = _cached_row_plan if picture.height <= LONGEST_CACHED else _row_plan
+    column_plan = _cached_column_plan if picture.width <= LONGEST_CACHED else _column_plan
     rows = row_plan(picture.height, resampled, picture.scale, oriented)
     columns = column_plan(picture.width, resampled, picture.scale, oriented, channels)
     plans = 2 if oriented else 1
@@ -153,31 +153,31 @@ def scaled_side(algorithm: Algorithm, views: tuple[View, ...]) -> int | None:
     return SCALED_SIDE if full_only else None
 
 
-class _Look(NamedTuple):
+class _HashingPlan(NamedTuple):
     profiles: tuple[str, ...]
     oriented: bool
     rows: list[int] | None
 
 
 @lru_cache(64)
-def _look(algorithm: Algorithm, views: tuple[View, ...]) -> _Look:
+def _plan_of(algorithm: Algorithm, views: tuple[View, ...]) -> _HashingPlan:
     """What to compute for some views, and which rows of it they are: None for all of them in order."""
     profiles = (algorithm.profile, "full" if algorithm.profile == PDQ_512.profile else PDQ_512.profile)
-    wanted = [other for other in (False, True) if any(view.other_profile is other for view in views)]
+    used = [is_other for is_other in (False, True) if any(view.other_profile is is_other for view in views)]
     oriented = any(view.orientation for view in views)
-    each = 8 if oriented else 1
-    rows = [each * wanted.index(view.other_profile) + view.orientation for view in views]
-    in_order = rows == list(range(each * len(wanted)))
-    return _Look(tuple(profiles[other] for other in wanted), oriented, None if in_order else rows)
+    orientations = 8 if oriented else 1
+    rows = [orientations * used.index(view.other_profile) + view.orientation for view in views]
+    in_order = rows == list(range(orientations * len(used)))
+    return _HashingPlan(tuple(profiles[is_other] for is_other in used), oriented, None if in_order else rows)
 
 
 def hash_picture(
     picture: Picture, algorithm: Algorithm, views: tuple[View, ...]
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     """Bits uint8 [v, 32] and quality uint8 [v]. ``picture.scale`` must be 1 where profile ``512`` is asked for."""
-    look = _look(algorithm, views)
-    bits, quality = _hash(picture, look.profiles[0], look.oriented)
-    if len(look.profiles) == 2:
-        others = _hash(picture, look.profiles[1], look.oriented)
-        bits, quality = np.concatenate((bits, others[0])), np.concatenate((quality, others[1]))
-    return (bits, quality) if look.rows is None else (bits[look.rows], quality[look.rows])
+    plan = _plan_of(algorithm, views)
+    bits, quality = _hash(picture, plan.profiles[0], plan.oriented)
+    if len(plan.profiles) == 2:
+        other_bits, other_quality = _hash(picture, plan.profiles[1], plan.oriented)
+        bits, quality = np.concatenate((bits, other_bits)), np.concatenate((quality, other_quality))
+    return (bits, quality) if plan.rows is None else (bits[plan.rows], quality[plan.rows])

@@ -20,8 +20,8 @@ SMALLEST_SIDE = 1
 SCALED_SIDE = 256
 """A JPEG decoded at a fraction keeps both sides at least this long (docs/accuracy.md)."""
 
-WEIGHTS_KEPT, LONGEST_KEPT = 64, 8192
-"""Resampling weights kept, and the longest side they are kept for: at most 13 MB in all."""
+WEIGHTS_CACHED, LONGEST_CACHED = 64, 8192
+"""Resampling weights cached, and the longest side they are cached for: at most 13 MB in all."""
 
 _BASIS = np.array(
     [
@@ -41,7 +41,7 @@ def _weights(n: int, origin: float, extent: float) -> _Weights:
     return first, count, weights
 
 
-_kept_weights = lru_cache(WEIGHTS_KEPT)(_weights)
+_cached_weights = lru_cache(WEIGHTS_CACHED)(_weights)
 
 
 def scaled_side(algorithm: Algorithm, views: tuple[View, ...]) -> int | None:
@@ -89,8 +89,8 @@ def hash_picture(
         height, width = turned.shape
         if view & View.TRANSPOSE:
             down, across, top, left = across, down, left, top
-        rows = (_kept_weights if height <= LONGEST_KEPT else _weights)(height, top, down)
-        columns = (_kept_weights if width <= LONGEST_KEPT else _weights)(width, left, across)
+        rows = (_cached_weights if height <= LONGEST_CACHED else _weights)(height, top, down)
+        columns = (_cached_weights if width <= LONGEST_CACHED else _weights)(width, left, across)
         down_first = _down_first(picture, bool(view & View.TRANSPOSE))
         line = np.empty(max(height, width) + vector.WHOLE_LANES, np.uint8)
         between = np.empty((phash.THUMBNAIL, width if down_first else height), np.uint8)

@@ -60,7 +60,7 @@ def read_header(directory: Path, verify: bool) -> dict[str, Any]:
         and _whole(header.get("count"), 2**63)
         and _whole(header.get("max_radius"), algorithm.bits)
         and isinstance(header.get("files"), dict)
-        and all(_NAME.fullmatch(name) and _described(one) for name, one in header["files"].items())
+        and all(_NAME.fullmatch(name) and _described(file) for name, file in header["files"].items())
         and set(header["files"]) >= {"hashes.u8", "entry_ids.i64"}
     )
     if not sound:

@@ -96,16 +96,16 @@ class Confinement:
             limits += [("RLIMIT_DATA", data + memory), ("RLIMIT_AS", addresses + memory + beside)]
             _take_execution_from_writable_pages()
             _libc_prctl()
-        self._limits = [(getattr(resource, name), most) for name, most in limits if hasattr(resource, name)]
+        self._limits = [(getattr(resource, name), limit) for name, limit in limits if hasattr(resource, name)]
         machine = syscalls.MACHINES.get(platform.machine())
         is_filtered = seccomp and sys.platform == "linux" and machine is not None
         self._steps = syscalls.program(machine, threads=threads) if is_filtered and machine is not None else b""
 
     def apply(self) -> str:
         """Confine this process as far as the kernel lets it, and name the level reached."""
-        for number, most in self._limits:
+        for number, limit in self._limits:
             hard = resource.getrlimit(number)[1]
-            bound = most if hard == resource.RLIM_INFINITY else min(most, hard)
+            bound = limit if hard == resource.RLIM_INFINITY else min(limit, hard)
             resource.setrlimit(number, (bound, bound))
         if sys.platform != "linux":
             return "rlimits"
@@ -113,8 +113,10 @@ class Confinement:
         if not _prctl(_PR_SET_NO_NEW_PRIVS, 1) or not self._steps:
             return "rlimits"
         steps = syscalls.for_process(self._steps, os.getpid())
-        given = _Program(len(steps) // 8, steps)
-        return "seccomp" if _prctl(_PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, ctypes.addressof(given)) else "rlimits"
+        filter_program = _Program(len(steps) // 8, steps)
+        return (
+            "seccomp" if _prctl(_PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, ctypes.addressof(filter_program)) else "rlimits"
+        )
 
 
 def _take_execution_from_writable_pages() -> None:

@@ -174,14 +174,14 @@ class Worker:
             limit = _TIME.pack(int(left), max(int(left % 1 * 1e6), 1))
             self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, limit)
             try:
-                more = self.connection.recv_into(buffer[received:], 0, socket.MSG_WAITALL)
+                count = self.connection.recv_into(buffer[received:], 0, socket.MSG_WAITALL)
             except BlockingIOError:
                 continue
             except OSError:  # it ended with our words unread, or was closed by somebody else
                 return received
-            if not more:
+            if not count:
                 return received
-            received += more
+            received += count
         return received
 
 

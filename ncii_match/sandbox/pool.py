@@ -89,23 +89,40 @@ class Sandbox:
 
     Parameters
     ----------
-    algorithm, views, limits, jpeg : as for ``hash_images``.
-    workers : pictures decoded at once, a process each, besides slow ones; None for every core.
-    deadline : seconds for one picture, counted from when a worker has been found for it. Then the worker is killed.
-    memory : bytes that a worker may take on top of what it starts with. The default of 1 GiB holds, by what
+    algorithm : Algorithm
+        As for ``hash_images``.
+    views : tuple of View
+        As for ``hash_images``.
+    limits : DecodeLimits
+        As for ``hash_images``.
+    workers : int, optional
+        Pictures decoded at once, a process each, besides slow ones; None for every core.
+    deadline : float
+        Seconds for one picture, counted from when a worker has been found for it. Then the worker is killed.
+    memory : int
+        Bytes that a worker may take on top of what it starts with. The default of 1 GiB holds, by what
         ``DecodeLimits.max_pixels`` needs for each pixel, measured: 107 megapixels in colour, 70 with transparency, a
         JPEG of any size allowed, and 52 of WebP. A larger picture is ``Status.OUT_OF_MEMORY``. Besides, at the level
         ``"seccomp"``, up to 64 MiB (or as much as ``memory``) that it shares with this process for the pixels.
-    recycle_after : pictures after which a worker is replaced. 1, the default: a process for each picture, so that one
-        that takes over its decoder costs itself only. More is quicker for small pictures, and whoever takes over a
-        worker decides what is seen of the pictures that it decodes afterwards.
-    require_seccomp : whether to refuse to decode where workers are not confined by a filter of system calls.
+    recycle_after : int
+        Pictures after which a worker is replaced. 1, the default: a process for each picture, so that one that takes
+        over its decoder costs itself only. More is quicker for small pictures, and whoever takes over a worker decides
+        what is seen of the pictures that it decodes afterwards.
+    jpeg : str
+        As for ``hash_images``.
+    require_seccomp : bool
+        Whether to refuse to decode where workers are not confined by a filter of system calls.
 
     Raises
     ------
-    InputError for arguments that make no sense. SandboxError from ``start`` and the hashing methods when processes
-    cannot be started or confined as required, or after ``close``.
+    InputError
+        For arguments that make no sense.
+    SandboxError
+        From ``start`` and the hashing methods when processes cannot be started or confined as required, or after
+        ``close``.
 
+    Notes
+    -----
     What workers have by ``level``: ``"seccomp"`` (Linux on x86-64 and ARM64): no file, no network, no other process or
     thread, no memory in common with others but for its own pixels, no secret of the host's, and no way to get them.
     ``"rlimits"``: bounded memory, processor time and descriptors, nothing written to files. They come from a fork
@@ -121,6 +138,15 @@ class Sandbox:
     A picture whose worker crashed, or gave a reply that an honest one does not give, has ``Status.CRASHED``, one that
     took too long ``Status.TIMED_OUT``; neither is tried again. Only a worker that died before it had the whole picture
     is replaced and the picture tried again.
+
+    Examples
+    --------
+    >>> from ncii_match.sandbox import Sandbox
+    >>> from ncii_match.outcomes import Status
+    >>> with Sandbox(workers=1) as sandbox:
+    ...     hashes = sandbox.hash(b"no picture")
+    >>> Status(hashes.status[0]).name
+    'NOT_AN_IMAGE'
     """
 
     def __init__(

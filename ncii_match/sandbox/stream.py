@@ -5,8 +5,8 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Generic, TypeVar
 
-Given = TypeVar("Given")
-Made = TypeVar("Made")
+InputT = TypeVar("InputT")
+ResultT = TypeVar("ResultT")
 
 WINDOW = 10_000
 """Results that may wait for one that is slow: 12 MB of hashes in all views."""
@@ -15,21 +15,21 @@ WINDOW_BYTES = 256 << 20
 """Bytes of inputs that belong to these, as who gave them may have to hold them as long."""
 
 
-class Turn(Generic[Given, Made]):
+class Turn(Generic[InputT, ResultT]):
     """One input: whether it is done, and whether another has its turn while it goes on."""
 
-    def __init__(self, given: Given, size: int) -> None:
-        self.given, self.size = given, size
+    def __init__(self, source: InputT, size: int) -> None:
+        self.source, self.size = source, size
         self.is_done = self.is_aside = False
-        self.result: Made | None = None
+        self.result: ResultT | None = None
         self.error: BaseException | None = None
 
 
-Task = Callable[[Given, Callable[[], None]], Made]
+Task = Callable[[InputT, Callable[[], None]], ResultT]
 """What is done with an input. It may call what it is given, once, when it turns out to be slow."""
 
 
-class OrderedStream(Generic[Given, Made]):
+class OrderedStream(Generic[InputT, ResultT]):
     """Applies a task to inputs on threads of its own; an iterator over the results, in the order of the inputs.
 
     Parameters
@@ -52,23 +52,23 @@ class OrderedStream(Generic[Given, Made]):
 
     def __init__(
         self,
-        inputs: Iterator[Given],
-        task: Task[Given, Made],
-        size_of: Callable[[Given], int],
+        inputs: Iterator[InputT],
+        task: Task[InputT, ResultT],
+        size_of: Callable[[InputT], int],
         workers: int,
         ahead: int,
         together: int,
     ) -> None:
         self._inputs, self._task, self._size_of = inputs, task, size_of
         self._workers, self._ahead, self._together = workers, ahead, together
-        self._window: deque[Turn[Given, Made]] = deque()
-        self._queue: deque[Turn[Given, Made]] = deque()
+        self._window: deque[Turn[InputT, ResultT]] = deque()
+        self._queue: deque[Turn[InputT, ResultT]] = deque()
         self._bytes = self._busy = self._unfinished = self._asides = 0
         self._is_over = False
         self._changed = threading.Condition()
         self._threads: list[threading.Thread] = []
 
-    def results(self) -> Iterator[list[Made]]:
+    def results(self) -> Iterator[list[ResultT]]:
         """Lists of results. Raises what reading the inputs or a task raised, in its place."""
         try:
             is_read = False
@@ -94,8 +94,8 @@ class OrderedStream(Generic[Given, Made]):
             has_space = len(self._window) < WINDOW and self._bytes < WINDOW_BYTES
             return waits_for_slow and has_space and self._unfinished - self._asides < self._ahead
 
-    def _add(self, given: Given) -> None:
-        turn: Turn[Given, Made] = Turn(given, self._size_of(given))
+    def _add(self, source: InputT) -> None:
+        turn: Turn[InputT, ResultT] = Turn(source, self._size_of(source))
         with self._changed:
             self._window.append(turn)
             self._queue.append(turn)
@@ -125,9 +125,9 @@ class OrderedStream(Generic[Given, Made]):
                 self._busy += 1
             self._work(turn)
 
-    def _work(self, turn: Turn[Given, Made]) -> None:
+    def _work(self, turn: Turn[InputT, ResultT]) -> None:
         try:
-            turn.result = self._task(turn.given, lambda: self._set_aside(turn))
+            turn.result = self._task(turn.source, lambda: self._set_aside(turn))
         except BaseException as error:  # noqa: BLE001  raised where the result would be
             turn.error = error
         with self._changed:
@@ -137,10 +137,10 @@ class OrderedStream(Generic[Given, Made]):
                 self._asides -= 1
             else:
                 self._busy -= 1
-            del turn.given
+            del turn.source
             self._changed.notify_all()
 
-    def _set_aside(self, turn: Turn[Given, Made]) -> None:
+    def _set_aside(self, turn: Turn[InputT, ResultT]) -> None:
         with self._changed:
             turn.is_aside = True
             self._asides += 1
@@ -148,7 +148,7 @@ class OrderedStream(Generic[Given, Made]):
             self._start_thread()
             self._changed.notify_all()
 
-    def _ready(self, *, may_wait: bool) -> list[Made]:
+    def _ready(self, *, may_wait: bool) -> list[ResultT]:
         """The next results; none where there is something better to do than to wait for them."""
         with self._changed:
             if not self._threads and self._queue:

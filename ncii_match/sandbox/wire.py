@@ -90,8 +90,8 @@ def receive(connection: socket.socket, size: int) -> bytes:
     """Exactly ``size`` bytes, or fewer where the stream ends before. Raises MemoryError before anything was read."""
     data = connection.recv(size, socket.MSG_WAITALL)  # allocates once, so that a large picture is not copied again
     while 0 < len(data) < size:
-        more = connection.recv(size - len(data), socket.MSG_WAITALL)
-        if not more:
+        chunk = connection.recv(size - len(data), socket.MSG_WAITALL)
+        if not chunk:
             break
-        data += more
+        data += chunk
     return data

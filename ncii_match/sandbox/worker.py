@@ -95,7 +95,7 @@ def serve(text: str) -> None:
         if arena is not None:
             planes.draw_into(arena.black)
         control.sendall(wire.STARTED)
-        _obey(control, host, workers, lambda given: _work(given, arena, task, reader, confinement))
+        _obey(control, host, workers, lambda descriptors: _work(descriptors, arena, task, reader, confinement))
         code = 0
     except BaseException as error:  # noqa: BLE001  whatever it is, the host is told, where there is one
         with contextlib.suppress(OSError):
@@ -182,7 +182,7 @@ def _obey(control: socket.socket, host: int, workers: dict[int, int], work: Call
             return
         if not ready:
             continue
-        message, given, _, _ = socket.recv_fds(control, wire.COMMAND.size, 2, socket.MSG_WAITALL)
+        message, descriptors, _, _ = socket.recv_fds(control, wire.COMMAND.size, 2, socket.MSG_WAITALL)
         if len(message) < wire.COMMAND.size:
             return
         order, number = wire.COMMAND.unpack(message)
@@ -195,7 +195,7 @@ def _obey(control: socket.socket, host: int, workers: dict[int, int], work: Call
                 if not pid:
                     try:
                         die_with_parent(server)
-                        work(given)
+                        work(descriptors)
                     finally:
                         os._exit(1)
                 workers[number] = pid
@@ -213,14 +213,14 @@ def _obey(control: socket.socket, host: int, workers: dict[int, int], work: Call
             if order == wire.END:
                 code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) if pid else 0
                 control.sendall(wire.ENDED.pack(number, code))
-        for descriptor in given:
+        for descriptor in descriptors:
             os.close(descriptor)
 
 
-def _work(given: list[int], arena: Arena | None, task: Task, reader: Reader, confinement: Confinement) -> None:
-    if arena is not None and len(given) > 1:
-        arena.map(given[1])
-    os.dup2(given[0], _SOCKET)
+def _work(descriptors: list[int], arena: Arena | None, task: Task, reader: Reader, confinement: Confinement) -> None:
+    if arena is not None and len(descriptors) > 1:
+        arena.map(descriptors[1])
+    os.dup2(descriptors[0], _SOCKET)
     os.closerange(_SOCKET + 1, 65_536)
     host = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, _SOCKET)
     level = confinement.apply()

@@ -34,7 +34,7 @@ class Workers:
     ----------
     orders : Orders
         What the fork server is told.
-    most : int
+    limit : int
         Workers in use at once, beside those set aside.
     single_use : bool
         Whether each worker sees one picture: its successor is then forked when it is lent.
@@ -44,15 +44,15 @@ class Workers:
     In a process that the host forks they are forgotten, and others started on first use.
     """
 
-    def __init__(self, orders: Orders, most: int, *, single_use: bool, level: str | None) -> None:
-        self._orders, self._most, self._single_use, self._wanted_level = orders, most, single_use, level
+    def __init__(self, orders: Orders, limit: int, *, single_use: bool, level: str | None) -> None:
+        self._orders, self._limit, self._single_use, self._wanted_level = orders, limit, single_use, level
         self.level, self.is_closed, self._count = "", False, 0
         self._clear()
         _LIVING.add(self)
 
     def _clear(self) -> None:
         self._lock = threading.Lock()
-        self._slots = threading.Semaphore(self._most)
+        self._slots = threading.Semaphore(self._limit)
         self._server: ForkServer | None = None
         self._ready: list[Worker] = []
         self._starting: deque[Worker] = deque()
@@ -74,7 +74,7 @@ class Workers:
             raise SandboxError("The sandbox was closed.")
         if self._server is None:
             try:
-                for _ in range(self._most + SPARES):
+                for _ in range(self._limit + SPARES):
                     self._fork()
                 while self._starting:
                     worker = self._starting.popleft()
@@ -122,7 +122,7 @@ class Workers:
             for _ in range(2):  # again when the server has died since
                 self._start()
                 idle = len(self._ready) + len(self._starting)
-                if not idle or (self._single_use and idle <= self._most + SPARES):
+                if not idle or (self._single_use and idle <= self._limit + SPARES):
                     self._fork_ahead()
                 if self._ready:
                     return self._ready.pop()
@@ -141,7 +141,7 @@ class Workers:
     def set_aside(self, worker: Worker) -> bool:
         """Let another picture have the turn of a slow one, which goes on. Whether it has given it up now."""
         with self._lock:
-            if worker in self._aside or len(self._aside) >= ASIDE * self._most:
+            if worker in self._aside or len(self._aside) >= ASIDE * self._limit:
                 return False
             self._aside.add(worker)
         self._slots.release()
@@ -200,7 +200,7 @@ class Workers:
             except OSError:  # the server was killed; the next picture starts another one
                 self._end()
                 return code
-            if len(self._ready) + len(self._starting) < (self._most + SPARES if self._single_use else SPARES):
+            if len(self._ready) + len(self._starting) < (self._limit + SPARES if self._single_use else SPARES):
                 self._fork_ahead()
         return code
 
