@@ -110,8 +110,10 @@ def trial(kills, pictures, chunk, seed=1, plan="rescan"):
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
         bank_of(place / "bank", seeds=(1, 2, 3))
-        hash_images([b""])  # what is loaded now need not be loaded by each child
         pictures_in(place / "media", pictures, **BAD)
+        hash_images([b""])  # what is loaded now need not be loaded by each child
+        with opened(plan, place, place / "begun", chunk):
+            pass
         began = time.monotonic()
         os.waitpid(child(plan, place, place / "whole", chunk), 0)
         whole, took = results(place / "whole"), time.monotonic() - began

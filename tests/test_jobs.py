@@ -207,4 +207,5 @@ def test_kills_lose_nothing_and_do_nothing_twice(plan):
     wrong, counts = trial(KILLS, *(many if plan == "rescan" else (120, 8)), plan=plan)
     assert wrong == []
     assert counts["kills"] == KILLS
+    assert counts["begun again"] > 0  # else no chunk was ever cut off
     assert counts["most again"] <= 2  # a chunk a worker
