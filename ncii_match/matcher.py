@@ -290,13 +290,11 @@ class Matcher:
             running = loop.run_in_executor(executor, self._check, image, time.perf_counter())
         except RuntimeError:  # the machine has no thread left, or this matcher was closed meanwhile
             self._check_open()
-            bits, status = np.zeros((1, self._algorithm.nbytes), np.uint8), np.full(1, Status.NO_WORKER, np.uint8)
-            return undecided(Hashes(self._algorithm, bits, status=status), self.policy, CAUSES[Status.NO_WORKER])[0]
+            return self._unknown(CAUSES[Status.NO_WORKER])
         try:
             return await asyncio.wait_for(running, self.policy.deadline)
         except TimeoutError:
-            none = Hashes(self._algorithm, np.zeros((1, self._algorithm.nbytes), np.uint8))
-            return undecided(none, self.policy, "deadline")[0]
+            return self._unknown("deadline")
 
     async def acheck_many(
         self, images: Iterable[Source] | AsyncIterable[Source], *, workers: int | None = None
@@ -367,14 +365,18 @@ class Matcher:
         try:
             hashes = self._hashing.one(kept[0])
         except MemoryError as error:
-            none = Hashes(self._algorithm, np.zeros((1, self._algorithm.nbytes), np.uint8))
-            return undecided(none, self.policy, _cause(error))[0]
+            return self._unknown(_cause(error))
         decision = self._lookup(hashes, time.perf_counter() - begun, started, kept)[0]
         if (cause := self._late(time.perf_counter() - started)) and decision.outcome is not Outcome.UNKNOWN:
             # Last of all: by now, building the decision has taken its time, too.
             context = Context(hashes.algorithm, decision.snapshot, decision.snapshot_age, decision.timings, (cause,))
             return replace(undecided(hashes, self.policy), context=context)[0]
         return decision
+
+    def _unknown(self, cause: str) -> Decision:
+        """The decision on a picture that could not be checked at all."""
+        picture = Hashes(self._algorithm, np.zeros((1, self._algorithm.nbytes), np.uint8))
+        return undecided(picture, self.policy, cause)[0]
 
     def _batches(self, images: Iterable[Source], workers: int, enough: Enough) -> Iterator[tuple[Hashes, Decisions]]:
         begun, kept = time.perf_counter(), deque[Source]()

@@ -12,7 +12,7 @@ from io import BytesIO
 import numpy as np
 import pytest
 import uploads
-from conftest import PHOTOS
+from conftest import PHOTOS, ROOT
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -36,6 +36,7 @@ from ncii_match.adapters.asgi_body import SNIFFED, Spool, looks_like_picture
 from ncii_match.adapters.asgi_multipart import Multipart
 from ncii_match.bank.bank import Bank
 from ncii_match.decisions import Policy
+from ncii_match.decode.limits import DecodeLimits
 from ncii_match.errors import InputError
 from ncii_match.ingest import hash_images
 from ncii_match.matcher import Matcher
@@ -510,6 +511,13 @@ def test_a_body_that_is_too_large_is_read_on_for_a_while_and_never_kept(app):
         assert (answer.status, answer.headers["connection"]) == (status, "close")
         assert least <= len(asked) <= most, headers
     assert app.calls == 0
+
+
+def test_a_body_may_be_as_long_as_a_picture():
+    checked = CheckUploads(app, RecordingMatcher(NO_MATCH))
+    assert checked.max_body == DecodeLimits().max_bytes
+    guide = (ROOT / "docs" / "upload-pipelines.md").read_text()
+    assert f"more than `max_body` bytes ({checked.max_body >> 20} MiB)" in guide
 
 
 @pytest.mark.parametrize("name", ["max_body", "max_parts", "max_pictures", "in_memory"])

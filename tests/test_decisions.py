@@ -2,10 +2,11 @@
 
 import numpy as np
 import pytest
+from conftest import ROOT
 
-from ncii_match.decisions import Policy, decide, redecide, undecided
+from ncii_match.decisions import CAUSES, CrossCheck, Policy, decide, redecide, undecided
 from ncii_match.errors import InputError, PolicyError
-from ncii_match.outcomes import Action, Outcome, State, Status
+from ncii_match.outcomes import Action, Hold, Outcome, State, Status
 from ncii_match.values import PDQ, PDQ_512, PHASH, Entries, Hashes, Matches, View
 
 ENTRIES = Entries(
@@ -237,3 +238,58 @@ def test_sentences():
     assert decisions[3].explain() == Status.TRUNCATED.reason
     assert decisions[0].to_dict()["cases"] == ["b", "c"]
     assert repr(decisions) == "<Decisions: 1 NO_MATCH, 1 MATCH, 1 LOW_QUALITY, 1 UNREADABLE>"
+
+
+WITNESSED = Policy(witness_above=10, witness_threshold=8, regions=frozenset({"IN"}))
+
+
+def near_hold(region, distance=20):
+    """One picture, weakly near an entry with one hold."""
+    entries = Entries(np.array([1]), np.array([State.SEED]), (("c",),), ((Hold("c", "s", State.SEED, region),),))
+    return hashes([100]), matches([[(1, distance)]]), entries
+
+
+@pytest.mark.parametrize(
+    ("region", "agrees", "reasons"),
+    [
+        ("IN", False, ("no_match", "witness:contradicts")),
+        ("GB", False, ("no_match", "other_region")),
+        ("GB", None, ("no_match", "other_region")),
+        ("IN", True, ("match:seed", "witness:agrees")),
+        ("IN", None, ("match:seed", "witness:none")),
+    ],
+)
+def test_the_witness_contradicts_holds_that_would_count_and_no_others(region, agrees, reasons):
+    agreements = {} if agrees is None else {(0, "s", "c"): agrees}
+    decision = decide(*near_hold(region), WITNESSED, cross_check=CrossCheck(agreements))[0]
+    assert decision.reasons == reasons
+
+
+def test_why_the_witness_could_not_be_asked_is_a_reason():
+    decision = decide(*near_hold("IN"), WITNESSED, cross_check=CrossCheck(failure="stale"))[0]
+    assert decision.reasons == ("match:seed", "witness:stale")
+    close = decide(*near_hold("IN", 10), WITNESSED, cross_check=CrossCheck(failure="stale"))[0]
+    assert close.reasons == ("match:seed",)  # not weak, so nobody had to ask
+
+
+def test_stored_rows_with_one_match_each_are_rows_of_their_own():
+    decisions = decide(hashes([100] * 4), matches([[(1, 3)], [(4, 3)], [], []]), ENTRIES, Policy())
+    rows = decisions.to_arrow().to_pylist()
+    assert [row["entry_ids"] for row in rows] == [[1], [4], [], []]
+    assert rows == [decision.to_dict() for decision in decisions]
+
+
+def test_every_status_stands_in_the_guide_with_the_outcome_that_follows():
+    table = {}
+    for line in (ROOT / "docs" / "upload-pipelines.md").read_text().splitlines():
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        for name in cells[0].replace("`", "").split(", "):
+            if line.startswith("| `") and name in Status.__members__:
+                table[Status[name]] = cells
+    assert set(table) == set(Status)
+    for status, (_, meaning, outcome, _) in table.items():
+        decision = decide(hashes([255], [status]), matches([[]]), ENTRIES, Policy())[0]
+        assert meaning
+        if outcome:
+            assert decision.outcome.name == outcome, status
+            assert (decision.outcome is Outcome.UNKNOWN) == (status in CAUSES)

@@ -186,7 +186,8 @@ def test_a_stored_decision_that_is_settled_is_judged_again(few):
         return decide(hashes, chosen.matches, entries, policy, matches_beyond=chosen.matches_beyond)[0]
 
     listed = decided(seeds)
-    assert redecide(listed, policy).action is Action.REVIEW  # a confirmed one would stand before seeds
+    again = redecide(listed, policy)  # a confirmed one would stand before seeds
+    assert (again.outcome, again.action) == (Outcome.MATCH, Action.REVIEW)
     blocking = Policy(threshold=RADIUS, on_seed=Action.BLOCK)
     assert redecide(listed, blocking).action is Action.BLOCK
     narrow = redecide(listed.to_dict(), Policy(threshold=2))
@@ -194,6 +195,30 @@ def test_a_stored_decision_that_is_settled_is_judged_again(few):
     assert "checked again" in narrow.explain()
     confirmed = decided([(Hold("c", "s", State.CONFIRMED, None),)] * 30)
     assert redecide(confirmed, policy).action is Action.BLOCK
+
+
+def test_no_match_that_is_left_out_counts_against_the_allowlist():
+    matches = matches_of([(0, 1, 3, 0)], 1)
+    entries = entries_of([1], [(Hold("c", "s", State.SEED, None),)])
+    hashes = Hashes(PDQ, np.zeros((1, 32), np.uint8), np.array([90], np.uint8))
+    policy = Policy(threshold=RADIUS, on_confirmed=Action.BLOCK)
+    beyond = np.array([3])
+    decision = decide(hashes, matches, entries, policy, np.array([True]), matches_beyond=beyond)[0]
+    again = redecide(decision, policy)
+    assert (again.outcome, again.action, again.reasons) == (Outcome.NO_MATCH, Action.ALLOW, ("allow_list",))
+
+
+@pytest.mark.parametrize("crowded", [0, 1])
+def test_a_picture_with_holds_that_are_left_out_is_crowded_and_no_other(crowded):
+    matches = matches_of([(0, 1, 20, 0), (1, 2, 20, 0)], 2)
+    holds_beyond = np.array([7, 0] if crowded == 0 else [0, 7])
+    entries = entries_of([1, 2], [(Hold("c", "s", State.SEED, None),)] * 2, holds_beyond)
+    hashes = Hashes(PDQ, np.zeros((2, 32), np.uint8), np.array([90, 90], np.uint8))
+    policy = Policy(threshold=RADIUS, witness_above=10, witness_threshold=8)
+    decisions = decide(hashes, matches, entries, policy)
+    reasons = [decision.reasons[-1] for decision in decisions]
+    assert reasons[crowded] == "witness:too_many"
+    assert reasons[1 - crowded] == "witness:none"
 
 
 def flooded(tmp_path, count, cases_of_one=1):

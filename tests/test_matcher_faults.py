@@ -463,6 +463,14 @@ def test_a_closed_matcher_says_so(bank, photos):
             use()
 
 
+def test_a_machine_without_a_thread_left_answers_unknown(bank, photos, monkeypatch):
+    with nm.Matcher(bank.path, isolation="thread") as matcher:
+        monkeypatch.setattr(road.ThreadPoolExecutor, "submit", raising(RuntimeError("can't start new thread")))
+        decision = asyncio.run(matcher.acheck(photos["rocket.jpg"]))
+    assert (decision.outcome, decision.reasons) == (Outcome.UNKNOWN, ("isolation:NO_WORKER",))
+    assert (decision.algorithm, decision.policy) == (PDQ, matcher.policy.id)
+
+
 def test_asynchronous_checks_answer_as_the_others(bank, photos):
     uploads = [photos["coffee.png"], b"junk", photos["rocket.jpg"], photos["clock_motion.png"]] * 3
     bank.add(nm.hash_images([photos["coffee.png"]]), case="c", source="s")

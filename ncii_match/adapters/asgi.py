@@ -33,6 +33,7 @@ from ncii_match.adapters.asgi_multipart import (
     media_type,
 )
 from ncii_match.decisions import Decision
+from ncii_match.decode.limits import DecodeLimits
 from ncii_match.errors import InputError
 from ncii_match.matcher import Matcher
 from ncii_match.outcomes import Action, Outcome, Status
@@ -43,6 +44,9 @@ Scope = MutableMapping[str, Any]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 Files = Literal["all", "pictures"]
+
+MAX_BODY = DecodeLimits().max_bytes
+"""Bytes of a body that may have to be checked, unless told otherwise: as many as one picture may have."""
 
 
 class Refusal(Enum):
@@ -161,7 +165,7 @@ class CheckUploads:
         app: App,
         matcher: Matcher,
         *,
-        max_body: int = 64 * 1024 * 1024,
+        max_body: int = MAX_BODY,
         max_parts: int = 1000,
         max_pictures: int = 100,
         in_memory: int = 1024 * 1024,
