@@ -19,7 +19,8 @@ import record
 from bench_bank import LARGE, PER_CASE, SMALL, TINY, describe, hashes_of, size_of, timed
 
 from ncii_match import Bank, Snapshot
-from ncii_match.bank.snapshots import manifest, segment
+from ncii_match.bank.crypto import signatures
+from ncii_match.bank.snapshots import segment
 from ncii_match.bank.snapshots.segment import Segment
 
 ROUNDS = 5
@@ -29,7 +30,7 @@ Row = dict[str, Any]
 
 def written(folder: Path, n: int) -> Path:
     """A signed bank of n entries, and beside it the key to trust."""
-    private, trusted = manifest.make_keys(folder)
+    private, trusted = signatures.make_signing_keys(folder)
     cases = -(-n // PER_CASE)
     lines = [b'{"reference": "%012x-2026", "source": "bench"}\n' % case for case in range(cases)]
     whole = Segment(

@@ -17,9 +17,9 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from ncii_match.bank.snapshots import source_choice
-from ncii_match.bank.snapshots.following import Follow, Follower, outdated
-from ncii_match.bank.snapshots.snapshot import Snapshot, is_guarded
+from ncii_match.bank.snapshots import storage_choice
+from ncii_match.bank.snapshots.following import Follow, Follower, why_outdated
+from ncii_match.bank.snapshots.snapshot import Snapshot, reads_verified_copies
 from ncii_match.decisions import (
     CAUSES,
     MOST_HOLDS,
@@ -154,7 +154,12 @@ class Matcher:
         witness: str | PathLike[str] | None = None,
         only: NDArray[np.int64] | None = None,
     ) -> None:
-        find = partial(source_choice.find, filesystem=filesystem, cache=cache, guarded=is_guarded(verify, trusted_key))
+        find = partial(
+            storage_choice.open_storage,
+            filesystem=filesystem,
+            cache=cache,
+            guarded=reads_verified_copies(verify, trusted_key),
+        )
         following = partial(Follower, key=key, follow=follow, trusted_key=trusted_key, verify=verify)
         source = find(bank_dir)
         pause = look_every if source.is_remote or follow == "background" else 0.0
@@ -461,7 +466,7 @@ class Matcher:
         return found
 
     def _outdated(self, age: float) -> str | None:
-        return outdated(age, self.policy.max_age)
+        return why_outdated(age, self.policy.max_age)
 
     def _late(self, seconds: float) -> str | None:
         return "deadline" if self.policy.deadline is not None and seconds > self.policy.deadline else None

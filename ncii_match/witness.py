@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ncii_match.bank.snapshots.following import Follower, outdated
+from ncii_match.bank.snapshots.following import Follower, why_outdated
 from ncii_match.bank.snapshots.snapshot import Snapshot
 from ncii_match.decisions import CrossCheck, Policy, weak_matches
 from ncii_match.errors import NciiMatchError, PolicyError
@@ -103,7 +103,7 @@ class Witness:
 
     def _answer(self, hashes: Hashes, question: _Question) -> CrossCheck:
         own = self._follower.current()
-        if cause := outdated(self._follower.age(own), self._policy.max_age):
+        if cause := why_outdated(self._follower.age(own), self._policy.max_age):
             return CrossCheck(failure=cause)
         own_matches = own.index.search(hashes, self._policy.witness_threshold)
         own_entries = own.entries_of(own_matches)

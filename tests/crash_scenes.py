@@ -21,6 +21,7 @@ import numpy as np
 import sqlalchemy as sa
 
 from ncii_match.bank.bank import Bank
+from ncii_match.bank.crypto import signatures
 from ncii_match.bank.snapshots import continuity, copies, manifest
 from ncii_match.bank.snapshots.manifest import Manifest
 from ncii_match.bank.snapshots.snapshot import Snapshot
@@ -197,7 +198,7 @@ class Stage:
         self.template, self.path = self.place / "template", self.place / "bank"
         self.keys = self.place / "template_keys"
         self.keys.mkdir()
-        manifest.make_keys(self.keys)
+        signatures.make_signing_keys(self.keys)
         use(self.keys, self.place / "cache")
         self.scene.prepare(self.template)
         made = self.template.exists()
@@ -232,7 +233,7 @@ class Stage:
         use(keys, cache)
         for remembered in (keys / f"signing.key{continuity.MEMORY}").glob("*.json"):  # of the template's path
             known = json.loads(remembered.read_bytes())
-            remembered.rename(continuity._memory(keys / "signing.key", self.path, known["bank"]))
+            remembered.rename(continuity._memory_path(keys / "signing.key", self.path, known["bank"]))
 
     def work(self, done):
         self.scene.act(self.path, done)
@@ -303,8 +304,8 @@ class Stage:
 def use(keys, cache):
     """From now on every publication is signed with this key, and readers ask for it."""
     os.environ |= {
-        manifest.SIGNING_KEY: str(keys / "signing.key"),
-        manifest.TRUSTED_KEY: str(keys / "trusted.key"),
+        signatures.SIGNING_KEY: str(keys / "signing.key"),
+        signatures.TRUSTED_KEY: str(keys / "trusted.key"),
         copies.CACHE: str(cache),
     }
 
@@ -313,8 +314,8 @@ def use(keys, cache):
 def signed(place):
     """Every publication is signed, and readers ask for it."""
     place.mkdir()
-    manifest.make_keys(place)
-    names = (manifest.SIGNING_KEY, manifest.TRUSTED_KEY, copies.CACHE)
+    signatures.make_signing_keys(place)
+    names = (signatures.SIGNING_KEY, signatures.TRUSTED_KEY, copies.CACHE)
     before = {name: os.environ.get(name) for name in names}
     use(place, place / "cache")
     try:

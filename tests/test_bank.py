@@ -393,7 +393,7 @@ def test_damaged_snapshots_are_refused(bank):
         (path / "manifest.json").write_text(change)
         refused("format 3" if message == "format 3" else "no readable manifest")  # its own digest gives it away
         body = change.rpartition(",")[0].encode()
-        (path / "manifest.json").write_bytes(body + manifest._seal(body))
+        (path / "manifest.json").write_bytes(body + manifest._closing_digest(body))
         refused(message)
     (path / "manifest.json").write_text(said)
     assert len(Snapshot.open(bank.path, verify=True)) == 3

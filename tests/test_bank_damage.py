@@ -13,7 +13,7 @@ from sizes import size
 
 import ncii_match as nm
 from ncii_match.bank.bank import Bank
-from ncii_match.bank.snapshots import manifest
+from ncii_match.bank.crypto import signatures
 from ncii_match.bank.snapshots.manifest import Manifest
 from ncii_match.bank.snapshots.snapshot import Snapshot
 from ncii_match.errors import BankCorruptError, BankError, BankFormatError
@@ -47,7 +47,7 @@ def make(path, key):
 def signed(tmp_path_factory):
     """The bank's directory and the key that readers trust."""
     place = tmp_path_factory.mktemp("damage", numbered=True)
-    private, public = manifest.make_keys(place)
+    private, public = signatures.make_signing_keys(place)
     return make(place / "bank", private), public
 
 
@@ -247,7 +247,7 @@ def test_bits_that_flip_while_a_bank_serves_never_end_the_process(engine, at_onc
             bank.allow(some(2000, seed=3)[60:63], radius=2, reason="a logo")
             bank.publish()
     else:
-        make(tmp_path / "bank", manifest.make_keys(tmp_path)[0])
+        make(tmp_path / "bank", signatures.make_signing_keys(tmp_path)[0])
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", SERVING, tmp_path / "bank", str(FLIP_ROUNDS), str(at_once), str(at_once)],
         cwd=ROOT, capture_output=True, text=True, check=False, timeout=300,

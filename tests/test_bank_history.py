@@ -15,6 +15,7 @@ import sqlalchemy as sa
 import tampering
 
 from ncii_match.bank.bank import Bank
+from ncii_match.bank.crypto import signatures
 from ncii_match.bank.snapshots import continuity, manifest
 from ncii_match.bank.snapshots.snapshot import Snapshot
 from ncii_match.bank.truth import journal, tables
@@ -51,7 +52,7 @@ def fresh_database():
 def keys(tmp_path):
     folder = tmp_path / "keys"
     folder.mkdir()
-    return manifest.make_keys(folder)
+    return signatures.make_signing_keys(folder)
 
 
 @pytest.fixture
@@ -394,7 +395,7 @@ def test_another_key_needs_a_word(tmp_path, sqlite_bank, keys):
     """A manifest that another key has signed may be one that somebody changed; the restore takes the old public key."""
     folder = tmp_path / "new"
     folder.mkdir()
-    private, public = manifest.make_keys(folder)
+    private, public = signatures.make_signing_keys(folder)
     with pytest.raises(BankHistoryError, match=r"snapshot 3 was not signed with this key.*--trusted-key"):
         sqlite_bank.publish(signing_key=private)
     sqlite_bank.close()
@@ -425,7 +426,7 @@ def test_a_publication_that_was_cut_off_before_it_showed_does_not_count(tmp_path
         raise KeyboardInterrupt
 
     with Bank.create(tmp_path / "bank") as made:
-        monkeypatch.setattr(publication.Draft, "show", killed)
+        monkeypatch.setattr(publication.SnapshotDraft, "show", killed)
         for _ in range(2):
             with pytest.raises(KeyboardInterrupt):
                 made.publish(signing_key=key)

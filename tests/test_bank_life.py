@@ -13,6 +13,7 @@ from conftest import PHOTOS, ROOT
 
 import ncii_match as nm
 from ncii_match.bank.bank import Bank
+from ncii_match.bank.crypto import signatures
 from ncii_match.bank.snapshots import manifest
 from ncii_match.bank.snapshots.snapshot import Snapshot
 from ncii_match.bank.truth import degenerate_hashes, journal, schema, tables
@@ -344,12 +345,12 @@ def test_a_small_change_is_a_delta(bank):
 
 
 def test_snapshots_are_signed_and_trusted(bank, tmp_path, monkeypatch):
-    private, public = manifest.make_keys(tmp_path)
+    private, public = signatures.make_signing_keys(tmp_path)
     other = tmp_path / "other"
     other.mkdir()
-    _, stranger = manifest.make_keys(other)
+    _, stranger = signatures.make_signing_keys(other)
     with pytest.raises(InputError, match="there already"):
-        manifest.make_keys(tmp_path)
+        signatures.make_signing_keys(tmp_path)
     bank.add(some(1), case="a", source="s")
     bank.publish()
     with pytest.raises(BankCorruptError, match="is not signed"):
@@ -361,19 +362,19 @@ def test_snapshots_are_signed_and_trusted(bank, tmp_path, monkeypatch):
     path = Snapshot.open(bank.path).path
     said = (path / "manifest.json").read_bytes()
     (path / "manifest.json").write_bytes(said.replace(b'"count": 1', b'"count": 1 '))
-    monkeypatch.setenv(manifest.TRUSTED_KEY, str(public))
+    monkeypatch.setenv(signatures.TRUSTED_KEY, str(public))
     with pytest.raises(BankCorruptError, match="was not signed by"):
         Snapshot.open(bank.path)
     for wrong in (b"", b"short", base64.b64encode(bytes(31)), b"\xff" * 40):
         (tmp_path / "bad").write_bytes(wrong)
         with pytest.raises(InputError, match="is not a key"):
-            manifest.read_key(tmp_path / "bad")
+            signatures.read_key(tmp_path / "bad")
     assert os.stat(private).st_mode & 0o777 == 0o600
 
 
 def test_nobody_has_a_changed_manifest_signed_by_the_next_publication(bank, tmp_path):
     """A delta keeps what the manifest before says of the base; changed, it is not built upon."""
-    private, public = manifest.make_keys(tmp_path)
+    private, public = signatures.make_signing_keys(tmp_path)
     hashes = some(3)
     bank.add(hashes, case="a", source="s")
     path = bank.publish(signing_key=private).path

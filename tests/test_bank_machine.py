@@ -124,7 +124,7 @@ class BankMachine(RuleBasedStateMachine):
     def begin(self, most, at_once):
         self.copy_template()
         self.at_once = at_once
-        self.patch.setattr(publication, "MOST_IN_DELTA", most)
+        self.patch.setattr(publication, "MAX_DELTA_ENTRIES", most)
         self.patch.setattr(intake, "AT_ONCE", at_once)
         self.bank = self.opened()
 
@@ -418,7 +418,7 @@ class BankMachine(RuleBasedStateMachine):
         self.model.expire(self.clock)
         last = list(self.bank.history())[-1:]
         noted = len(last) > 0 and last[0].number == len(self.model.events) + 1
-        shown = publication.pointer(self.path)
+        shown = publication.pointed_number(self.path)
         assert noted or shown == (self.number or None), "shown, and not in the history"
         if noted:
             self.model.note("publish", self.model.moment(self.clock))
@@ -492,7 +492,7 @@ class BankMachine(RuleBasedStateMachine):
             return
         assert len(self.bank) == len(self.model)
         assert [_hold(one) for one in self.bank.holds()] == self.model.all_holds()
-        assert publication.pointer(self.path) == (self.number or None)
+        assert publication.pointed_number(self.path) == (self.number or None)
         if self.bank.is_published:
             assert self.model.published == self.model.view(), "said to be published, and readers see something else"
         for reader in self.readers:
@@ -505,7 +505,7 @@ class BankMachine(RuleBasedStateMachine):
 
     def shown(self, *, dying=False, compacting=False):
         """After something was published: it has a number of its own, is what the model says, and readers follow."""
-        number = publication.pointer(self.path)
+        number = publication.pointed_number(self.path)
         assert number > self.number
         before, self.number = self.number, number
         self.history_agrees()

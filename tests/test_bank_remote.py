@@ -17,8 +17,8 @@ from pyarrow import fs
 
 import ncii_match as nm
 from ncii_match.bank.bank import Bank
-from ncii_match.bank.crypto import bank_key
-from ncii_match.bank.snapshots import manifest, remote, shared_memory, source_choice, sources
+from ncii_match.bank.crypto import bank_key, signatures
+from ncii_match.bank.snapshots import copies, shared_memory, storage, storage_choice
 from ncii_match.bank.snapshots.snapshot import Snapshot
 from ncii_match.errors import BankCorruptError, BankError, InputError
 from ncii_match.values import PDQ, Hashes
@@ -34,8 +34,8 @@ def some(n, seed=0):
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path, monkeypatch):
-    monkeypatch.setenv(remote.CACHE, str(tmp_path / "cache"))
-    for name in (bank_key.KEY, bank_key.KEY_FILE, manifest.TRUSTED_KEY):
+    monkeypatch.setenv(copies.CACHE, str(tmp_path / "cache"))
+    for name in (bank_key.KEY, bank_key.KEY_FILE, signatures.TRUSTED_KEY):
         monkeypatch.delenv(name, raising=False)
     return tmp_path / "cache"
 
@@ -166,7 +166,7 @@ def test_a_bank_made_anew_at_the_same_address_is_not_mixed_with_the_old_one(bank
 
 
 def test_signatures_and_numbers_count_as_in_a_directory(bank, tmp_path):
-    private, public = manifest.make_keys(tmp_path)
+    private, public = signatures.make_signing_keys(tmp_path)
     with pytest.raises(BankCorruptError, match="is not signed"):
         Snapshot.open(at(bank), trusted_key=public)
     bank.publish(signing_key=private)
@@ -237,7 +237,7 @@ def test_addresses_that_make_no_sense_are_refused_without_their_secrets(tmp_path
     (tmp_path / "file").touch()
     with pytest.raises(BankError, match="NCII_MATCH_CACHE"):
         Snapshot.open(f"file://{tmp_path}/nothing", cache=tmp_path / "file")
-    monkeypatch.delenv(remote.CACHE)
+    monkeypatch.delenv(copies.CACHE)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "home"))
     with pytest.raises(BankError, match="has no CURRENT"):
         Snapshot.open(f"file://{tmp_path}/nothing")
@@ -357,11 +357,11 @@ SCRIPT = """
 import sys
 from ncii_match.bank.snapshots import copies
 from ncii_match.bank.snapshots.snapshot import Snapshot
-put = copies._put
+write = copies._write
 def told(target, chunks, **how):
-    put(target, chunks, **how)
+    write(target, chunks, **how)
     print("copied", target.name, flush=True)
-copies._put = told
+copies._write = told
 print("ready", flush=True)
 sys.stdin.readline()
 print("opened", len(Snapshot.open(sys.argv[1], verify=True)), flush=True)
@@ -382,10 +382,10 @@ def test_processes_share_one_cache(bank, cache):
     assert len(copied) == 2  # of base and delta, each by one process
 
 
-@pytest.mark.skipif(not Path(shared_memory.USUAL).is_dir(), reason="this system has no /dev/shm")
+@pytest.mark.skipif(not Path(shared_memory.DEFAULT_FOLDER).is_dir(), reason="this system has no /dev/shm")
 def test_a_sealed_bank_stays_sealed_in_the_cache(tmp_path, cache, monkeypatch):
-    place = Path(tempfile.mkdtemp(prefix="ncii_match_test_", dir=shared_memory.USUAL))
-    monkeypatch.setenv(shared_memory.PLACE, str(place))
+    place = Path(tempfile.mkdtemp(prefix="ncii_match_test_", dir=shared_memory.DEFAULT_FOLDER))
+    monkeypatch.setenv(shared_memory.SHARED_MEMORY, str(place))
     try:
         with Bank.create(tmp_path / "sealed", key=KEY) as bank:
             hashes = some(20)
@@ -532,4 +532,4 @@ def test_nothing_of_pyarrow_is_loaded_for_a_directory(bank):
     script = "import sys, ncii_match as nm; nm.Matcher(sys.argv[1]); print('pyarrow' in sys.modules)"
     command = [sys.executable, "-c", script, str(bank.path)]
     assert subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout.strip() == "False"
-    assert isinstance(source_choice.find(bank.path), sources.Local)
+    assert isinstance(storage_choice.open_storage(bank.path), storage.LocalStorage)

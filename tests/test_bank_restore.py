@@ -13,7 +13,8 @@ from typer.testing import CliRunner
 import ncii_match as nm
 from ncii_match.bank import publishing
 from ncii_match.bank.bank import Bank
-from ncii_match.bank.snapshots import manifest, restoration
+from ncii_match.bank.crypto import signatures
+from ncii_match.bank.snapshots import restoration
 from ncii_match.bank.snapshots.snapshot import Snapshot
 from ncii_match.bank.truth import database
 from ncii_match.bank.truth.holds import Addition
@@ -27,7 +28,7 @@ KEY, OTHER = bytes(range(32)), bytes(range(1, 33))
 def key(tmp_path):
     folder = tmp_path / "keys"
     folder.mkdir()
-    return manifest.make_keys(folder)[0]
+    return signatures.make_signing_keys(folder)[0]
 
 
 def before_the_backup(bank, key):
@@ -158,7 +159,7 @@ def test_an_older_database_is_not_published_and_the_error_names_the_command(lost
     path, backup = lost
     wanted = content(path)
     for has_memory in (True, False):
-        restoration.put_back(path, backup)
+        restoration.put_back_database(path, backup)
         if not has_memory:
             forget(key)
         with Bank.open(path) as bank:
@@ -175,7 +176,7 @@ def test_an_older_database_is_not_published_and_the_error_names_the_command(lost
 def test_what_was_done_after_the_backup_was_in_its_place_stays(lost, key):
     """The later word counts: an addition and a withdrawal that came before anybody thought of restoring."""
     path, backup = lost
-    restoration.put_back(path, backup)
+    restoration.put_back_database(path, backup)
     with Bank.open(path) as bank:
         bank.add(some(1, seed=5), case="R-5", source="own")  # takes a number that the snapshot knows for another hash
         bank.withdraw(case="R-2", entry_ids=[5], reason="asked")
@@ -331,7 +332,7 @@ def test_a_sealed_bank_is_restored_and_put_under_the_key_of_the_last_snapshot(tm
 
 def test_from_the_command_line(lost, key, monkeypatch):
     path, backup = lost
-    monkeypatch.setenv(manifest.SIGNING_KEY, str(key))
+    monkeypatch.setenv(signatures.SIGNING_KEY, str(key))
     run = CliRunner().invoke(app, ["bank", "restore", str(path), "--from", str(backup)])
     assert run.exit_code == 0, run.output
     assert "ended 4 holds, took over 2, changed 1" in run.output

@@ -19,8 +19,8 @@ import pytest
 
 import ncii_match as nm
 from ncii_match.bank.bank import Bank
-from ncii_match.bank.crypto import bank_key, sealed_files
-from ncii_match.bank.snapshots import manifest, publication, rekeying, shared_memory, sources
+from ncii_match.bank.crypto import bank_key, hash_cipher, sealed_files, signatures
+from ncii_match.bank.snapshots import decryption, manifest, publication, rekeying, shared_memory
 from ncii_match.bank.snapshots.snapshot import Snapshot
 from ncii_match.bank.truth.holds import Addition
 from ncii_match.errors import BankCorruptError, BankError, BankFormatError, BankLockedError, InputError, UnsealedError
@@ -29,7 +29,7 @@ from ncii_match.values import PDQ, Hashes
 
 KEY, OTHER = bytes(range(32)), bytes(range(1, 33))
 
-pytestmark = pytest.mark.skipif(not Path(shared_memory.USUAL).is_dir(), reason="this system has no /dev/shm")
+pytestmark = pytest.mark.skipif(not Path(shared_memory.DEFAULT_FOLDER).is_dir(), reason="this system has no /dev/shm")
 
 
 def some(n, seed=0):
@@ -41,8 +41,8 @@ def some(n, seed=0):
 @pytest.fixture
 def memory(monkeypatch):
     """A place of its own in shared memory; the directory that copies lie in."""
-    place = Path(tempfile.mkdtemp(prefix="ncii_match_test_", dir=shared_memory.USUAL))
-    monkeypatch.setenv(shared_memory.PLACE, str(place))
+    place = Path(tempfile.mkdtemp(prefix="ncii_match_test_", dir=shared_memory.DEFAULT_FOLDER))
+    monkeypatch.setenv(shared_memory.SHARED_MEMORY, str(place))
     for name in (bank_key.KEY, bank_key.KEY_FILE):
         monkeypatch.delenv(name, raising=False)
     yield place / f"ncii_match-{os.getuid()}"
@@ -135,22 +135,22 @@ def test_the_secret_of_marks_is_sealed(bank, tmp_path):
 def test_plain_files_are_never_made_beside_the_bank(bank, monkeypatch):
     """What is written while publishing, below the bank, is sealed from its first byte on."""
     hashes, written = some(50), []
-    seal = sealed_files.seal
+    seal = sealed_files.seal_file
 
     def watched(source, target, *rest):
-        assert str(source).startswith(os.environ[shared_memory.PLACE])
+        assert str(source).startswith(os.environ[shared_memory.SHARED_MEMORY])
         absent(bank.path, hashes)
         written.append(target.name)
         return seal(source, target, *rest)
 
-    monkeypatch.setattr(sealed_files, "seal", watched)
+    monkeypatch.setattr(sealed_files, "seal_file", watched)
     bank.add(hashes, case="a", source="s")
     bank.publish()
     assert {"hashes.u8", "entry_ids.i64", "header.json", "removed.i64", "cases.jsonl"} <= set(written)
 
 
 def test_the_manifest_is_checked_without_the_key(bank, tmp_path):
-    private, public = manifest.make_keys(tmp_path)
+    private, public = signatures.make_signing_keys(tmp_path)
     bank.add(some(3), case="a", source="s")
     path = bank.publish(signing_key=private).path
     said = manifest.Manifest.parse((path / "manifest.json").read_bytes(), path)
@@ -172,7 +172,7 @@ def test_the_manifest_is_checked_without_the_key(bank, tmp_path):
     ):
         body = json.dumps({**good, "sealed": sealed}, indent=1).encode().removesuffix(b"\n}")
         with pytest.raises(error):
-            manifest.Manifest.parse(body + manifest._seal(body), path)
+            manifest.Manifest.parse(body + manifest._closing_digest(body), path)
 
 
 # --- keys ---------------------------------------------------------------------------------------------------------
@@ -222,13 +222,13 @@ def test_a_reader_with_both_keys_goes_on_when_the_key_changes(bank, tmp_path, mo
     for wrong in ("", "short", base64.b64encode(KEY).decode() + "\nshort"):
         file.write_text(wrong)
         with pytest.raises(InputError, match="is not a key"):
-            bank_key.keys_from()
+            bank_key.read_keys()
         with pytest.raises(BankError, match="is not a key"):
             Snapshot.open(bank.path)
 
 
 def test_a_plain_bank_needs_no_key_and_no_shared_memory(tmp_path, monkeypatch):
-    monkeypatch.setenv(shared_memory.PLACE, str(tmp_path / "nowhere"))
+    monkeypatch.setenv(shared_memory.SHARED_MEMORY, str(tmp_path / "nowhere"))
     with Bank.create(tmp_path / "bank") as bank:
         bank.add(some(2), case="a", source="s")
         assert bank.publish().path == bank.path / "snapshots" / "000001"
@@ -244,14 +244,14 @@ def test_a_plain_bank_needs_no_key_and_no_shared_memory(tmp_path, monkeypatch):
 @pytest.fixture
 def sealed(tmp_path):
     """One file of a bit more than two chunks, sealed."""
-    content = np.random.default_rng(1).bytes(2 * sealed_files.CHUNK + 77)
+    content = np.random.default_rng(1).bytes(2 * sealed_files.CHUNK_BYTES + 77)
     (tmp_path / "plain").write_bytes(content)
-    described = sealed_files.seal(tmp_path / "plain", tmp_path / "sealed", KEY, "bases/000001/x")
+    described = sealed_files.seal_file(tmp_path / "plain", tmp_path / "sealed", KEY, "bases/000001/x")
     return tmp_path / "sealed", described, content
 
 
 def opened(path, described, key=KEY, name="bases/000001/x"):
-    return b"".join(sealed_files.unseal(path, key, name, described))
+    return b"".join(sealed_files.unseal_file(path, key, name, described))
 
 
 def as_found(path):
@@ -262,10 +262,10 @@ def as_found(path):
 def test_a_sealed_file_opens_and_says_how_long_it_is(length, tmp_path):
     content = np.random.default_rng(length).bytes(length)
     (tmp_path / "plain").write_bytes(content)
-    described = sealed_files.seal(tmp_path / "plain", tmp_path / "sealed", KEY, "n")
+    described = sealed_files.seal_file(tmp_path / "plain", tmp_path / "sealed", KEY, "n")
     assert described == as_found(tmp_path / "sealed")
     assert described["bytes"] == 64 + length + 16 * max(1, -(-length // (1 << 20)))
-    assert sealed_files.plain_bytes(described["bytes"]) == length
+    assert sealed_files.unsealed_bytes(described["bytes"]) == length
     assert opened(tmp_path / "sealed", described, name="n") == content
 
 
@@ -291,7 +291,7 @@ def test_the_page_suffices_to_open_a_file(sealed):
 
 def test_changed_sealed_files_are_refused(sealed, tmp_path):
     path, described, content = sealed
-    stored, whole = path.read_bytes(), sealed_files.CHUNK + 16
+    stored, whole = path.read_bytes(), sealed_files.CHUNK_BYTES + 16
     head, first, second, third = stored[:64], stored[64 : 64 + whole], stored[64 + whole : 64 + 2 * whole], stored[64 + 2 * whole :]  # noqa: E501  # fmt: skip
     assert opened(path, described) == content
     rng = np.random.default_rng(2)
@@ -330,7 +330,7 @@ def _flipped(content, place):
 def test_lengths_that_no_sealed_file_has_are_refused():
     for stored in (0, 63, 64, 79, 64 + 16 + (1 << 20) + 1, 64 + 16 + (1 << 20) + 16):
         with pytest.raises(BankCorruptError, match="no sealed one has that length"):
-            sealed_files.plain_bytes(stored)
+            sealed_files.unsealed_bytes(stored)
 
 
 def test_files_exchanged_within_a_bank_and_between_banks_are_refused(bank, tmp_path):
@@ -404,8 +404,8 @@ def test_copies_are_private_shared_and_go_with_the_last_reader(bank, memory):
 def test_a_delta_costs_only_the_delta(bank, memory, monkeypatch):
     bank.add(some(30), case="a", source="s")
     first = bank.publish()
-    decrypted, decrypt = [], sources._decrypt
-    monkeypatch.setattr(sources, "_decrypt", lambda directory, *rest: [decrypted.append(directory.parent.name), decrypt(directory, *rest)])  # noqa: E501  # fmt: skip
+    decrypted, decrypt = [], decryption._decrypt
+    monkeypatch.setattr(decryption, "_decrypt", lambda directory, *rest: [decrypted.append(directory.parent.name), decrypt(directory, *rest)])  # noqa: E501  # fmt: skip
     bank.withdraw(case="a", entry_ids=[7], reason="asked")
     second = bank.publish()
     assert decrypted == ["snapshots"]
@@ -430,14 +430,14 @@ def test_withdrawn_hashes_leave_the_memory_with_their_last_reader(bank, memory):
 
 SCRIPT = """
 import os, sys, time
-from ncii_match.bank.snapshots import sources
+from ncii_match.bank.snapshots import decryption
 from ncii_match.bank.snapshots.snapshot import Snapshot
-decrypt = sources._decrypt
+decrypt = decryption._decrypt
 def told(directory, *rest):
     print("decrypts", directory.parent.name, flush=True)
     time.sleep(float(sys.argv[2]))
     decrypt(directory, *rest)
-sources._decrypt = told
+decryption._decrypt = told
 print("ready", flush=True)
 sys.stdin.readline()
 snapshot = Snapshot.open(sys.argv[1], key=bytes(range(32)))
@@ -523,7 +523,7 @@ def test_a_killed_publisher_leaves_nothing_for_long(bank, memory):
         "import os, signal, sys\n"
         "from ncii_match.bank.crypto import sealed_files\n"
         "from ncii_match.bank.bank import Bank\n"
-        "sealed_files.seal = lambda *all: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "sealed_files.seal_file = lambda *all: os.kill(os.getpid(), signal.SIGKILL)\n"
         "Bank.open(sys.argv[1], key=bytes(range(32))).publish()\n"
     )
     killed = subprocess.run([sys.executable, "-c", script, str(bank.path)], check=False, timeout=120)
@@ -557,15 +557,15 @@ def test_a_forked_process_does_not_end_what_its_parent_uses(bank, memory):
 def test_without_shared_memory_nothing_is_done(bank, tmp_path, monkeypatch, memory):
     bank.add(some(2), case="a", source="s")
     bank.publish()
-    monkeypatch.setenv(shared_memory.PLACE, str(tmp_path / "nowhere"))
+    monkeypatch.setenv(shared_memory.SHARED_MEMORY, str(tmp_path / "nowhere"))
     for call in (bank.publish, lambda: Snapshot.open(bank.path, key=KEY)):
         with pytest.raises(BankError, match=r"no directory.*NCII_MATCH_SHARED_MEMORY"):
             call()
-    monkeypatch.setenv(shared_memory.PLACE, str(tmp_path))
+    monkeypatch.setenv(shared_memory.SHARED_MEMORY, str(tmp_path))
     if shared_memory._file_system(tmp_path) not in shared_memory.IN_MEMORY:
         with pytest.raises(BankError, match=r"on a disk.*NCII_MATCH_SHARED_MEMORY"):
             Snapshot.open(bank.path, key=KEY)
-    monkeypatch.setenv(shared_memory.PLACE, str(memory.parent))
+    monkeypatch.setenv(shared_memory.SHARED_MEMORY, str(memory.parent))
     shutil.rmtree(memory)
     memory.symlink_to(tmp_path)
     with pytest.raises(BankError, match="only this user can look into"):
@@ -592,7 +592,7 @@ def test_too_little_shared_memory_is_said(bank, memory, monkeypatch):
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(publication.segment, "write", full)
+        patch.setattr(publication.segment, "write_segment", full)
         with pytest.raises(BankError, match=r"--shm-size.*NCII_MATCH_SHARED_MEMORY"):
             bank.publish()
     assert copies(memory) == []
@@ -671,7 +671,7 @@ def test_the_same_key_is_no_other(bank, tmp_path):
 
 
 def test_many_rows_are_sealed_anew_in_pieces(bank, monkeypatch):
-    monkeypatch.setattr(rekeying, "AT_ONCE", 7)
+    monkeypatch.setattr(rekeying, "ROWS_IN_BATCH", 7)
     bank.add(some(50), case="a", source="s")
     assert bank.rekey(OTHER) == 50
     assert matched(bank, some(50), OTHER) == list(range(1, 51))
@@ -700,8 +700,10 @@ def test_a_process_killed_while_the_key_changes_leaves_a_bank_that_publish_puts_
     old = [file.read_bytes() for file in (bank.path / "bases").rglob("*.u8") if file.stat().st_size > 200]
     place = {
         "in the transaction": "from ncii_match.bank.truth import journal as m; name = 'record'",
-        "before the publication": "from ncii_match.bank.snapshots.publication import Draft as m; name = 'write'",
-        "after CURRENT": "from ncii_match.bank.snapshots import rekeying as m; name = 'finish'",
+        "before the publication": (
+            "from ncii_match.bank.snapshots.publication import SnapshotDraft as m; name = 'write'"
+        ),
+        "after CURRENT": "from ncii_match.bank.snapshots import rekeying as m; name = 'finish_rekeying'",
         "in the vacuum": "from ncii_match.bank.truth import erasure as m; name = 'scrub'",
     }[moment]
     script = (
@@ -722,9 +724,9 @@ def test_a_process_killed_while_the_key_changes_leaves_a_bank_that_publish_puts_
     with Bank.open(bank.path, key=OTHER) as again:
         if moment == "before the publication":
             assert matched(again, hashes, KEY) == list(range(4, 41))  # readers have what they had
-        assert rekeying.unfinished(again.context.database)
+        assert rekeying.is_unfinished(again.context.database)
         again.publish()
-        assert not rekeying.unfinished(again.context.database)
+        assert not rekeying.is_unfinished(again.context.database)
         assert again.verify() == []
         assert matched(again, hashes, OTHER) == list(range(4, 41))
         assert len(list((again.path / "snapshots").iterdir())) == 1
@@ -765,10 +767,10 @@ def test_a_base_in_the_clear_is_not_built_upon_by_a_sealed_snapshot(tmp_path, me
         for key, sealed, usable in (
             (None, None, True),
             (KEY, None, False),
-            (KEY, sealed_files.description(OTHER), False),
-            (None, sealed_files.description(KEY), False),
+            (KEY, sealed_files.describe_seal(OTHER), False),
+            (None, sealed_files.describe_seal(KEY), False),
         ):
-            draft = publication.Draft(bank.path, PDQ, bank_key.of(key), None)
+            draft = publication.SnapshotDraft(bank.path, PDQ, hash_cipher.cipher_of(key), None)
             assert (draft._ids_of(dataclasses.replace(said, sealed=sealed)) is not None) == usable
 
 

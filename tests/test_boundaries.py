@@ -100,7 +100,7 @@ def test_an_allow_list_that_hides_more_than_any_bank_allows_is_refused(tmp_path,
         bank.allow(some(1, 9), radius=PDQ_THRESHOLD, reason="a logo")
         bank.publish()
     assert snapshot.Snapshot.open(tmp_path / "bank").allowed_radii.tolist() == [PDQ_THRESHOLD]
-    monkeypatch.setattr(snapshot, "widest_allowed", lambda _algorithm: PDQ_THRESHOLD - 1)
+    monkeypatch.setattr(snapshot, "max_allowed_radius", lambda _algorithm: PDQ_THRESHOLD - 1)
     with pytest.raises(BankCorruptError, match="allows more than any bank does"):
         snapshot.Snapshot.open(tmp_path / "bank")
 

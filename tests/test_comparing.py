@@ -38,9 +38,9 @@ def test_diff_is_what_publishing_would_change(bank):
     bank.add(hashes[3:5], case="b", source="t")
     bank.withdraw(case="b", entry_ids=[5], reason="r")  # came and went: no reader ever sees it
     expected = [
-        comparison.Change(1, "a", "s", State.SEED, State.CONFIRMED),
-        comparison.Change(2, "a", "s", State.SEED, State.WITHDRAWN),
-        comparison.Change(4, "b", "t", None, State.SEED),
+        comparison.HoldChange(1, "a", "s", State.SEED, State.CONFIRMED),
+        comparison.HoldChange(2, "a", "s", State.SEED, State.WITHDRAWN),
+        comparison.HoldChange(4, "b", "t", None, State.SEED),
     ]
     assert [*bank.diff()] == expected
     bank.publish()
@@ -78,7 +78,7 @@ def test_banks_are_compared_by_their_hashes(bank, tmp_path):
 
 @pytest.mark.parametrize("at_once", [1, 7, 10_000])
 def test_near_entries_of_different_cases_are_listed_once(bank, monkeypatch, at_once):
-    monkeypatch.setattr(comparison, "SEARCHED_AT_ONCE", at_once)
+    monkeypatch.setattr(comparison, "QUERIES_IN_BATCH", at_once)
     hashes = some(50)
     bank.add(hashes, case="a", source="s")
     bank.add(turned(hashes[:3], 4), case="b", source="s")  # entries 51, 52, 53
@@ -87,10 +87,10 @@ def test_near_entries_of_different_cases_are_listed_once(bank, monkeypatch, at_o
     bank.add(hashes[9:10], case="b", source="s")  # one hash of two cases
     found = [*bank.near(10)]
     assert found == [
-        comparison.Near(1, 51, 4, ("a",), ("b",)),
-        comparison.Near(2, 52, 4, ("a",), ("b",)),
-        comparison.Near(3, 53, 4, ("a",), ("b",)),
-        comparison.Near(10, 10, 0, ("a", "b"), ("a", "b")),
+        comparison.NearPair(1, 51, 4, ("a",), ("b",)),
+        comparison.NearPair(2, 52, 4, ("a",), ("b",)),
+        comparison.NearPair(3, 53, 4, ("a",), ("b",)),
+        comparison.NearPair(10, 10, 0, ("a", "b"), ("a", "b")),
     ]
     assert [one.other_id for one in bank.near(12)][3:] == [56, 10]
     bank.withdraw(case="b", reason="r")

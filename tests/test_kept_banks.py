@@ -99,9 +99,9 @@ def test_the_newest_kept_bank_has_the_present_formats(kept):
     with Bank.open(path, key=key_of(place, name)) as bank:
         with bank.context.database.reading() as connection:
             assert schema.differences(connection) == []
-        made = publication.last_manifest(path)
+        made = publication.current_manifest(path)
         again = publication.Manifest.parse(made.to_bytes(), path)
         assert again == made
         bank.add(Hashes.from_hex([*json.loads((place / f"{name}.json").read_text())["found"]]), case="new", source="s")
         bank.publish(signing_key=own_key(place, path))
-        assert sorted(publication.last_manifest(path).files) == sorted(made.files)
+        assert sorted(publication.current_manifest(path).files) == sorted(made.files)

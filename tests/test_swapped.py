@@ -26,8 +26,8 @@ from typer.testing import CliRunner
 
 import ncii_match as nm
 from ncii_match.bank.bank import Bank
-from ncii_match.bank.crypto import bank_key
-from ncii_match.bank.snapshots import continuity, copies, manifest, publication, shared_memory, source_choice, sources
+from ncii_match.bank.crypto import bank_key, signatures
+from ncii_match.bank.snapshots import continuity, copies, manifest, publication, shared_memory, storage, storage_choice
 from ncii_match.bank.snapshots.snapshot import Snapshot, verify_files
 from ncii_match.cli.main import app
 from ncii_match.errors import (
@@ -75,7 +75,7 @@ def make(path, seed, signing_key, key):
 def banks(tmp_path_factory):
     """By whether it is sealed: a signed bank, and another one of the same key with files of the same lengths."""
     place = tmp_path_factory.mktemp("swapped")
-    private, public = manifest.make_keys(place)
+    private, public = signatures.make_signing_keys(place)
     made = {"signing": private, "trusted": public}
     for name, key in (("plain", None), ("sealed", KEY)):
         made[name] = make(place / name, 0, private, key)
@@ -85,10 +85,10 @@ def banks(tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def own_place(monkeypatch):
-    for name in (bank_key.KEY, bank_key.KEY_FILE, manifest.TRUSTED_KEY, manifest.SIGNING_KEY):
+    for name in (bank_key.KEY, bank_key.KEY_FILE, signatures.TRUSTED_KEY, signatures.SIGNING_KEY):
         monkeypatch.delenv(name, raising=False)
     memory = Path(tempfile.mkdtemp(prefix="ncii_match_test_", dir="/dev/shm" if Path("/dev/shm").is_dir() else None))
-    monkeypatch.setenv(shared_memory.PLACE, str(memory))
+    monkeypatch.setenv(shared_memory.SHARED_MEMORY, str(memory))
     monkeypatch.setenv(copies.CACHE, str(memory / "cache"))
     yield
     gc.collect()
@@ -343,7 +343,7 @@ def test_another_bank_never_takes_the_place_of_the_witness(banks, tmp_path):
     policy = nm.Policy(witness_above=0, witness_threshold=8)
     with target.matcher(witness=path, policy=policy) as matcher:
         witness = matcher._witness._follower
-        assert type(witness.source) is copies.CopiedDirectory
+        assert type(witness.source) is copies.CopiedLocalStorage
         path.rename(tmp_path / "away")
         path.symlink_to(other)
         with pytest.raises(OtherBankError):
@@ -560,12 +560,12 @@ def test_nothing_is_published_that_readers_would_refuse(call, banks, tmp_path, m
     how = {"new_key": KEY} if call == "rekey" else {}
     place = tmp_path / "keys"
     place.mkdir()
-    stranger, _ = manifest.make_keys(place)
+    stranger, _ = signatures.make_signing_keys(place)
     with Bank.open(target.path) as bank:
         events = len([*bank.history()])
         with pytest.raises(InputError, match="would be published unsigned, and its last snapshot is signed"):
             getattr(bank, call)(**how)
-        monkeypatch.setenv(manifest.TRUSTED_KEY, str(banks["trusted"]))
+        monkeypatch.setenv(signatures.TRUSTED_KEY, str(banks["trusted"]))
         with pytest.raises(InputError, match="is not the key that"):
             getattr(bank, call)(**how, signing_key=stranger)
         assert len([*bank.history()]) == events
@@ -590,7 +590,7 @@ def test_ids_that_are_swapped_while_it_is_published_keep_nothing_matching(banks,
     """And put right again before a reader looks: the withdrawn entry would stay in the base."""
     target = Target(banks, "plain-local", tmp_path)
     (ids,) = target.path.glob("bases/*/index/entry_ids.i64")
-    whole, real = ids.read_bytes(), publication.Draft._ids_of
+    whole, real = ids.read_bytes(), publication.SnapshotDraft._ids_of
 
     def swapped(draft, before):
         ids.write_bytes((np.frombuffer(whole, "<i8") + 100).tobytes())
@@ -599,7 +599,7 @@ def test_ids_that_are_swapped_while_it_is_published_keep_nothing_matching(banks,
         ids.write_bytes(whole)
         return read
 
-    monkeypatch.setattr(publication.Draft, "_ids_of", swapped)
+    monkeypatch.setattr(publication.SnapshotDraft, "_ids_of", swapped)
     with Bank.open(target.path) as bank:
         bank.withdraw(case="first", entry_ids=[1], reason="asked")
         bank.publish(signing_key=banks["signing"])
@@ -656,13 +656,13 @@ def test_commands_take_the_trusted_key(banks, tmp_path):
 
 
 def test_what_was_verified_is_remembered_until_it_is_touched_or_the_machine_starts_anew(banks, tmp_path, monkeypatch):
-    target, fetched, fetch = Target(banks, "plain-local", tmp_path), [], copies.CopiedBank._fetch
+    target, fetched, fetch = Target(banks, "plain-local", tmp_path), [], copies.CopiedStorage._fetch
 
     def told(self, name, *rest):
         fetched.append(name)
         fetch(self, name, *rest)
 
-    monkeypatch.setattr(copies.CopiedBank, "_fetch", told)
+    monkeypatch.setattr(copies.CopiedStorage, "_fetch", told)
     target.snapshot()
     assert len(fetched) > 15
     fetched.clear()
@@ -676,11 +676,11 @@ def test_what_was_verified_is_remembered_until_it_is_touched_or_the_machine_star
     assert fetched == ["bases/000001/index/hashes.u8"]
     assert file.read_bytes() == whole
     fetched.clear()
-    monkeypatch.setattr(copies, "_boot", lambda: "another")
+    monkeypatch.setattr(copies, "_boot_id", lambda: "another")
     target.snapshot()
     assert len(fetched) > 15
     fetched.clear()
-    monkeypatch.setattr(copies, "_boot", lambda: None)  # a system that does not say: nothing is remembered
+    monkeypatch.setattr(copies, "_boot_id", lambda: None)  # a system that does not say: nothing is remembered
     for _ in range(2):
         target.snapshot()
     assert len(fetched) > 30
@@ -738,7 +738,7 @@ def test_without_verifying_a_directory_is_mapped_where_it_is(banks, tmp_path):
     snapshot = target.snapshot(verify=False)
     assert snapshot.path == target.path / "snapshots" / "000002"
     assert not Path(os.environ[copies.CACHE]).exists()
-    assert isinstance(source_choice.find(target.path), sources.Local)
+    assert isinstance(storage_choice.open_storage(target.path), storage.LocalStorage)
     (target.path / "snapshots" / "000002" / "manifest.sig").unlink()
     with pytest.raises(SignatureError):
         target.snapshot(verify=False)
@@ -747,7 +747,7 @@ def test_without_verifying_a_directory_is_mapped_where_it_is(banks, tmp_path):
 def test_a_publication_is_not_read_through(banks, tmp_path, monkeypatch):
     """The publisher has just written it: with a trusted key in its environment, too, nothing is digested again."""
     target = Target(banks, "plain-local", tmp_path)
-    monkeypatch.setenv(manifest.TRUSTED_KEY, str(banks["trusted"]))
+    monkeypatch.setenv(signatures.TRUSTED_KEY, str(banks["trusted"]))
     (file,) = target.path.glob("bases/*/index/hashes.u8")
     with Bank.open(target.path) as bank:
         file.write_bytes(file.read_bytes()[::-1])

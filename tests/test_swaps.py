@@ -233,7 +233,7 @@ def test_readers_do_not_wait_for_a_dry_run(place, tmp_path, locked_soon):
 
 def test_readers_do_not_wait_for_another_key(place, locked_soon, monkeypatch):
     """Neither while every hash is sealed anew, nor while that is published."""
-    sealed, shown, looked = rekeying._reseal, publication.Draft.write, []
+    sealed, shown, looked = rekeying._reseal, publication.SnapshotDraft.write, []
 
     def slowly(connection, table, *more):
         looked.append(nobody_waits(place, matcher, 1))
@@ -246,7 +246,7 @@ def test_readers_do_not_wait_for_another_key(place, locked_soon, monkeypatch):
 
     key = bytes(range(32))
     monkeypatch.setattr(rekeying, "_reseal", slowly)
-    monkeypatch.setattr(publication.Draft, "write", written)
+    monkeypatch.setattr(publication.SnapshotDraft, "write", written)
     monkeypatch.setenv("NCII_MATCH_BANK_KEY", base64.b64encode(key).decode())
     with nm.Matcher(place) as matcher, Bank.open(place) as bank:
         bank.rekey(key)

@@ -21,8 +21,9 @@ from typer.testing import CliRunner
 import ncii_match as nm
 from ncii_match.bank import publishing
 from ncii_match.bank.bank import Bank
+from ncii_match.bank.crypto import signatures
 from ncii_match.bank.snapshots import manifest, publication, rekeying
-from ncii_match.bank.snapshots.publication import Draft
+from ncii_match.bank.snapshots.publication import SnapshotDraft
 from ncii_match.bank.snapshots.snapshot import Snapshot
 from ncii_match.bank.truth import database, erasure, journal
 from ncii_match.cli.main import app
@@ -182,7 +183,7 @@ def test_no_room_to_publish(name, bank_dir, monkeypatch):
 @every_command
 def test_no_key_to_sign_with(name, bank_dir, monkeypatch):
     with monkeypatch.context() as without:
-        without.setenv(manifest.SIGNING_KEY, str(bank_dir.parent / "nowhere.key"))
+        without.setenv(signatures.SIGNING_KEY, str(bank_dir.parent / "nowhere.key"))
         is_told(run(*spelled(name, bank_dir)), bank_dir)
         is_told(run(*spelled(name, bank_dir)), bank_dir)
     with Bank.open(bank_dir) as bank:
@@ -227,7 +228,7 @@ def test_a_failure_after_the_publication_is_not_called_unpublished(bank_dir, mon
     def refuse(*_arguments, **_named):
         raise BankError("the disk is broken")
 
-    monkeypatch.setattr(publication, "clear_away", refuse)
+    monkeypatch.setattr(publication, "remove_unneeded", refuse)
     with pytest.raises(BankError, match="the disk is broken"):
         run(*spelled("withdraw", bank_dir))
     assert readers_see("withdraw", bank_dir)
@@ -290,7 +291,7 @@ def test_a_row_that_the_allow_list_never_had_is_an_error(bank_dir):
 
 def test_a_bank_whose_first_publication_fails_is_there_and_says_so(tmp_path, monkeypatch):
     with monkeypatch.context() as without:
-        without.setenv(manifest.SIGNING_KEY, str(tmp_path / "nowhere.key"))
+        without.setenv(signatures.SIGNING_KEY, str(tmp_path / "nowhere.key"))
         result = CliRunner().invoke(app, ["bank", "create", str(tmp_path / "bank")])
     assert isinstance(result.exception, InputError)
     assert f"run: ncii-match bank publish {tmp_path / 'bank'}" in result.stderr
@@ -435,14 +436,14 @@ def test_a_snapshot_of_another_bank_counts_for_nothing(tmp_path):
 
 def test_a_snapshot_that_another_key_has_signed_counts_for_nothing(bank, tmp_path, monkeypatch):
     (tmp_path / "keys").mkdir()
-    private, public = manifest.make_keys(tmp_path / "keys")
+    private, public = signatures.make_signing_keys(tmp_path / "keys")
     bank.add(HASHES[:1], case="c", source="own")
     assert bank.ensure_published().number == 1
     assert bank.ensure_published(signing_key=private).number == 2
     assert bank.ensure_published(signing_key=private).number == 2
     assert bank.ensure_published().number == 2
     assert Snapshot.open(bank.path, trusted_key=public).number == 2
-    monkeypatch.setenv(manifest.SIGNING_KEY, str(private))
+    monkeypatch.setenv(signatures.SIGNING_KEY, str(private))
     assert bank.ensure_published().number == 2
 
 
@@ -459,7 +460,7 @@ def test_a_snapshot_under_another_key_than_the_bank_counts_for_nothing(tmp_path,
         assert not bank.is_published
         bank.ensure_published()
         assert bank.is_published
-        assert not rekeying.unfinished(bank.context.database)
+        assert not rekeying.is_unfinished(bank.context.database)
 
 
 # --- one publisher after the other --------------------------------------------------------------------------------
@@ -470,7 +471,7 @@ class Stopped:
 
     def __init__(self, monkeypatch):
         self.is_reading, self.may_go = threading.Event(), threading.Event()
-        write, owner = Draft.write, []
+        write, owner = SnapshotDraft.write, []
 
         def slow_write(draft, *arguments, **named):
             content = write(draft, *arguments, **named)
@@ -480,7 +481,7 @@ class Stopped:
                 assert self.may_go.wait(PATIENCE)
             return content
 
-        monkeypatch.setattr(Draft, "write", slow_write)
+        monkeypatch.setattr(SnapshotDraft, "write", slow_write)
 
 
 def in_thread(function):
@@ -507,13 +508,13 @@ def in_thread(function):
 def waiting_publisher(bank_dir, monkeypatch, **named):
     """Somebody else who publishes, and is heard to wait."""
     waits = threading.Event()
-    take_turn = publication._take_turn
+    take_turn = publication._acquire_or_skip
 
     def heard(descriptor, bank, wait, is_covered):
         waits.set()
         return take_turn(descriptor, bank, wait, is_covered)
 
-    monkeypatch.setattr(publication, "_take_turn", heard)
+    monkeypatch.setattr(publication, "_acquire_or_skip", heard)
 
     def publish():
         with Bank.open(bank_dir) as other:
@@ -560,9 +561,9 @@ def test_who_waits_for_a_publisher_that_is_not_enough_publishes(reason, bank, mo
         monkeypatch.setattr(journal, "now", lambda: start + 2 * 3_600_000_000)
     elif reason == "other key":
         (tmp_path / "keys").mkdir()
-        named["signing_key"] = manifest.make_keys(tmp_path / "keys")[0]
+        named["signing_key"] = signatures.make_signing_keys(tmp_path / "keys")[0]
     else:  # the first one is killed before it clears away what was under the old key
-        monkeypatch.setattr(rekeying, "unfinished", lambda _database: True)
+        monkeypatch.setattr(rekeying, "is_unfinished", lambda _database: True)
         monkeypatch.setattr(erasure, "scrub", lambda _database: None)
     second = waiting_publisher(bank.path, monkeypatch, **named)
     stopped.may_go.set()

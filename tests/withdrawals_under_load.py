@@ -28,7 +28,7 @@ from pathlib import Path
 import numpy as np
 
 from ncii_match import Bank, Hashes, Matcher, Outcome
-from ncii_match.bank.snapshots import manifest
+from ncii_match.bank.crypto import signatures
 from ncii_match.bank.snapshots.snapshot import Snapshot
 from ncii_match.errors import BankError
 from ncii_match.outcomes import State
@@ -396,8 +396,8 @@ def main():
     options = parser.parse_args()
     root = Path(tempfile.mkdtemp(dir=options.directory))
     try:
-        private, public = manifest.make_keys(root)
-        os.environ |= {manifest.SIGNING_KEY: str(private), manifest.TRUSTED_KEY: str(public)}
+        private, public = signatures.make_signing_keys(root)
+        os.environ |= {signatures.SIGNING_KEY: str(private), signatures.TRUSTED_KEY: str(public)}
         begun = time.monotonic()
         in_a_process_of_its_own(fill, root / "bank", options.entries, options.withdrawals)
         filled = time.monotonic()

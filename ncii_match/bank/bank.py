@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from ncii_match.bank import publishing
 from ncii_match.bank.publishing import PublishRequest, RestoreRequest
 from ncii_match.bank.snapshots import backlog, comparison, publication, verification
-from ncii_match.bank.snapshots.restoration import Restored
+from ncii_match.bank.snapshots.restoration import RestoreReport
 from ncii_match.bank.snapshots.snapshot import Snapshot
 from ncii_match.bank.transfer import exporting, importing
 from ncii_match.bank.transfer.exporting import ExportRequest
@@ -495,12 +495,12 @@ class Bank:
 
         Holds whose time is over and that no publication has ended yet count as one.
         """
-        return backlog.measure(self.context).changes
+        return backlog.measure_backlog(self.context).changes
 
     @property
     def is_published(self) -> bool:
         """Whether there is a snapshot that has everything that is in the bank."""
-        return backlog.measure(self.context).is_empty
+        return backlog.measure_backlog(self.context).is_empty
 
     def unpublished_entry_ids(self) -> NDArray[np.int64]:
         """Entries, rising, with a change that readers do not see: int64 [n]."""
@@ -561,7 +561,7 @@ class Bank:
         actor: str | None = None,
         workers: int = 1,
         wait: float = publication.WAIT_SECONDS,
-    ) -> Restored:
+    ) -> RestoreReport:
         """Go on from an older database: carry over what was published since, and publish.
 
         What the last snapshot no longer holds ends, what only it holds is taken over, states, ends and the allowlist
@@ -630,17 +630,17 @@ class Bank:
         with self.context.database.reading() as connection:
             return {"algorithm": str(self.algorithm), **queries.stats(connection), **queries.sizes(self.path)}
 
-    def diff(self, since: int | None = None) -> Iterator[comparison.Change]:
+    def diff(self, since: int | None = None) -> Iterator[comparison.HoldChange]:
         """Holds that are not what they were in a snapshot: what ``publish`` would change, or since an earlier one."""
-        return comparison.since(self.context, since)
+        return comparison.changes_since(self.context, since)
 
-    def compare(self, others: Hashes | Iterable[Hashes]) -> comparison.Common:
+    def compare(self, others: Hashes | Iterable[Hashes]) -> comparison.HashOverlap:
         """Which active entries are among hashes from elsewhere, bit by bit, and which of those are not here."""
-        return comparison.against(self.context, [others] if isinstance(others, Hashes) else others)
+        return comparison.overlap_with(self.context, [others] if isinstance(others, Hashes) else others)
 
-    def near(self, radius: int, *, workers: int = 1) -> Iterator[comparison.Near]:
+    def near(self, radius: int, *, workers: int = 1) -> Iterator[comparison.NearPair]:
         """Pairs of active entries within ``radius`` bits that different cases hold: one picture, or an attack."""
-        return comparison.near(self.context, radius, workers=workers)
+        return comparison.near_pairs(self.context, radius, workers=workers)
 
     def verify(
         self, *, signing_key: str | PathLike[str] | None = None, trusted_key: str | PathLike[str] | None = None

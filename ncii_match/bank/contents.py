@@ -26,6 +26,6 @@ class Case(NamedTuple):  # hashed by the million, which a dataclass does in Pyth
     tags: tuple[str, ...] = ()
 
 
-def widest_allowed(algorithm: Algorithm) -> int:
+def max_allowed_radius(algorithm: Algorithm) -> int:
     """Most bits that an allowed hash may reach, inclusive: it must not hide much more than its own picture."""
     return PDQ_THRESHOLD * algorithm.bits // PDQ.bits

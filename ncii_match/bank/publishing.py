@@ -6,9 +6,9 @@ from dataclasses import dataclass, replace
 from os import PathLike
 from pathlib import Path
 
-from ncii_match.bank.crypto import bank_key
-from ncii_match.bank.snapshots import backlog, continuity, manifest, publication, rekeying, restoration, sources
-from ncii_match.bank.snapshots.restoration import Restored
+from ncii_match.bank.crypto import hash_cipher, signatures
+from ncii_match.bank.snapshots import backlog, continuity, publication, rekeying, restoration, storage
+from ncii_match.bank.snapshots.restoration import RestoreReport
 from ncii_match.bank.snapshots.snapshot import Snapshot
 from ncii_match.bank.truth import context as contexts
 from ncii_match.bank.truth import erasure, hold_states, journal, requests
@@ -41,7 +41,7 @@ class PublishRequest:
     @property
     def key_file(self) -> FileName | None:
         """File of the signing key; None to publish unsigned."""
-        return self.signing_key or os.environ.get(manifest.SIGNING_KEY)
+        return self.signing_key or os.environ.get(signatures.SIGNING_KEY)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,7 +81,7 @@ def publish(context: BankContext, request: PublishRequest) -> Snapshot:
     publication.check_wait(request.wait)
     signing_key = request.key_file
     if signing_key is not None:
-        manifest.read_key(signing_key)  # before anything is written
+        signatures.read_key(signing_key)  # before anything is written
     publication.check_signing(context.path, signing_key)
     hold_states.expire(context)
     with context.database.reading() as connection:
@@ -92,8 +92,8 @@ def publish(context: BankContext, request: PublishRequest) -> Snapshot:
             return _current_snapshot(context)
         publication.check_signing(context.path, signing_key)  # others may have published for long
         hold_states.expire(context)
-        before = publication.pointer(context.path)  # stays: a reader may be opening it just now
-        draft = publication.Draft(context.path, context.algorithm, context.vault, signing_key, context.above)
+        before = publication.pointed_number(context.path)  # stays: a reader may be opening it just now
+        draft = publication.SnapshotDraft(context.path, context.algorithm, context.cipher, signing_key, context.above)
         with context.database.reading() as connection:
             described = draft.write(connection, full=request.full, workers=request.workers)
         with context.database.writing() as connection:
@@ -101,16 +101,16 @@ def publish(context: BankContext, request: PublishRequest) -> Snapshot:
                 connection, at=moment(connection), action="publish", actor=requests.user_name(), detail=draft.detail
             )
         draft.show(described)
-        continuity.note_published(context.database, draft.number)
-        publication.clear_away(context.path, {before, draft.number}, even_in_use=False)
-        rekeying.finish(context.path, context.database, draft.number)
-        return Snapshot.open_number(context.path, draft.number, key=context.vault.key, verify=False, opens_index=False)
+        continuity.record_first_publication(context.database, draft.number)
+        publication.remove_unneeded(context.path, {before, draft.number}, even_in_use=False)
+        rekeying.finish_rekeying(context.path, context.database, draft.number)
+        return Snapshot.open_number(context.path, draft.number, key=context.cipher.key, verify=False, opens_index=False)
 
 
 def ensure_published(context: BankContext, request: PublishRequest) -> Snapshot:
     """Publish unless readers see everything already. See ``Bank.ensure_published``."""
     publication.check_wait(request.wait)
-    if backlog.measure(context, signing_key=request.key_file).is_empty:
+    if backlog.measure_backlog(context, signing_key=request.key_file).is_empty:
         return _current_snapshot(context)
     return publish(context, request)
 
@@ -122,10 +122,10 @@ def compact(context: BankContext, request: PublishRequest) -> int:
     hold_states.expire(context)
     with context.database.writing() as connection:
         user = requests.user_name()
-        erased = erasure.erase(connection, moment(connection), user, context.vault.unseal, context.mark)
+        erased = erasure.erase(connection, moment(connection), user, context.cipher.unseal, context.mark)
     publish(context, replace(request, full=True))
     with publication.publishing(context.path, wait=request.wait):
-        publication.clear_away(context.path, {publication.pointer(context.path)}, even_in_use=True)
+        publication.remove_unneeded(context.path, {publication.pointed_number(context.path)}, even_in_use=True)
         erasure.scrub(context.database)
     return erased
 
@@ -143,30 +143,30 @@ def rekey(
     """
     publication.check_wait(request.wait)
     publication.check_signing(context.path, request.key_file)
-    context, changed = rekeying.reseal(context, bank_key.of(new_key), actor, reason, request.wait)
+    context, changed = rekeying.reseal(context, hash_cipher.cipher_of(new_key), actor, reason, request.wait)
     use(context)
     publish(context, replace(request, full=True))
     return changed
 
 
-def restore(path: Path, request: RestoreRequest) -> Restored:
+def restore(path: Path, request: RestoreRequest) -> RestoreReport:
     """Go on from an older database, carry over what was published since, and publish. See ``Bank.restore``."""
     requests.require_reason(request.reason)
     publication.check_wait(request.publish.wait)
     if request.backup is not None:
-        restoration.put_back(path, request.backup, wait=request.publish.wait)
+        restoration.put_back_database(path, request.backup, wait=request.publish.wait)
     context = open_context(path, request.key)
     try:
-        report, signing_key = Restored(), request.publish.key_file
-        last, highest = restoration.last_snapshot(
+        report, signing_key = RestoreReport(), request.publish.key_file
+        last, highest = restoration.open_last_snapshot(
             context, signing_key, request.trusted_key, request.key, without_snapshots=request.without_snapshots,
             above=request.above, report=report,
         )  # fmt: skip
         restoration.carry_over(context, last, highest, request.actor, request.reason, report)
-        other_key = restoration.key_for(context, last, request.key)
+        other_key = restoration.key_of_snapshot(context, last, request.key)
         if other_key is not None:
-            vault = bank_key.of(other_key)
-            context, _ = rekeying.reseal(context, vault, request.actor, request.reason, request.publish.wait)
+            cipher = hash_cipher.cipher_of(other_key)
+            context, _ = rekeying.reseal(context, cipher, request.actor, request.reason, request.publish.wait)
         context = replace(context, above=highest)
         report.snapshot = publish(context, replace(request.publish, full=True)).number
         return report
@@ -177,27 +177,27 @@ def restore(path: Path, request: RestoreRequest) -> Restored:
 def open_context(path: Path, key: bytes | None) -> BankContext:
     """Open a bank's tables. Raises BankFormatError when there is no bank, or one in another format."""
     if not contexts.is_bank(path):
-        raise sources.no_bank(path)
+        raise storage.no_bank_error(path)
     return contexts.open_existing(path, key)
 
 
 def _current_snapshot(context: BankContext) -> Snapshot:
-    source = sources.Local(context.path)
-    return Snapshot.open_from(source, key=context.vault.key, verify=False, opens_index=False)
+    source = storage.LocalStorage(context.path)
+    return Snapshot.open_from(source, key=context.cipher.key, verify=False, opens_index=False)
 
 
 def _covered_by_others(context: BankContext, signing_key: FileName | None, head: int) -> Callable[[], bool]:
     """Whether somebody else has published, since now, every event up to ``head``: asked again and again."""
-    last = publication.pointer(context.path)
+    last = publication.pointed_number(context.path)
 
     def is_covered() -> bool:
         nonlocal last
-        number = publication.pointer(context.path)
+        number = publication.pointed_number(context.path)
         if number == last:
             return False
         last = number  # what this one does not cover it never will
-        if rekeying.unfinished(context.database):  # whoever published may be killed before it clears old files away
+        if rekeying.is_unfinished(context.database):  # whoever published may be killed before it clears old files away
             return False
-        return backlog.measure(context, signing_key=signing_key, up_to=head).is_empty
+        return backlog.measure_backlog(context, signing_key=signing_key, up_to=head).is_empty
 
     return is_covered

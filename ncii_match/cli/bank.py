@@ -384,9 +384,9 @@ def keys_command(
 
     Example: ncii-match bank keys /etc/ncii-match
     """
-    from ncii_match.bank.snapshots.manifest import make_keys
+    from ncii_match.bank.crypto.signatures import make_signing_keys
 
-    private, public = make_keys(directory)
+    private, public = make_signing_keys(directory)
     if as_json:
         emit({"signing_key": str(private), "trusted_key": str(public)})
     else:

@@ -39,7 +39,7 @@ def rekey_command(
 
     if plain == (new_key_file is not None):
         raise InputError("say what follows: --new-key-file FILE, or --plain")
-    new = None if new_key_file is None else bank_key.key_from(new_key_file)
+    new = None if new_key_file is None else bank_key.read_first_key(new_key_file)
     advice = f"If the key was changed, run with the new one: ncii-match bank publish {bank_dir}"
     with Bank.open(bank_dir) as bank, advising(bank, advice), progress("sealing", None):
         changed = bank.rekey(

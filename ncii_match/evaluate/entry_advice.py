@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ncii_match.bank.bank import Bank
-from ncii_match.bank.contents import widest_allowed
+from ncii_match.bank.contents import max_allowed_radius
 from ncii_match.bank.snapshots.snapshot import Snapshot
 from ncii_match.bank.truth.degenerate_hashes import degenerate
 from ncii_match.decisions import Policy
@@ -292,7 +292,7 @@ def _flagging_entry(
     counting = counting_holds(tally.holds, policy)
     commonest_first = sorted(range(len(tally.names)), key=lambda k: (-tally.sizes[k], k))
     allowable = tuple(k for k in commonest_first if is_degenerate or tally.distances[k] > tally.half)
-    most = widest_allowed(snapshot.algorithm)
+    most = max_allowed_radius(snapshot.algorithm)
     room = most if is_degenerate else min((tally.distances[k] - tally.half - 1 for k in allowable), default=0)
     return FlaggingEntry(
         entry_id=entry_id,

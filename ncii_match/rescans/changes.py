@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from ncii_match.bank.bank import Bank
-from ncii_match.bank.snapshots.comparison import Change
+from ncii_match.bank.snapshots.comparison import HoldChange
 from ncii_match.decisions import Policy, redecide
 from ncii_match.errors import InputError
 from ncii_match.files import atomic
@@ -42,7 +42,7 @@ class BankChanges:
 
     number: int
     new_entries: NDArray[np.int64]
-    withdrawn: tuple[Change, ...] = ()
+    withdrawn: tuple[HoldChange, ...] = ()
 
     @classmethod
     def since(

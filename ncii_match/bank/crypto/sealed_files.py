@@ -18,42 +18,42 @@ from ncii_match.files import atomic, private, regular
 MAGIC = b"ncii_match sealed file\0\0"
 VERSION = 1
 CIPHER = "AES-256-GCM chunks"
-CHUNK = 1 << 20
+CHUNK_BYTES = 1 << 20
 SALT_BYTES, TAG_BYTES = 32, 16
 HEADER_BYTES = len(MAGIC) + 4 + 4 + SALT_BYTES
 
-Files = dict[str, dict[str, Any]]
+FileList = dict[str, dict[str, Any]]
 """What a manifest says of files: length and SHA-256 by name."""
 
 
-def description(key: bytes) -> dict[str, Any]:
+def describe_seal(key: bytes) -> dict[str, Any]:
     """What a manifest says of sealed files."""
-    return {"key": bank_key.fingerprint(key), "cipher": CIPHER, "chunk": CHUNK}
+    return {"key": bank_key.fingerprint(key), "cipher": CIPHER, "chunk": CHUNK_BYTES}
 
 
-def plain_bytes(stored: int) -> int:
+def unsealed_bytes(stored: int) -> int:
     """How long a file is without its seal. Raises BankCorruptError for a length that none has."""
     content = stored - HEADER_BYTES
-    chunks = max(1, -(-content // (CHUNK + TAG_BYTES)))
+    chunks = max(1, -(-content // (CHUNK_BYTES + TAG_BYTES)))
     plain = content - chunks * TAG_BYTES
-    if plain < 0 or max(1, -(-plain // CHUNK)) != chunks:
+    if plain < 0 or max(1, -(-plain // CHUNK_BYTES)) != chunks:
         raise BankCorruptError(f"the manifest lists a file of {stored:,} bytes, and no sealed one has that length")
     return plain
 
 
-def seal(source: Path, target: Path, key: bytes, name: str) -> dict[str, Any]:
+def seal_file(source: Path, target: Path, key: bytes, name: str) -> dict[str, Any]:
     """Write a private file with the content of another under the key, to the disk; its length and SHA-256.
 
     name : of the file as seen from the bank's directory; it opens under no other.
     """
-    header = MAGIC + VERSION.to_bytes(4, "little") + CHUNK.to_bytes(4, "little") + os.urandom(SALT_BYTES)
+    header = MAGIC + VERSION.to_bytes(4, "little") + CHUNK_BYTES.to_bytes(4, "little") + os.urandom(SALT_BYTES)
     cipher = _cipher(key, header, name)
     total, left = hashlib.sha256(header), source.stat().st_size
     with private.creating(target) as file, open(source, "rb") as plain:
         file.write(header)
         number = 0
         while number == 0 or left:
-            chunk = plain.read(CHUNK)
+            chunk = plain.read(CHUNK_BYTES)
             left -= len(chunk)
             stored = cipher.encrypt(_nonce(number, last=not left), chunk, header)
             total.update(stored)
@@ -63,7 +63,7 @@ def seal(source: Path, target: Path, key: bytes, name: str) -> dict[str, Any]:
     return {"bytes": length, "sha256": total.hexdigest()}
 
 
-def seal_all(source: Path, target: Path, files: Files, key: bytes, place: str) -> Files:
+def seal_files(source: Path, target: Path, files: FileList, key: bytes, place: str) -> FileList:
     """Seal files of one directory into another; lengths and SHA-256 of what is stored.
 
     place : the directory that they will be in, as seen from the bank's.
@@ -71,13 +71,13 @@ def seal_all(source: Path, target: Path, files: Files, key: bytes, place: str) -
     made = {}
     for name in files:
         private.make_folder((target / name).parent, parents=False)
-        made[name] = seal(source / name, target / name, key, f"{place}/{name}")
+        made[name] = seal_file(source / name, target / name, key, f"{place}/{name}")
     for folder in {(target / name).parent for name in files} - {target}:
         atomic.sync_folder(folder)
     return made
 
 
-def unseal(source: Path, key: bytes, name: str, described: dict[str, Any]) -> Iterator[bytes]:
+def unseal_file(source: Path, key: bytes, name: str, described: dict[str, Any]) -> Iterator[bytes]:
     """The content, chunk by chunk. What was read is to be used only when all of it was.
 
     Raises BankCorruptError when the file is not the one described, or does not open.
@@ -99,13 +99,13 @@ def unseal(source: Path, key: bytes, name: str, described: dict[str, Any]) -> It
 
 def _unseal(file: BinaryIO, key: bytes, name: str, described: dict[str, Any]) -> Iterator[bytes]:
     header = file.read(HEADER_BYTES)
-    known = MAGIC + VERSION.to_bytes(4, "little") + CHUNK.to_bytes(4, "little")
+    known = MAGIC + VERSION.to_bytes(4, "little") + CHUNK_BYTES.to_bytes(4, "little")
     if header[: len(known)] != known:
         raise ValueError
     cipher, total = _cipher(key, header, name), hashlib.sha256(header)
     left, number = described["bytes"] - HEADER_BYTES, 0
     while number == 0 or left > 0:
-        stored = file.read(min(left, CHUNK + TAG_BYTES))
+        stored = file.read(min(left, CHUNK_BYTES + TAG_BYTES))
         left -= len(stored)
         total.update(stored)
         yield cipher.decrypt(_nonce(number, last=not left), stored, header)
@@ -117,7 +117,7 @@ def _unseal(file: BinaryIO, key: bytes, name: str, described: dict[str, Any]) ->
 def _cipher(key: bytes, header: bytes, name: str) -> Any:
     from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-    return AESGCM(bank_key.derived(key, b"file " + name.encode(), salt=header[-SALT_BYTES:]))
+    return AESGCM(bank_key.derive_key(key, b"file " + name.encode(), salt=header[-SALT_BYTES:]))
 
 
 def _nonce(number: int, *, last: bool) -> bytes:

@@ -19,7 +19,7 @@ from ncii_match.bank.truth.context import BankContext, moment
 from ncii_match.files import digests
 from ncii_match.outcomes import State
 
-UNSEEN_ACTIONS = ("publish", "export")
+INVISIBLE_ACTIONS = ("publish", "export")
 """Events that change nothing in a snapshot. Whatever else happens to a bank is to be published."""
 
 
@@ -46,7 +46,7 @@ class Backlog:
         return self.snapshot is not None and self.changes == 0
 
 
-def measure(
+def measure_backlog(
     context: BankContext, *, signing_key: str | PathLike[str] | None = None, up_to: int | None = None
 ) -> Backlog:
     """Compare the current snapshot with the journal.
@@ -59,13 +59,13 @@ def measure(
     # The pointer is read before the journal: a publication in between makes the backlog longer than it is, not shorter.
     current = _usable_manifest(context, signing_key)
     with context.database.reading() as connection:
-        covered = _covered(connection, current)
+        covered = _last_covered_event(connection, current)
         events = tables.events.c
-        later = (events.number > (covered or 0)) & events.action.not_in(UNSEEN_ACTIONS)
+        later = (events.number > (covered or 0)) & events.action.not_in(INVISIBLE_ACTIONS)
         if up_to is not None:
             later &= events.number <= up_to
         count = connection.execute(sa.select(sa.func.count()).where(later)).scalar_one()
-        due = 0 if up_to is not None else _due_holds(connection)
+        due = 0 if up_to is not None else _count_due_holds(connection)
     return Backlog(None if current is None or covered is None else current.number, int(count), due)
 
 
@@ -73,7 +73,7 @@ def unpublished_entry_ids(context: BankContext) -> NDArray[np.int64]:
     """Entries, rising, with a change that readers do not see: int64 [n]."""
     current = _usable_manifest(context, None)
     with context.database.reading() as connection:
-        changed = publication.changed_since(connection, _covered(connection, current) or 0)
+        changed = publication.entries_changed_since(connection, _last_covered_event(connection, current) or 0)
         due = sa.select(tables.holds.c.entry_id).where(_is_due(connection))
         ids = [entry_id for (entry_id,) in connection.execute(due)]
     return np.union1d(changed, np.array(ids, np.int64))
@@ -81,19 +81,19 @@ def unpublished_entry_ids(context: BankContext) -> NDArray[np.int64]:
 
 def _usable_manifest(context: BankContext, signing_key: str | PathLike[str] | None) -> Manifest | None:
     """The manifest of the snapshot that readers use, when all its files are there and under the bank's key."""
-    current = publication.last_manifest(context.path, signing_key)
+    current = publication.current_manifest(context.path, signing_key)
     if current is None:
         return None
-    key = context.vault.key
-    if current.sealed != (None if key is None else sealed_files.description(key)):
+    key = context.cipher.key
+    if current.sealed != (None if key is None else sealed_files.describe_seal(key)):
         return None
     path = context.path / "snapshots" / f"{current.number:06d}"
     return None if digests.first_fault(path, current.files, verify=False) else current
 
 
-def _covered(connection: sa.Connection, current: Manifest | None) -> int | None:
+def _last_covered_event(connection: sa.Connection, current: Manifest | None) -> int | None:
     """Number of the last event that the snapshot has; None when it is not of this history."""
-    if current is None or current.bank not in (None, publication.name_of(connection)):
+    if current is None or current.bank not in (None, publication.bank_name(connection)):
         return None
     number, digest = current.journal
     if number == 0:
@@ -109,6 +109,6 @@ def _is_due(connection: sa.Connection) -> sa.ColumnElement[bool]:
     return (holds.state != State.WITHDRAWN) & holds.until.is_not(None) & (holds.until <= moment(connection))
 
 
-def _due_holds(connection: sa.Connection) -> int:
+def _count_due_holds(connection: sa.Connection) -> int:
     query = sa.select(sa.func.count()).select_from(tables.holds).where(_is_due(connection))
     return int(connection.execute(query).scalar_one())

@@ -5,12 +5,12 @@ import hashlib
 import numpy as np
 from numpy.typing import NDArray
 
-from ncii_match.bank.contents import widest_allowed
+from ncii_match.bank.contents import max_allowed_radius
 from ncii_match.bank.snapshots.snapshot import Snapshot
 from ncii_match.errors import BankCorruptError
 from ncii_match.values import Algorithm, Hashes
 
-ENTRIES = 4
+ENTRIES_ASKED = 4
 """Entries that are looked for, of the base and of the delta each."""
 
 STRANGERS = 4
@@ -21,13 +21,13 @@ class CanaryError(BankCorruptError):
     """A snapshot does not find its own entries, finds what was taken from it, or finds what is not there."""
 
 
-def check(snapshot: Snapshot) -> None:
+def check_canaries(snapshot: Snapshot) -> None:
     """Ask a snapshot for a few of its own entries, for entries that were removed, and for hashes of nothing.
 
     Raises CanaryError when an answer is not what a comparison of the hashes one by one says.
     """
     try:
-        wrong = _wrong(snapshot)
+        wrong = _find_fault(snapshot)
     except Exception as error:  # noqa: BLE001
         # Whatever an engine over damaged files raises, it is not fit to answer.
         wrong = f"its index cannot be searched ({type(error).__name__}: {error})"
@@ -35,9 +35,9 @@ def check(snapshot: Snapshot) -> None:
         raise CanaryError(f"snapshot {snapshot.number} was refused: {wrong}; publish again")
 
 
-def _wrong(snapshot: Snapshot) -> str | None:
-    radius = min(snapshot.index.max_radius, widest_allowed(snapshot.algorithm))
-    ids, own, gone, old = snapshot.sample(ENTRIES)
+def _find_fault(snapshot: Snapshot) -> str | None:
+    radius = min(snapshot.index.max_radius, max_allowed_radius(snapshot.algorithm))
+    ids, own, gone, old = snapshot.sample(ENTRIES_ASKED)
     if len(snapshot) and not len(ids):
         return "none of its entries has a hash"
     found = snapshot.index.search(own, radius)
@@ -50,12 +50,12 @@ def _wrong(snapshot: Snapshot) -> str | None:
     for row, one in enumerate(gone.tolist()):
         if one in found.entry_ids[int(found.offsets[row]) : int(found.offsets[row + 1])]:
             return f"its index still finds entry {one}, which was removed"
-    return _strangers(snapshot, radius, ids, own)
+    return _find_stranger_fault(snapshot, radius, ids, own)
 
 
-def _strangers(snapshot: Snapshot, radius: int, ids: NDArray[np.int64], own: Hashes) -> str | None:
+def _find_stranger_fault(snapshot: Snapshot, radius: int, ids: NDArray[np.int64], own: Hashes) -> str | None:
     """What the index says of hashes of nothing, against a comparison with a few entries one by one."""
-    strangers = of_nothing(snapshot.algorithm)
+    strangers = stranger_hashes(snapshot.algorithm)
     found = snapshot.index.search(strangers, radius)
     for row in range(len(strangers)):
         rows = slice(int(found.offsets[row]), int(found.offsets[row + 1]))
@@ -64,14 +64,14 @@ def _strangers(snapshot: Snapshot, radius: int, ids: NDArray[np.int64], own: Has
         true = {one: distance for one, distance in zip(ids.tolist(), apart, strict=True) if distance <= radius}
         if any(said.get(one) != distance for one, distance in true.items()):
             return "its index misses an entry that a comparison finds"
-        for one in list(said)[:ENTRIES]:
+        for one in list(said)[:ENTRIES_ASKED]:
             bits = snapshot.hash_of(one)
             if bits is None or int(np.bitwise_count(bits ^ strangers.bits[row]).sum()) != said[one]:
                 return "its index finds an entry where there is none"
     return None
 
 
-def of_nothing(algorithm: Algorithm) -> Hashes:
+def stranger_hashes(algorithm: Algorithm) -> Hashes:
     """Hashes that belong to no picture, always the same."""
     made = [hashlib.shake_256(f"ncii_match {number}".encode()).digest(algorithm.nbytes) for number in range(STRANGERS)]
     return Hashes(algorithm, np.frombuffer(b"".join(made), np.uint8).reshape(STRANGERS, algorithm.nbytes))

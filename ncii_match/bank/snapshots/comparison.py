@@ -7,7 +7,7 @@ import numpy as np
 import sqlalchemy as sa
 from numpy.typing import NDArray
 
-from ncii_match.bank.snapshots import publication, segment
+from ncii_match.bank.snapshots import active_entries, publication
 from ncii_match.bank.snapshots.segment import Segment
 from ncii_match.bank.truth import journal, tables
 from ncii_match.bank.truth.context import BankContext
@@ -15,11 +15,11 @@ from ncii_match.errors import BankError
 from ncii_match.outcomes import State
 from ncii_match.values import Hashes
 
-SEARCHED_AT_ONCE = 10_000
+QUERIES_IN_BATCH = 10_000
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
+class HoldChange:
     """A hold that is not what it was. ``before`` is None where there was none."""
 
     entry_id: int
@@ -30,7 +30,7 @@ class Change:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Common:
+class HashOverlap:
     """Two sets of hashes beside each other: how many are in both, which only here (entry ids), only there (rows)."""
 
     both: int
@@ -39,7 +39,7 @@ class Common:
 
 
 @dataclass(frozen=True, slots=True)
-class Near:
+class NearPair:
     """Two entries of different cases, near to each other; the same id twice for one that many cases hold."""
 
     entry_id: int
@@ -49,20 +49,20 @@ class Near:
     other_cases: tuple[str, ...]
 
 
-def since(context: BankContext, snapshot: int | None) -> Iterator[Change]:
+def changes_since(context: BankContext, snapshot: int | None) -> Iterator[HoldChange]:
     """Holds that changed since a snapshot, the current one by default. Raises BankError for an unknown one."""
-    number = publication.pointer(context.path) if snapshot is None else snapshot
+    number = publication.pointed_number(context.path) if snapshot is None else snapshot
     with context.database.reading() as connection:
         event = 0 if number is None else _event_of(connection, number)
-        later = _states(connection, event, None, None)
-        earlier = _states(connection, 0, event, np.unique(later[:, 0]))
+        later = _last_states(connection, event, None, None)
+        earlier = _last_states(connection, 0, event, np.unique(later[:, 0]))
         before = {(entry, case): state for entry, case, state in earlier.tolist()}
         names = {row.id: row for row in connection.execute(sa.select(tables.cases))} if len(later) else {}
         for entry, case, state in later.tolist():
             was = before.get((entry, case))
             if was != state and not (was is None and state == State.WITHDRAWN):
                 name = names[case]
-                yield Change(entry, name.reference, name.source, None if was is None else State(was), State(state))
+                yield HoldChange(entry, name.reference, name.source, None if was is None else State(was), State(state))
 
 
 def _event_of(connection: sa.Connection, snapshot: int) -> int:
@@ -74,7 +74,7 @@ def _event_of(connection: sa.Connection, snapshot: int) -> int:
     raise BankError(f"the history knows no snapshot {snapshot}; 'ncii-match bank history' lists what was published")
 
 
-def _states(
+def _last_states(
     connection: sa.Connection, after: int, until: int | None, entry_ids: NDArray[np.int64] | None
 ) -> NDArray[np.int64]:
     """Entry, case and last state, int64 [n, 3] by entry and case, of the holds that some events are about."""
@@ -94,46 +94,46 @@ def _states(
     return found
 
 
-def against(context: BankContext, others: Iterable[Hashes]) -> Common:
+def overlap_with(context: BankContext, others: Iterable[Hashes]) -> HashOverlap:
     """The active entries beside hashes from elsewhere, the same bits only."""
     with context.database.reading() as connection:
-        mine = segment.select(connection, context.algorithm, context.vault.unseal, None)
+        mine = active_entries.read_active_entries(connection, context.algorithm, context.cipher.unseal, None)
     theirs = Hashes.concat(others, context.algorithm)
-    here, there = _as_values(mine.bits), _as_values(theirs.bits)
+    here, there = _as_sortable(mine.bits), _as_sortable(theirs.bits)
     only_here, only_there = ~np.isin(here, there), ~np.isin(there, here)
-    return Common(int((~only_here).sum()), mine.entry_ids[only_here], np.flatnonzero(only_there))
+    return HashOverlap(int((~only_here).sum()), mine.entry_ids[only_here], np.flatnonzero(only_there))
 
 
-def _as_values(bits: NDArray[np.uint8]) -> NDArray[np.bytes_]:
+def _as_sortable(bits: NDArray[np.uint8]) -> NDArray[np.bytes_]:
     """Rows as single values that sort: an S array ignores zeros at the end, so that every value gets a last byte."""
     padded = np.concatenate([bits, np.ones((len(bits), 1), np.uint8)], axis=1)
     return padded.view(f"S{padded.shape[1]}")[:, 0]
 
 
-def near(context: BankContext, radius: int, *, workers: int = 1) -> Iterator[Near]:
+def near_pairs(context: BankContext, radius: int, *, workers: int = 1) -> Iterator[NearPair]:
     """Pairs of entries within ``radius`` bits that are not held by the same cases, each once, by entry id.
 
     Raises InputError for a radius that cannot be searched.
     """
     with context.database.reading() as connection:
-        mine = segment.select(connection, context.algorithm, context.vault.unseal, None)
+        mine = active_entries.read_active_entries(connection, context.algorithm, context.cipher.unseal, None)
     from ncii_match.index import build_index  # compiled kernels, which nothing else here needs
 
     index = build_index(
         mine.entry_ids, Hashes(context.algorithm, mine.bits), max_radius=max(radius, 1), workers=workers
     )
-    for first in range(0, len(mine), SEARCHED_AT_ONCE):
-        some = Hashes(context.algorithm, mine.bits[first : first + SEARCHED_AT_ONCE])
+    for first in range(0, len(mine), QUERIES_IN_BATCH):
+        some = Hashes(context.algorithm, mine.bits[first : first + QUERIES_IN_BATCH])
         found = index.search(some, radius)
         of_row = first + np.repeat(np.arange(len(some)), np.diff(found.offsets))
         other = np.searchsorted(mine.entry_ids, found.entry_ids)
         for row, beside, distance in zip(of_row.tolist(), other.tolist(), found.distances.tolist(), strict=True):
             if beside < row:
                 continue
-            cases, of_other = _cases(mine, row), _cases(mine, beside)
+            cases, of_other = _case_references(mine, row), _case_references(mine, beside)
             if len(cases) > 1 if beside == row else cases != of_other:
-                yield Near(int(mine.entry_ids[row]), int(mine.entry_ids[beside]), distance, cases, of_other)
+                yield NearPair(int(mine.entry_ids[row]), int(mine.entry_ids[beside]), distance, cases, of_other)
 
 
-def _cases(mine: Segment, row: int) -> tuple[str, ...]:
+def _case_references(mine: Segment, row: int) -> tuple[str, ...]:
     return tuple(sorted({case.reference for case, _, _ in mine.holds_of(row)}))

@@ -19,7 +19,8 @@ import numpy as np
 import sqlalchemy as sa
 from numpy.typing import NDArray
 
-from ncii_match.bank.crypto.bank_key import Vault
+from ncii_match.bank.crypto import signatures
+from ncii_match.bank.crypto.hash_cipher import HashCipher
 from ncii_match.bank.snapshots import manifest
 from ncii_match.bank.snapshots.manifest import Manifest
 from ncii_match.bank.truth import journal, tables
@@ -36,15 +37,15 @@ PUBLISHED = "published"
 MEMORY = ".published"
 """A directory beside a signing key, named after it: what the key has signed last, a file for each bank."""
 
-MOST_OF_MEMORY = 1 << 16
+MAX_MEMORY_BYTES = 1 << 16
 """Bytes of one of those files."""
 
-IDS_AT_ONCE = 500
+IDS_IN_STATEMENT = 500
 """Ids in one statement."""
 
 
 @dataclass(frozen=True, slots=True)
-class Published:
+class PublishedSnapshot:
     """A snapshot that is still in the bank's directory.
 
     number : its directory's. content, manifest : None when it cannot be read. is_signed : whether a signature stands
@@ -72,7 +73,7 @@ class Anchor:
     digest: str
 
 
-def snapshots_of(bank: Path, signing_key: str | PathLike[str] | None = None) -> list[Published]:
+def published_snapshots(bank: Path, signing_key: str | PathLike[str] | None = None) -> list[PublishedSnapshot]:
     """Every snapshot that is still there, readable or not, the newest last."""
     folder = bank / "snapshots"
     if not folder.is_dir():
@@ -81,19 +82,19 @@ def snapshots_of(bank: Path, signing_key: str | PathLike[str] | None = None) -> 
     return [_read(folder / f"{number:06d}", number, signing_key) for number in numbers]
 
 
-def _read(path: Path, number: int, signing_key: str | PathLike[str] | None) -> Published:
+def _read(path: Path, number: int, signing_key: str | PathLike[str] | None) -> PublishedSnapshot:
     signature, is_signed = None, os.path.lexists(path / manifest.SIGNATURE)
     with contextlib.suppress(OSError):
-        signature = regular.read_regular(path / manifest.SIGNATURE, manifest.MOST_OF_SIGNATURE)
+        signature = regular.read_regular(path / manifest.SIGNATURE, manifest.MAX_SIGNATURE_BYTES)
     try:
-        content = regular.read_regular(path / manifest.NAME, manifest.MOST_BYTES)
+        content = regular.read_regular(path / manifest.NAME, manifest.MAX_BYTES)
         parsed = Manifest.parse(content, path)
     except (OSError, NciiMatchError):
-        return Published(number, None, None, is_signed, False)
-    is_own = signing_key is not None and manifest.is_own(content, signature, signing_key)
+        return PublishedSnapshot(number, None, None, is_signed, False)
+    is_own = signing_key is not None and signatures.is_signed_by(content, signature, signing_key)
     if parsed.number != number:
-        return Published(number, None, None, is_signed, False)
-    return Published(number, content, parsed, is_signed, is_own)
+        return PublishedSnapshot(number, None, None, is_signed, False)
+    return PublishedSnapshot(number, content, parsed, is_signed, is_own)
 
 
 def settings(connection: sa.Connection) -> dict[str, str]:
@@ -107,8 +108,8 @@ def fingerprint(about: dict[str, str], mark_secret: bytes) -> str:
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
-def check(
-    connection: sa.Connection, bank: Path, vault: Vault, signing_key: str | PathLike[str] | None, *,
+def check_continuation(
+    connection: sa.Connection, bank: Path, cipher: HashCipher, signing_key: str | PathLike[str] | None, *,
     pointed: int | None, after: int | None,
 ) -> None:  # fmt: skip
     """Raises BankHistoryError unless the history continues what was published.
@@ -146,9 +147,9 @@ def check(
                 f"the history does not continue snapshot {anchor.snapshot}, which is there: event {anchor.event} is "
                 f"missing or another one. {advice}"
             )
-    secret = vault.reveal(about["mark_secret"])
-    faults = setting_faults(connection, about, vault, secret, trusted.event)
-    for fault in (*faults, *_hold_faults(connection, changed)):
+    secret = cipher.unseal_secret(about["mark_secret"])
+    faults = find_setting_faults(connection, about, cipher, secret, trusted.event)
+    for fault in (*faults, *_find_hold_faults(connection, changed)):
         raise BankHistoryError(f"{fault.what}. {advice}")
 
 
@@ -159,8 +160,8 @@ def _anchors(
 
     Raises BankHistoryError when something was published and nothing trustworthy knows its history.
     """
-    snapshots = snapshots_of(bank, signing_key)
-    trusted, others = recall(signing_key, bank, about["created_at"]), []
+    snapshots = published_snapshots(bank, signing_key)
+    trusted, others = read_signing_memory(signing_key, bank, about["created_at"]), []
     restore = f"Nothing was published; 'ncii-match bank restore {bank}' says what can be done"
     if trusted is None:
         newest = snapshots[-1] if snapshots else None
@@ -201,8 +202,8 @@ def _anchors(
     return trusted, others
 
 
-def setting_faults(
-    connection: sa.Connection, about: dict[str, str], vault: Vault, mark_secret: bytes, event: int | None = None
+def find_setting_faults(
+    connection: sa.Connection, about: dict[str, str], cipher: HashCipher, mark_secret: bytes, event: int | None = None
 ) -> list[Fault]:  # fmt: skip
     """Where the settings are not those that the last publication up to an event (the last of all by default) names."""
     table = tables.events.c
@@ -218,8 +219,8 @@ def setting_faults(
     last = connection.execute(query.where(table.action.in_(["publish", "rekey"]))).first()
     if last is not None:
         detail = journal.detail_of(last.detail)
-        known = detail.get("to") or "" if last.action == "rekey" else detail.get("key", vault.name)
-        if known != vault.name:
+        known = detail.get("to") or "" if last.action == "rekey" else detail.get("key", cipher.key_fingerprint)
+        if known != cipher.key_fingerprint:
             faults.append(Fault(last.number, f"the bank is under another key than event {last.number} names"))
     return faults
 
@@ -233,16 +234,16 @@ def _states_of(row: dict[str, Any]) -> NDArray[np.int64]:
     return np.column_stack([entries, cases, np.full(len(entries), int(State[state]))])
 
 
-def _hold_faults(connection: sa.Connection, changed: list[NDArray[np.int64]]) -> list[Fault]:
+def _find_hold_faults(connection: sa.Connection, changed: list[NDArray[np.int64]]) -> list[Fault]:
     """Where a hold that events since the base are about is not what the last of them says."""
     statement = np.concatenate([np.empty((0, 3), np.int64), *changed])
     wanted = {(entry, case): state for entry, case, state in statement.tolist()}  # later ones replace earlier ones
     table = tables.holds.c
     ids = sorted({entry for entry, _ in wanted})
     held: dict[tuple[int, int], int] = {}
-    for first in range(0, len(ids), IDS_AT_ONCE):
+    for first in range(0, len(ids), IDS_IN_STATEMENT):
         query = sa.select(table.entry_id, table.case_id, table.state)
-        rows = connection.execute(query.where(table.entry_id.in_(ids[first : first + IDS_AT_ONCE])))
+        rows = connection.execute(query.where(table.entry_id.in_(ids[first : first + IDS_IN_STATEMENT])))
         held.update(((entry, case), state) for entry, case, state in rows)
     faults = []
     for (entry, case), state in wanted.items():
@@ -258,7 +259,7 @@ def state_name(state: int) -> str:
     return State(state).name.lower() if state in {*State} else f"in no known state ({state})"
 
 
-def publish_detail(connection: sa.Connection, new_manifest: Manifest, vault: Vault) -> dict[str, Any]:
+def publish_detail(connection: sa.Connection, new_manifest: Manifest, cipher: HashCipher) -> dict[str, Any]:
     """What the event of a publication says, so that history and snapshots hold each other."""
     about = settings(connection)
     return {
@@ -267,8 +268,8 @@ def publish_detail(connection: sa.Connection, new_manifest: Manifest, vault: Vau
         "journal": new_manifest.journal[1],
         "event": new_manifest.journal[0],
         "manifest": hashlib.sha256(new_manifest.to_bytes()).hexdigest(),
-        "key": vault.name,
-        "settings": fingerprint(about, vault.reveal(about["mark_secret"])),
+        "key": cipher.key_fingerprint,
+        "settings": fingerprint(about, cipher.unseal_secret(about["mark_secret"])),
     }
 
 
@@ -280,7 +281,7 @@ def last_publication(connection: sa.Connection) -> dict[str, Any]:
     return {} if detail is None else journal.detail_of(detail)
 
 
-def has_published(connection: sa.Connection, snapshots: list[Published], number: int) -> bool:
+def has_published(connection: sa.Connection, snapshots: list[PublishedSnapshot], number: int) -> bool:
     """Whether this history has the publication of a snapshot, and of those before it that can be read.
 
     Enough for banks that were never signed only: there a manifest proves no more than an event does.
@@ -301,7 +302,7 @@ def has_published(connection: sa.Connection, snapshots: list[Published], number:
     return not any(journal.verify_chain(connection))
 
 
-def note_published(database: Any, number: int) -> None:
+def record_first_publication(database: Any, number: int) -> None:
     """Write down that readers have seen something; once in a bank's life."""
     with database.reading() as connection:
         if PUBLISHED in settings(connection):
@@ -313,21 +314,21 @@ def note_published(database: Any, number: int) -> None:
 
 def last_number(connection: sa.Connection, bank: Path, signing_key: str | PathLike[str] | None) -> int:
     """The highest number of a snapshot that the last publish event, or the signing key's memory, knows; 0 for none."""
-    remembered = recall(signing_key, bank, settings(connection)["created_at"])
+    remembered = read_signing_memory(signing_key, bank, settings(connection)["created_at"])
     numbers = [0, last_publication(connection).get("snapshot"), 0 if remembered is None else remembered.snapshot]
     return max(number for number in numbers if type(number) is int)
 
 
-def recall(signing_key: str | PathLike[str] | None, bank: Path, name: str) -> Anchor | None:
+def read_signing_memory(signing_key: str | PathLike[str] | None, bank: Path, name: str) -> Anchor | None:
     """What the owner of a signing key has published last of the bank with this name; None when nothing is known.
 
     Raises BankHistoryError when it is written down and cannot be read.
     """
     if signing_key is None:
         return None
-    path = _memory(signing_key, bank, name)
+    path = _memory_path(signing_key, bank, name)
     try:
-        known = json.loads(regular.read_regular(path, MOST_OF_MEMORY))
+        known = json.loads(regular.read_regular(path, MAX_MEMORY_BYTES))
         return Anchor(int(known["snapshot"]), int(known["event"]), bytes.fromhex(known["digest"]).hex())
     except FileNotFoundError:
         return None
@@ -338,14 +339,14 @@ def recall(signing_key: str | PathLike[str] | None, bank: Path, name: str) -> An
         ) from None
 
 
-def remember(signing_key: str | PathLike[str] | None, bank: Path, new_manifest: Manifest) -> None:
+def write_signing_memory(signing_key: str | PathLike[str] | None, bank: Path, new_manifest: Manifest) -> None:
     """Write down beside the signing key what it has signed. Where nothing can be written, the snapshots must do.
 
     That is logged: a bank that is rolled back with all its snapshots is then not noticed.
     """
     if signing_key is None or new_manifest.bank is None:
         return
-    path = _memory(signing_key, bank, new_manifest.bank)
+    path = _memory_path(signing_key, bank, new_manifest.bank)
     draft = path.with_suffix(f".{os.getpid()}.draft")
     known = {
         "path": os.path.abspath(bank),
@@ -367,7 +368,7 @@ def remember(signing_key: str | PathLike[str] | None, bank: Path, new_manifest: 
         )  # fmt: skip
 
 
-def _memory(signing_key: str | PathLike[str], bank: Path, name: str) -> Path:
+def _memory_path(signing_key: str | PathLike[str], bank: Path, name: str) -> Path:
     """A file for each bank at each path as it is named: a copy elsewhere may go its own way, a link may not."""
     identity = hashlib.sha256(f"{name}\n{os.path.abspath(bank)}".encode()).hexdigest()
     return Path(f"{os.fspath(signing_key)}{MEMORY}") / f"{identity[:16]}.json"

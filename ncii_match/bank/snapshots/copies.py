@@ -24,10 +24,10 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from ncii_match.bank.crypto.sealed_files import Files
-from ncii_match.bank.snapshots import manifest, shared_memory, sources
+from ncii_match.bank.crypto.sealed_files import FileList
+from ncii_match.bank.snapshots import manifest, shared_memory, storage
 from ncii_match.bank.snapshots.manifest import CURRENT, LastRead, Manifest
-from ncii_match.bank.snapshots.sources import Held
+from ncii_match.bank.snapshots.storage import ManifestLock
 from ncii_match.errors import BankCorruptError, BankError, NciiMatchError
 from ncii_match.files import atomic, digests, locks, private, regular
 from ncii_match.files.locks import FileLock
@@ -35,13 +35,13 @@ from ncii_match.files.locks import FileLock
 CACHE = "NCII_MATCH_CACHE"
 """Environment variable with the directory of the caches."""
 
-AT_ONCE = 1 << 20
+CHUNK_BYTES = 1 << 20
 """Bytes read in one step: they are hashed and written while they are near to the processor."""
 
 THREADS = 4
 """Files of a directory that are copied at the same time, at most: hashing takes longer than reading and writing."""
 
-WORTH_THREADS = 1 << 24
+MIN_BYTES_FOR_THREADS = 1 << 24
 """Bytes below which starting threads costs more than they bring."""
 
 UNUSED_SECONDS = 30 * 86_400.0
@@ -50,10 +50,10 @@ UNUSED_SECONDS = 30 * 86_400.0
 Chunk = bytes | memoryview
 
 VERIFIED, LAST_READ = "verified.json", "last_read.json"
-MOST_OF_RECORD = 1 << 24
+MAX_RECORD_BYTES = 1 << 24
 
 
-class CopiedBank:
+class CopiedStorage:
     """A source whose files are copied before they are read; what it is copied from is for its kinds to say."""
 
     is_remote = True
@@ -67,7 +67,7 @@ class CopiedBank:
         with a trusted key: each copy is verified before it is used, and what was read last is remembered.
         """
         self.shown, self.remembers = shown, remembers
-        caches = Path(cache or os.environ.get(CACHE) or _usual_cache())
+        caches = Path(cache or os.environ.get(CACHE) or _default_cache())
         try:
             private.make_folder(caches)
         except OSError as error:
@@ -88,32 +88,32 @@ class CopiedBank:
             content = self._read(CURRENT, 64)
         except FileNotFoundError:
             raise BankError(f"{self.shown} has no {CURRENT}: it is no bank, or has nothing published") from None
-        return sources.number_in(content, f"{self.shown}/{CURRENT}")
+        return storage.parse_pointer(content, f"{self.shown}/{CURRENT}")
 
     def pointer(self) -> Hashable:
         """What the pointer file holds. Raises BankError when it cannot be read."""
         return self.current()
 
-    def hold(self, number: int) -> Held:
+    def hold(self, number: int) -> ManifestLock:
         """See ``Source``: its manifest is copied into the cache."""
         where = f"snapshots/{number:06d}"
         try:
-            content = self._read(f"{where}/{manifest.NAME}", manifest.MOST_BYTES)
+            content = self._read(f"{where}/{manifest.NAME}", manifest.MAX_BYTES)
         except FileNotFoundError:
             raise BankCorruptError(
                 f"{self.shown}/{where} has no manifest; copy the whole bank, {CURRENT} last"
             ) from None
         files = {manifest.NAME: content}
         with suppress(FileNotFoundError):
-            files[manifest.SIGNATURE] = self._read(f"{where}/{manifest.SIGNATURE}", manifest.MOST_OF_SIGNATURE)
-        path = self.cache / f"{where}-{_digest(*files.values())}"
+            files[manifest.SIGNATURE] = self._read(f"{where}/{manifest.SIGNATURE}", manifest.MAX_SIGNATURE_BYTES)
+        path = self.cache / f"{where}-{_name_digest(*files.values())}"
         with self._locked():
-            _make(path)
+            _make_folder(path)
             for name, stored in files.items():
-                if not _holds(path / name, stored):
-                    _put(path / name, [stored], lasting=self.lasting)
-            _keep(self.cache, [*_kept(self.cache)[:1], path.name])  # what is cut off goes on where it was
-            return Held(path, partial(_tidy, self.cache))
+                if not _has_content(path / name, stored):
+                    _write(path / name, [stored], lasting=self.lasting)
+            _keep_names(self.cache, [*_kept_names(self.cache)[:1], path.name])  # what is cut off goes on where it was
+            return ManifestLock(path, partial(_remove_unused_unlocked, self.cache))
 
     def files(self, path: Path, described: Manifest) -> tuple[Path, Path]:
         """See ``Source``: what is lacking of delta and base is copied into the cache."""
@@ -127,8 +127,8 @@ class CopiedBank:
                 )
                 for name, file in files.items()
             )
-            _keep(self.cache, [path.name])
-            _clear_away(self.cache)
+            _keep_names(self.cache, [path.name])
+            _remove_unused(self.cache)
         return path, base
 
     def stored(self, described: Manifest) -> tuple[Path, Path] | None:  # noqa: ARG002
@@ -150,7 +150,7 @@ class CopiedBank:
         if not self.remembers:
             return None
         try:
-            return LastRead.from_json(regular.read_regular(self.cache / LAST_READ, MOST_OF_RECORD))
+            return LastRead.from_json(regular.read_regular(self.cache / LAST_READ, MAX_RECORD_BYTES))
         except FileNotFoundError:
             return None
         except (OSError, ValueError, KeyError, TypeError):
@@ -163,7 +163,7 @@ class CopiedBank:
         with self._locked():
             known = self.last_read()
             if known is None or (last_read.number, last_read.created_at) > (known.number, known.created_at):
-                _put(self.cache / LAST_READ, [last_read.to_json()], lasting=True)
+                _write(self.cache / LAST_READ, [last_read.to_json()], lasting=True)
 
     @property
     def advice(self) -> str:
@@ -172,11 +172,11 @@ class CopiedBank:
 
     def _fetch_all(self, wanted: Iterable[tuple[str, Path, dict[str, Any]]]) -> None:
         """Have every file in the cache, as described. Raises BankCorruptError for one that is another."""
-        verified = Verified(self.cache) if self.remembers else None
-        lacking = [file for file in wanted if not _is_there(file[1], file[2], verified)]
+        verified = VerifiedCopies(self.cache) if self.remembers else None
+        lacking = [file for file in wanted if not _is_usable(file[1], file[2], verified)]
         total = sum(described["bytes"] for _, _, described in lacking)
         try:
-            if self.threads > 1 and total > WORTH_THREADS:
+            if self.threads > 1 and total > MIN_BYTES_FOR_THREADS:
                 lacking.sort(key=lambda file: -file[2]["bytes"])
                 with ThreadPoolExecutor(self.threads, thread_name_prefix="ncii_match-copy") as pool:
                     for copied in [pool.submit(self._fetch, *file, verified) for file in lacking]:
@@ -188,13 +188,13 @@ class CopiedBank:
             if verified is not None:
                 verified.save()
 
-    def _fetch(self, name: str, target: Path, described: dict[str, Any], verified: "Verified | None") -> None:
+    def _fetch(self, name: str, target: Path, described: dict[str, Any], verified: "VerifiedCopies | None") -> None:
         """Have a file in the cache: verified if it is there, else copied. Raises BankCorruptError for another one."""
-        copied_before = verified is not None and _is_there(target, described, None)
+        copied_before = verified is not None and _is_usable(target, described, None)
         if verified is not None and copied_before and digests.sha256_of(target) == described["sha256"]:
             verified.add(target, described)
             return
-        _make(target.parent)
+        _make_folder(target.parent)
         digest, length = hashlib.sha256(), 0
 
         def checked() -> Iterator[Chunk]:
@@ -214,7 +214,7 @@ class CopiedBank:
                 )
 
         try:
-            _put(target, checked(), lasting=self.lasting)
+            _write(target, checked(), lasting=self.lasting)
         except FileNotFoundError:
             raise BankCorruptError(f"{self.shown}/{name} is missing; publish again") from None
         if verified is not None:
@@ -246,7 +246,7 @@ class CopiedBank:
         return BankError(f"the cache {self.cache} cannot be used: {error.strerror}; name another in {CACHE}")
 
 
-class CopiedDirectory(CopiedBank):
+class CopiedLocalStorage(CopiedStorage):
     """A bank's directory on this machine, for a reader with a trusted key.
 
     Files of the directory may be overwritten and cut off while they are mapped, by whoever can write to it; answers
@@ -259,12 +259,12 @@ class CopiedDirectory(CopiedBank):
     lasting = False  # what was verified counts until the machine starts anew, and is then verified again
 
     def __init__(self, path: Path, cache: str | PathLike[str] | None) -> None:
-        self._bank = sources.Local(path)
+        self._bank = storage.LocalStorage(path)
         super().__init__(str(path), f"directory {os.path.abspath(path)}", cache, remembers=True)  # as named: a link
         # that names another bank by now is the same place, where another bank must not answer
 
     def chunks(self, name: str) -> Iterator[Chunk]:
-        """See ``CopiedBank``. Links are not followed: a bank has none, and they could lead a reader anywhere."""
+        """See ``CopiedStorage``. Links are not followed: a bank has none, and they could lead a reader anywhere."""
         return chunks_of(self._bank.path / name)
 
     def current(self) -> int:
@@ -284,7 +284,7 @@ class CopiedDirectory(CopiedBank):
         return self._bank.path / "snapshots" / f"{described.number:06d}", self._bank.path / described.base
 
 
-class Verified:
+class VerifiedCopies:
     """Which copies were verified, by what the system says of each file: a write changes it, and nobody can undo that.
 
     It counts until the machine starts anew: copies are not waited for until they have reached the disk.
@@ -292,10 +292,10 @@ class Verified:
 
     def __init__(self, cache: Path) -> None:
         self._cache, self._path, self._changed = cache, cache / VERIFIED, False
-        self._boot = _boot()
+        self._boot = _boot_id()
         self._files: dict[str, list[Any]] = {}
         with suppress(OSError, ValueError, KeyError, TypeError):  # none, or damaged: everything is verified again
-            read = json.loads(regular.read_regular(self._path, MOST_OF_RECORD))
+            read = json.loads(regular.read_regular(self._path, MAX_RECORD_BYTES))
             if self._boot is not None and read["boot"] == self._boot:
                 self._files = dict(read["files"])
 
@@ -312,7 +312,7 @@ class Verified:
         """Write what was added; files that are gone are forgotten."""
         if self._changed and self._boot is not None:
             files = {name: file for name, file in self._files.items() if (self._cache / name).exists()}
-            _put(self._path, [json.dumps({"boot": self._boot, "files": files}).encode()], lasting=False)
+            _write(self._path, [json.dumps({"boot": self._boot, "files": files}).encode()], lasting=False)
             self._changed = False
 
 
@@ -325,7 +325,7 @@ def chunks_of(path: Path) -> Iterator[Chunk]:
     except OSError as error:
         raise BankCorruptError(f"{path} cannot be read: {error.strerror}; publish again") from None
     with open(descriptor, "rb", buffering=0) as file:
-        buffer = memoryview(bytearray(min(AT_ONCE, os.fstat(descriptor).st_size + 1)))
+        buffer = memoryview(bytearray(min(CHUNK_BYTES, os.fstat(descriptor).st_size + 1)))
         try:
             while length := file.readinto(buffer):
                 yield buffer[:length]
@@ -338,7 +338,7 @@ def _identity(path: Path) -> list[int]:
     return [status.st_dev, status.st_ino, status.st_size, status.st_ctime_ns, status.st_mtime_ns]
 
 
-def _boot() -> str | None:
+def _boot_id() -> str | None:
     """What names the time since the machine was started; None where the system does not say."""
     if not sys.platform.startswith("linux"):
         return None
@@ -348,7 +348,7 @@ def _boot() -> str | None:
         return None
 
 
-def _is_there(target: Path, described: dict[str, Any], verified: Verified | None) -> bool:
+def _is_usable(target: Path, described: dict[str, Any], verified: VerifiedCopies | None) -> bool:
     """Whether a copy can be used: its length is right, and where copies are verified, it was."""
     try:
         if target.lstat().st_size != described["bytes"] or not target.is_file():
@@ -358,14 +358,14 @@ def _is_there(target: Path, described: dict[str, Any], verified: Verified | None
         return False
 
 
-def _holds(path: Path, content: bytes) -> bool:
+def _has_content(path: Path, content: bytes) -> bool:
     try:
         return regular.read_regular(path, len(content) + 1) == content
     except OSError:
         return False
 
 
-def _usual_cache() -> Path:
+def _default_cache() -> Path:
     try:
         home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     except RuntimeError:
@@ -373,17 +373,17 @@ def _usual_cache() -> Path:
     return home / "ncii_match" / "banks"
 
 
-def _digest(*parts: bytes) -> str:
+def _name_digest(*parts: bytes) -> str:
     return hashlib.sha256(json.dumps([part.hex() for part in parts]).encode()).hexdigest()[:32]
 
 
 def _cached_base(described: Manifest) -> str:
-    files: Files = described.base_files
+    files: FileList = described.base_files
     listed = json.dumps([described.base, sorted((name, file["bytes"], file["sha256"]) for name, file in files.items())])
-    return f"bases/{described.base_journal:06d}-{_digest(listed.encode())}"
+    return f"bases/{described.base_journal:06d}-{_name_digest(listed.encode())}"
 
 
-def _make(path: Path) -> None:
+def _make_folder(path: Path) -> None:
     try:
         for directory in (path.parent, path):
             private.make_folder(directory)
@@ -391,7 +391,7 @@ def _make(path: Path) -> None:
         raise BankError(f"the cache {path} cannot be written: {error.strerror}; name another in {CACHE}") from None
 
 
-def _put(target: Path, chunks: Iterable[Chunk], *, lasting: bool) -> None:
+def _write(target: Path, chunks: Iterable[Chunk], *, lasting: bool) -> None:
     """Write a private file, then give it its name. lasting : it must be whole after the machine has lost its power."""
     try:
         with atomic.replacing(target, draft=target.with_name(f"{target.name}.draft"), sync=lasting) as file:
@@ -414,11 +414,11 @@ def _remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def _tidy(cache: Path) -> None:
+def _remove_unused_unlocked(cache: Path) -> None:
     """After a reader has let go: clear away what nobody needs, unless somebody else is at it."""
     with suppress(OSError), FileLock.open(cache / "lock") as lock:
         if lock.acquire(timeout=0):
-            _clear_away(cache)
+            _remove_unused(cache)
 
 
 def _sweep(caches: Path, but: Path) -> None:
@@ -431,32 +431,32 @@ def _sweep(caches: Path, but: Path) -> None:
             with FileLock.open(path) as lock:
                 if lock.acquire(timeout=0):
                     (path.parent / CURRENT).unlink(missing_ok=True)
-                    _clear_away(path.parent)
+                    _remove_unused(path.parent)
 
 
-def _kept(cache: Path) -> list[str]:
+def _kept_names(cache: Path) -> list[str]:
     """Snapshots that stay without a reader: the last that was complete, and one that is being copied."""
     try:
-        return regular.read_regular(cache / CURRENT, MOST_OF_RECORD).decode("ascii").split()
+        return regular.read_regular(cache / CURRENT, MAX_RECORD_BYTES).decode("ascii").split()
     except FileNotFoundError:
         return []
 
 
-def _keep(cache: Path, names: list[str]) -> None:
+def _keep_names(cache: Path, names: list[str]) -> None:
     names = list(dict.fromkeys(names))
-    if names != _kept(cache):
-        _put(cache / CURRENT, ["\n".join(names).encode()], lasting=True)
+    if names != _kept_names(cache):
+        _write(cache / CURRENT, ["\n".join(names).encode()], lasting=True)
 
 
-def _clear_away(cache: Path) -> None:
+def _remove_unused(cache: Path) -> None:
     """Remove snapshots that need not stay and that no reader holds, and the bases of none of the others."""
-    kept, bases = _kept(cache), set()
+    kept, bases = _kept_names(cache), set()
     for path in (cache / "snapshots").iterdir() if (cache / "snapshots").is_dir() else ():
         if path.name not in kept and not locks.is_locked(path / manifest.NAME):
             shutil.rmtree(path, ignore_errors=True)
             continue
         with suppress(OSError, NciiMatchError):
-            content = regular.read_regular(path / manifest.NAME, manifest.MOST_BYTES)
+            content = regular.read_regular(path / manifest.NAME, manifest.MAX_BYTES)
             bases.add(_cached_base(Manifest.parse(content, path)))
     for path in (cache / "bases").iterdir() if (cache / "bases").is_dir() else ():
         if f"bases/{path.name}" not in bases:

@@ -16,26 +16,26 @@ from ncii_match.bank.snapshots import canaries
 from ncii_match.bank.snapshots.canaries import CanaryError
 from ncii_match.bank.snapshots.manifest import Manifest
 from ncii_match.bank.snapshots.snapshot import Snapshot
-from ncii_match.bank.snapshots.sources import Source
+from ncii_match.bank.snapshots.storage import Storage
 from ncii_match.errors import AlgorithmMismatchError, BankError, InputError
 
-SLOWEST_LOOK = 0.5
+MAX_PAUSE = 0.5
 """Seconds between looks in the background, at most: what was withdrawn must stop matching within one."""
 
-OVERDUE = 0.8
+OVERDUE_SECONDS = 0.8
 """Seconds since the last look after which a check looks itself in the background too, unless the thread is about it."""
 
-CLOCKS_APART = 60.0
+CLOCK_TOLERANCE = 60.0
 """Seconds by which a publisher's clock may be ahead of ours before its snapshot's age counts as not known."""
 
 Follow = Literal["check", "background"]
 
 
-def outdated(age: float, max_age: float | None) -> str | None:
+def why_outdated(age: float, max_age: float | None) -> str | None:
     """Why a snapshot of this age (seconds) must not answer: ``clock``, ``stale``; None when it may."""
     if max_age is None:
         return None
-    return "clock" if age < -CLOCKS_APART else "stale" if age > max_age else None
+    return "clock" if age < -CLOCK_TOLERANCE else "stale" if age > max_age else None
 
 
 class OtherAlgorithmError(BankError, AlgorithmMismatchError):
@@ -68,13 +68,14 @@ class Follower:
     """
 
     def __init__(
-        self, source: Source, *, key: bytes | None, follow: Follow, pause: float, only: NDArray[np.int64] | None = None,
+        self, source: Storage, *, key: bytes | None, follow: Follow, pause: float,
+        only: NDArray[np.int64] | None = None,
         trusted_key: str | PathLike[str] | None = None, verify: bool | None = None,
     ) -> None:  # fmt: skip
         if follow not in ("check", "background"):
             raise InputError(f"follow is {follow!r}; choose 'check' or 'background'")
-        if follow == "background" and not 0 < pause <= SLOWEST_LOOK:
-            raise InputError(f"look_every is {pause}; in the background it must be above 0 and at most {SLOWEST_LOOK}")
+        if follow == "background" and not 0 < pause <= MAX_PAUSE:
+            raise InputError(f"look_every is {pause}; in the background it must be above 0 and at most {MAX_PAUSE}")
         self.source, self.follow, self.pause = source, follow, pause
         self.clock: Callable[[], float] = ForwardClock()
         self.failed: BankError | None = None
@@ -84,7 +85,7 @@ class Follower:
         self._followed = source.pointer()
         self._refused_pointer: Hashable = None
         opened = Snapshot.open_from(source, **self._how)
-        canaries.check(opened)
+        canaries.check_canaries(opened)
         self.snapshot = self._narrowed(opened)
         self.looked = time.monotonic()
         self._stop, self._process = threading.Event(), os.getpid()
@@ -98,7 +99,7 @@ class Follower:
         if self._process != os.getpid():  # a process forked from the one with the thread, which has none
             self._process, self._looking, self._stop = os.getpid(), threading.Lock(), threading.Event()
             self._start()
-        if time.monotonic() > self.looked + OVERDUE:
+        if time.monotonic() > self.looked + OVERDUE_SECONDS:
             return self.look(wait=False, now=True)  # the thread has just begun, or stood still as the process did
         return self._known()
 
@@ -145,7 +146,7 @@ class Follower:
             return
         opened = Snapshot.open_from(self.source, check=self._check_successor, **self._how)
         try:
-            canaries.check(opened)
+            canaries.check_canaries(opened)
         except CanaryError as error:  # the old one goes on, for as long as the policy lets it grow old
             self.refused, self._refused_pointer = error.with_traceback(None), pointer
             return

@@ -4,27 +4,21 @@
 ``manifest.sig`` is the Ed25519 signature of its bytes, when the bank has a signing key.
 """
 
-import base64
 import hashlib
 import json
 import re
 from dataclasses import dataclass
 from datetime import datetime
-from os import PathLike
-from pathlib import Path
 from typing import Any
 
 from ncii_match.bank.crypto import sealed_files
 from ncii_match.errors import (
     BankCorruptError,
     BankFormatError,
-    InputError,
     OlderSnapshotError,
     OtherBankError,
-    SignatureError,
     UnsealedError,
 )
-from ncii_match.files import private
 from ncii_match.values import Algorithm
 
 FORMAT = 2
@@ -35,12 +29,9 @@ ALLOWED = {"allowed_hashes.u8": "u1", "allowed_radii.u16": "<u2"}
 """Files of the allowlist, and what they hold."""
 
 NAME, SIGNATURE = "manifest.json", "manifest.sig"
-MOST_BYTES, MOST_OF_SIGNATURE = 1 << 24, 1024
-SIGNING_KEY, TRUSTED_KEY = "NCII_MATCH_SIGNING_KEY", "NCII_MATCH_TRUSTED_KEY"
-"""Environment variables that name the key files when no argument does."""
+MAX_BYTES, MAX_SIGNATURE_BYTES = 1 << 24, 1024
 
-
-PUBLISH_OR_RESTORE = "publish again; if that is refused, 'ncii-match bank restore' goes on"
+ADVICE = "publish again; if that is refused, 'ncii-match bank restore' goes on"
 """What to do where a publication cannot always compare itself with the one before."""
 
 
@@ -82,7 +73,7 @@ class Manifest:
             "bank": self.bank,
         }
         body = json.dumps(content, indent=1).encode().removesuffix(b"\n}")
-        return body + _seal(body)
+        return body + _closing_digest(body)
 
     @classmethod
     def parse(cls, content: bytes, where: object) -> "Manifest":
@@ -91,25 +82,23 @@ class Manifest:
             read = json.loads(content)
             found = read["format"]
             if found == FORMAT:
-                if content != (body := content[: -len(_seal(b""))]) + _seal(body):
+                if content != (body := content[: -len(_closing_digest(b""))]) + _closing_digest(body):
                     raise ValueError
                 return cls(
-                    _whole(read["number"]),
-                    _aware(read["created_at"]),
+                    _whole_number(read["number"]),
+                    _aware_time(read["created_at"]),
                     Algorithm.parse(read["algorithm"]),
-                    _whole(read["count"]),
-                    (_whole(read["journal"]["number"]), str(read["journal"]["digest"])),
-                    _inside(read["base"]["directory"]),
-                    _whole(read["base"]["journal"]),
+                    _whole_number(read["count"]),
+                    (_whole_number(read["journal"]["number"]), str(read["journal"]["digest"])),
+                    _relative_path(read["base"]["directory"]),
+                    _whole_number(read["base"]["journal"]),
                     _files(read["base"]["files"]),
                     _files(read["files"]),
                     _sealed(read["sealed"], where),
                     _text(read.get("bank")),
                 )
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-            raise BankCorruptError(
-                f"{where} has no readable manifest ({type(error).__name__}); {PUBLISH_OR_RESTORE}"
-            ) from None
+            raise BankCorruptError(f"{where} has no readable manifest ({type(error).__name__}); {ADVICE}") from None
         raise BankFormatError(f"{where} has format {found!r}; this version reads format {FORMAT}")
 
 
@@ -138,7 +127,7 @@ class LastRead:
         if (later.number, later.created_at) < (self.number, self.created_at):
             raise OlderSnapshotError(
                 f"{where} shows snapshot {later.number}, which is older than snapshot {self.number}, which was read "
-                f"before; {PUBLISH_OR_RESTORE}, or {advice}"
+                f"before; {ADVICE}, or {advice}"
             )
         if self.is_sealed and later.sealed is None:
             raise UnsealedError(f"{where} is in the clear, and was under a key before; {advice}")
@@ -152,15 +141,17 @@ class LastRead:
     def from_json(cls, content: bytes) -> "LastRead":
         """The inverse. Raises ValueError, KeyError or TypeError."""
         read = json.loads(content)
-        return cls(_text(read["bank"]), _whole(read["number"]), _aware(read["created_at"]), bool(read["is_sealed"]))
+        return cls(
+            _text(read["bank"]), _whole_number(read["number"]), _aware_time(read["created_at"]), bool(read["is_sealed"])
+        )
 
 
-def _seal(body: bytes) -> bytes:
+def _closing_digest(body: bytes) -> bytes:
     """How a manifest ends: the digest of all before. It shows damage; only a signature is proof against people."""
     return b',\n "digest": "%s"\n}' % hashlib.sha256(body).hexdigest().encode()
 
 
-def _whole(value: Any) -> int:
+def _whole_number(value: Any) -> int:
     if type(value) is not int or value < 0:
         raise ValueError
     return value
@@ -172,14 +163,14 @@ def _text(value: Any) -> str | None:
     return value
 
 
-def _aware(value: str) -> datetime:
+def _aware_time(value: str) -> datetime:
     found = datetime.fromisoformat(value)
     if found.tzinfo is None:
         raise ValueError
     return found
 
 
-def _inside(value: str) -> str:
+def _relative_path(value: str) -> str:
     """A relative path that stays below where it starts; a manifest from elsewhere must not point at other files."""
     if not value or value.startswith("/") or ".." in value.split("/") or "\\" in value or "\0" in value:
         raise ValueError
@@ -191,86 +182,13 @@ def _sealed(value: dict[str, Any] | None, where: object) -> dict[str, Any] | Non
         return None
     if set(value) != {"key", "cipher", "chunk"} or not re.fullmatch("[0-9a-f]{32}", value["key"]):
         raise ValueError
-    if value["cipher"] != sealed_files.CIPHER or _whole(value["chunk"]) != sealed_files.CHUNK:
+    if value["cipher"] != sealed_files.CIPHER or _whole_number(value["chunk"]) != sealed_files.CHUNK_BYTES:
         raise BankFormatError(f"{where} is sealed in a way that this version does not know")
     return value
 
 
 def _files(value: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    return {_inside(name): {"bytes": _whole(one["bytes"]), "sha256": str(one["sha256"])} for name, one in value.items()}
-
-
-def make_keys(directory: str | PathLike[str]) -> tuple[Path, Path]:
-    """Make a pair of keys in a directory; the paths of the two files.
-
-    ``signing.key`` stays where the bank is written, ``trusted.key`` goes to every reader. Both are 0600. Raises
-    InputError when one is there already.
-    """
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-
-    key = Ed25519PrivateKey.generate()
-    key_files = {
-        Path(directory) / "signing.key": key.private_bytes_raw(),
-        Path(directory) / "trusted.key": key.public_key().public_bytes_raw(),
+    return {
+        _relative_path(name): {"bytes": _whole_number(one["bytes"]), "sha256": str(one["sha256"])}
+        for name, one in value.items()
     }
-    for path, content in key_files.items():
-        try:
-            private.write_new(path, base64.b64encode(content) + b"\n")
-        except FileExistsError:
-            raise InputError(f"{path} is there already; a lost signing key cannot be made again") from None
-    signing_file, trusted_file = key_files
-    return signing_file, trusted_file
-
-
-def read_key(path: str | PathLike[str]) -> bytes:
-    """A key file of ``make_keys``. Raises InputError, which never shows what is in it."""
-    try:
-        key = base64.b64decode(Path(path).read_text("ascii").strip(), validate=True)
-    except OSError as error:
-        raise InputError(f"the key {path} cannot be read: {error.strerror}") from None
-    except ValueError:
-        key = b""
-    if len(key) != 32:
-        raise InputError(f"{path} is not a key: it holds 32 bytes in base64")
-    return key
-
-
-def sign(content: bytes, key_file: str | PathLike[str]) -> bytes:
-    """The signature of a manifest's bytes."""
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-
-    signature: bytes = Ed25519PrivateKey.from_private_bytes(read_key(key_file)).sign(content)
-    return signature
-
-
-def is_own(content: bytes, signature: bytes | None, key_file: str | PathLike[str]) -> bool:
-    """Whether the holder of this signing key has signed it."""
-    from cryptography.exceptions import InvalidSignature
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-
-    try:
-        Ed25519PrivateKey.from_private_bytes(read_key(key_file)).public_key().verify(signature or b"", content)
-    except InvalidSignature:
-        return False
-    return True
-
-
-def belong_together(signing_key: str | PathLike[str], trusted_key: str | PathLike[str]) -> bool:
-    """Whether what the one key signs is what the other one trusts. Raises InputError for files that hold no key."""
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-
-    public: bytes = Ed25519PrivateKey.from_private_bytes(read_key(signing_key)).public_key().public_bytes_raw()
-    return public == read_key(trusted_key)
-
-
-def check_signature(content: bytes, signature: bytes | None, key_file: str | PathLike[str], where: object) -> None:
-    """Raises SignatureError unless the holder of the key signed this."""
-    from cryptography.exceptions import InvalidSignature
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-
-    if signature is None:
-        raise SignatureError(f"{where} is not signed, and {key_file} is trusted; publish it with the signing key")
-    try:
-        Ed25519PublicKey.from_public_bytes(read_key(key_file)).verify(signature, content)
-    except InvalidSignature:
-        raise SignatureError(f"{where} was not signed by {key_file}: it was changed, or comes from elsewhere") from None

@@ -19,10 +19,10 @@ import numpy as np
 import sqlalchemy as sa
 from numpy.typing import NDArray
 
-from ncii_match.bank.crypto import sealed_files
-from ncii_match.bank.crypto.bank_key import Vault
-from ncii_match.bank.crypto.sealed_files import Files
-from ncii_match.bank.snapshots import continuity, manifest, segment, shared_memory
+from ncii_match.bank.crypto import sealed_files, signatures
+from ncii_match.bank.crypto.hash_cipher import HashCipher
+from ncii_match.bank.crypto.sealed_files import FileList
+from ncii_match.bank.snapshots import active_entries, continuity, manifest, segment, shared_memory
 from ncii_match.bank.snapshots.manifest import CURRENT, Manifest
 from ncii_match.bank.snapshots.segment import Segment
 from ncii_match.bank.truth import disk_errors, journal, tables
@@ -32,7 +32,7 @@ from ncii_match.files.locks import FileLock
 from ncii_match.index import saved
 from ncii_match.values import Algorithm, Hashes
 
-MOST_IN_DELTA = 1 << 15
+MAX_DELTA_ENTRIES = 1 << 15
 """Changed entries beyond which a new base is made: each search compares with all of those added."""
 
 WAIT_SECONDS = 60.0
@@ -68,19 +68,19 @@ def publishing(
     """
     owner = os.getpid()
     with disk_errors.explained(bank), FileLock.create(bank / "publish.lock") as lock:
-        if not _take_turn(lock, bank, wait, is_covered):
+        if not _acquire_or_skip(lock, bank, wait, is_covered):
             yield False
             return
-        _drop_drafts(bank)  # of a publication that was killed: what they take may be what this one needs
+        _remove_drafts(bank)  # of a publication that was killed: what they take may be what this one needs
         try:
             yield True
         except BaseException:
             if os.getpid() == owner:  # a forked process is no publisher
-                _drop_drafts(bank)
+                _remove_drafts(bank)
             raise
 
 
-def _take_turn(lock: FileLock, bank: Path, wait: float, is_covered: Callable[[], bool]) -> bool:
+def _acquire_or_skip(lock: FileLock, bank: Path, wait: float, is_covered: Callable[[], bool]) -> bool:
     """Get the lock, or find that it is not needed any more; whether it was got."""
     if lock.acquire(timeout=0):
         return True
@@ -101,14 +101,14 @@ def _take_turn(lock: FileLock, bank: Path, wait: float, is_covered: Callable[[],
     )
 
 
-def _drop_drafts(bank: Path) -> None:
+def _remove_drafts(bank: Path) -> None:
     """Make room: nobody reads drafts, and only the publisher has any."""
     for folder in ("snapshots", "bases"):
         for draft in (bank / folder).glob("*.draft"):
             shutil.rmtree(draft, ignore_errors=True)
 
 
-def pointer(bank: Path) -> int | None:
+def pointed_number(bank: Path) -> int | None:
     """The number that ``CURRENT`` names; None when there is none that can be read."""
     try:
         text = regular.read_regular(bank / CURRENT, 64).decode("ascii").strip()
@@ -117,26 +117,26 @@ def pointer(bank: Path) -> int | None:
     return int(text) if text.isdecimal() else None
 
 
-def last_manifest(bank: Path, signing_key: str | PathLike[str] | None = None) -> Manifest | None:
+def current_manifest(bank: Path, signing_key: str | PathLike[str] | None = None) -> Manifest | None:
     """The current snapshot's manifest when its base can be built upon.
 
     With a signing key only when that key has signed it: what somebody else has changed must not be signed by us.
     """
-    number = pointer(bank)
+    number = pointed_number(bank)
     if number is None:
         return None
     path = bank / "snapshots" / f"{number:06d}"
     try:
-        content = regular.read_regular(path / manifest.NAME, manifest.MOST_BYTES)
+        content = regular.read_regular(path / manifest.NAME, manifest.MAX_BYTES)
         found = Manifest.parse(content, path)
     except (OSError, NciiMatchError):
         return None
     if signing_key is not None:
         try:
-            signature = regular.read_regular(path / manifest.SIGNATURE, manifest.MOST_OF_SIGNATURE)
+            signature = regular.read_regular(path / manifest.SIGNATURE, manifest.MAX_SIGNATURE_BYTES)
         except OSError:
             return None
-        if not manifest.is_own(content, signature, signing_key):
+        if not signatures.is_signed_by(content, signature, signing_key):
             return None
     return None if digests.first_fault(bank / found.base, found.base_files, verify=False) else found
 
@@ -146,31 +146,31 @@ def check_signing(bank: Path, signing_key: str | PathLike[str] | None) -> None:
 
     So it is refused before anything is changed: a bank whose snapshots are signed does not go unsigned unnoticed.
     """
-    trusted = os.environ.get(manifest.TRUSTED_KEY)
-    number = pointer(bank)
+    trusted = os.environ.get(signatures.TRUSTED_KEY)
+    number = pointed_number(bank)
     if signing_key is None:
         signed = number is not None and (bank / "snapshots" / f"{number:06d}" / manifest.SIGNATURE).exists()
         if signed or trusted:
-            why = "its last snapshot is signed" if signed else f"{manifest.TRUSTED_KEY} is set"
+            why = "its last snapshot is signed" if signed else f"{signatures.TRUSTED_KEY} is set"
             raise InputError(
                 f"{bank} would be published unsigned, and {why}: readers that trust the key would refuse it; name the "
-                f"signing key in {manifest.SIGNING_KEY}, or with --signing-key"
+                f"signing key in {signatures.SIGNING_KEY}, or with --signing-key"
             )
-    elif trusted and not manifest.belong_together(signing_key, trusted):
+    elif trusted and not signatures.are_key_pair(signing_key, trusted):
         raise InputError(
-            f"{signing_key} is not the key that {trusted} (of {manifest.TRUSTED_KEY}) belongs to: readers would refuse "
-            "what it signs; name the right one"
+            f"{signing_key} is not the key that {trusted} (of {signatures.TRUSTED_KEY}) belongs to: readers would "
+            "refuse what it signs; name the right one"
         )
 
 
-def changed_since(connection: sa.Connection, event: int) -> NDArray[np.int64]:
+def entries_changed_since(connection: sa.Connection, event: int) -> NDArray[np.int64]:
     """Entries, rising, whose holds any later event is about."""
     later = sa.select(tables.events.c.entry_ids).where(tables.events.c.number > event)
     parts = [journal.ids_of(ids) for (ids,) in connection.execute(later)]
     return np.unique(np.concatenate([np.empty(0, np.int64), *parts])).astype(np.int64)
 
 
-def name_of(connection: sa.Connection) -> str:
+def bank_name(connection: sa.Connection) -> str:
     """What tells a bank from every other one: when it was created, to the microsecond."""
     about = tables.about
     return str(connection.execute(sa.select(about.c.value).where(about.c.key == "created_at")).scalar_one())
@@ -185,20 +185,20 @@ def among(wanted: NDArray[np.int64], rising: NDArray[np.int64]) -> NDArray[np.bo
     return found
 
 
-class Draft:
+class SnapshotDraft:
     """A snapshot being written. ``write`` puts its files on the disk; ``show`` makes it the current one."""
 
     def __init__(
         self,
         bank: Path,
         algorithm: Algorithm,
-        vault: Vault,
+        cipher: HashCipher,
         signing_key: str | PathLike[str] | None,
         above: int | None = None,
     ) -> None:
         """``above``: of a restore, which starts a history anew: the number of the last snapshot that was published."""
-        self.bank, self.algorithm, self._signing_key, self._vault = bank, algorithm, signing_key, vault
-        self._key, self._unseal, self._is_restore = vault.key, vault.unseal, above is not None
+        self.bank, self.algorithm, self._signing_key, self._vault = bank, algorithm, signing_key, cipher
+        self._key, self._unseal, self._is_restore = cipher.key, cipher.unseal, above is not None
         self.number = max(_next_number(bank), 1 + (above or 0))
         self.path = bank / "snapshots" / f"{self.number:06d}"
         self.detail: dict[str, Any] = {}
@@ -206,38 +206,38 @@ class Draft:
 
     def write(self, connection: sa.Connection, *, full: bool, workers: int) -> Manifest:
         """Everything but the signature and the pointer, from one consistent view of the tables."""
-        before = None if full else last_manifest(self.bank, self._signing_key)
-        if before is not None and before.bank != name_of(connection):
+        before = None if full else current_manifest(self.bank, self._signing_key)
+        if before is not None and before.bank != bank_name(connection):
             before = None  # what another bank has published here is not built upon: two banks would be mixed
         base_ids = None if before is None else self._ids_of(before)
         head, digest = journal.head(connection)
         if before is not None:
-            changed = changed_since(connection, before.base_journal)
-            if len(changed) > MOST_IN_DELTA:
+            changed = entries_changed_since(connection, before.base_journal)
+            if len(changed) > MAX_DELTA_ENTRIES:
                 before = None
         for name in ("snapshots", "bases"):
             private.make_folder(self.bank / name, parents=False)
         if not self._is_restore:
             after = None if before is None or base_ids is None else before.base_journal
-            continuity.check(
-                connection, self.bank, self._vault, self._signing_key, pointed=pointer(self.bank), after=after
+            continuity.check_continuation(
+                connection, self.bank, self._vault, self._signing_key, pointed=pointed_number(self.bank), after=after
             )
         self.number = max(self.number, 1 + continuity.last_number(connection, self.bank, self._signing_key))
         self.path = self.bank / "snapshots" / f"{self.number:06d}"
         if before is None or base_ids is None:
             made = self._write_base(connection, head, workers)
-            delta, removed = _nothing(self.algorithm), np.empty(0, np.int64)
+            delta, removed = _empty_segment(self.algorithm), np.empty(0, np.int64)
             active = made.count
         else:
             made = before
             slices = [changed[first : first + 500].tolist() for first in range(0, len(changed), 500)]
-            delta = segment.select(connection, self.algorithm, self._unseal, slices)
+            delta = active_entries.read_active_entries(connection, self.algorithm, self._unseal, slices)
             removed = changed[among(changed, base_ids)]
             active = len(base_ids) - len(removed) + len(delta)
-        more = {"removed.i64": removed.astype("<i8"), **_allowed(connection, self.algorithm, self._unseal)}
+        more = {"removed.i64": removed.astype("<i8"), **_allow_list_arrays(connection, self.algorithm, self._unseal)}
 
-        def write(place: Path) -> Files:
-            files = segment.write(place, delta)
+        def write(place: Path) -> FileList:
+            files = segment.write_segment(place, delta)
             for name, array in more.items():
                 files[name] = digests.write_described(place / name, array.reshape(-1).view(np.uint8).data)
             return files
@@ -246,7 +246,7 @@ class Draft:
         finished = replace(
             made, number=self.number, created_at=datetime.now(UTC), algorithm=self.algorithm, count=active,
             journal=(head, digest.hex()), files=files,
-            sealed=None if self._key is None else sealed_files.description(self._key), bank=name_of(connection),
+            sealed=None if self._key is None else sealed_files.describe_seal(self._key), bank=bank_name(connection),
         )  # fmt: skip
         self.detail = continuity.publish_detail(connection, finished, self._vault)
         return finished
@@ -256,24 +256,24 @@ class Draft:
         draft, content = self.path.with_suffix(".draft"), made.to_bytes()
         private.write_new(draft / manifest.NAME, content)
         if self._signing_key is not None:
-            private.write_new(draft / manifest.SIGNATURE, manifest.sign(content, self._signing_key))
+            private.write_new(draft / manifest.SIGNATURE, signatures.sign(content, self._signing_key))
         atomic.sync_folder(draft)
         base = self.bank / made.base
         if not base.exists():  # of this snapshot; a draft until now, so that a failure leaves nothing large behind
             atomic.rename(base.with_suffix(".draft"), base, sync_name=True)
         atomic.rename(draft, self.path, sync_name=True)
-        point_at(self.bank, self.number)
-        continuity.remember(self._signing_key, self.bank, made)
+        set_pointer(self.bank, self.number)
+        continuity.write_signing_memory(self._signing_key, self.bank, made)
 
     def _write_base(self, connection: sa.Connection, head: int, workers: int) -> Manifest:
         from ncii_match.index import build_index  # compiled kernels, which a delta does without
 
-        base = segment.select(connection, self.algorithm, self._unseal, None)
+        base = active_entries.read_active_entries(connection, self.algorithm, self._unseal, None)
 
-        def write(place: Path) -> Files:
+        def write(place: Path) -> FileList:
             index = build_index(base.entry_ids, Hashes(self.algorithm, base.bits), workers=workers)
             index.save(place / "index")
-            files = segment.write(place, base, leave_out=segment.IN_INDEX)
+            files = segment.write_segment(place, base, leave_out=segment.IN_INDEX)
             for file in sorted((place / "index").iterdir()):
                 files[f"index/{file.name}"] = digests.describe_file(file)
             return files
@@ -285,27 +285,27 @@ class Draft:
             self.number, datetime.now(UTC), self.algorithm, len(base), (head, ""), f"bases/{path.name}", head, files, {}
         )
 
-    def _filled(self, path: Path, write: Callable[[Path], Files]) -> tuple[Path, Files]:
+    def _filled(self, path: Path, write: Callable[[Path], FileList]) -> tuple[Path, FileList]:
         """A draft with the files that ``write`` makes; under a key they are made in memory, and sealed into it."""
         draft = self._fresh(path)
         if self._key is None:
             return draft, write(draft)
-        with shared_memory.workplace() as work:
-            with shared_memory.explained(work):
+        with shared_memory.work_folder() as work:
+            with shared_memory.explain_full_memory(work):
                 files = write(work)
-            return draft, sealed_files.seal_all(work, draft, files, self._key, f"{path.parent.name}/{path.name}")
+            return draft, sealed_files.seal_files(work, draft, files, self._key, f"{path.parent.name}/{path.name}")
 
     def _ids_of(self, before: Manifest) -> NDArray[np.int64] | None:
         """Entries of an earlier base; None when it is under another key than the bank, or damaged."""
         name = "index/entry_ids.i64"
         if self._key is None:
             return self._plain_ids_of(before, name) if before.sealed is None else None
-        if before.sealed != sealed_files.description(self._key):
+        if before.sealed != sealed_files.describe_seal(self._key):
             return None
         stored = f"{before.base}/{name}"
         try:
             described = before.base_files[name]
-            content = b"".join(sealed_files.unseal(self.bank / stored, self._key, stored, described))
+            content = b"".join(sealed_files.unseal_file(self.bank / stored, self._key, stored, described))
         except (NciiMatchError, KeyError):
             return None
         return np.frombuffer(content, "<i8")
@@ -333,14 +333,14 @@ class Draft:
         return draft
 
 
-def _nothing(algorithm: Algorithm) -> Segment:
+def _empty_segment(algorithm: Algorithm) -> Segment:
     return Segment(
         np.empty(0, np.int64), np.empty((0, algorithm.nbytes), np.uint8), np.zeros(1, np.int64), np.empty(0, np.uint32),
         np.empty(0, np.uint8), np.empty(0, np.int64), np.zeros(1, np.int64), np.empty(0, np.uint8),
     )  # fmt: skip
 
 
-def _allowed(
+def _allow_list_arrays(
     connection: sa.Connection, algorithm: Algorithm, unseal: Callable[[bytes, bytes | None], bytes]
 ) -> dict[str, NDArray[Any]]:
     table = tables.allowed
@@ -355,20 +355,20 @@ def _allowed(
 
 
 def _next_number(bank: Path) -> int:
-    taken = [0, pointer(bank) or 0]
+    taken = [0, pointed_number(bank) or 0]
     for folder in ("snapshots", "bases"):
         if (bank / folder).is_dir():
             taken += [int(path.name) for path in (bank / folder).iterdir() if path.name.isdecimal()]
     return max(taken) + 1
 
 
-def point_at(bank: Path, number: int) -> None:
+def set_pointer(bank: Path, number: int) -> None:
     """Replace the pointer file, in one step that lasts."""
     draft = bank / f"{CURRENT}.draft"
     atomic.replace_content(bank / CURRENT, f"{number:06d}\n".encode(), draft=draft, sync_name=True)
 
 
-def clear_away(bank: Path, keep: set[int | None], *, even_in_use: bool) -> None:
+def remove_unneeded(bank: Path, keep: set[int | None], *, even_in_use: bool) -> None:
     """Remove what no reader needs: all snapshots but those to keep and those in use, and the bases of none of them.
 
     even_in_use : for erasure; readers that have mapped a file keep it until they let go of it.
@@ -376,14 +376,14 @@ def clear_away(bank: Path, keep: set[int | None], *, even_in_use: bool) -> None:
     snapshots, keep = bank / "snapshots", {*keep}
     for number in sorted(int(path.name) for path in snapshots.iterdir() if path.name.isdecimal()):
         path = snapshots / f"{number:06d}"
-        if number not in keep and (even_in_use or not in_use(path)):
-            _remove_whole(path)
+        if number not in keep and (even_in_use or not is_in_use(path)):
+            _remove_snapshot(path)
         else:
             keep.add(number)
     bases = set()
     for kept in keep - {None}:
         with contextlib.suppress(OSError, NciiMatchError):
-            content = regular.read_regular(snapshots / f"{kept:06d}" / manifest.NAME, manifest.MOST_BYTES)
+            content = regular.read_regular(snapshots / f"{kept:06d}" / manifest.NAME, manifest.MAX_BYTES)
             bases.add(Manifest.parse(content, kept).base)
     for folder in ("bases", "snapshots"):
         for path in (bank / folder).iterdir() if (bank / folder).is_dir() else ():
@@ -392,7 +392,7 @@ def clear_away(bank: Path, keep: set[int | None], *, even_in_use: bool) -> None:
                 shutil.rmtree(path, ignore_errors=True)
 
 
-def _remove_whole(snapshot: Path) -> None:
+def _remove_snapshot(snapshot: Path) -> None:
     """Under another name first: whoever is killed meanwhile leaves no snapshot that lacks files."""
     draft = snapshot.with_suffix(".draft")
     shutil.rmtree(draft, ignore_errors=True)
@@ -402,6 +402,6 @@ def _remove_whole(snapshot: Path) -> None:
         shutil.rmtree(path, ignore_errors=True)
 
 
-def in_use(path: Path) -> bool:
+def is_in_use(path: Path) -> bool:
     """Whether a reader holds its manifest."""
     return locks.is_locked(path / manifest.NAME)

@@ -10,30 +10,32 @@ from pathlib import Path
 
 import sqlalchemy as sa
 
-from ncii_match.bank.crypto.bank_key import Vault
+from ncii_match.bank.crypto.hash_cipher import HashCipher
 from ncii_match.bank.snapshots import publication
 from ncii_match.bank.truth import erasure, journal, requests, tables
 from ncii_match.bank.truth.context import BankContext, moment
 from ncii_match.bank.truth.database import Database
 from ncii_match.errors import InputError
 
-AT_ONCE = 20_000
+ROWS_IN_BATCH = 20_000
 """Rows in one piece: memory stays bounded."""
 
-_NOTE = "rekeyed"
+_NOTE_KEY = "rekeyed"
 """A setting that stands while files under the key before may still be there; its value is that key's fingerprint."""
 
 
-def reseal(context: BankContext, new: Vault, actor: str | None, reason: str, wait: float) -> tuple[BankContext, int]:
-    """Seal every hash of the tables with another vault, in one transaction; the context from now on, and how many.
+def reseal(
+    context: BankContext, new: HashCipher, actor: str | None, reason: str, wait: float
+) -> tuple[BankContext, int]:
+    """Seal every hash of the tables with another cipher, in one transaction; the context from now on, and how many.
 
     Nobody publishes meanwhile; ``wait`` is for how many seconds another publisher is waited for. Raises InputError when
     it is the key that the bank has, BankError when a hash does not open under the old one.
     """
-    old, database = context.vault, context.database
+    old, database = context.cipher, context.database
     requests.require_reason(reason)
-    if old.name == new.name:
-        what = "the bank has this key already" if new.name else "the bank has no key already"
+    if old.key_fingerprint == new.key_fingerprint:
+        what = "the bank has this key already" if new.key_fingerprint else "the bank has no key already"
         raise InputError(f"{what}; if the change was cut off, 'ncii-match bank publish' does the rest")
     with publication.publishing(context.path, wait=wait):
         with database.writing() as connection:
@@ -41,21 +43,23 @@ def reseal(context: BankContext, new: Vault, actor: str | None, reason: str, wai
             allowed = sa.func.length(tables.allowed.c.hash) > 0
             changed = _reseal(connection, tables.entries, kept, old, new)
             changed += _reseal(connection, tables.allowed, allowed, old, new)
-            about = {"key": new.name, "mark_secret": new.hide(context.mark_secret)}
+            about = {"key": new.key_fingerprint, "mark_secret": new.seal_secret(context.mark_secret)}
             for name, value in about.items():
                 connection.execute(tables.about.update().where(tables.about.c.key == name).values(value=value))
-            _forget_note(connection)
-            connection.execute(tables.about.insert().values(key=_NOTE, value=old.name))
+            _delete_note(connection)
+            connection.execute(tables.about.insert().values(key=_NOTE_KEY, value=old.key_fingerprint))
             journal.record(
                 connection, at=moment(connection), action="rekey", actor=actor or requests.user_name(), reason=reason,
-                detail={"from": old.name or None, "to": new.name or None, "hashes": changed},
+                detail={"from": old.key_fingerprint or None, "to": new.key_fingerprint or None, "hashes": changed},
             )  # fmt: skip
-        database.key_name = new.name
-    return replace(context, vault=new), changed
+        database.key_name = new.key_fingerprint
+    return replace(context, cipher=new), changed
 
 
-def _reseal(connection: sa.Connection, table: sa.Table, chosen: sa.ColumnElement[bool], old: Vault, new: Vault) -> int:
-    query = sa.select(table.c.id, table.c.hash, table.c.sealed).where(chosen).order_by(table.c.id).limit(AT_ONCE)
+def _reseal(
+    connection: sa.Connection, table: sa.Table, chosen: sa.ColumnElement[bool], old: HashCipher, new: HashCipher
+) -> int:
+    query = sa.select(table.c.id, table.c.hash, table.c.sealed).where(chosen).order_by(table.c.id).limit(ROWS_IN_BATCH)
     last, changed = 0, 0
     while rows := connection.execute(query.where(table.c.id > last)).fetchall():
         opened = [(old.unseal(key, sealed), number) for number, key, sealed in rows]
@@ -65,25 +69,25 @@ def _reseal(connection: sa.Connection, table: sa.Table, chosen: sa.ColumnElement
     return changed
 
 
-def finish(bank: Path, database: Database, number: int) -> None:
+def finish_rekeying(bank: Path, database: Database, number: int) -> None:
     """After a publication: when the key was changed before it, clear away all that is older, and let the files forget.
 
     Readers that have mapped a file keep it until they let go of it.
     """
-    if not unfinished(database):
+    if not is_unfinished(database):
         return
-    publication.clear_away(bank, {number}, even_in_use=True)
+    publication.remove_unneeded(bank, {number}, even_in_use=True)
     erasure.scrub(database)
     with database.writing() as connection:
-        _forget_note(connection)
+        _delete_note(connection)
 
 
-def unfinished(database: Database) -> bool:
+def is_unfinished(database: Database) -> bool:
     """Whether files under an earlier key may still be there."""
     with database.reading() as connection:
-        query = sa.select(tables.about.c.value).where(tables.about.c.key == _NOTE)
+        query = sa.select(tables.about.c.value).where(tables.about.c.key == _NOTE_KEY)
         return connection.execute(query).first() is not None
 
 
-def _forget_note(connection: sa.Connection) -> None:
-    connection.execute(tables.about.delete().where(tables.about.c.key == _NOTE))
+def _delete_note(connection: sa.Connection) -> None:
+    connection.execute(tables.about.delete().where(tables.about.c.key == _NOTE_KEY))

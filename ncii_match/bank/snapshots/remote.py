@@ -11,16 +11,14 @@ import pyarrow as pa
 from pyarrow import fs
 
 from ncii_match.bank.snapshots import copies
-from ncii_match.bank.snapshots.copies import CACHE, Chunk, CopiedBank
+from ncii_match.bank.snapshots.copies import Chunk, CopiedStorage
 from ncii_match.errors import BankError, InputError
 
-__all__ = ["AT_ONCE", "CACHE", "Remote"]
-
-AT_ONCE = 1 << 22
+CHUNK_BYTES = 1 << 22
 """Bytes read in one step."""
 
 
-class Remote(CopiedBank):
+class RemoteStorage(CopiedStorage):
     """A bank that is read through a file system of ``pyarrow.fs``."""
 
     def __init__(
@@ -51,7 +49,7 @@ class Remote(CopiedBank):
     def _read_from(self, path: str) -> Iterator[Chunk]:
         try:
             with self._fs.open_input_stream(path, compression=None) as stream:
-                while chunk := stream.read(AT_ONCE):
+                while chunk := stream.read(CHUNK_BYTES):
                     yield chunk
         except (FileNotFoundError, NotADirectoryError):
             raise FileNotFoundError(path) from None

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from ncii_match.bank.crypto import bank_key
 from ncii_match.bank.snapshots import continuity, manifest, publication
-from ncii_match.bank.snapshots.continuity import Published
+from ncii_match.bank.snapshots.continuity import PublishedSnapshot
 from ncii_match.bank.snapshots.manifest import Manifest
 from ncii_match.bank.snapshots.segment import Segment
 from ncii_match.bank.snapshots.snapshot import Snapshot
@@ -36,7 +36,7 @@ DRAFT, REPLACED = f"{database.DATABASE}.restoring", f"{database.DATABASE}.replac
 
 
 @dataclass(slots=True)
-class Restored:
+class RestoreReport:
     """What a restore has done.
 
     snapshot : number that was published in the end. compared_with : number of the last snapshot before, None without.
@@ -62,7 +62,7 @@ class Restored:
 # --- the database ---------------------------------------------------------------------------------------------------
 
 
-def put_back(bank: Path, backup: str | PathLike[str], *, wait: float = publication.WAIT_SECONDS) -> None:
+def put_back_database(bank: Path, backup: str | PathLike[str], *, wait: float = publication.WAIT_SECONDS) -> None:
     """Make a copy of a backup the bank's database. Until the last step the bank is as it was.
 
     backup : a file that SQLite wrote (a copy of ``bank.sqlite``, with its ``-wal`` beside it when there is one, or what
@@ -73,7 +73,7 @@ def put_back(bank: Path, backup: str | PathLike[str], *, wait: float = publicati
     Raises InputError for what is no backup of this bank, BankLockedError when somebody writes to the bank.
     """
     if isinstance(backup, str) and backup.startswith("postgresql"):
-        _name_other(bank, backup)
+        _replace_address(bank, backup)
         return
     source = Path(backup)
     source = source / database.DATABASE if source.is_dir() else source
@@ -88,18 +88,18 @@ def put_back(bank: Path, backup: str | PathLike[str], *, wait: float = publicati
         if (bank / database.DATABASE).exists() and os.path.samefile(source, bank / database.DATABASE):
             raise InputError(f"{source} is the bank's own database; leave out --from when the backup is in its place")
         with publication.publishing(bank, wait=wait):
-            draft = _copy(source, bank)
+            draft = _copy_backup(source, bank)
             try:
-                _must_fit(bank, _name_in(draft, source))
-                _exchange(bank, draft)
+                _check_same_bank(bank, _bank_name_in(draft, source))
+                _replace_database(bank, draft)
             finally:
-                _remove(draft)
+                _remove_database(draft)
 
 
-def _copy(source: Path, bank: Path) -> Path:
+def _copy_backup(source: Path, bank: Path) -> Path:
     """A private copy, whole in one file."""
     draft = bank / DRAFT
-    _remove(draft)
+    _remove_database(draft)
     for ending in ("", "-wal"):
         original = source.with_name(source.name + ending)
         if original.is_file():
@@ -116,13 +116,13 @@ def _copy(source: Path, bank: Path) -> Path:
         if answer != "ok":
             raise sqlite3.DatabaseError(answer)
     except sqlite3.DatabaseError as error:
-        _remove(draft)
+        _remove_database(draft)
         raise InputError(f"{source} is no whole SQLite database ({error}); take another backup") from None
     atomic.sync_file(draft)
     return draft
 
 
-def _name_in(draft: Path, source: Path) -> str:
+def _bank_name_in(draft: Path, source: Path) -> str:
     """Which bank it is of."""
     try:
         with contextlib.closing(sqlite3.connect(draft)) as connection:
@@ -131,13 +131,13 @@ def _name_in(draft: Path, source: Path) -> str:
         raise InputError(f"{source} is not the database of a bank") from None
 
 
-def _must_fit(bank: Path, name: str) -> None:
-    for snapshot in continuity.snapshots_of(bank):
+def _check_same_bank(bank: Path, name: str) -> None:
+    for snapshot in continuity.published_snapshots(bank):
         if snapshot.manifest is not None and snapshot.manifest.bank not in (None, name):
             raise InputError(f"the backup is of another bank than the snapshots of {bank}; nothing was changed")
 
 
-def _exchange(bank: Path, draft: Path) -> None:
+def _replace_database(bank: Path, draft: Path) -> None:
     present, replaced = bank / database.DATABASE, bank / REPLACED
     with contextlib.ExitStack() as stack:
         if present.exists():
@@ -151,7 +151,7 @@ def _exchange(bank: Path, draft: Path) -> None:
                     raise BankLockedError(f"another process is writing to {bank}; end it, then restore") from None
             except sqlite3.DatabaseError:
                 pass  # it is damaged, which may be why
-            _remove(replaced)
+            _remove_database(replaced)
             atomic.rename(present, replaced)
         log = bank / f"{database.DATABASE}-wal"
         if log.exists():  # it belongs to the database that goes; beside another one it would be damage
@@ -160,12 +160,12 @@ def _exchange(bank: Path, draft: Path) -> None:
         atomic.rename(draft, present, sync_name=True)
 
 
-def _remove(path: Path) -> None:
+def _remove_database(path: Path) -> None:
     for ending in ("", "-wal", "-shm", "-journal"):
         path.with_name(path.name + ending).unlink(missing_ok=True)
 
 
-def _name_other(bank: Path, url: str) -> None:
+def _replace_address(bank: Path, url: str) -> None:
     """Let the bank keep its truth in another PostgreSQL database."""
     if (bank / database.DATABASE).exists():
         raise InputError(f"{bank} keeps its truth in {database.DATABASE}; restore it from a copy of that file")
@@ -179,7 +179,7 @@ def _name_other(bank: Path, url: str) -> None:
         opened.close()
     with disk_errors.explained(bank):
         private.make_folder(bank)
-        _must_fit(bank, name)
+        _check_same_bank(bank, name)
         draft = bank / f"{database.ADDRESS}.draft"
         atomic.replace_content(bank / database.ADDRESS, f"{url}\n".encode(), draft=draft, sync_name=True)
 
@@ -187,9 +187,9 @@ def _name_other(bank: Path, url: str) -> None:
 # --- what was published ---------------------------------------------------------------------------------------------
 
 
-def last_snapshot(
+def open_last_snapshot(
     context: BankContext, signing_key: str | PathLike[str] | None, trusted_key: str | PathLike[str] | None,
-    key: bytes | None, *, without_snapshots: bool, above: int, report: Restored,
+    key: bytes | None, *, without_snapshots: bool, above: int, report: RestoreReport,
 ) -> tuple[Snapshot | None, int]:  # fmt: skip
     """The last snapshot, every file of it checked, or None; and the highest number that is known to be published.
 
@@ -198,13 +198,13 @@ def last_snapshot(
     bank = context.path
     with context.database.reading() as connection:
         about = continuity.settings(connection)
-        known = [above, publication.pointer(bank) or 0, continuity.last_number(connection, bank, None)]
-    snapshots = continuity.snapshots_of(bank, signing_key)
+        known = [above, publication.pointed_number(bank) or 0, continuity.last_number(connection, bank, None)]
+    snapshots = continuity.published_snapshots(bank, signing_key)
     known += [snapshot.number for snapshot in snapshots]
     try:
-        remembered = continuity.recall(signing_key, bank, about["created_at"])
+        remembered = continuity.read_signing_memory(signing_key, bank, about["created_at"])
         known += [] if remembered is None else [remembered.snapshot]
-        problem = _problem(bank, snapshots, about, max(known), signing_key, trusted_key, remembered is not None)
+        problem = _find_problem(bank, snapshots, about, max(known), signing_key, trusted_key, remembered is not None)
     except BankHistoryError as error:
         problem = str(error)
     if problem is None and snapshots:
@@ -238,8 +238,8 @@ def last_snapshot(
     return None, max(known)
 
 
-def _problem(
-    bank: Path, snapshots: list[Published], about: dict[str, str], highest: int,
+def _find_problem(
+    bank: Path, snapshots: list[PublishedSnapshot], about: dict[str, str], highest: int,
     signing_key: str | PathLike[str] | None, trusted_key: str | PathLike[str] | None, was_signed: bool,
 ) -> str | None:  # fmt: skip
     """Why what is there must not be taken for what was published last; None when it may, or nothing was published."""
@@ -265,7 +265,7 @@ def _problem(
 
 
 def _manifest_of(snapshot: Snapshot) -> Manifest:
-    content = regular.read_regular(snapshot.path / manifest.NAME, manifest.MOST_BYTES)
+    content = regular.read_regular(snapshot.path / manifest.NAME, manifest.MAX_BYTES)
     return Manifest.parse(content, snapshot.path)
 
 
@@ -273,7 +273,7 @@ def _manifest_of(snapshot: Snapshot) -> Manifest:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Holds:
+class _SnapshotHolds:
     """Holds of a snapshot, all parallel: row of its hash, of its case, state, end (0 for never)."""
 
     entry_ids: NDArray[np.int64]
@@ -285,7 +285,7 @@ class _Holds:
     untils: NDArray[np.int64]
 
 
-def _holds_of(snapshot: Snapshot) -> _Holds:
+def _snapshot_holds(snapshot: Snapshot) -> _SnapshotHolds:
     known: dict[Case, int] = {}
     ids, bits, columns, first = [], [], [], 0
     for segment, is_left in snapshot.segments():
@@ -307,7 +307,7 @@ def _holds_of(snapshot: Snapshot) -> _Holds:
         bits.append(segment.bits[is_left])
         first += int(is_left.sum())
     rows, case_rows, states, untils = np.concatenate(columns).T
-    return _Holds(np.concatenate(ids), np.concatenate(bits), list(known), rows, case_rows, states, untils)
+    return _SnapshotHolds(np.concatenate(ids), np.concatenate(bits), list(known), rows, case_rows, states, untils)
 
 
 def _case_rows(segment: Segment, known: dict[Case, int]) -> NDArray[np.int64]:
@@ -316,7 +316,7 @@ def _case_rows(segment: Segment, known: dict[Case, int]) -> NDArray[np.int64]:
 
 
 def carry_over(
-    context: BankContext, snapshot: Snapshot | None, highest: int, actor: str | None, reason: str, report: Restored
+    context: BankContext, snapshot: Snapshot | None, highest: int, actor: str | None, reason: str, report: RestoreReport
 ) -> None:
     """Bring the tables to what the snapshot says, in one transaction, with the events that say so."""
     with context.database.writing() as connection:
@@ -342,16 +342,16 @@ def carry_over(
                 "Hashes that were erased meanwhile may be in the backup: 'ncii-match bank compact' erases them again",
                 "Withdrawals that came before their addition are lost if they came after the backup: import them again",
             ]
-            _Carrier(connection, context, snapshot, at, who, reason, report).run()
-        _go_on_with_ids(connection)
+            _Carryover(connection, context, snapshot, at, who, reason, report).run()
+        _advance_id_sequences(connection)
 
 
-class _Carrier:
+class _Carryover:
     """The comparison of one snapshot with the tables, under way."""
 
     def __init__(
         self, connection: sa.Connection, context: BankContext, snapshot: Snapshot, at: int, actor: str, reason: str,
-        report: Restored,
+        report: RestoreReport,
     ) -> None:  # fmt: skip
         self.connection, self.context, self.snapshot, self.report = connection, context, snapshot, report
         self.at, self.actor, self.reason = at, actor, reason
@@ -359,7 +359,7 @@ class _Carrier:
 
     def run(self) -> None:
         """Holds, then the cases that are left without any, then the allowlist."""
-        wanted = _holds_of(self.snapshot)
+        wanted = _snapshot_holds(self.snapshot)
         packed = [row.tobytes() for row in wanted.bits]
         ids = self._entry_ids(wanted, packed)
         case_ids = cases.ids(self.connection, wanted.cases, self.at, self.actor)
@@ -406,10 +406,10 @@ class _Carrier:
         query = sa.select(table.mark, table.case_id).where(table.since > self.made_at)
         return {(bytes(mark), case) for mark, case in self.connection.execute(query)}
 
-    def _entry_ids(self, wanted: _Holds, packed: list[bytes]) -> NDArray[np.int64]:
+    def _entry_ids(self, wanted: _SnapshotHolds, packed: list[bytes]) -> NDArray[np.int64]:
         """The tables' ids of the snapshot's entries, int64 [n]; entries that they lack are made, under the same id."""
-        box, entries = self.context.vault, tables.entries
-        keys = [box.lookup(bits) for bits in packed]
+        cipher, entries = self.context.cipher, tables.entries
+        keys = [cipher.lookup(bits) for bits in packed]
         known = queries.ids_by_key(self.connection, keys)
         taken = {one for (one,) in self.connection.execute(sa.select(entries.c.id))}
         last = max([0, *taken, *wanted.entry_ids.tolist()])
@@ -423,7 +423,7 @@ class _Carrier:
                 number = last
             known[key] = number
             profile = self.context.algorithm.profile
-            rows.append((number, key, box.seal(packed[row]), profile, None, self.at))
+            rows.append((number, key, cipher.seal(packed[row]), profile, None, self.at))
         tables.insert(
             self.connection, entries, rows, ["id", "hash", "sealed", "profile", "quality", "first_seen"]
         )  # fmt: skip
@@ -486,10 +486,10 @@ class _Carrier:
         )  # fmt: skip
 
     def _allow_list(self) -> None:
-        box, table = self.context.vault, tables.allowed.c
+        cipher, table = self.context.cipher, tables.allowed.c
         packed = requests.packed_rows(self.snapshot.allowed)
         radii = self.snapshot.allowed_radii.tolist()
-        wanted = {(box.lookup(one), radius): one for one, radius in zip(packed, radii, strict=True)}
+        wanted = {(cipher.lookup(one), radius): one for one, radius in zip(packed, radii, strict=True)}
         rows = self.connection.execute(sa.select(table.id, table.hash, table.radius, table.since, table.ended)).all()
         over = [
             row.id for row in rows
@@ -509,7 +509,7 @@ class _Carrier:
             if (key, radius) not in standing:
                 by_radius.setdefault(radius, []).append(one)
         for radius, some in sorted(by_radius.items()):
-            stored = [(box.lookup(bits), box.seal(bits)) for bits in some]
+            stored = [(cipher.lookup(bits), cipher.seal(bits)) for bits in some]
             ids = allow_list.add_rows(self.connection, stored, radius, self.reason, self.actor, self.at)
             journal.record(
                 self.connection, at=self.at, action="allow", actor=self.actor, reason=self.reason,
@@ -519,7 +519,7 @@ class _Carrier:
         self.report.disallowed = len(ended)
 
 
-def _go_on_with_ids(connection: sa.Connection) -> None:
+def _advance_id_sequences(connection: sa.Connection) -> None:
     """PostgreSQL counts ids by itself only where it has given them; SQLite goes by the highest."""
     if connection.dialect.name != "sqlite":
         for table in ("entries", "cases", "allowed"):
@@ -528,11 +528,11 @@ def _go_on_with_ids(connection: sa.Connection) -> None:
             )
 
 
-def key_for(context: BankContext, snapshot: Snapshot | None, key: bytes | None) -> bytes | None:
+def key_of_snapshot(context: BankContext, snapshot: Snapshot | None, key: bytes | None) -> bytes | None:
     """The key of the last snapshot when the database is not under it, as the key was changed after the backup."""
     if snapshot is None:
         return None
     sealed = _manifest_of(snapshot).sealed
-    if sealed is None or sealed["key"] == context.vault.name:
+    if sealed is None or sealed["key"] == context.cipher.key_fingerprint:
         return None
-    return bank_key.chosen(key, sealed["key"], context.path)
+    return bank_key.key_with_fingerprint(key, sealed["key"], context.path)

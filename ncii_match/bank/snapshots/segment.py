@@ -6,24 +6,19 @@ The base of a snapshot is one, and so is its delta. Plain little-endian arrays t
 
 import json
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ncii_match.bank.contents import Case
-from ncii_match.errors import BankCorruptError, BankError
+from ncii_match.errors import BankCorruptError
 from ncii_match.files import digests, private
 from ncii_match.outcomes import State
 from ncii_match.values import Algorithm
-
-if TYPE_CHECKING:
-    import sqlalchemy as sa
-
-FETCHED_AT_ONCE = 20_000
 
 FILES = {
     "entry_ids.i64": "<i8",
@@ -110,7 +105,7 @@ class Segment:
 
     def entries_of_case(self, reference: str, source: str) -> NDArray[np.int64]:
         """Ids of the entries that a case holds, rising."""
-        start = re.escape(_start(reference, source))
+        start = re.escape(_case_line_start(reference, source))
         for found in re.finditer(start + rb"[,}]", self.case_lines.data):
             row = int(np.searchsorted(self.case_offsets, found.start()))
             if self.case_offsets[row] == found.start():
@@ -124,72 +119,12 @@ class Segment:
         return Case(line["reference"], line["source"], line.get("region"), tuple(line.get("tags", ())))
 
 
-def select(
-    connection: "sa.Connection",
-    algorithm: Algorithm,
-    unseal: Callable[[bytes, bytes | None], bytes],
-    entry_ids: Iterable[list[int]] | None,
-) -> Segment:
-    """The active entries, of all or of some (given in pieces fit for a statement, rising)."""
-    import sqlalchemy as sa  # a reader needs no database
-
-    from ncii_match.bank.truth import tables
-
-    entries, holds, cases = tables.entries.c, tables.holds.c, tables.cases.c
-    query = (
-        sa.select(entries.id, entries.hash, entries.sealed, holds.case_id, holds.state, holds.until)
-        .join_from(tables.holds, tables.entries, entries.id == holds.entry_id)
-        .where(holds.state != State.WITHDRAWN)
-        .order_by(holds.entry_id, holds.case_id)
-    )
-    queries = [query] if entry_ids is None else [query.where(holds.entry_id.in_(some)) for some in entry_ids]
-    packed, columns = bytearray(), [[np.empty(0, np.int64)] for _ in range(4)]
-    last = -1
-    for one in queries:
-        for part in connection.execution_options(yield_per=FETCHED_AT_ONCE).execute(one).partitions():
-            for entry, key, secret, _, _, _ in part:
-                if entry != last:
-                    try:
-                        packed += unseal(key, secret)
-                    except BankError as error:
-                        raise BankError(f"entry {entry}: {error}") from None
-                    last = entry
-            numbers = np.array([(row[0], row[3], row[4], row[5] or 0) for row in part], np.int64)
-            for column, values in zip(columns, numbers.T, strict=True):
-                column.append(values)
-    of_hold, case_ids, states, untils = (np.concatenate(column) for column in columns)
-    found, counts = np.unique(of_hold, return_counts=True)
-    used, lines = np.unique(case_ids), []
-    for some in (used[first : first + 500].tolist() for first in range(0, len(used), 500)):
-        rows = connection.execute(sa.select(tables.cases).where(cases.id.in_(some)).order_by(cases.id))
-        lines += [_line(row) for row in rows]
-    return Segment(
-        found,
-        np.frombuffer(bytes(packed), np.uint8).reshape(-1, algorithm.nbytes),
-        np.concatenate([np.zeros(1, np.int64), np.cumsum(counts)]).astype(np.int64),
-        np.searchsorted(used, case_ids).astype(np.uint32),
-        states.astype(np.uint8),
-        untils,
-        np.concatenate([np.zeros(1, np.int64), np.cumsum([len(line) for line in lines])]).astype(np.int64),
-        np.frombuffer(b"".join(lines), np.uint8),
-    )
-
-
-def _start(reference: str, source: str) -> bytes:
+def _case_line_start(reference: str, source: str) -> bytes:
     """How a case's line begins, without its last brace."""
     return json.dumps({"reference": reference, "source": source}, ensure_ascii=False)[:-1].encode()
 
 
-def _line(row: "sa.Row[Any]") -> bytes:
-    line = {"reference": row.reference, "source": row.source}
-    if row.region:
-        line["region"] = row.region
-    if row.tags:
-        line["tags"] = json.loads(row.tags)
-    return json.dumps(line, ensure_ascii=False).encode() + b"\n"
-
-
-def opened(
+def map_segment(
     files: dict[str, dict[str, Any]],
     algorithm: Algorithm,
     fetch: Callable[[str, np.dtype[Any], tuple[int, ...]], NDArray[Any]],
@@ -213,7 +148,7 @@ def opened(
     return Segment(*(fetch(name, np.dtype(kind), shapes[name]) for name, kind in FILES.items()))
 
 
-def write(directory: Path, segment: Segment, leave_out: tuple[str, ...] = ()) -> dict[str, dict[str, Any]]:
+def write_segment(directory: Path, segment: Segment, leave_out: tuple[str, ...] = ()) -> dict[str, dict[str, Any]]:
     """Write a segment's files; length and SHA-256 of each."""
     private.make_folder(directory)
     return {

@@ -23,32 +23,32 @@ from ncii_match.errors import BankError
 from ncii_match.files import atomic, private
 from ncii_match.files.locks import FileLock
 
-PLACE = "NCII_MATCH_SHARED_MEMORY"
-"""Environment variable with another place than ``USUAL``."""
+SHARED_MEMORY = "NCII_MATCH_SHARED_MEMORY"
+"""Environment variable with another place than ``DEFAULT_FOLDER``."""
 
-USUAL = "/dev/shm"  # noqa: S108  # private directories are made in it, and checked
+DEFAULT_FOLDER = "/dev/shm"  # noqa: S108  # private directories are made in it, and checked
 
 IN_MEMORY = {"tmpfs", "ramfs", "hugetlbfs"}
 """File systems that never write to a disk (but to swap, where there is one)."""
 
 
-class Copy:
+class SharedCopy:
     """A reader's share of a directory in the clear; it stays until the last share is let go of."""
 
     __slots__ = ("__weakref__", "_let_go", "path")
 
     def __init__(self, path: Path, lock: FileLock) -> None:
         self.path = path
-        self._let_go = weakref.finalize(self, _leave, path, lock, os.getpid())
+        self._let_go = weakref.finalize(self, _release_share, path, lock, os.getpid())
 
 
-def shared(name: str, fill: Callable[[Path], None], needed: int) -> Copy:
+def share(name: str, fill: Callable[[Path], None], needed: int) -> SharedCopy:
     """A share of the directory of this name; ``fill`` makes its content when it is not there yet.
 
     needed : bytes that it will have. Processes that come together wait for the one that fills. Raises BankError when
     there is no shared memory, or too little of it.
     """
-    root = _root()
+    root = _own_folder()
     _sweep(root, but=name)
     path = root / name
     while True:
@@ -58,7 +58,7 @@ def shared(name: str, fill: Callable[[Path], None], needed: int) -> Copy:
             if path.is_dir():
                 if lock.is_current:
                     stack.pop_all()
-                    return Copy(path, lock)
+                    return SharedCopy(path, lock)
                 continue  # removed while we waited
             lock.acquire()
             if not path.is_dir() and lock.is_current:
@@ -66,9 +66,9 @@ def shared(name: str, fill: Callable[[Path], None], needed: int) -> Copy:
 
 
 @contextmanager
-def workplace() -> Iterator[Path]:
+def work_folder() -> Iterator[Path]:
     """A private directory for as long as the context lasts."""
-    root = _root()
+    root = _own_folder()
     _sweep(root)
     path, owner = root / f"work-{secrets.token_hex(8)}", os.getpid()
     with _own_lock(path.with_suffix(".lock")):
@@ -91,7 +91,7 @@ def _own_lock(path: Path) -> FileLock:
 
 
 @contextmanager
-def explained(root: Path) -> Iterator[None]:
+def explain_full_memory(root: Path) -> Iterator[None]:
     """What to do when the memory does not suffice."""
     try:
         yield
@@ -105,7 +105,7 @@ def _too_small(root: Path) -> BankError:
     status = os.statvfs(root)
     return BankError(
         f"{root} has only {status.f_bavail * status.f_frsize:,} bytes left, and a sealed bank lies there in the clear; "
-        f"make it larger (in a container: --shm-size), or name another place in memory in {PLACE}"
+        f"make it larger (in a container: --shm-size), or name another place in memory in {SHARED_MEMORY}"
     )
 
 
@@ -117,7 +117,7 @@ def _fill(path: Path, fill: Callable[[Path], None], needed: int) -> None:
     shutil.rmtree(draft, ignore_errors=True)  # left by a process that was killed
     private.make_folder(draft, parents=False, exist_ok=False)
     try:
-        with explained(path.parent):
+        with explain_full_memory(path.parent):
             fill(draft)
         atomic.rename(draft, path)
     except BaseException:
@@ -125,7 +125,7 @@ def _fill(path: Path, fill: Callable[[Path], None], needed: int) -> None:
         raise
 
 
-def _leave(path: Path, lock: FileLock, owner: int) -> None:
+def _release_share(path: Path, lock: FileLock, owner: int) -> None:
     """Let go of a share; the last one removes the directory."""
     with lock:
         if os.getpid() == owner:  # a forked process shares its parent's lock, and must not end it
@@ -151,19 +151,19 @@ def _sweep(root: Path, but: str = "") -> None:
                 _remove(path.with_suffix(""))
 
 
-def _root() -> Path:
-    named = os.environ.get(PLACE)
-    place = Path(named or USUAL)
+def _own_folder() -> Path:
+    named = os.environ.get(SHARED_MEMORY)
+    place = Path(named or DEFAULT_FOLDER)
     if not place.is_dir():
         raise BankError(
             f"{place} is no directory, and a sealed bank is read and written in shared memory only; "
-            f"name a directory on a tmpfs in {PLACE}"
+            f"name a directory on a tmpfs in {SHARED_MEMORY}"
         )
     kind = _file_system(place)
     if kind is not None and kind not in IN_MEMORY:
         raise BankError(
             f"{place} is on a disk ({kind}), and a sealed bank lies in the clear in shared memory only; "
-            f"name a directory on a tmpfs in {PLACE}"
+            f"name a directory on a tmpfs in {SHARED_MEMORY}"
         )
     return private_directory(place / f"ncii_match-{os.getuid()}")
 

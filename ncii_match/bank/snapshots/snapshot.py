@@ -16,11 +16,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ncii_match.bank.contents import Case, widest_allowed
-from ncii_match.bank.snapshots import manifest, segment, source_choice, sources
+from ncii_match.bank.contents import Case, max_allowed_radius
+from ncii_match.bank.crypto import signatures
+from ncii_match.bank.snapshots import decryption, manifest, segment, storage, storage_choice
 from ncii_match.bank.snapshots.manifest import ALLOWED, LastRead, Manifest
 from ncii_match.bank.snapshots.segment import Segment
-from ncii_match.bank.snapshots.sources import Held, Source
+from ncii_match.bank.snapshots.storage import ManifestLock, Storage
 from ncii_match.errors import (
     BankCorruptError,
     BankFormatError,
@@ -129,13 +130,15 @@ class Snapshot:
             one's; OlderSnapshotError when the number is below ``not_before`` or what was read before; UnsealedError
             when the files are in the clear and must not be.
         """
-        source = source_choice.find(bank_dir, filesystem, cache, guarded=is_guarded(verify, trusted_key))
+        source = storage_choice.open_storage(
+            bank_dir, filesystem, cache, guarded=reads_verified_copies(verify, trusted_key)
+        )
         return cls.open_from(source, verify=verify, trusted_key=trusted_key, not_before=not_before, key=key)
 
     @classmethod
     def open_from(
         cls,
-        source: Source,
+        source: Storage,
         *,
         verify: bool | None = None,
         trusted_key: str | PathLike[str] | None = None,
@@ -174,7 +177,7 @@ class Snapshot:
     @classmethod
     def open_number(
         cls,
-        bank: Path | Source,
+        bank: Path | Storage,
         number: int,
         *,
         verify: bool | None = None,
@@ -185,13 +188,12 @@ class Snapshot:
         opens_index: bool = True,
     ) -> "Snapshot":
         """Open one snapshot of a bank that is still there. Raises what ``open_from`` does."""
-        source = sources.Local(bank) if isinstance(bank, Path) else bank
+        source = storage.LocalStorage(bank) if isinstance(bank, Path) else bank
         if number < not_before:
             raise OlderSnapshotError(
-                f"snapshot {number} is older than snapshot {not_before}, which was read before; "
-                f"{manifest.PUBLISH_OR_RESTORE}"
+                f"snapshot {number} is older than snapshot {not_before}, which was read before; {manifest.ADVICE}"
             )
-        held, described = _described(source, number, trusted_key)
+        held, described = _lock_and_describe(source, number, trusted_key)
         if check is not None:
             check(described)  # before anything is copied
         if key is not None and described.sealed is None:
@@ -201,8 +203,8 @@ class Snapshot:
             )
         path, base = source.files(held.path, described)
         try:
-            _check_digests(source, path, base, described, verify, guarded=is_guarded(verify, trusted_key))
-            opened = cls._mapped(path, sources.plain(path, base, described, key), held)
+            _check_digests(source, path, base, described, verify, guarded=reads_verified_copies(verify, trusted_key))
+            opened = cls._mapped(path, decryption.readable_files(path, base, described, key), held)
             if opens_index:
                 opened._index.get()  # noqa: SLF001 - its own
         except BankCorruptError:
@@ -214,17 +216,17 @@ class Snapshot:
         return opened
 
     @classmethod
-    def _mapped(cls, named: Path, plain: sources.Plain, held: sources.Held) -> "Snapshot":
+    def _mapped(cls, named: Path, plain: decryption.ReadableFiles, held: storage.ManifestLock) -> "Snapshot":
         path, base, said = plain.path, plain.base, plain.said
         algorithm = said.algorithm
         files = said.base_files | {name: said.base_files[f"index/{name}"] for name in segment.IN_INDEX}
-        old = segment.opened(files, algorithm, partial(_fetch_of_base, base))
-        new = segment.opened(said.files, algorithm, partial(_fetch, path))
+        old = segment.map_segment(files, algorithm, partial(_fetch_of_base, base))
+        new = segment.map_segment(said.files, algorithm, partial(_fetch, path))
         removed = _fetch(path, "removed.i64", np.dtype("<i8"), (said.files["removed.i64"]["bytes"] // 8,))
         count = said.files["allowed_radii.u16"]["bytes"] // 2
         allowed = _fetch(path, "allowed_hashes.u8", np.dtype(ALLOWED["allowed_hashes.u8"]), (count, algorithm.nbytes))
         radii = _fetch(path, "allowed_radii.u16", np.dtype(ALLOWED["allowed_radii.u16"]), (count,)).copy()
-        if radii.max(initial=0) > widest_allowed(algorithm):  # it would hide pictures that nobody has allowed
+        if radii.max(initial=0) > max_allowed_radius(algorithm):  # it would hide pictures that nobody has allowed
             raise BankCorruptError(f"{path} allows more than any bank does; publish again")
         return cls(
             named,
@@ -266,7 +268,7 @@ class Snapshot:
 
     def segments(self) -> Iterator[tuple[Segment, NDArray[np.bool_]]]:
         """The base and the delta, each with which of its entries count: bool [n]."""
-        yield self._base, ~_among(self._removed, self._base.entry_ids)
+        yield self._base, ~_are_among(self._removed, self._base.entry_ids)
         yield self._delta, np.ones(len(self._delta), bool)
 
     def holds_of(self, entry_id: int) -> list[tuple[Case, State, int]]:
@@ -279,11 +281,11 @@ class Snapshot:
 
     def _find(self, entry_id: int) -> tuple[Segment, int]:
         """The segment that has an entry, and its row there. Raises InputError when neither has it."""
-        row = _place(self._delta.entry_ids, entry_id)
+        row = _row_of(self._delta.entry_ids, entry_id)
         if row is not None:
             return self._delta, row
-        row = _place(self._base.entry_ids, entry_id)
-        if row is not None and _place(self._removed, entry_id) is None:
+        row = _row_of(self._base.entry_ids, entry_id)
+        if row is not None and _row_of(self._removed, entry_id) is None:
             return self._base, row
         raise InputError(f"entry {entry_id} is not in snapshot {self.number}")
 
@@ -315,7 +317,7 @@ class Snapshot:
         """Entries that a case holds. Reads through the list of cases."""
         old = self._base.entries_of_case(reference, source)
         new = self._delta.entries_of_case(reference, source)
-        return len(old) - int(_among(self._removed, old).sum()) + len(new)
+        return len(old) - int(_are_among(self._removed, old).sum()) + len(new)
 
     def count_holds(self, entry_ids: NDArray[np.int64]) -> NDArray[np.int64]:
         """How many holds each of some entries has, int64 [n]. Raises InputError for one that is not in the snapshot."""
@@ -328,8 +330,8 @@ class Snapshot:
 
     def _spans(self, entry_ids: NDArray[np.int64]) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
         """Of each entry whether the delta has it, bool [n], and where its holds begin and end there, int64 [2, n]."""
-        is_new = _among(self._delta.entry_ids, entry_ids)
-        is_old = _among(self._base.entry_ids, entry_ids) & ~_among(self._removed, entry_ids) & ~is_new
+        is_new = _are_among(self._delta.entry_ids, entry_ids)
+        is_old = _are_among(self._base.entry_ids, entry_ids) & ~_are_among(self._removed, entry_ids) & ~is_new
         if not (is_new | is_old).all():
             missing = int(entry_ids[~(is_new | is_old)][0])
             raise InputError(f"entry {missing} is not in snapshot {self.number}")
@@ -406,14 +408,18 @@ class Snapshot:
 
         At most ``2 * count`` of either, by id, spread over all. Ids are int64, rising within base and delta.
         """
-        places = np.unique(np.linspace(0, len(self._base) - 1, SPREAD).astype(np.int64)) if len(self._base) else _NONE
-        left = places[~_among(self._removed, self._base.entry_ids[places])]
+        places = (
+            np.unique(np.linspace(0, len(self._base) - 1, SAMPLED_ROWS).astype(np.int64))
+            if len(self._base)
+            else _NO_ROWS
+        )
+        left = places[~_are_among(self._removed, self._base.entry_ids[places])]
         if not len(left):  # all of those were removed: look at every one
             left = np.flatnonzero(~np.isin(self._base.entry_ids, self._removed))
-        left = left[_spread(len(left), count)]
-        new = _spread(len(self._delta), count)
-        gone = self._removed[_spread(len(self._removed), 2 * count)]
-        gone = gone[_among(self._base.entry_ids, gone) & ~_among(self._delta.entry_ids, gone)]
+        left = left[_spread_rows(len(left), count)]
+        new = _spread_rows(len(self._delta), count)
+        gone = self._removed[_spread_rows(len(self._removed), 2 * count)]
+        gone = gone[_are_among(self._base.entry_ids, gone) & ~_are_among(self._delta.entry_ids, gone)]
         ids = np.concatenate([self._base.entry_ids[left], self._delta.entry_ids[new]])
         found = Hashes(self.algorithm, np.concatenate([self._base.bits[left], self._delta.bits[new]]))
         old = Hashes(self.algorithm, self._base.bits[np.searchsorted(self._base.entry_ids, gone)])
@@ -429,7 +435,7 @@ class Snapshot:
 
 
 def _open_index(
-    named: Path, plain: sources.Plain, old: Segment, new: Segment, removed: NDArray[np.int64]
+    named: Path, plain: decryption.ReadableFiles, old: Segment, new: Segment, removed: NDArray[np.int64]
 ) -> "RadiusIndex | LiveIndex":
     """The index of a snapshot's base, with what its delta adds and removes."""
     from ncii_match.index import LiveIndex, open_index
@@ -452,9 +458,9 @@ def _open_index(
     return index
 
 
-def is_guarded(verify: bool | None, trusted_key: str | PathLike[str] | None) -> bool:
+def reads_verified_copies(verify: bool | None, trusted_key: str | PathLike[str] | None) -> bool:
     """Whether a reader trusts a key, and so reads verified copies of its own."""
-    return verify is not False and bool(trusted_key or os.environ.get(manifest.TRUSTED_KEY))
+    return verify is not False and bool(trusted_key or os.environ.get(signatures.TRUSTED_KEY))
 
 
 def verify_files(
@@ -473,11 +479,11 @@ def verify_files(
 
     Returns the snapshot's manifest. Raises what ``Snapshot.open`` does.
     """
-    source = source_choice.find(bank_dir, filesystem, cache)
+    source = storage_choice.open_storage(bank_dir, filesystem, cache)
     while True:
         number = source.current()
         try:
-            held, described = _described(source, number, trusted_key)
+            held, described = _lock_and_describe(source, number, trusted_key)
             path, base = source.files(held.path, described)
             _check_digests(source, path, base, described, verify=True, guarded=False)
         except BankCorruptError:
@@ -487,22 +493,22 @@ def verify_files(
             return described
 
 
-def _described(source: Source, number: int, trusted_key: str | PathLike[str] | None) -> tuple[Held, Manifest]:
+def _lock_and_describe(
+    source: Storage, number: int, trusted_key: str | PathLike[str] | None
+) -> tuple[ManifestLock, Manifest]:
     """A snapshot's manifest, whose signature was checked where a key is trusted, and a hold on it."""
     held = source.hold(number)
-    content, trusted = held.read(), trusted_key or os.environ.get(manifest.TRUSTED_KEY)
+    content, trusted = held.read(), trusted_key or os.environ.get(signatures.TRUSTED_KEY)
     if trusted:
-        manifest.check_signature(content, held.signature(), trusted, held.path)
+        signatures.check_signature(content, held.signature(), trusted, held.path)
     described = Manifest.parse(content, held.path)
     if described.number != number:
-        raise BankCorruptError(
-            f"{held.path} says that it is snapshot {described.number}; {manifest.PUBLISH_OR_RESTORE}"
-        )
+        raise BankCorruptError(f"{held.path} says that it is snapshot {described.number}; {manifest.ADVICE}")
     return held, described
 
 
 def _check_digests(
-    source: Source, path: Path, base: Path, described: Manifest, verify: bool | None, *, guarded: bool
+    source: Storage, path: Path, base: Path, described: Manifest, verify: bool | None, *, guarded: bool
 ) -> None:
     """Raises BankCorruptError for a file that is not as described: by its length, and its digest where asked for.
 
@@ -519,21 +525,21 @@ def _check_digests(
             raise BankCorruptError(f"{fault}; publish again")
 
 
-SPREAD = 64
+SAMPLED_ROWS = 64
 """Rows of the base that are looked at for entries that are still there."""
 
-_NONE = np.empty(0, np.int64)
+_NO_ROWS = np.empty(0, np.int64)
 
 _FEW = 8
 """Entries that are quicker looked up one by one than together."""
 
 
-def _spread(rows: int, count: int) -> NDArray[np.int64]:
+def _spread_rows(rows: int, count: int) -> NDArray[np.int64]:
     """At most ``count`` of so many rows, the first and the last among them."""
-    return np.unique(np.linspace(0, rows - 1, count).astype(np.int64)) if rows else _NONE
+    return np.unique(np.linspace(0, rows - 1, count).astype(np.int64)) if rows else _NO_ROWS
 
 
-def _place(ids: NDArray[np.int64], wanted: int) -> int | None:
+def _row_of(ids: NDArray[np.int64], wanted: int) -> int | None:
     """Where an id stands among rising ones."""
     if not len(ids):
         return None
@@ -541,7 +547,7 @@ def _place(ids: NDArray[np.int64], wanted: int) -> int | None:
     return place if place < len(ids) and int(ids[place]) == wanted else None
 
 
-def _among(ids: NDArray[np.int64], wanted: NDArray[np.int64]) -> NDArray[np.bool_]:
+def _are_among(ids: NDArray[np.int64], wanted: NDArray[np.int64]) -> NDArray[np.bool_]:
     """Which of the wanted are among rising ids."""
     if not len(ids):
         return np.zeros(len(wanted), bool)

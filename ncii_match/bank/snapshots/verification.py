@@ -10,8 +10,9 @@ import numpy as np
 import sqlalchemy as sa
 from numpy.typing import NDArray
 
-from ncii_match.bank.snapshots import continuity, manifest, publication, sources
-from ncii_match.bank.snapshots.continuity import Published
+from ncii_match.bank.crypto import signatures
+from ncii_match.bank.snapshots import continuity, publication, storage
+from ncii_match.bank.snapshots.continuity import PublishedSnapshot
 from ncii_match.bank.truth import journal, tables
 from ncii_match.bank.truth.context import BankContext
 from ncii_match.bank.truth.journal import Fault
@@ -19,12 +20,12 @@ from ncii_match.errors import BankHistoryError, NciiMatchError
 from ncii_match.files import digests
 from ncii_match.outcomes import State
 
-FETCHED_AT_ONCE = 100_000
+ROWS_IN_BATCH = 100_000
 
-NOT_KNOWN, NOT_SAID = -1, -2
+NOT_KNOWN, NOT_STATED = -1, -2
 """Instead of the end of a hold: an addition of an older version does not tell it; another event is not about it."""
 
-NO_NUMBER = -(1 << 62)
+NOT_A_NUMBER = -(1 << 62)
 """Instead of what is no whole number."""
 
 Unseal = Callable[[bytes, bytes | None], bytes]
@@ -34,22 +35,22 @@ def verify(
     context: BankContext, signing_key: str | PathLike[str] | None, trusted_key: str | PathLike[str] | None
 ) -> list[Fault]:
     """Every fault; keys that are not given are those of the environment. See ``Bank.verify``."""
-    signing_key = signing_key or os.environ.get(manifest.SIGNING_KEY)
-    return [*faults(context, signing_key, trusted_key or os.environ.get(manifest.TRUSTED_KEY))]
+    signing_key = signing_key or os.environ.get(signatures.SIGNING_KEY)
+    return [*find_faults(context, signing_key, trusted_key or os.environ.get(signatures.TRUSTED_KEY))]
 
 
-def faults(
+def find_faults(
     context: BankContext, signing_key: str | PathLike[str] | None, trusted_key: str | PathLike[str] | None
 ) -> Iterator[Fault]:
     """Everything that is not what it was."""
-    snapshots = continuity.snapshots_of(context.path, signing_key)
+    snapshots = continuity.published_snapshots(context.path, signing_key)
     with context.database.reading() as connection:
         about = continuity.settings(connection)
         newest = snapshots[-1].number if snapshots else 0
         replaced = min(_last_replaced(connection), newest - 1)  # who forges a restore has no snapshot after it
         remembered = None
         try:
-            remembered = continuity.recall(signing_key, context.path, about["created_at"])
+            remembered = continuity.read_signing_memory(signing_key, context.path, about["created_at"])
         except BankHistoryError as error:
             yield Fault(0, str(error))
         standing = [snapshot for snapshot in snapshots if snapshot.number > replaced]
@@ -58,17 +59,17 @@ def faults(
         if remembered is not None:
             anchors.append((remembered.event, bytes.fromhex(remembered.digest)))
         yield from journal.verify_chain(connection, anchors)
-        yield from _snapshot_faults(connection, context, snapshots, replaced, trusted_key)
-        pointed = publication.pointer(context.path) or 0
+        yield from _find_snapshot_faults(connection, context, snapshots, replaced, trusted_key)
+        pointed = publication.pointed_number(context.path) or 0
         if (continuity.PUBLISHED in about and not snapshots) or pointed > newest:
             gone = (
                 f"snapshot {pointed}, which CURRENT names" if pointed > newest else "every snapshot that was published"
             )
             yield Fault(0, f"{gone} is gone")
-        yield from continuity.setting_faults(connection, about, context.vault, context.mark_secret)
-        yield from _hold_faults(connection)
-        yield from _case_index_faults(connection)
-        yield from _hash_faults(connection, context.vault.unseal)
+        yield from continuity.find_setting_faults(connection, about, context.cipher, context.mark_secret)
+        yield from _find_hold_faults(connection)
+        yield from _find_case_index_faults(connection)
+        yield from _find_hash_faults(connection, context.cipher.unseal)
 
 
 def _last_replaced(connection: sa.Connection) -> int:
@@ -77,8 +78,8 @@ def _last_replaced(connection: sa.Connection) -> int:
     return max((number for number in numbers if type(number) is int), default=0)
 
 
-def _snapshot_faults(
-    connection: sa.Connection, context: BankContext, snapshots: list[Published], replaced: int,
+def _find_snapshot_faults(
+    connection: sa.Connection, context: BankContext, snapshots: list[PublishedSnapshot], replaced: int,
     trusted_key: str | PathLike[str] | None,
 ) -> Iterator[Fault]:  # fmt: skip
     """Snapshots that are damaged, of another bank, or not what the event of their publication says."""
@@ -97,8 +98,8 @@ def _snapshot_faults(
             continue
         if trusted_key is not None:
             try:
-                signature = sources.signature_in(path)
-                manifest.check_signature(snapshot.content or b"", signature, trusted_key, path)
+                signature = storage.read_signature(path)
+                signatures.check_signature(snapshot.content or b"", signature, trusted_key, path)
             except NciiMatchError as error:
                 yield Fault(0, str(error))
         fault = digests.first_fault(path, statement.files, verify=True)
@@ -136,12 +137,12 @@ class _Replay:
             return None
         if len(event.case_ids) != len(event.entry_ids) or str(state).upper() not in State.__members__:
             return Fault(event.number, f"event {event.number} names entries and cases that do not belong together")
-        end = NOT_SAID
+        end = NOT_STATED
         if event.action in ("add", "restore"):
             until = event.detail.get("until", NOT_KNOWN)
             end = 0 if until is None else until if type(until) is int else NOT_KNOWN
             if event.action == "restore" and not {"until", "untils"} & event.detail.keys():
-                end = NOT_SAID
+                end = NOT_STATED
             if "untils" in event.detail:
                 pairs = np.column_stack([event.entry_ids, event.case_ids])
                 self.digests[event.number] = str(event.detail["untils"]), pairs
@@ -151,7 +152,7 @@ class _Replay:
         return None
 
 
-def _hold_faults(connection: sa.Connection) -> Iterator[Fault]:
+def _find_hold_faults(connection: sa.Connection) -> Iterator[Fault]:
     """Where holds are not what the events say: who holds what, in which state, since when, until when."""
     replay = _Replay()
     for event in journal.events(connection):
@@ -167,9 +168,9 @@ def _hold_faults(connection: sa.Connection) -> Iterator[Fault]:
     last, first = statement[is_last], statement[is_first]
     ends = np.full((len(last), 2), NOT_KNOWN, np.int64)
     # Of several additions the last one counts, as the last of several assignments stays.
-    says_end = statement[:, 5] != NOT_SAID
+    says_end = statement[:, 5] != NOT_STATED
     ends[(np.cumsum(is_first) - 1)[says_end]] = statement[says_end][:, [5, 2]]
-    held = _holds(connection)
+    held = _read_holds(connection)
     if not np.array_equal(held[:, :2], last[:, :2]):
         want = {(entry, case): event for entry, case, event in last[:, :3].tolist()}
         have = {(entry, case) for entry, case in held[:, :2].tolist()}
@@ -194,10 +195,10 @@ def _hold_faults(connection: sa.Connection) -> Iterator[Fault]:
             entry, case = held[row, :2].tolist()
             what = f"the hold on entry {entry} by case {case} has another time ({column}) than the history says"
             yield Fault(int(events[row]), what)
-    yield from _digest_faults(replay, held, ends[:, 1])
+    yield from _find_digest_faults(replay, held, ends[:, 1])
 
 
-def _digest_faults(replay: _Replay, held: NDArray[np.int64], end_events: NDArray[np.int64]) -> Iterator[Fault]:
+def _find_digest_faults(replay: _Replay, held: NDArray[np.int64], end_events: NDArray[np.int64]) -> Iterator[Fault]:
     """Additions whose holds end at different times: those have the digest that the event names.
 
     Of additions that a later one has partly replaced nothing can be said.
@@ -214,23 +215,23 @@ def _digest_faults(replay: _Replay, held: NDArray[np.int64], end_events: NDArray
             yield Fault(number, f"a hold of event {number} has another time (until) than the history says")
 
 
-def _holds(connection: sa.Connection) -> NDArray[np.int64]:
+def _read_holds(connection: sa.Connection) -> NDArray[np.int64]:
     """Entry, case, state, since, changed, until (0 for never) of every hold: int64 [n, 6], by entry and case."""
     table = tables.holds.c
     columns = (table.entry_id, table.case_id, table.state, table.since, table.changed, table.until)
     query = sa.select(*columns).order_by(table.entry_id, table.case_id)
     parts = [np.empty((0, 6), np.int64)]
-    for rows in connection.execute(query, execution_options={"yield_per": FETCHED_AT_ONCE}).partitions():
+    for rows in connection.execute(query, execution_options={"yield_per": ROWS_IN_BATCH}).partitions():
         numbers = [(*row[:5], row[5] or 0) for row in rows]
         try:
             parts.append(np.array(numbers, np.int64))
         except (TypeError, ValueError, OverflowError):  # SQLite takes a text for a number
-            known = [[value if type(value) is int else NO_NUMBER for value in row] for row in numbers]
+            known = [[value if type(value) is int else NOT_A_NUMBER for value in row] for row in numbers]
             parts.append(np.array(known, np.int64))
     return np.concatenate(parts)
 
 
-def _case_index_faults(connection: sa.Connection) -> Iterator[Fault]:
+def _find_case_index_faults(connection: sa.Connection) -> Iterator[Fault]:
     """Events that the index of cases does not list under a case that they name: that case's history would lack them."""
     index = tables.event_cases.c
     query = sa.select(index.event, index.case_id).order_by(index.event, index.case_id)
@@ -242,7 +243,7 @@ def _case_index_faults(connection: sa.Connection) -> Iterator[Fault]:
             yield Fault(event.number, f"event {event.number} is not listed under case {missing[0]}, which it names")
 
 
-def _hash_faults(connection: sa.Connection, unseal: Unseal) -> Iterator[Fault]:
+def _find_hash_faults(connection: sa.Connection, unseal: Unseal) -> Iterator[Fault]:
     """Hashes that are not those of the additions, and salts that are gone though nothing was erased."""
     events, entries, allowed = tables.events.c, tables.entries.c, tables.allowed.c
     columns = (events.number, events.action, events.entry_ids, events.salt, events.commitment, events.detail)

@@ -96,7 +96,7 @@ def _records(connection: sa.Connection, context: BankContext, request: ExportReq
     last, packed = -1, b""
     for row in connection.execution_options(yield_per=FETCHED_AT_ONCE).execute(query):
         if row.id != last:
-            last, packed = row.id, context.vault.unseal(row.hash, row.sealed)
+            last, packed = row.id, context.cipher.unseal(row.hash, row.sealed)
         yield Record(
             row.id, packed, row.profile, row.quality, row.reference, row.source, row.region,
             tuple(json.loads(row.tags)) if row.tags else (), State(row.state),

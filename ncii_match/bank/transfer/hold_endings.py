@@ -39,7 +39,7 @@ class HoldEndings:
         is_ended, ends_others = batch.states == State.WITHDRAWN, batch.states == ENDS_OTHERS
         rows = np.flatnonzero(is_ended | reads_active | np.isin(batch.numbers, batch.numbers[ends_others]))
         packed_rows = requests.packed_rows(batch.hashes[rows])
-        keys = [context.vault.lookup(packed) for packed in packed_rows]
+        keys = [context.cipher.lookup(packed) for packed in packed_rows]
         holds_by_key = _holds_by_key(connection, queries.ids_by_key(connection, keys))
         case_of_origin = [bounds.case_of(origin) for origin in batch.origins]
         self.without_case = 0

@@ -394,7 +394,7 @@ class ImportRun:
             )  # fmt: skip
 
     def _add(self, rows: "AdditionRows") -> None:
-        keys = rows.hashes.bits if not self.context.vault.seals else rows.keys(self.context)
+        keys = rows.hashes.bits if not self.context.cipher.is_sealing else rows.keys(self.context)
         order = rows.active[np.argsort(keys[rows.active, :8].copy().view(">u8")[:, 0], kind="stable")]
         outcome = np.full(len(rows.numbers), Addition.ADDED, np.uint8)
         outcome[order] = intake.judge_rows(rows.hashes[order], force=self.request.forces_rows)
@@ -485,7 +485,7 @@ class AdditionRows:
 
     def keys(self, context: BankContext) -> NDArray[np.uint8]:
         """What the rows are looked up by, where that is not the hash itself: uint8 [n, bytes]."""
-        keys = [context.vault.lookup(packed) for packed in requests.packed_rows(self.hashes)]
+        keys = [context.cipher.lookup(packed) for packed in requests.packed_rows(self.hashes)]
         return np.frombuffer(b"".join(keys), np.uint8).reshape(len(keys), -1)
 
 

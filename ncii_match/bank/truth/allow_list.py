@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 import sqlalchemy as sa
 
-from ncii_match.bank.contents import widest_allowed as widest_allowed  # noqa: PLC0414
+from ncii_match.bank.contents import max_allowed_radius as widest_allowed
 from ncii_match.bank.truth import journal, requests, tables
 from ncii_match.bank.truth.context import BankContext, moment
 from ncii_match.errors import BankError, InputError
@@ -21,7 +21,7 @@ def allow(context: BankContext, hashes: Hashes, *, radius: int, reason: str, act
     packed, user = requests.packed_rows(hashes), actor or requests.user_name()
     with context.database.writing() as connection:
         at = moment(connection)
-        stored = [(context.vault.lookup(bits), context.vault.seal(bits)) for bits in packed]
+        stored = [(context.cipher.lookup(bits), context.cipher.seal(bits)) for bits in packed]
         ids = add_rows(connection, stored, radius, reason, user, at)
         journal.record(
             connection, at=at, action="allow", actor=user, reason=reason, detail={"radius": radius, "ids": ids},

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import sqlalchemy as sa
 
-from ncii_match.bank.crypto import bank_key
+from ncii_match.bank.crypto import bank_key, hash_cipher
 from ncii_match.bank.truth import database, journal, requests, schema, tables
 from ncii_match.bank.truth.database import Database
 from ncii_match.values import Algorithm, Hashes
@@ -34,14 +34,14 @@ class BankContext:
 
     path: Path
     database: Database
-    vault: bank_key.Vault = field(repr=False)
+    cipher: hash_cipher.HashCipher = field(repr=False)
     algorithm: Algorithm
     mark_secret: bytes = field(repr=False)
     above: int | None = None
 
     def mark(self, packed: bytes) -> bytes:
         """The keyed digest by which a hash is known again."""
-        return bank_key.mark(self.mark_secret, packed)
+        return hash_cipher.mark_of(self.mark_secret, packed)
 
     def check(self, hashes: Hashes) -> None:
         """Raises AlgorithmMismatchError or InputError for hashes that this bank does not hold."""
@@ -50,19 +50,19 @@ class BankContext:
 
 def create(path: Path, algorithm: Algorithm, url: str | None, key: bytes | None) -> BankContext:
     """Make the tables of an empty bank. Raises BankError when the directory is taken."""
-    vault = bank_key.of(bank_key.key_from() if key is None else key)
+    cipher = hash_cipher.cipher_of(bank_key.read_first_key() if key is None else key)
     new_database = database.create(path, url)
     settings = {
         "algorithm": str(algorithm),
         "created_at": journal.instant(journal.now()),
-        "mark_secret": vault.hide(secrets.token_bytes(32)),
-        "key": vault.name,
+        "mark_secret": cipher.seal_secret(secrets.token_bytes(32)),
+        "key": cipher.key_fingerprint,
     }
     schema.create(new_database)
     with new_database.writing() as connection:
         rows = [{"key": name, "value": value} for name, value in settings.items()]
         connection.execute(tables.about.insert(), rows)
-    return _context(path, new_database, settings, vault)
+    return _context(path, new_database, settings, cipher)
 
 
 def is_bank(path: Path) -> bool:
@@ -77,7 +77,7 @@ def open_existing(path: Path, key: bytes | None) -> BankContext:
         schema.check(opened)
         with opened.reading() as connection:
             settings = {row.key: row.value for row in connection.execute(sa.select(tables.about))}
-        return _context(path, opened, settings, bank_key.fitting(key, settings["key"], path))
+        return _context(path, opened, settings, hash_cipher.cipher_with_fingerprint(key, settings["key"], path))
     except KeyError:
         opened.close()
         raise schema.cut_off(path) from None
@@ -86,10 +86,10 @@ def open_existing(path: Path, key: bytes | None) -> BankContext:
         raise
 
 
-def _context(path: Path, opened: Database, settings: dict[str, str], vault: bank_key.Vault) -> BankContext:
-    algorithm, secret = Algorithm.parse(settings["algorithm"]), vault.reveal(settings["mark_secret"])
+def _context(path: Path, opened: Database, settings: dict[str, str], cipher: hash_cipher.HashCipher) -> BankContext:
+    algorithm, secret = Algorithm.parse(settings["algorithm"]), cipher.unseal_secret(settings["mark_secret"])
     opened.key_name = settings["key"]
-    return BankContext(path, opened, vault, algorithm, secret)
+    return BankContext(path, opened, cipher, algorithm, secret)
 
 
 def moment(connection: sa.Connection) -> int:

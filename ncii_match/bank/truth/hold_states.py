@@ -44,7 +44,7 @@ def withdraw(context: BankContext, request: ChangeRequest, hashes: Hashes | None
     if hashes is not None:
         context.check(hashes)
         with context.database.reading() as connection:
-            keys = [context.vault.lookup(packed) for packed in requests.packed_rows(hashes)]
+            keys = [context.cipher.lookup(packed) for packed in requests.packed_rows(hashes)]
             ids_of_hashes = queries.ids_by_key(connection, keys).values()
         request = replace(request, entry_ids=tuple(sorted({*(request.entry_ids or ()), *ids_of_hashes})))
     return set_state(context, State.WITHDRAWN, request, remember if unseen else None)

@@ -113,10 +113,10 @@ def put(
     connection: sa.Connection, context: BankContext, entries: EntryRows, intake: Intake, *, at: int
 ) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
     """One step: entry ids and ``Addition`` of each row, and one event for each state among the new holds."""
-    vault, packed = context.vault, entries.packed
+    cipher, packed = context.cipher, entries.packed
     rows = HoldRows(
-        [vault.lookup(bits) for bits in packed] if vault.seals else packed,
-        [vault.seal(bits) or b"" for bits in packed] if vault.seals else None,
+        [cipher.lookup(bits) for bits in packed] if cipher.is_sealing else packed,
+        [cipher.seal(bits) or b"" for bits in packed] if cipher.is_sealing else None,
         [context.mark(bits) for bits in packed] if holds.has_withdrawal_marks(connection) else None,
         entries.profiles,
         [None if quality == UNKNOWN_QUALITY else quality for quality in entries.qualities.tolist()],

@@ -5,27 +5,22 @@ copied first, and ``sources`` chooses. What is sealed is then decrypted once for
 """
 
 import contextlib
-import hashlib
-import json
 import os
 import re
 import weakref
 from collections.abc import Callable, Hashable
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from ncii_match.bank.crypto import bank_key, sealed_files
-from ncii_match.bank.crypto.sealed_files import Files
-from ncii_match.bank.snapshots import manifest, shared_memory
+from ncii_match.bank.snapshots import manifest
 from ncii_match.bank.snapshots.manifest import CURRENT, LastRead, Manifest
-from ncii_match.errors import BankCorruptError, BankError, BankFormatError, InputError
-from ncii_match.files import private, regular
+from ncii_match.errors import BankCorruptError, BankError, BankFormatError
+from ncii_match.files import regular
 from ncii_match.files.locks import FileLock
 
 
-class Held:
+class ManifestLock:
     """A reader's shared lock on a manifest: what it names stays until the last one is let go of."""
 
     __slots__ = ("__weakref__", "_let_go", "_lock", "path")
@@ -37,44 +32,44 @@ class Held:
             self._lock = FileLock.open_regular(path / manifest.NAME, is_inherited=True)
         except OSError as error:
             raise BankCorruptError(
-                f"{path} has no readable manifest ({manifest.NAME}: {error.strerror}); {manifest.PUBLISH_OR_RESTORE}"
+                f"{path} has no readable manifest ({manifest.NAME}: {error.strerror}); {manifest.ADVICE}"
             ) from None
-        self._let_go = weakref.finalize(self, _let_go, self._lock, afterwards)
+        self._let_go = weakref.finalize(self, _release, self._lock, afterwards)
         with contextlib.suppress(OSError):  # being cleared away, or no locks here: what is mapped stays anyway
             self._lock.acquire(shared=True, timeout=0)
 
     def read(self) -> bytes:
         """The manifest."""
         with open(self._lock.descriptor, "rb", closefd=False) as file:
-            content = file.read(manifest.MOST_BYTES + 1)
-        if len(content) > manifest.MOST_BYTES:
-            raise BankCorruptError(f"{self.path} has a manifest of more than {manifest.MOST_BYTES:,} bytes")
+            content = file.read(manifest.MAX_BYTES + 1)
+        if len(content) > manifest.MAX_BYTES:
+            raise BankCorruptError(f"{self.path} has a manifest of more than {manifest.MAX_BYTES:,} bytes")
         return content
 
     def signature(self) -> bytes | None:
         """What stands beside it. Raises BankCorruptError when that cannot be read."""
-        return signature_in(self.path)
+        return read_signature(self.path)
 
 
-def _let_go(lock: FileLock, afterwards: Callable[[], None] | None) -> None:
+def _release(lock: FileLock, afterwards: Callable[[], None] | None) -> None:
     lock.close()
     if afterwards is not None:
         afterwards()
 
 
-def signature_in(path: Path) -> bytes | None:
+def read_signature(path: Path) -> bytes | None:
     """The signature beside a manifest. Raises BankCorruptError when it cannot be read."""
     try:
-        return regular.read_regular(path / manifest.SIGNATURE, manifest.MOST_OF_SIGNATURE)
+        return regular.read_regular(path / manifest.SIGNATURE, manifest.MAX_SIGNATURE_BYTES)
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
         raise BankCorruptError(
-            f"{path / manifest.SIGNATURE} cannot be read: {error.strerror}; {manifest.PUBLISH_OR_RESTORE}"
+            f"{path / manifest.SIGNATURE} cannot be read: {error.strerror}; {manifest.ADVICE}"
         ) from None
 
 
-class Source(Protocol):
+class Storage(Protocol):
     """Where a bank's snapshots come from."""
 
     @property
@@ -105,7 +100,7 @@ class Source(Protocol):
         """The number of the snapshot to read. Raises BankError or BankFormatError."""
         ...
 
-    def hold(self, number: int) -> Held:
+    def hold(self, number: int) -> ManifestLock:
         """The directory of a snapshot, with its manifest. Raises BankCorruptError when there is none."""
         ...
 
@@ -131,7 +126,7 @@ class Source(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Local:
+class LocalStorage:
     """A bank's directory on this machine."""
 
     path: Path
@@ -163,15 +158,15 @@ class Local:
             content = regular.read_regular(bank / CURRENT, 64)
         except (FileNotFoundError, NotADirectoryError):
             if not (bank / "bank.sqlite").exists() and not (bank / "snapshots").is_dir():
-                raise no_bank(bank) from None
+                raise no_bank_error(bank) from None
             raise BankError(f"{bank} has nothing published; 'ncii-match bank publish {bank}' does it") from None
         except OSError as error:
             raise BankCorruptError(f"{bank / CURRENT} cannot be read: {error.strerror}") from None
-        return number_in(content, bank / CURRENT)
+        return parse_pointer(content, bank / CURRENT)
 
-    def hold(self, number: int) -> Held:
+    def hold(self, number: int) -> ManifestLock:
         """See ``Source``."""
-        return Held(self.path / "snapshots" / f"{number:06d}")
+        return ManifestLock(self.path / "snapshots" / f"{number:06d}")
 
     def files(self, path: Path, described: Manifest) -> tuple[Path, Path]:
         """See ``Source``."""
@@ -191,7 +186,7 @@ class Local:
         """Readers without a trusted key remember nothing."""
 
 
-def number_in(content: bytes, where: object) -> int:
+def parse_pointer(content: bytes, where: object) -> int:
     """What a pointer file says. Raises BankCorruptError."""
     found = re.fullmatch(rb"(\d{6}|[1-9]\d{6,17})\n", content)
     if found is None:  # cut off, it could name another snapshot
@@ -199,7 +194,7 @@ def number_in(content: bytes, where: object) -> int:
     return int(found[1])
 
 
-def no_bank(path: Path) -> BankFormatError:
+def no_bank_error(path: Path) -> BankFormatError:
     """What to say of a place that holds no bank."""
     if path.is_dir() and any(path.iterdir()):
         advice = "check the path, or create one in a directory of its own with 'ncii-match bank create'"
@@ -208,51 +203,3 @@ def no_bank(path: Path) -> BankFormatError:
     else:
         advice = f"check the path; 'ncii-match bank create {path}' would make an empty one"
     return BankFormatError(f"{path} is not a bank; {advice}")
-
-
-@dataclass(frozen=True, slots=True)
-class Plain:
-    """A snapshot's files in the clear: where, how long they are (``said``), and what keeps them there."""
-
-    path: Path
-    base: Path
-    said: Manifest
-    kept: tuple[object, ...]
-
-
-def plain(path: Path, base: Path, said: Manifest, key: bytes | None) -> Plain:
-    """The files as they are, or decrypted in shared memory.
-
-    key : of a sealed bank; from the environment by default. Raises BankError for another key, none, or no room;
-    BankCorruptError when a file does not open.
-    """
-    if said.sealed is None:
-        return Plain(path, base, said, ())
-    try:
-        fitting = bank_key.chosen(key, said.sealed["key"], path)
-    except InputError as error:
-        raise BankError(str(error)) from None
-    of_base = _decrypted(base, said.base, said.base_files, fitting)
-    own = _decrypted(path, f"snapshots/{said.number:06d}", said.files, fitting)
-    lengths = replace(said, files=_plain_lengths(said.files), base_files=_plain_lengths(said.base_files))
-    return Plain(own.path, of_base.path, lengths, (of_base, own))
-
-
-def _plain_lengths(files: Files) -> Files:
-    return {name: {**one, "bytes": sealed_files.plain_bytes(one["bytes"])} for name, one in files.items()}
-
-
-def _decrypted(directory: Path, name: str, files: Files, key: bytes) -> shared_memory.Copy:
-    """A share of the copy of these very files; it goes by what they hold, so it is never that of others."""
-    identity = json.dumps([bank_key.fingerprint(key), name, sorted((one, files[one]["sha256"]) for one in files)])
-    needed = sum(one["bytes"] for one in files.values())
-    fill = partial(_decrypt, directory, name, files, key)
-    return shared_memory.shared(hashlib.sha256(identity.encode()).hexdigest(), fill, needed)
-
-
-def _decrypt(directory: Path, name: str, files: Files, key: bytes, target: Path) -> None:
-    for one, described in files.items():
-        private.make_folder((target / one).parent)
-        with private.create(target / one) as file:
-            for chunk in sealed_files.unseal(directory / one, key, f"{name}/{one}", described):
-                file.write(chunk)
