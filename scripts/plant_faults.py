@@ -80,6 +80,11 @@ TARGETS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         ("ncii_match/index/live_index.py", "ncii_match/index/radius_index.py"),
         ("test_live_index.py", "test_index.py"),
     ),
+    "jobs": (
+        ("ncii_match/jobs/job.py", "ncii_match/jobs/checkpoints.py", "ncii_match/jobs/plan.py",
+         "ncii_match/jobs/scheduler.py", "ncii_match/jobs/worker.py", "ncii_match/jobs/process_cache.py"),
+        ("test_jobs.py", "test_job_workers.py", "test_rescan_job.py", "test_experiment.py"),
+    ),
     "rescans": (
         ("ncii_match/rescans/changes.py", "ncii_match/rescans/rescan.py", "ncii_match/rescans/plan.py",
          "ncii_match/jobs/row_contents.py"),
