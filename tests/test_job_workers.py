@@ -34,7 +34,7 @@ from ncii_match.jobs.checkpoints import Checkpoints
 from ncii_match.jobs.job import Job
 from ncii_match.jobs.scheduler import Assignment, ChunkDone, ChunkFailed
 from ncii_match.jobs.stored_rows import Chunks, find_rows
-from ncii_match.jobs.worker import Order, Worker, do_chunk
+from ncii_match.jobs.worker import ChunkWorker, Order, do_chunk
 from ncii_match.outcomes import Status
 from ncii_match.rescans.changes import BankChanges
 from ncii_match.rescans.matcher_settings import MatcherSettings
@@ -471,7 +471,7 @@ def test_what_the_system_refuses_is_told_and_lets_go(place, monkeypatch):
         yield
 
     with monkeypatch.context() as patch:
-        patch.setattr(Worker, "do_chunks", refused)
+        patch.setattr(ChunkWorker, "do_chunks", refused)
         assert do_chunk(order, 1) == ChunkFailed("JobError", "[Errno 13] Permission denied: 'somewhere'")
     with pytest.raises(InputError, match="was closed"):
         _ = matcher.snapshot

@@ -256,7 +256,7 @@ def test_the_timeline_has_every_row(tmp_path):
     log = finished(tmp_path / "out", log=LOG) / "log.ndjson"
     runs = list(report._runs(log, job))
     chart = report.timeline(runs)
-    rates = [float(bar.says.rpartition(": ")[2].split()[0].replace(",", "")) for bar in chart.bars]
+    rates = [float(bar.text.rpartition(": ")[2].split()[0].replace(",", "")) for bar in chart.bars]
     slice_minutes = sum(run.seconds for run in runs) / len(rates) / 60
     assert sum(rates) * slice_minutes == pytest.approx(1000, rel=0.01)
     assert rates[0] == 550  # in the first 12 s: 100 rows in 10 s, then a tenth of 100 that took 20 s

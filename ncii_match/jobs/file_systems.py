@@ -30,12 +30,18 @@ class FileStamp(NamedTuple):
 
 
 def redact_secrets(text: str) -> str:
-    """An address without its secrets, or a text in which there are addresses: for messages and pages."""
+    """A text without the secrets of the addresses in it: for messages and pages.
+
+    Examples
+    --------
+    >>> redact_secrets("s3://key:secret@bucket/media?token=1")
+    's3://bucket/media'
+    """
     return _SECRETS.sub(r"\1", text) if _ADDRESSED.search(text) else text
 
 
 def absolute_name(path: str | os.PathLike[str]) -> str:
-    """An address as it is, and a path such that it does not depend on the process that uses it."""
+    """A path such that it does not depend on the process that uses it; an address as it is."""
     text = os.fspath(path)
     return text if ADDRESS.match(text) else str(Path(text).absolute())
 
@@ -48,7 +54,7 @@ def relative_name(root: str, path: str) -> str:
 def list_files(system: fs.FileSystem, root: str) -> list[FileStamp]:
     """Every file below a folder, by path. Raises OSError when the folder cannot be read.
 
-    Here, links are followed, but not back to a folder that they are in; what cannot be looked at counts as a file.
+    On this machine links are followed, but not back to a folder that they are in. What cannot be read counts as a file.
     """
     if isinstance(system, fs.LocalFileSystem):
         return sorted(_list_local(root))

@@ -20,7 +20,14 @@ COLUMNS = ("hashes", "qualities", "statuses")
 
 
 def fields(algorithm: Algorithm, views: tuple[View, ...]) -> list[pa.Field]:
-    """The three columns of pictures that are hashed in these views."""
+    """The three columns of pictures that are hashed in these views.
+
+    Examples
+    --------
+    >>> from ncii_match.values import PDQ, View
+    >>> [str(field.type) for field in fields(PDQ, (View.UPRIGHT, View.MIRROR))]
+    ['fixed_size_binary[64]', 'fixed_size_binary[2]', 'fixed_size_binary[2]']
+    """
     metadata = {ALGORITHM_KEY: str(algorithm).encode(), VIEWS_KEY: ",".join(str(int(view)) for view in views).encode()}
     return [
         pa.field("hashes", pa.binary(algorithm.nbytes * len(views)), False, metadata),
@@ -39,13 +46,21 @@ def views_of(field: pa.Field) -> tuple[View, ...]:
 
 
 def columns(hashes: Hashes, views: tuple[View, ...]) -> list[pa.Array]:
-    """Hashes of pictures, a row for each view in this order, as the three columns. No copy."""
-    kinds = [field.type for field in fields(hashes.algorithm, views)]
+    """Hashes of pictures as the three columns. No copy.
+
+    Parameters
+    ----------
+    hashes : Hashes
+        Picture by picture, a row for each view.
+    views : tuple of View
+        In the order of those rows.
+    """
+    types = [field.type for field in fields(hashes.algorithm, views)]
     parts = (hashes.bits, hashes.quality, hashes.status)
     n = len(hashes) // len(views)
     return [
-        pa.FixedSizeBinaryArray.from_buffers(kind, n, [None, pa.py_buffer(np.ascontiguousarray(part))])
-        for kind, part in zip(kinds, parts, strict=True)
+        pa.FixedSizeBinaryArray.from_buffers(column_type, n, [None, pa.py_buffer(np.ascontiguousarray(part))])
+        for column_type, part in zip(types, parts, strict=True)
     ]
 
 
@@ -55,11 +70,11 @@ def hashes_of(batch: pa.RecordBatch) -> Hashes:
     algorithm, views = algorithm_of(field), views_of(field)
     if algorithm is None:
         raise InputError(f"the column 'hashes' does not say its algorithm: metadata {ALGORITHM_KEY.decode()}")
-    for want in fields(algorithm, views):
-        if want.name not in batch.schema.names or batch.schema.field(want.name).type != want.type:
-            raise InputError(f"the column {want.name!r} is missing or not {want.type}")
-        if batch.column(want.name).null_count:
-            raise InputError(f"the column {want.name!r} has nulls; leave such rows out")
+    for expected in fields(algorithm, views):
+        if expected.name not in batch.schema.names or batch.schema.field(expected.name).type != expected.type:
+            raise InputError(f"the column {expected.name!r} is missing or not {expected.type}")
+        if batch.column(expected.name).null_count:
+            raise InputError(f"the column {expected.name!r} has nulls; leave such rows out")
     n, v = batch.num_rows, len(views)
     bits, quality, status = (_bytes(batch.column(name)) for name in COLUMNS)
     return Hashes(

@@ -22,7 +22,7 @@ from ncii_match.jobs.checkpoints import Checkpoints, job_errors
 from ncii_match.jobs.directory import lock_directory, make_directories
 from ncii_match.jobs.plan import Plan, changed_names, encode_identity
 from ncii_match.jobs.scheduler import Assignment, ChunkDone, Scheduler
-from ncii_match.jobs.worker import Worker
+from ncii_match.jobs.worker import ChunkWorker
 
 LOG = "log.ndjson"
 
@@ -206,7 +206,7 @@ class Job:
         return self._finish()
 
     def _do_here(self, numbers: Iterator[int]) -> Generator[ChunkDone, None, None]:
-        return Worker(self.plan, self._checkpoints).do_chunks(numbers)
+        return ChunkWorker(self.plan, self._checkpoints).do_chunks(numbers)
 
     def _do_elsewhere(self, scheduler: Scheduler, numbers: Iterator[int]) -> Generator[ChunkDone, None, None]:
         """Raises JobError for a chunk that a worker has done and that is not seen here."""

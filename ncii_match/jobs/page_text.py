@@ -10,7 +10,13 @@ LONGEST_NAME = 200
 
 
 def shown_name(value: Any) -> str:
-    """An id without secrets, as text that cannot pretend to be another: a letter that does not print is its number."""
+    r"""An id without secrets, as text that cannot pretend to be another: a letter that does not print is its number.
+
+    Examples
+    --------
+    >>> shown_name("a\u202egpj.exe")
+    'a\\u{202e}gpj.exe'
+    """
     text = redact_secrets(value if isinstance(value, str) else str(value))
     letters = (letter if letter.isprintable() else f"\\u{{{ord(letter):x}}}" for letter in text[:LONGEST_NAME])
     return "".join(letters) + "…" * (len(text) > LONGEST_NAME)

@@ -24,7 +24,7 @@ from ncii_match.jobs.scheduler import Assignment, ChunkDone, ChunkFailed
 SHARED = "; every machine must see the same files under the same names"
 
 
-class Worker:
+class ChunkWorker:
     """Does chunks of a plan, one after the other.
 
     Parameters
@@ -73,9 +73,17 @@ class WorkerTask(Protocol):
     def open_plan(
         self, stack: contextlib.ExitStack, assignment: Assignment, identity: dict[str, Any], worker: str
     ) -> Plan:
-        """The plan of a job; ``stack`` closes it.
+        """Open the plan of a job.
 
-        identity : what the job was begun with. worker : this process's name, for messages.
+        Parameters
+        ----------
+        stack : ExitStack
+            Closes what the plan needs.
+        assignment : Assignment
+        identity : dict
+            What the job was begun with.
+        worker : str
+            This process's name, for messages.
 
         Raises
         ------
@@ -96,7 +104,7 @@ class Order:
 def do_chunk(order: Order, number: int) -> ChunkDone | ChunkFailed:
     """Do a chunk in this process, which keeps the plan open. No error of a kind that stops a job is raised."""
     try:
-        worker: Worker = cached(order, lambda stack: _open_worker(order, stack))
+        worker: ChunkWorker = cached(order, lambda stack: _open_worker(order, stack))
         (done,) = worker.do_chunks([number])
     except (NciiMatchError, OSError) as error:
         clear_cache()
@@ -105,7 +113,7 @@ def do_chunk(order: Order, number: int) -> ChunkDone | ChunkFailed:
     return done
 
 
-def _open_worker(order: Order, stack: contextlib.ExitStack) -> Worker:
+def _open_worker(order: Order, stack: contextlib.ExitStack) -> ChunkWorker:
     """Raises JobError where this process does not see what the job was begun with."""
     assignment, out = order.assignment, Path(order.assignment.out)
     name = f"a worker on {socket.gethostname()}"
@@ -126,4 +134,4 @@ def _open_worker(order: Order, stack: contextlib.ExitStack) -> Worker:
     if changed:
         raise JobError(f"{name} has another {' and '.join(changed)} than {out} was begun with{SHARED}")
     checkpoints = Checkpoints((out / plan.layout.chunks, *plan.folders))
-    return Worker(plan, checkpoints, mark=uuid.uuid4().hex, check_current=check_current)
+    return ChunkWorker(plan, checkpoints, mark=uuid.uuid4().hex, check_current=check_current)

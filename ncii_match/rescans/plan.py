@@ -304,7 +304,13 @@ def bank_errors() -> Iterator[None]:
 def _check_known(decided: pa.RecordBatch, causes: Collection[Status], *, may_be_late: bool) -> None:
     """Raises JobError where nothing is known for a reason that is not the row's own: that is no result.
 
-    causes : statuses that are the row's own reason. may_be_late : whether a policy's deadline that has passed is one.
+    Parameters
+    ----------
+    decided : pyarrow.RecordBatch
+    causes : collection of Status
+        The row's own reasons.
+    may_be_late : bool
+        Whether a policy's deadline that has passed is one of them.
     """
     names = pa.array([status.name for status in causes], pa.string())
     has_no_cause = pc.invert(pc.is_in(decided.column("status"), names))

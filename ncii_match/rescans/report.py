@@ -34,8 +34,20 @@ WIDTH, HEIGHT, LEFT, BOTTOM = 560, 200, 64, 40
 class Run:
     """What was done between one start of the command and the next.
 
-    begun : seconds since 1970. snapshot : the bank's then. seconds : it worked, as far as the log tells. rows, chunks :
-    done in it. finished : whether it came to the job's end. pieces : seconds and rows of each chunk.
+    Attributes
+    ----------
+    begun : float
+        Seconds since 1970.
+    snapshot : int or None
+        Of the bank, then.
+    seconds : float
+        That it worked, as far as the log tells.
+    rows, chunks : int
+        Done in it.
+    is_finished : bool
+        Whether it came to the job's end.
+    pieces : tuple of (float, int)
+        Seconds and rows of each chunk.
     """
 
     begun: float
@@ -43,7 +55,7 @@ class Run:
     seconds: float
     rows: int
     chunks: int
-    finished: bool
+    is_finished: bool
     pieces: tuple[tuple[float, int], ...]
 
     @property
@@ -52,33 +64,42 @@ class Run:
         return f"{datetime.fromtimestamp(self.begun, UTC):%Y-%m-%d %H:%M:%S}"
 
     @property
-    def a_minute(self) -> float | None:
+    def rows_a_minute(self) -> float | None:
         """Rows a minute; None when no time passed."""
         return 60 * self.rows / self.seconds if self.seconds else None
 
 
 @dataclass(frozen=True, slots=True)
 class Bar:
-    """A bar of a chart, in its units, with what it says."""
+    """A bar of a chart, in its units, with its text."""
 
     x: float
     y: float
     width: float
     height: float
-    says: str
+    text: str
 
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """A line across a chart, or a place on a scale, with its name."""
+    """A line across a chart, or a step of a scale, with its text."""
 
-    at: float
-    says: str
+    position: float
+    text: str
 
 
 @dataclass(frozen=True, slots=True)
 class Chart:
-    """Bars over a scale. across, up : places on the scales. lines : upright ones with a name."""
+    """Bars over a scale.
+
+    Attributes
+    ----------
+    bars : tuple of Bar
+    across, up : tuple of Mark
+        Steps of the scales.
+    lines : tuple of Mark
+        Upright lines.
+    """
 
     bars: tuple[Bar, ...]
     across: tuple[Mark, ...]
@@ -140,7 +161,7 @@ def _shares(counts: Mapping[str, int]) -> list[tuple[str, int, float]]:
 
 
 def _events(log: Path) -> Iterator[dict[str, Any]]:
-    """What the log says; lines that were cut off by a crash are passed over, and so is a log that is not there."""
+    """The events of a log. Lines that a crash cut off are skipped; a log that is not there has none."""
     try:
         lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
@@ -148,14 +169,14 @@ def _events(log: Path) -> Iterator[dict[str, Any]]:
     for line in lines:
         try:
             event = json.loads(line)
-            known = {"at": float(event["at"]), "event": str(event["event"]), "chunk": int(event.get("chunk", 0))}
+            fields = {"at": float(event["at"]), "event": str(event["event"]), "chunk": int(event.get("chunk", 0))}
         except (ValueError, TypeError, KeyError, AttributeError):
             continue
-        yield {**event, **known}
+        yield {**event, **fields}
 
 
 def _runs(log: Path, job: Mapping[str, Any]) -> Iterator[Run]:
-    """A chunk's rows are those that it has, not those that were kept: a rescan since a snapshot leaves most out."""
+    """The runs of a log. A chunk's rows are all that it has: a rescan since a snapshot decides few of them."""
     starts: list[list[dict[str, Any]]] = []
     for event in _events(log):
         if event["event"] == "begun":
@@ -190,7 +211,7 @@ def _earliest(runs: Sequence[Run], summary: Mapping[str, Any]) -> int | None:
 
 
 def timeline(runs: Sequence[Run]) -> Chart | None:
-    """Rows a minute over the time that was worked, runs one after the other; None when the log says nothing of it."""
+    """Rows a minute over the time worked, one run after the other; None when the log has no chunk."""
     total = sum(run.seconds for run in runs)
     chunks = sum(run.chunks for run in runs)
     if not total or not chunks:
@@ -206,7 +227,7 @@ def timeline(runs: Sequence[Run]) -> Chart | None:
         at += run.seconds
     rates = [60 * count / width for count in rows]
     unit, name = (3600, "h") if total > 7200 else (60, "min") if total > 120 else (1, "s")
-    says = [
+    texts = [
         f"{number * width / unit:.3g} to {(number + 1) * width / unit:.3g} {name}: {rate:,.0f} rows a minute"
         for number, rate in enumerate(rates)
     ]
@@ -215,7 +236,7 @@ def timeline(runs: Sequence[Run]) -> Chart | None:
         passed += run.seconds
         ends.append(Mark(_across(passed / total), "begun again"))
     scale = [Mark(_across(part), f"{part * total / unit:.3g} {name}") for part in (0, 0.5, 1)]
-    return _chart(rates, says, scale, ends)
+    return _chart(rates, texts, scale, ends)
 
 
 def _spread(rows: list[float], first: float, last: float, done: int) -> None:
@@ -228,11 +249,11 @@ def _spread(rows: list[float], first: float, last: float, done: int) -> None:
 
 
 def distances(counts: Mapping[str, int], policy: Policy, radius: int) -> Chart | None:
-    """Rows by the distance of the nearest entry that counts, with the thresholds; None without any."""
+    """Rows by the distance of the nearest entry that counts, with the thresholds; None without a match."""
     if not counts:
         return None
     bars = [counts.get(str(distance), 0) for distance in range(radius + 1)]
-    says = [f"{distance} bits: {count:,}" for distance, count in enumerate(bars)]
+    texts = [f"{distance} bits: {count:,}" for distance, count in enumerate(bars)]
     limits = {"threshold": policy.threshold}
     limits |= {
         f"threshold, {state}": limit
@@ -242,18 +263,18 @@ def distances(counts: Mapping[str, int], policy: Policy, radius: int) -> Chart |
     lines = [Mark(_across((limit + 1) / (radius + 1)), f"{name} {limit}") for name, limit in limits.items()]
     step = max(1, -(-(radius + 1) // 8))
     across = [Mark(_across((distance + 0.5) / (radius + 1)), str(distance)) for distance in range(0, radius + 1, step)]
-    return _chart(bars, says, across, lines)
+    return _chart(bars, texts, across, lines)
 
 
 def _across(part: float) -> float:
-    """0..1 of the bars' part of a chart."""
+    """The x of a share, 0..1, of the bars' part of a chart."""
     return round(LEFT + part * (WIDTH - LEFT - 8), 2)
 
 
-def _chart(values: Sequence[float], says: Sequence[str], across: Sequence[Mark], lines: Sequence[Mark]) -> Chart:
+def _chart(values: Sequence[float], texts: Sequence[str], across: Sequence[Mark], lines: Sequence[Mark]) -> Chart:
     largest, room = max([*values, 1]), HEIGHT - BOTTOM - 24
     bars = []
-    for number, (value, text) in enumerate(zip(values, says, strict=True)):
+    for number, (value, text) in enumerate(zip(values, texts, strict=True)):
         x, end = _across(number / len(values)), _across((number + 1) / len(values))
         height = round(max(value / largest * room, 1.0 if value else 0.0), 2)
         bars.append(Bar(x, HEIGHT - BOTTOM - height, round((end - x) * 0.92, 2), height, text))
