@@ -7,6 +7,7 @@ import io
 import json
 import logging
 import os
+import pickletools
 import re
 import struct
 import subprocess
@@ -495,17 +496,15 @@ def test_a_newer_format_says_so(small):
         opened(small[:place] + struct.pack("<I", 2) + small[place + 4 :])
 
 
-def test_records_of_an_extension_that_is_not_loaded_are_named(monkeypatch):
-    content = written(NciiMatchPDQIndex([(HASH, ENTRIES["extension"])]))
-    known = {name: kind for name, kind in stored._records().items() if kind is not OwnRecord}
-    monkeypatch.setattr(stored, "_records", lambda: known)
-    with pytest.raises(IndexFormatError, match=r"test_threatexchange:OwnRecord.*load the\s+extension"):
-        opened(content)
+def test_records_of_an_extension_that_is_not_loaded_are_named():
+    with pytest.raises(IndexFormatError, match=r"extension_elsewhere:OwnRecord.*load the\s+extension"):
+        opened(forged(b'[{"!record":["extension_elsewhere:OwnRecord",{}]}]'))
 
 
 def test_the_names_in_the_frame_are_ours():
-    module = importlib.import_module(stored._OWNER.decode())
-    assert getattr(module, stored._RESTORE.decode()) is adapter.restore_index
+    program = pickletools.genops(written(NciiMatchPDQIndex([(HASH, 1)])))
+    owner, restore = (text for step, text, _ in program if step.name == "SHORT_BINUNICODE")
+    assert getattr(importlib.import_module(owner), restore) is adapter.restore_index
 
 
 # The signal type.

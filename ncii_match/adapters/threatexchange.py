@@ -118,12 +118,12 @@ class NciiMatchPDQIndex(SignalTypeIndex[T]):
         try:
             return cls(pairs)
         except InputError:
-            good = [(text, entry) for text, entry in pairs if _fault(text) is None]
+            valid = [(text, entry) for text, entry in pairs if _fault(text) is None]
         fault = _first_fault([text for text, _ in pairs])
-        if not good:
+        if not valid:
             raise InputError(f"none of {len(pairs):,} is a PDQ hash: {fault}. The index was not built")
-        _log.error("%d of %d hashes were left out of the index: %s", len(pairs) - len(good), len(pairs), fault)
-        return cls(good)
+        _log.error("%d of %d hashes were left out of the index: %s", len(pairs) - len(valid), len(pairs), fault)
+        return cls(valid)
 
     def add(self, signal_str: str, entry: T) -> None:
         """Add one entry. Raises InputError for a malformed hash."""
@@ -149,15 +149,15 @@ class NciiMatchPDQIndex(SignalTypeIndex[T]):
         """
         if fault := _fault(query):
             raise InputError(f"the hash {fault}; a PDQ hash is {DIGITS} hexadecimal digits. It was not looked for")
-        asked = Hashes(PDQ, _pack([query]))
-        found: list[tuple[int, int]] = []
+        hashes = Hashes(PDQ, _pack([query]))
+        matched_rows: list[tuple[int, int]] = []
         for index in self._searched:
-            matches = index.search(asked)
-            found += zip(matches.distances.tolist(), matches.entry_ids.tolist(), strict=True)
-        found.sort()
+            matches = index.search(hashes)
+            matched_rows += zip(matches.distances.tolist(), matches.entry_ids.tolist(), strict=True)
+        matched_rows.sort()
         return [
             IndexMatchUntyped(SignalSimilarityInfoWithSingleDistance(distance), self._entries[row])
-            for distance, row in found
+            for distance, row in matched_rows
         ]
 
     def serialize(self, fout: BinaryIO) -> None:
@@ -167,14 +167,14 @@ class NciiMatchPDQIndex(SignalTypeIndex[T]):
     @classmethod
     def deserialize(cls, fin: BinaryIO) -> Self:
         """Read what ``serialize`` wrote. Raises IndexFormatError for anything else, or when a byte of it changed."""
-        return cls._of(threatexchange_file.read(fin))
+        return cls._from_content(threatexchange_file.read(fin))
 
     @classmethod
-    def _of(cls, content: bytes | bytearray) -> Self:
+    def _from_content(cls, content: bytes | bytearray) -> Self:
         hashes, entries = threatexchange_file.unpack(content)
-        made = cls()
-        made._append(hashes, entries)
-        return made
+        index = cls()
+        index._append(hashes, entries)
+        return index
 
     def _content(self) -> list[bytes | memoryview]:
         with self._lock:
@@ -207,7 +207,7 @@ def _index(first: int, hashes: NDArray[np.uint8], engine: str) -> RadiusIndex:
 
 def restore_index(content: bytes) -> NciiMatchPDQIndex[Any]:
     """What a stored index calls where it is unpickled (HMA does). The name is part of the format."""
-    return NciiMatchPDQIndex._of(content)  # noqa: SLF001
+    return NciiMatchPDQIndex._from_content(content)  # noqa: SLF001
 
 
 class NciiMatchPdqSignal(PdqSignal):
@@ -234,8 +234,8 @@ class NciiMatchPdqSignal(PdqSignal):
     @classmethod
     def compare_hash(cls, hash1: str, hash2: str, pdq_dist_threshold: int = PDQ_THRESHOLD) -> SignalComparisonResult:
         """Distance in bits, and whether it is within the threshold, inclusive. Raises InputError."""
-        one, other = (int(cls.validate_signal_str(text), 16) for text in (hash1, hash2))
-        return SignalComparisonResult.from_simple_dist((one ^ other).bit_count(), pdq_dist_threshold)
+        left, right = (int(cls.validate_signal_str(text), 16) for text in (hash1, hash2))
+        return SignalComparisonResult.from_simple_dist((left ^ right).bit_count(), pdq_dist_threshold)
 
     @classmethod
     def hash_from_bytes(cls, bytes_: bytes) -> str:

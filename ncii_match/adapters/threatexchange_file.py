@@ -8,14 +8,14 @@
                hashes: uint8 [count, 32], in the byte order of the written form
                entries: JSON, a list of ``count`` values
 
-All numbers are little-endian. The frame is what it is because of Hasher-Matcher-Actioner: it reads every index with
+All numbers are little-endian. The frame is there for Hasher-Matcher-Actioner: it reads every index with
 ``SignalTypeIndex.deserialize`` of the base class, which unpickles, whatever class wrote it. The constant bytes are a
 pickle program that hands the content to ``restore_index``, so its reader ends up in ours. Nothing here runs such a
-program: we compare the bytes with the only ones that are right.
+program: ``read`` compares the bytes with the only ones that are right.
 
 A digest finds damage, not intent: who can write the file can write digests too. Reading is safe all the same. Lengths
 are checked before memory is set aside, no code is named in the file, and of objects only the records that
-``threatexchange`` itself keeps are made, field by field.
+``threatexchange`` itself stores are made, field by field.
 """
 
 import hashlib
@@ -36,15 +36,9 @@ from ncii_match.values import PDQ
 FORMAT = 1
 MAGIC = b"ncii_match index"
 
-_OWNER, _RESTORE = b"ncii_match.adapters.threatexchange", b"restore_index"
-_BEFORE = b"".join([
-    b"\x80\x04",  # protocol 4
-    b"\x8c", bytes([len(_OWNER)]), _OWNER,
-    b"\x8c", bytes([len(_RESTORE)]), _RESTORE,
-    b"\x93",  # the function of that name in that module
-    b"\x8e",  # a uint64 and as many bytes: the content
-])  # fmt: skip
-_AFTER = b"\x85R."  # called with it
+# Pickle protocol 4: the function restore_index of this module, a uint64 and as many bytes, then a call with them.
+_BEFORE = b"\x80\x04\x8c\x22ncii_match.adapters.threatexchange\x8c\x0drestore_index\x93\x8e"
+_AFTER = b"\x85R."
 
 _LENGTH = struct.Struct("<Q")
 _START = struct.Struct("<16sII32s")
@@ -60,15 +54,15 @@ def pack(hashes: Sequence[NDArray[np.uint8]], entries: Sequence[Any]) -> list[by
     """
     written = _write_entries(entries)
     flat = [part.reshape(-1).data for part in hashes]
-    said = {
+    header = {
         "algorithm": str(PDQ),
         "count": sum(map(len, hashes)),
         "hashes": _described(*flat),
         "entries": _described(written),
     }
-    header = json.dumps(said).encode()
-    start = _START.pack(MAGIC, FORMAT, len(header), hashlib.sha256(header).digest())
-    return [start, header, *flat, written]
+    text = json.dumps(header).encode()
+    start = _START.pack(MAGIC, FORMAT, len(text), hashlib.sha256(text).digest())
+    return [start, text, *flat, written]
 
 
 def _described(*pieces: bytes | memoryview) -> dict[str, Any]:
@@ -95,11 +89,11 @@ def unpack(content: bytes | bytearray) -> tuple[NDArray[np.uint8], list[Any]]:
         header = json.loads(bytes(view[:length]))
         algorithm, count, first, second = (header[key] for key in ("algorithm", "count", "hashes", "entries"))
         parts = view[length : length + first["bytes"]], view[length + first["bytes"] :]
-        whole = [_described(part) for part in parts] == [first, second]
-        whole = whole and type(count) is int and first["bytes"] == count * PDQ.nbytes
+        is_whole = [_described(part) for part in parts] == [first, second]
+        is_whole = is_whole and type(count) is int and first["bytes"] == count * PDQ.nbytes
     except (ValueError, TypeError, KeyError, RecursionError):
         raise IndexFormatError(f"the header of the index makes no sense; {_AGAIN}") from None
-    if not whole:
+    if not is_whole:
         raise IndexFormatError(f"the index is cut short or damaged: its digests are not those recorded; {_AGAIN}")
     if algorithm != str(PDQ):
         raise IndexFormatError(f"the index does not hold {PDQ}; {_AGAIN}")
@@ -117,16 +111,16 @@ def write(fout: BinaryIO, pieces: Iterable[bytes | memoryview]) -> None:
 
 def read(fin: BinaryIO) -> bytearray:
     """The content of the frame that begins here, read to its end and no further. Raises IndexFormatError."""
-    before = _exactly(fin, len(_BEFORE) + _LENGTH.size)
+    before = _read_exactly(fin, len(_BEFORE) + _LENGTH.size)
     if not before.startswith(_BEFORE):
         raise IndexFormatError(f"this is no index of ncii_match, or one that threatexchange wrote itself; {_AGAIN}")
-    content = _exactly(fin, *_LENGTH.unpack_from(before, len(_BEFORE)))
-    if _exactly(fin, len(_AFTER)) != _AFTER:
+    content = _read_exactly(fin, *_LENGTH.unpack_from(before, len(_BEFORE)))
+    if _read_exactly(fin, len(_AFTER)) != _AFTER:
         raise IndexFormatError(f"the index does not end where it should; {_AGAIN}")
     return content
 
 
-def _exactly(fin: BinaryIO, length: int) -> bytearray:
+def _read_exactly(fin: BinaryIO, length: int) -> bytearray:
     content = bytearray()
     while len(content) < length:
         part = fin.read(min(length - len(content), _AT_ONCE))
@@ -147,38 +141,91 @@ _WHAT_TO_DO = (
 )
 
 
-def _records() -> dict[str, type]:
-    """By name: what exchanges keep with a hash, as far as imported, and the records and enums their fields hold."""
-    found: dict[str, type] = {}
-    waiting: list[Any] = [FetchedSignalMetadata, SignalOpinion]
-    while waiting:
-        one = waiting.pop()
-        if not isinstance(one, type):
-            waiting.extend(get_args(one))  # list[X], X | None
-        elif (is_dataclass(one) or issubclass(one, Enum)) and _name(one) not in found:
-            found[_name(one)] = one
-            waiting.extend(one.__subclasses__())
-            if is_dataclass(one):
-                waiting.extend(_hints(one))
-    return found
-
-
 def _name(kind: type) -> str:
     return f"{kind.__module__}:{kind.__qualname__}"
 
 
-def _hints(kind: type) -> list[Any]:
-    try:
-        return list(get_type_hints(kind).values())
-    except NameError:  # an extension that imports names for type checkers only
-        return []
+class _Records:
+    """Records and enums that may be stored, by name: what exchanges keep with a hash, as far as they are imported."""
+
+    def __init__(self) -> None:
+        self._kinds: dict[str, type] = {}
+        waiting: list[Any] = [FetchedSignalMetadata, SignalOpinion]
+        while waiting:
+            kind = waiting.pop()
+            if not isinstance(kind, type):
+                waiting.extend(get_args(kind))  # list[X], X | None
+            elif (is_dataclass(kind) or issubclass(kind, Enum)) and _name(kind) not in self._kinds:
+                self._kinds[_name(kind)] = kind
+                waiting.extend(kind.__subclasses__())
+                if is_dataclass(kind):
+                    waiting.extend(self._field_types(kind))
+
+    @staticmethod
+    def _field_types(kind: type) -> list[Any]:
+        try:
+            return list(get_type_hints(kind).values())
+        except NameError:  # an extension that imports names for type checkers only
+            return []
+
+    def to_json(self, value: Any) -> Any:
+        """A value as JSON has it. Raises InputError for one of another kind."""
+        kind, to_json = type(value), self.to_json
+        if kind in _PLAIN:
+            return value
+        if kind is list:
+            return [to_json(item) for item in value]
+        if kind in (tuple, set, frozenset):
+            return {f"!{kind.__name__}": [to_json(item) for item in value]}
+        if kind is dict:
+            if all(type(key) is str and not key.startswith("!") for key in value):
+                return {key: to_json(item) for key, item in value.items()}
+            return {"!dict": [[to_json(key), to_json(item)] for key, item in value.items()]}
+        if self._kinds.get(_name(kind)) is kind:
+            if isinstance(value, Enum):
+                return {"!enum": [_name(kind), to_json(value.value)]}
+            values = {field.name: to_json(getattr(value, field.name)) for field in fields(value)}
+            return {"!record": [_name(kind), values]}
+        raise InputError(f"an entry is, or holds, a {_name(kind)}; {_WHAT_TO_DO}")
+
+    def from_json(self, value: Any) -> Any:
+        """The inverse of ``to_json``. Raises IndexFormatError, and what a value of the wrong shape causes."""
+        from_json = self.from_json
+        if isinstance(value, list):
+            return [from_json(item) for item in value]
+        if not isinstance(value, dict):
+            return value
+        tag = next(iter(value), "")
+        if not tag.startswith("!"):
+            return {key: from_json(item) for key, item in value.items()}
+        (content,) = value.values()
+        if tag in _SEQUENCES:
+            return _SEQUENCES[tag](from_json(content))
+        if tag == "!dict":
+            return {from_json(key): from_json(item) for key, item in content}
+        name, content = content
+        kind = self._kinds.get(name)
+        if kind is None or tag != ("!enum" if issubclass(kind, Enum) else "!record"):
+            raise IndexFormatError(
+                f"the entries of the index hold a {name!r:.100}, which is not among the loaded exchanges; load the "
+                f"extension it belongs to, or {_AGAIN}"
+            )
+        return kind(from_json(content)) if tag == "!enum" else self._record(kind, content)
+
+    def _record(self, kind: type, values: dict[str, Any]) -> Any:
+        """A record field by field, as copying makes one: no code of its own runs."""
+        if {field.name for field in fields(kind)} != set(values):
+            raise IndexFormatError(f"{_name(kind)} has other fields since the index was written; {_AGAIN}")
+        record: Any = object.__new__(kind)
+        for name, value in values.items():
+            object.__setattr__(record, name, self.from_json(value))
+        return record
 
 
 def _write_entries(entries: Sequence[Any]) -> bytes:
     try:
         if not set(map(type, entries)) <= {int, str}:  # those need no second look: HMA's millions of numbers
-            known = _records()
-            entries = [_encoded(entry, known) for entry in entries]
+            entries = list(map(_Records().to_json, entries))
         return json.dumps(entries, separators=(",", ":")).encode()
     except RecursionError:
         raise InputError(f"an entry is nested too deeply; {_WHAT_TO_DO}") from None
@@ -188,67 +235,12 @@ def _write_entries(entries: Sequence[Any]) -> bytes:
         raise InputError(f"an entry cannot be written: {error}; {_WHAT_TO_DO}") from None
 
 
-def _encoded(value: Any, known: dict[str, type]) -> Any:
-    kind = type(value)
-    if kind in _PLAIN:
-        return value
-    if kind is list:
-        return [_encoded(one, known) for one in value]
-    if kind in (tuple, set, frozenset):
-        return {f"!{kind.__name__}": [_encoded(one, known) for one in value]}
-    if kind is dict:
-        if all(type(key) is str and not key.startswith("!") for key in value):
-            return {key: _encoded(one, known) for key, one in value.items()}
-        return {"!dict": [[_encoded(key, known), _encoded(one, known)] for key, one in value.items()]}
-    if known.get(_name(kind)) is kind:
-        if isinstance(value, Enum):
-            return {"!enum": [_name(kind), _encoded(value.value, known)]}
-        held = {one.name: _encoded(getattr(value, one.name), known) for one in fields(value)}
-        return {"!record": [_name(kind), held]}
-    raise InputError(f"an entry is, or holds, a {_name(kind)}; {_WHAT_TO_DO}")
-
-
 def _read_entries(written: bytes) -> list[Any]:
     try:
         loaded = json.loads(written)
         if not isinstance(loaded, list):
             raise IndexFormatError(f"the entries of the index are not a list; {_AGAIN}")
-        known = _records()
-        return [one if type(one) in _PLAIN else _decoded(one, known) for one in loaded]
+        records = _Records()
+        return [entry if type(entry) in _PLAIN else records.from_json(entry) for entry in loaded]
     except (ValueError, TypeError, AttributeError, RecursionError):
         raise IndexFormatError(f"the entries of the index make no sense; {_AGAIN}") from None
-
-
-def _decoded(value: Any, known: dict[str, type]) -> Any:
-    if isinstance(value, list):
-        return [_decoded(one, known) for one in value]
-    if not isinstance(value, dict):
-        return value
-    tag = next(iter(value), "")
-    if not tag.startswith("!"):
-        return {key: _decoded(one, known) for key, one in value.items()}
-    (held,) = value.values()
-    if tag in _SEQUENCES:
-        return _SEQUENCES[tag](_decoded(held, known))
-    if tag == "!dict":
-        return {_decoded(key, known): _decoded(one, known) for key, one in held}
-    name, held = held
-    kind = known.get(name)
-    if kind is None or tag != ("!enum" if issubclass(kind, Enum) else "!record"):
-        raise IndexFormatError(
-            f"the entries of the index hold a {name!r:.100}, which is not among the loaded exchanges; load the "
-            f"extension it belongs to, or {_AGAIN}"
-        )
-    if tag == "!enum":
-        return kind(_decoded(held, known))
-    return _record(kind, held, known)
-
-
-def _record(kind: type, held: dict[str, Any], known: dict[str, type]) -> Any:
-    """A record field by field, as copying makes one: no code of its own runs."""
-    if {one.name for one in fields(kind)} != set(held):
-        raise IndexFormatError(f"{_name(kind)} has other fields since the index was written; {_AGAIN}")
-    made: Any = object.__new__(kind)
-    for name, one in held.items():
-        object.__setattr__(made, name, _decoded(one, known))
-    return made
