@@ -90,6 +90,50 @@ def test_only_files_creates_renames_and_syncs(path):
             assert not modes, f"line {node.lineno}: private.make_folder does it"
 
 
+EMPTY_NAMES = {"one", "ones", "found", "said", "kept", "made", "told", "held", "place", "places", "thing", "things"}
+"""Names that say nothing about what they hold, in any case and with any underscores."""
+
+BEING_RENAMED = (
+    "adapters/asgi", "bank/", "cli/bank", "cli/evaluate", "cli/scan.py", "evaluate/", "ingest.py", "isolation.py",
+    "matcher.py",
+)  # fmt: skip
+"""Beginnings of paths where such names are left."""
+
+
+def bound_names(path):
+    """Every name that a module binds, with its line: variables, attributes, arguments, functions, classes, imports."""
+    for node in nodes(path):
+        match node:
+            case ast.Name(id=name, ctx=ast.Store()) | ast.Attribute(attr=name, ctx=ast.Store()) | ast.arg(arg=name):
+                yield node.lineno, name
+            case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name) | ast.ClassDef(name=name):
+                yield node.lineno, name
+            case ast.MatchAs(name=str(name)) | ast.MatchStar(name=str(name)) | ast.ExceptHandler(name=str(name)):
+                yield node.lineno, name
+            case ast.Import(names=aliases) | ast.ImportFrom(names=aliases):
+                yield from ((node.lineno, alias.asname) for alias in aliases if alias.asname)
+
+
+def test_every_name_says_what_it_holds():
+    empty = [
+        f"{path.relative_to(PACKAGE)}:{line}: {name}"
+        for path in SOURCES
+        if not str(path.relative_to(PACKAGE)).startswith(BEING_RENAMED)
+        for line, name in bound_names(path)
+        if name.lower().strip("_") in EMPTY_NAMES
+    ]
+    assert not empty
+
+
+def test_a_class_name_has_one_meaning():
+    modules = {}
+    for path in SOURCES:
+        for node in nodes(path):
+            if isinstance(node, ast.ClassDef):
+                modules.setdefault(node.name, []).append(str(path.relative_to(PACKAGE)))
+    assert {name: paths for name, paths in modules.items() if len(paths) > 1 and name != "Plain"} == {}
+
+
 def test_the_threshold_is_written_once():
     """31 as a number, and 50 as a quality, stand in one place each; everything else refers to them."""
     for number in (31, 50):
@@ -173,7 +217,7 @@ def test_no_hash_in_the_messages_of_errors():
     for path in SOURCES:
         for node in nodes(path):
             if isinstance(node, ast.Raise) and node.exc is not None:
-                names = {one.id for one in ast.walk(node.exc) if isinstance(one, ast.Name)}
+                names = {name.id for name in ast.walk(node.exc) if isinstance(name, ast.Name)}
                 assert not names & {"bits", "hex", "packed", "stripped", "texts"}, f"{path}:{node.lineno}"
 
 

@@ -17,7 +17,7 @@ from ncii_match import Bank, InputError, Matcher, Outcome, Policy, hash_images, 
 from ncii_match.errors import SandboxError
 from ncii_match.outcomes import Action
 from ncii_match.sandbox import confine
-from ncii_match.sandbox.connection import Worker
+from ncii_match.sandbox.connection import ConfinedWorker
 from ncii_match.sandbox.pool import Sandbox
 from ncii_match.values import Views
 
@@ -135,7 +135,7 @@ def test_a_pool_that_cannot_be_had_is_unknown(fault, place, monkeypatch):
         elif fault == "no program":
             monkeypatch.setattr(sys, "executable", "/no/such/python")
         else:
-            monkeypatch.setattr(Worker, "is_ready", lambda *_: False)
+            monkeypatch.setattr(ConfinedWorker, "is_ready", lambda *_: False)
         never_no_match(matcher, FILES[2], "isolation:NO_WORKER")
 
 

@@ -24,7 +24,7 @@ from ncii_match.errors import InputError, SandboxError
 from ncii_match.ingest import TASK_PICTURES, TASKS_AHEAD, PictureHasher, hash_batches
 from ncii_match.outcomes import Status
 from ncii_match.sandbox import confine, region, syscalls, wire
-from ncii_match.sandbox.connection import MalformedReplyError, Reply, Worker
+from ncii_match.sandbox.connection import ConfinedWorker, MalformedReplyError, Reply
 from ncii_match.sandbox.pool import Sandbox, _Decoding
 from ncii_match.sandbox.region import Region
 from ncii_match.values import PDQ, PDQ_512, PHASH, Hashes, Views
@@ -304,13 +304,13 @@ def test_nobody_finds_the_pixels_of_another_picture():
 
 def shapes_by_way(monkeypatch):
     """Lists of the shapes of pictures, by where their samples are."""
-    ways, samples = {wire.SHARED: [], wire.FOLLOWING: []}, Worker.samples
+    ways, samples = {wire.SHARED: [], wire.FOLLOWING: []}, ConfinedWorker.samples
 
     def noted(worker, where, shape, until):
         ways[where].append(shape)
         return samples(worker, where, shape, until)
 
-    monkeypatch.setattr(Worker, "samples", noted)
+    monkeypatch.setattr(ConfinedWorker, "samples", noted)
     return ways
 
 
@@ -357,7 +357,7 @@ def test_without_a_filter_nothing_is_shared(monkeypatch):
 @pytest.mark.parametrize(("level", "size"), [("rlimits", 4 << 20), ("seccomp", None), ("seccomp", 2 << 20)])
 def test_samples_in_memory_that_is_not_there_are_a_crash(level, size):
     ours, theirs = socket.socketpair()
-    worker = Worker(1, ours, Region(size) if size else None)
+    worker = ConfinedWorker(1, ours, Region(size) if size else None)
     worker.level = level
     with theirs, pytest.raises(MalformedReplyError, match="memory that is not there"):
         worker.samples(wire.SHARED, (1024, 1024, 3), time.monotonic() + 5)

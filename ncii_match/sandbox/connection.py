@@ -54,10 +54,17 @@ class WorkerEndedError(OSError):
         self.is_begun = is_begun
 
 
-class Worker:
+class ConfinedWorker:
     """A worker as the host sees it: a socket, a number, and how many requests and pictures it has been given.
 
-    region : the memory that it has in common with the host, and with nobody else.
+    Parameters
+    ----------
+    number : int
+        Its number at the fork server.
+    connection : socket
+        The host's end of its socket.
+    region : Region, optional
+        The memory that it has in common with the host, and with nobody else.
     """
 
     def __init__(self, number: int, connection: socket.socket, region: Region | None = None) -> None:

@@ -21,7 +21,7 @@ from ncii_match.errors import DecodeError, InputError, SandboxError
 from ncii_match.ingest import TASK_PICTURES, TASKS_AHEAD, Decode, PictureHasher, available_cores
 from ncii_match.outcomes import Status
 from ncii_match.sandbox import confine, region, wire
-from ncii_match.sandbox.connection import MalformedReplyError, Reply, Worker, WorkerEndedError
+from ncii_match.sandbox.connection import ConfinedWorker, MalformedReplyError, Reply, WorkerEndedError
 from ncii_match.sandbox.stream import OrderedStream
 from ncii_match.sandbox.workers import Workers
 from ncii_match.values import PDQ, Algorithm, Hashes, Picture, View, Views
@@ -286,7 +286,7 @@ class _Decoding:
     def __init__(self, sandbox: Sandbox, on_aside: Callable[[], None] | None) -> None:
         self._sandbox, self._on_aside = sandbox, on_aside
         self._workers = sandbox._workers  # noqa: SLF001  two classes of one module
-        self._worker: Worker | None = None
+        self._worker: ConfinedWorker | None = None
         self._data, self._until, self._format = b"", 0.0, ""
         self._sizes: Sizes | None = None
         self._fit = True
@@ -317,7 +317,7 @@ class _Decoding:
                 self._give_up()
         raise self._failure(Status.CRASHED, "ended before it had a picture")
 
-    def _ask(self, worker: Worker, data: bytes, scaled_side: int | None) -> Picture:
+    def _ask(self, worker: ConfinedWorker, data: bytes, scaled_side: int | None) -> Picture:
         self._fit = False  # until it has shown itself to be
         try:
             worker.send(data, scaled_side, self._until)
@@ -335,7 +335,7 @@ class _Decoding:
         self._fit = True
         return picture
 
-    def _picture(self, worker: Worker, reply: Reply, scaled_side: int | None) -> Picture:
+    def _picture(self, worker: ConfinedWorker, reply: Reply, scaled_side: int | None) -> Picture:
         if reply.status not in _FROM_WORKERS:
             raise MalformedReplyError("a status that workers do not have")
         if reply.status == Status.OUT_OF_MEMORY:
@@ -365,7 +365,7 @@ class _Decoding:
         if self._sizes is not None and (reply.width, reply.height) not in self._sizes:
             raise MalformedReplyError("a size that the file's header does not state")
 
-    def _moments(self, worker: Worker) -> list[tuple[float, Callable[[], None]]]:
+    def _moments(self, worker: ConfinedWorker) -> list[tuple[float, Callable[[], None]]]:
         """What is done with a slow picture, and when."""
         size = max((width * height for width, height in self._sizes), default=0) if self._sizes else 0
         if self._sizes is None and self._format:
@@ -374,7 +374,7 @@ class _Decoding:
         slow = partial(self._workers.slow, worker)
         return [(now + PATIENCE, partial(self._set_aside, worker)), (now + PATIENCE + size * PIXEL_SECONDS, slow)]
 
-    def _set_aside(self, worker: Worker) -> None:
+    def _set_aside(self, worker: ConfinedWorker) -> None:
         if self._workers.set_aside(worker) and self._on_aside is not None:
             self._on_aside()
 

@@ -7,7 +7,7 @@ import weakref
 from collections import deque
 
 from ncii_match.errors import SandboxError
-from ncii_match.sandbox.connection import Worker
+from ncii_match.sandbox.connection import ConfinedWorker
 from ncii_match.sandbox.server import ForkServer
 from ncii_match.sandbox.wire import Orders
 
@@ -54,10 +54,10 @@ class Workers:
         self._lock = threading.Lock()
         self._slots = threading.Semaphore(self._limit)
         self._server: ForkServer | None = None
-        self._ready: list[Worker] = []
-        self._starting: deque[Worker] = deque()
-        self._all: set[Worker] = set()
-        self._aside: set[Worker] = set()
+        self._ready: list[ConfinedWorker] = []
+        self._starting: deque[ConfinedWorker] = deque()
+        self._all: set[ConfinedWorker] = set()
+        self._aside: set[ConfinedWorker] = set()
 
     @property
     def count(self) -> int:
@@ -90,14 +90,14 @@ class Workers:
                     raise SandboxError(f"The fork server ended while workers were started: {error}") from None
                 raise
 
-    def _check_level(self, worker: Worker) -> None:
+    def _check_level(self, worker: ConfinedWorker) -> None:
         if self._wanted_level not in (None, worker.level):
             raise SandboxError(
                 f"Workers are confined by {worker.level} on this machine, and {self._wanted_level} is required; "
                 "use a kernel and a container that allow seccomp filters, or isolation='process'"
             )
 
-    def lend(self) -> Worker:
+    def lend(self) -> ConfinedWorker:
         """A worker that waits for a picture; waits for one. To be given to ``take_back`` or ``give_up``."""
         self._slots.acquire()
         try:
@@ -117,7 +117,7 @@ class Workers:
             self._slots.release()
             raise
 
-    def _next(self) -> Worker:
+    def _next(self) -> ConfinedWorker:
         with self._lock:
             for _ in range(2):  # again when the server has died since
                 self._start()
@@ -138,7 +138,7 @@ class Workers:
             if self._server is not None and not self._server.is_alive():
                 self._end()
 
-    def set_aside(self, worker: Worker) -> bool:
+    def set_aside(self, worker: ConfinedWorker) -> bool:
         """Let another picture have the turn of a slow one, which goes on. Whether it has given it up now."""
         with self._lock:
             if worker in self._aside or len(self._aside) >= ASIDE * self._limit:
@@ -147,7 +147,7 @@ class Workers:
         self._slots.release()
         return True
 
-    def slow(self, worker: Worker) -> None:
+    def slow(self, worker: ConfinedWorker) -> None:
         """Lower the priority of a worker that is set aside."""
         with self._lock:
             if self._server is not None and worker in self._aside and worker in self._all:
@@ -156,14 +156,14 @@ class Workers:
                 except OSError:
                     self._end()
 
-    def _release(self, worker: Worker) -> None:
+    def _release(self, worker: ConfinedWorker) -> None:
         with self._lock:
             was_aside = worker in self._aside
             self._aside.discard(worker)
         if not was_aside:
             self._slots.release()
 
-    def take_back(self, worker: Worker) -> None:
+    def take_back(self, worker: ConfinedWorker) -> None:
         """It waits for the next picture."""
         with self._lock:
             if worker in self._all:
@@ -172,7 +172,7 @@ class Workers:
                 worker.close()
         self._release(worker)
 
-    def give_up(self, worker: Worker, *, ask: bool = False) -> int | None:
+    def give_up(self, worker: ConfinedWorker, *, ask: bool = False) -> int | None:
         """Kill it, whatever it is doing, and have another one started meanwhile.
 
         ask : whether to say how it ended, as ``ForkServer.end`` does; None where that cannot be known.
@@ -182,7 +182,7 @@ class Workers:
         finally:
             self._release(worker)
 
-    def _replace(self, worker: Worker, *, ask: bool = False) -> int | None:
+    def _replace(self, worker: ConfinedWorker, *, ask: bool = False) -> int | None:
         code = None
         with self._lock:
             worker.close()
@@ -209,7 +209,7 @@ class Workers:
         if self._server is None:
             self._server = ForkServer(self._orders)
         self._count = (self._count + 1) % 2**32
-        worker = Worker(self._count, *self._server.fork(self._count))
+        worker = ConfinedWorker(self._count, *self._server.fork(self._count))
         self._all.add(worker)
         self._starting.append(worker)
 
