@@ -1,84 +1,35 @@
-"""Files of hashes from elsewhere and for elsewhere. One module a format; the table below names them."""
+"""Files of hashes from elsewhere and for elsewhere.
 
-from collections.abc import Callable, Iterable, Iterator
+To add a format, add a module here that states ``FORMATS``, a dictionary of ``Format`` by name; nothing else names it.
+"""
+
+import pkgutil
+from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
-from typing import IO, NamedTuple, Protocol
 
-from ncii_match.bank.transfer.formats import (
-    columnar,
-    csv_table,
-    hash_list,
-    ndjson,
-    record_batch,
-    stopncii,
-    text_files,
-    threatexchange,
-)
-from ncii_match.bank.transfer.formats.record_batch import Builder, Origin, Record, RecordBatch
+from ncii_match.bank.transfer.formats import record_batch, text_files
+from ncii_match.bank.transfer.formats.file_format import Format
+from ncii_match.bank.transfer.formats.record_batch import Builder, Origin, RecordBatch
 from ncii_match.errors import InputError
 from ncii_match.values import Algorithm
 
 __all__ = ["FORMATS", "Format", "Origin", "read_batches", "recognise"]
 
-
-class Reads(Protocol):
-    """A file's records in batches. Raises InputError when there is no such file."""
-
-    def __call__(self, path: Path, builder: Builder) -> Iterator[RecordBatch]:
-        """The last piece says whether the file could be read to its end."""
-        ...
+LISTED_FIRST = ("text", "csv", "ndjson", "parquet", "arrow", "threatexchange", "stopncii")
+"""Names in the order in which messages list them; then come those of new modules."""
 
 
-class Writes(Protocol):
-    """Records, in the order of entries, into a file."""
-
-    def __call__(self, records: Iterable[Record], file: IO[bytes], algorithm: Algorithm) -> None:
-        """The whole file."""
-        ...
-
-
-class Format(NamedTuple):
-    """How one kind of file is read and written.
-
-    Attributes
-    ----------
-    read, write
-        Its records from a file, and into one.
-    may_end
-        Whether a file's records can say that a hold ended.
-    suffixes
-        By which a file is taken for it.
-    tells
-        What a record is about: ``a hash`` (it matches, and no state is given), ``each hold`` with its state, or
-        ``every hold`` of its hash.
-    source
-        Of records when neither they nor the importer name one.
-    profile
-        The same; None for the bank's own.
-    """
-
-    read: Reads
-    write: Writes
-    may_end: Callable[[Path], bool]
-    suffixes: tuple[str, ...]
-    tells: str = "each hold"
-    source: str = "own"
-    profile: str | None = None
+def _registered() -> dict[str, Format]:
+    """The ``FORMATS`` of every module here."""
+    formats: dict[str, Format] = {}
+    for module in pkgutil.iter_modules(__path__):
+        formats |= getattr(import_module(f"{__name__}.{module.name}"), "FORMATS", {})
+    return {name: formats[name] for name in (*LISTED_FIRST, *sorted(formats.keys() - {*LISTED_FIRST}))}
 
 
-FORMATS = {
-    "text": Format(hash_list.read, hash_list.write, hash_list.may_end, hash_list.SUFFIXES, "a hash"),
-    "csv": Format(csv_table.read, csv_table.write, csv_table.may_end, csv_table.SUFFIXES),
-    "ndjson": Format(ndjson.read, ndjson.write, ndjson.may_end, ndjson.SUFFIXES),
-    "parquet": Format(columnar.read, columnar.write, columnar.may_end, (".parquet",)),
-    "arrow": Format(columnar.read, columnar.write_arrow, columnar.may_end, (".arrow", ".feather")),
-    "threatexchange": Format(
-        threatexchange.read, threatexchange.write, threatexchange.may_end, (), "a hash", "threatexchange"
-    ),
-    "stopncii": Format(
-        stopncii.read, stopncii.write, stopncii.may_end, stopncii.SUFFIXES, "every hold", "stopncii", "512"
-    ),
-}
+FORMATS = _registered()
+"""Every format by its name."""
 
 
 def recognise(path: Path, name: str | None, *, reading: bool = True) -> str:

@@ -8,6 +8,7 @@ from typing import IO, Any
 import numpy as np
 
 from ncii_match.bank.transfer.formats.csv_table import COLUMNS, column_positions
+from ncii_match.bank.transfer.formats.file_format import Format
 from ncii_match.bank.transfer.formats.record_batch import AT_ONCE, Builder, Record, RecordBatch
 from ncii_match.errors import InputError
 from ncii_match.values import Algorithm
@@ -150,3 +151,9 @@ def _write(records: Iterable[Record], file: IO[bytes], algorithm: Algorithm, *, 
                 pa.record_batch([pa.array(rows[each.name], each.type) for each in schema], schema=schema)
             )
             some = list(islice(left, AT_ONCE))
+
+
+FORMATS = {
+    "parquet": Format(read, write, may_end, (".parquet",)),
+    "arrow": Format(read, write_arrow, may_end, (".arrow", ".feather")),
+}

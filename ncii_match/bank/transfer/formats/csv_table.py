@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import IO
 
 from ncii_match.bank.transfer.formats import text_files
+from ncii_match.bank.transfer.formats.file_format import Format
 from ncii_match.bank.transfer.formats.record_batch import Builder, Record, RecordBatch, as_texts
 from ncii_match.errors import InputError
 from ncii_match.values import Algorithm
@@ -82,3 +83,6 @@ def write(records: Iterable[Record], file: IO[bytes], algorithm: Algorithm) -> N
         values = as_texts(record)
         writer.writerow([";".join(record.tags) if name == "tags" else values[name] for name in COLUMNS])
     lines.detach()
+
+
+FORMATS = {"csv": Format(read, write, may_end, SUFFIXES)}

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import IO
 
 from ncii_match.bank.transfer.formats import text_files
+from ncii_match.bank.transfer.formats.file_format import Format
 from ncii_match.bank.transfer.formats.record_batch import Builder, Record, RecordBatch, by_entry
 from ncii_match.errors import InputError
 from ncii_match.values import Algorithm
@@ -46,3 +47,6 @@ def read_all(path: Path, algorithm: Algorithm) -> RecordBatch:
     if piece.broken:
         raise InputError(f"{path}: {piece.broken}")
     return piece
+
+
+FORMATS = {"text": Format(read, write, may_end, SUFFIXES, "a hash")}

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from ncii_match.bank.transfer.formats import text_files
+from ncii_match.bank.transfer.formats.file_format import Format
 from ncii_match.bank.transfer.formats.record_batch import Builder, Record, RecordBatch, as_texts, json_line
 from ncii_match.values import Algorithm
 
@@ -54,3 +55,6 @@ def write(records: Iterable[Record], file: IO[bytes], algorithm: Algorithm) -> N
     """One line for each hold."""
     for record in records:
         file.write(json_line(as_texts(record)).encode())
+
+
+FORMATS = {"ndjson": Format(read, write, may_end, SUFFIXES)}

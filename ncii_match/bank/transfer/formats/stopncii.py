@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from ncii_match.bank.transfer.formats import text_files
+from ncii_match.bank.transfer.formats.file_format import Format
 from ncii_match.bank.transfer.formats.ndjson import object_on
 from ncii_match.bank.transfer.formats.record_batch import (
     ENDS_OTHERS_STATE,
@@ -157,3 +158,6 @@ def write(records: Iterable[Record], file: IO[bytes], algorithm: Algorithm) -> N
         file.write(separator + json.dumps(content, ensure_ascii=False).encode())
         separator = b",\n"
     file.write(b"\n]}\n")
+
+
+FORMATS = {"stopncii": Format(read, write, may_end, SUFFIXES, "every hold", "stopncii", "512")}

@@ -12,6 +12,7 @@ from typing import IO
 
 from ncii_match.bank.transfer.formats import text_files
 from ncii_match.bank.transfer.formats.csv_table import split
+from ncii_match.bank.transfer.formats.file_format import Format
 from ncii_match.bank.transfer.formats.record_batch import Builder, Record, RecordBatch
 from ncii_match.values import Algorithm
 
@@ -55,3 +56,6 @@ def write(records: Iterable[Record], file: IO[bytes], algorithm: Algorithm) -> N
         category = {"CONFIRMED": "POSITIVE_CLASS"}.get(record.state.name, "INVESTIGATION_SEED")
         writer.writerow([algorithm.name, record.packed.hex(), record.case, category, " ".join(record.tags)])
     lines.detach()
+
+
+FORMATS = {"threatexchange": Format(read, write, may_end, (), "a hash", "threatexchange")}
