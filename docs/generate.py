@@ -67,7 +67,7 @@ def reference() -> str:
     parts.append("# Names of single packages\n\nNot at the top: import them from the package that is named.\n")
     for home, values in sorted(lower.items()):
         if values:
-            parts += [f"## {home}\n", *map(summary, values)]
+            parts += [f"## {home}\n", "\n".join(map(summary, values)) + "\n"]
     return "\n".join(parts)
 
 
@@ -118,7 +118,7 @@ def summary(value: griffe.Object) -> str:
     """A name with its signature and the first paragraph of its docstring."""
     shown = signature(value) if isinstance(value, griffe.Function) else value.name
     text = value.docstring.value if value.docstring else ""
-    return f"- `{shown}`: {_inline(text.split(chr(10) * 2)[0])}\n"
+    return f"- `{shown}`: {_inline(text.split(chr(10) * 2)[0])}"
 
 
 def docstring(value: griffe.Object, *, first_paragraph: bool = False) -> str:

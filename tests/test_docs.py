@@ -194,3 +194,35 @@ def test_photographs_are_those_listed():
     }
     assert there == listed
     assert len(there) >= 10
+
+
+def test_the_reference_is_made_from_docstrings_that_parse():
+    """A malformed section is reported by the parser, and a line of two fields shows as a second colon."""
+    made = subprocess.run(
+        [sys.executable, "docs/generate.py", "--check"], cwd=ROOT, capture_output=True, text=True, check=False,
+        timeout=120,
+    )  # fmt: skip
+    assert made.stderr == ""
+    lines = (ROOT / "docs" / "reference.md").read_text(encoding="utf-8").splitlines()
+    assert not [line for line in lines if " : " in line]
+    assert not [line for line in lines if re.search(r"^- `[^`]*`: *$", line)], "a field without a meaning"
+
+
+def test_the_reference_has_every_public_name_once():
+    """Those at the top, and those that a package below states in ``__all__``."""
+    import griffe
+
+    import ncii_match
+
+    headings = re.findall(r"^### `(\w+)", (ROOT / "docs" / "reference.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert sorted(headings) == sorted(set(ncii_match.__all__) - {"__version__"})
+    text = (ROOT / "docs" / "reference.md").read_text(encoding="utf-8")
+    package = griffe.load("ncii_match", search_paths=[ROOT])
+    exports = {
+        str(name)
+        for module in package.modules.values() if not module.is_alias
+        for below in (module, *module.modules.values())
+        for name in below.exports or ()
+    }  # fmt: skip
+    assert exports
+    assert not {name for name in exports if not re.search(rf"^(### |- )`{name}\b", text, re.MULTILINE)}

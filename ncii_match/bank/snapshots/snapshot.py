@@ -60,10 +60,20 @@ class IndexOnDemand:
 class Snapshot:
     """One publication. ``Snapshot.open(bank_dir)`` opens the current one.
 
-    number : 1, 2, 3 …; created_at : when it was published (UTC); algorithm : of its hashes.
-    bank : which bank it is of, the same in all its snapshots; None where an older version has published.
-    is_sealed : whether its files are under a key.
-    allowed, allowed_radii : hashes on the allowlist, and how far (bits, inclusive) each of them reaches.
+    Attributes
+    ----------
+    number
+        1, 2, 3 and so on.
+    created_at
+        When it was published (UTC).
+    algorithm
+        Of its hashes.
+    bank
+        Which bank it is of, the same in all its snapshots; None where an older version has published.
+    is_sealed
+        Whether its files are under a key.
+    allowed, allowed_radii
+        Hashes on the allowlist, and how far (bits, inclusive) each of them reaches.
     """
 
     path: Path
@@ -371,7 +381,14 @@ class Snapshot:
     def entries_among(self, columns: HoldColumns, entry_ids: NDArray[np.int64], keep: NDArray[np.bool_]) -> Entries:
         """What is known about some entries of ``hold_columns``, with those of their holds that are kept.
 
-        entry_ids : int64 [e], rising. keep : bool [m], by hold; at least one of each entry.
+        Parameters
+        ----------
+        columns
+            Of these entries, and of others.
+        entry_ids
+            int64 [e], rising.
+        keep
+            bool [m], by hold; at least one of each entry.
         """
         before, holds, beyond = len(self._base.case_offsets), [], []
         for row in np.searchsorted(columns.entry_ids, entry_ids).tolist():
