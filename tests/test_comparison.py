@@ -468,7 +468,7 @@ def nearly_all(said):
 
 def test_no_figure_in_a_terminal_promises_more_than_was_measured(place, a, capsys):
     other = place.changed(a, "nearly-all", nearly_all)
-    evaluate_pictures._show(json.loads(other.read_bytes()), other.parent / "report.html")
+    evaluate_pictures.show_findings(json.loads(other.read_bytes()), other.parent / "report.html")
     row = next(line for line in capsys.readouterr().out.splitlines() if line.split()[:1] == ["upright"])
     assert [cell.strip() for cell in row.split("  ") if cell.strip()][1:] == [
         "99.99 %", "99.9 % to 100.0 %", "1", "10,000", "1.3 \u00d7 10⁻³",
@@ -483,7 +483,7 @@ def test_no_figure_in_a_terminal_promises_more_than_was_measured(place, a, capsy
         "pictures": 10_000, "algorithm": "pdq-256/full/1", "threshold": PDQ_THRESHOLD, "closest": [],
         "false": {"pairs": 10_000, "false_pairs": 9_999, "rate": 0.99994, "high_pictures": 1.24e-3},
     }  # fmt: skip
-    evaluate_pictures._show_hashes(hashes, place.path, as_json=False)
+    evaluate_pictures.show_hashes(hashes, place.path)
     assert "a share of 99.99 %; at most 1.3 \u00d7 10⁻³ with 95 % confidence" in capsys.readouterr().out
 
 

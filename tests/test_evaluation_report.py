@@ -267,7 +267,7 @@ def test_the_tables_are_those_of_the_findings(page, found):
     tiles = {value for tag, name, value in page.attributes if (tag, name) == ("li", "title")}
     assert tiles == {f"{step['label']}: {step['found']} of {step['pairs']}" for step in look["steps"]}
 
-    for row, (name, one) in zip(page.table("looked at"), found["sets"].items(), strict=True):
+    for row, (name, one) in zip(page.table("views", "number"), found["sets"].items(), strict=True):
         assert row[0].partition(":")[0] == name
         assert row[1] == str(len(one["views"]))
         assert close(row[2], one["recall"]["recall"])
@@ -291,7 +291,7 @@ def test_the_tables_are_those_of_the_findings(page, found):
 
 def test_thresholds_are_those_of_the_findings(page, found):
     sets = found["sets"]
-    rows = page.table("threshold", "upright: found")
+    rows = page.table("threshold", "upright: recall")
     assert str(PDQ_THRESHOLD) in [row[0] for row in rows]
     for row in rows:
         here = [one["sweep"][int(row[0])] for one in sets.values()]

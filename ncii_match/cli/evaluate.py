@@ -31,7 +31,7 @@ class _PicturesUnlessNamed(TyperGroup):
 
 app = typer.Typer(
     cls=_PicturesUnlessNamed, no_args_is_help=True,
-    help="Choose thresholds with evidence: what they find of altered copies, and what they take for found. "
+    help="Choose thresholds with evidence: recall of altered copies, and false positives among different pictures. "
     "'ncii-match evaluate FOLDER' is short for 'ncii-match evaluate pictures FOLDER'; "
     "a folder that is called like a command, such as bank, is ./bank.",
 )  # fmt: skip
@@ -67,38 +67,38 @@ def transforms_command(
         raise InputError("a picture is altered for a page only; say where to write it with --out sheet.html")
     if page is not None:
         page = page / "sheet.html" if page.is_dir() else page
-        _write(page, picture or fixtures() / "photos" / "chelsea.png", preset_name, seed, len(steps))
+        _write_contact_sheet(page, picture or fixtures() / "photos" / "chelsea.png", preset_name, seed, len(steps))
     if as_json:
         emit(
             {
                 "preset": preset_name,
                 "seed": seed,
                 "steps": [
-                    {"label": one.label, "transform": one.transform_name, "strength": one.strength} for one in steps
+                    {"label": step.label, "transform": step.transform_name, "strength": step.strength} for step in steps
                 ],
                 "transforms": [
                     {
-                        "name": one.name,
-                        "kind": one.kind,
-                        "unit": one.unit,
-                        "strengths": list(one.strengths),
-                        "about": one.about,
+                        "name": transform.name,
+                        "kind": transform.kind,
+                        "unit": transform.unit,
+                        "strengths": list(transform.strengths),
+                        "about": transform.about,
                     }
-                    for one in TRANSFORMS.values()
+                    for transform in TRANSFORMS.values()
                 ],
                 "page": None if page is None else str(page),
             }
         )
         return
     table = Table("step", "transformation", "strength", "unit", box=None)
-    for one in steps:
-        unit = one.transform.unit
-        table.add_row(one.label, one.transform_name, f"{one.strength:g}" if unit else "", unit)
+    for step in steps:
+        unit = step.transform.unit
+        table.add_row(step.label, step.transform_name, f"{step.strength:g}" if unit else "", unit)
     out.print(table)
     say(f"{len(steps)} steps." if page is None else f"{len(steps)} steps; what they make of it is in {page}.")
 
 
-def _write(page: Path, picture: Path, preset_name: str, seed: int, steps: int) -> None:
+def _write_contact_sheet(page: Path, picture: Path, preset_name: str, seed: int, steps: int) -> None:
     from ncii_match.evaluate.contact_sheet import contact_sheet, open_picture
 
     pixels = open_picture(picture)

@@ -26,8 +26,8 @@ def compare_command(
 
     Better and worse are marked only where the interval of the difference does not hold 0. Of the same pictures each
     copy is compared with itself, as long as both directories still have their rows. --fail-if-worse looks at recall, at
-    each alteration and at false matches in the widest way of looking, and says nothing where one was looked at in more
-    ways than the other, or has copies that the other has not.
+    each alteration and at the false positive rate in the widest set of views, and says nothing where one was looked
+    at in more views than the other, or has copies that the other has not.
 
     Example: ncii-match evaluate compare /srv/evaluation-1 /srv/evaluation-2
     """
@@ -66,9 +66,9 @@ def _show(comparison: dict[str, Any]) -> None:
 
     level = plain(formatting.confidence(comparison["level"]))
     out.print("Differences of shares are in percentage points.")
-    table = Table("looked at", "what", "A", "B", "B - A", f"{level} interval", "", box=None)
+    table = Table("views", "what", "A", "B", "B - A", f"{level} interval", "", box=None)
     for name, compared in comparison["sets"].items():
-        for what, row in (("recall", compared["recall"]), ("false matches", compared["false"])):
+        for what, row in (("recall", compared["recall"]), ("false positive rate", compared["false"])):
             if row is not None:
                 table.add_row(name, what, *_cells(row, recall=what == "recall"))
     out.print(table)
@@ -110,7 +110,7 @@ def _show_rates(comparison: dict[str, Any]) -> None:
         if row["looks"] == comparison["looks"] and row["bound"] == "pictures"
     ]
     if points:
-        table = Table("false pairs at most", "threshold in A", "recall", "threshold in B", "recall", box=None)
+        table = Table("false positive rate at most", "threshold in A", "recall", "threshold in B", "recall", box=None)
         for row in points:
             cells = []
             for side in "ab":
@@ -120,7 +120,9 @@ def _show_rates(comparison: dict[str, Any]) -> None:
             table.add_row(f"{row['rate']:g}", *cells)
         out.print(table)
     if comparison["expected_flags"]:
-        table = Table("bank's size", "false pairs a day in A", "uploads flagged at most", "in B", "at most", box=None)
+        table = Table(
+            "bank's size", "false positives a day in A", "uploads flagged at most", "in B", "at most", box=None
+        )
         for row in comparison["expected_flags"]:
             cells = []
             for side in "ab":

@@ -44,7 +44,7 @@ def copies_command(
     as_json: AsJson = False,
     workers: Workers = None,
 ) -> None:
-    """Say how far copies are from their originals, and which are found: the first of each group is its original.
+    """Say how far copies are from their originals, and which are figures: the first of each group is its original.
 
     For sets of copies that exist, such as Meta's altered pictures of a bridge (pdq/data/bridge-mods in its repository
     ThreatExchange), which all show one thing: --groups '^'. Exit code 3 when some pictures could not be read.
@@ -70,33 +70,33 @@ def copies_command(
         stopped("nothing was written, and the same command begins again"),
         progress("hashing", chunks.stored.rows) as bar,
     ):
-        found = evaluate_copies(
+        figures = evaluate_copies(
             chunks, out_dir, groups, algorithm=algorithm,
             threshold=threshold,
             min_quality=PDQ_MIN_QUALITY if min_quality is None else min_quality, workers=workers,
             report=lambda done: bar.update(bar.task_ids[0], completed=done),
         )  # fmt: skip
     if as_json:
-        emit(found)
+        emit(figures)
     else:
-        looks = [*found["recall"]]
+        looks = [*figures["recall"]]
         table = Table("copy", "of", *looks, "quality", box=None)
-        for one in found["copies"]:
-            bits = ["none" if one["distances"][look] is None else str(one["distances"][look]) for look in looks]
-            table.add_row(one["id"], one["original"], *bits, str(one["quality"]))
-        shares = [f"{row['found']} of {row['copies']}" for row in found["recall"].values()]
-        table.add_row(f"within {found['threshold']} bits", "", *shares, "")
+        for copy in figures["copies"]:
+            distances = [copy["distances"][look] for look in looks]
+            bits = ["none" if distance is None else str(distance) for distance in distances]
+            table.add_row(copy["id"], copy["original"], *bits, str(copy["quality"]))
+        shares = [f"{row['figures']} of {row['copies']}" for row in figures["recall"].values()]
+        table.add_row(f"within {figures['threshold']} bits", "", *shares, "")
         out.print(table)
-        if found["false"] is not None:
-            wrong = found["false"]
+        if figures["false"] is not None:
+            wrong = figures["false"]
             out.print(f"{wrong['false_pairs']:,} of {wrong['pairs']:,} pairs of different things are as near.")
         out.print(f"The figures are in {out_dir / 'copies.json'}.")
-    bad = found.get("unreadable", [])
-    if bad:
-        say(f"{counted(len(bad), 'picture')} could not be read{unreadable(bad, len(bad))}; copies are missed.")
-    if found["left_out"]:
-        say(
-            f"{counted(found['left_out'], 'group was', 'groups were')} left out: the first picture could not be hashed."
-        )
-    if bad or found["left_out"]:
+    lost = figures.get("unreadable", [])
+    if lost:
+        say(f"{counted(len(lost), 'picture')} could not be read{unreadable(lost, len(lost))}; copies are missed.")
+    if figures["left_out"]:
+        groups_left_out = counted(figures["left_out"], "group was", "groups were")
+        say(f"{groups_left_out} left out: the first picture could not be hashed.")
+    if lost or figures["left_out"]:
         raise typer.Exit(Exit.UNREADABLE)

@@ -64,8 +64,8 @@ def pictures_command(
         typer.Option(metavar="REGEX", help="Pictures whose names agree in what this finds show the same thing."),
     ] = None,
     algorithm_name: Annotated[AlgorithmName, typer.Option("--algorithm", help="The hash.")] = AlgorithmName.PDQ,
-    views: Annotated[ViewsName | None, typer.Option("--views", help="Widest way of looking; by default all.")] = None,
-    uploads_a_day: Annotated[int, typer.Option(min=1, help="For the expected number of false flags.")] = 1_000_000,
+    views: Annotated[ViewsName | None, typer.Option("--views", help="Widest set of views; by default all.")] = None,
+    uploads_a_day: Annotated[int, typer.Option(min=1, help="For the expected number of false positives.")] = 1_000_000,
     bank_size: Annotated[
         list[int] | None, typer.Option(min=1, help="Entries of the bank, for the same; may be given more than once.")
     ] = None,
@@ -80,12 +80,13 @@ def pictures_command(
 ) -> None:
     """Evaluate thresholds: alter pictures, hash everything, compare what is the same and what is not.
 
-    Every picture is altered in each step of the preset (``ncii-match evaluate transforms`` lists them); distances of
-    the copies give the recall, distances between different pictures the false matches. Give photographs like those of
-    your platform, as different from each other as can be, or --groups that says which are not. Of hashes only the
-    false matches are evaluated. A page to look at is in DIR/report.html, all figures in DIR/findings.json, every
-    distance in DIR/trials. What is finished is never done again: after a crash, give the same command. Ctrl-C finishes
-    what is in hand. Exit code 3 when some pictures could not be read. The word "pictures" may be left out.
+    Every picture is altered in each step of the preset (``ncii-match evaluate transforms`` lists them). Distances
+    of the copies give the recall, distances between different pictures the false positive rate. Give photographs
+    like those of your platform, as different from each other as can be, or --groups that says which are not. Of
+    hashes only the false positive rate is evaluated. A page to look at is in DIR/report.html, all figures in
+    DIR/findings.json, every distance in DIR/trials. What is finished is never done again: after a crash, give the
+    same command. Ctrl-C finishes what is in hand. Exit code 3 when some pictures could not be read. The word
+    "pictures" may be left out.
 
     Example: ncii-match evaluate pictures holidays/ --out /tmp/evaluation --uploads-a-day 5000000
     """
@@ -96,14 +97,19 @@ def pictures_command(
     outside(out_dir, source)
     stored = find_rows(source)
     if stored.contents in ("hash", "hashes"):
-        useless = _typed(context, FOR_PICTURES)
+        useless = _typed_options(context, FOR_PICTURES)
         if useless:
-            told = redact_secrets(source)
-            one, them = ("is", "it") if len(useless) == 1 else ("are", "them")
-            raise InputError(f"{', '.join(useless)} {one} for pictures, and {told} has hashes; leave {them} out")
+            verb, pronoun = ("is", "it") if len(useless) == 1 else ("are", "them")
+            shown_source = redact_secrets(source)
+            raise InputError(
+                f"{', '.join(useless)} {verb} for pictures, and {shown_source} has hashes; leave {pronoun} out"
+            )
         with stopped("nothing was written, and the same command begins again"):
-            found = _hashes(Chunks(stored), out_dir, threshold, min_quality, groups, workers)
-        _show_hashes(found, out_dir, as_json=as_json)
+            figures = _evaluate_hashes(Chunks(stored), out_dir, threshold, min_quality, groups, workers)
+        if as_json:
+            emit(figures)
+        else:
+            show_hashes(figures, out_dir)
         return
     algorithm = algorithm_name.algorithm
     if algorithm.name != "pdq" and (threshold is None or min_quality is None):
@@ -129,30 +135,30 @@ def pictures_command(
         threshold, min_quality, uploads_a_day, tuple(bank_size) if bank_size else findings.BANK_SIZES
     )
     with stopped(f"what was altered is kept in {out_dir}, and the same command goes on"):
-        _alter(experiment)
+        _run(experiment)
         with progress("", None) as bar:
 
-            def next_is(what: str) -> None:
+            def report_step(what: str) -> None:
                 bar.update(bar.task_ids[0], description=what)
 
-            found = findings.compute_findings(out_dir, question, workers=workers, report=next_is)
-            next_is("drawing the page")
+            figures = findings.compute_findings(out_dir, question, workers=workers, report=report_step)
+            report_step("drawing the page")
             page = report.write(
                 out_dir, ExperimentPictures(experiment) if thumbnails else None, command=["ncii-match", *sys.argv[1:]]
             )
-    pictures = found["pictures"]
-    bad = sum(pictures["unreadable"].values())
+    pictures = figures["pictures"]
+    lost = sum(pictures["unreadable"].values())
     if as_json:
-        emit(found)
+        emit(figures)
     else:
-        _show(found, page)
-    if bad:
-        named = unreadable(pictures.get("unreadable_named", []), bad)
-        say(f"{counted(bad, 'picture')} could not be read and took no part{named}.")
+        show_findings(figures, page)
+    if lost:
+        names = unreadable(pictures.get("unreadable_named", []), lost)
+        say(f"{counted(lost, 'picture')} could not be read and took no part{names}.")
         raise typer.Exit(Exit.UNREADABLE)
 
 
-def _alter(experiment: "Experiment") -> None:
+def _run(experiment: "Experiment") -> None:
     """Do what is left, and say what was done before."""
     before: list[int] = []
     with finishing(experiment.stop), progress("altering and hashing", experiment.rows) as bar:
@@ -168,42 +174,44 @@ def _alter(experiment: "Experiment") -> None:
         say(f"{counted(before[0], 'picture')} of {experiment.rows:,} were done before, and were not altered again.")
 
 
-def _typed(context: typer.Context, parameters: frozenset[str]) -> list[str]:
+def _typed_options(context: typer.Context, names: frozenset[str]) -> list[str]:
     """Those of some options that stand on the command line."""
     typed = []
-    for one in context.command.params:
-        source = context.get_parameter_source(one.name or "")
-        if one.name in parameters and source is not None and source.name == "COMMANDLINE":
-            typed.append((one.secondary_opts if context.params[one.name] is False else one.opts)[0])
+    for option in context.command.params:
+        source = context.get_parameter_source(option.name or "")
+        if option.name in names and source is not None and source.name == "COMMANDLINE":
+            typed.append((option.secondary_opts if context.params[option.name] is False else option.opts)[0])
     return typed
 
 
-def _show(found: dict[str, Any], page: Path) -> None:
+def show_findings(findings: dict[str, Any], page: Path) -> None:
+    """Print recall and false positives of each set of views."""
     from ncii_match.evaluate import formatting
 
-    threshold, sure = found["question"]["threshold"], plain(formatting.confidence(found["question"]["level"]))
-    pictures = found["pictures"]
+    threshold, level = findings["question"]["threshold"], plain(formatting.confidence(findings["question"]["level"]))
+    pictures = findings["pictures"]
     out.print(
         f"{counted(pictures['readable'], 'picture')} of {pictures['groups']:,} things, "
         f"{counted(pictures['copies'], 'altered copy', 'altered copies')}. At a threshold of {threshold} bits:"
     )
-    table = Table("looked at", "copies found", f"{sure} interval", "false pairs", "of", "share at most", box=None)
-    for name, one in found["sets"].items():
-        recall, wrong = one["recall"], one["false"]
-        between = f"{formatting.at_least(recall['low'])} to {formatting.upper_end(recall['high'])}"
+    table = Table("views", "recall", f"{level} interval", "false positives", "pairs", "rate at most", box=None)
+    for name, figures in findings["sets"].items():
+        recall, false = figures["recall"], figures["false"]
+        interval = f"{formatting.at_least(recall['low'])} to {formatting.upper_end(recall['high'])}"
         table.add_row(
-            name, plain(formatting.percent(recall["recall"])), plain(between), f"{wrong['false_pairs']:,}",
-            f"{wrong['pairs']:,}", plain(formatting.power_at_most(wrong["high_pictures"])),
+            name, plain(formatting.percent(recall["recall"])), plain(interval), f"{false['false_pairs']:,}",
+            f"{false['pairs']:,}", plain(formatting.power_at_most(false["high_pictures"])),
         )  # fmt: skip
     out.print(table)
     out.print(
-        'The interval assumes independent copies, as if every copy were of another picture. "Share at most" bounds the '
-        f"share of false pairs among such pictures, with {sure} confidence. It assumes only independent pictures."
+        "The interval assumes independent copies, as if every copy were of another picture. False positives are pairs "
+        f'of different pictures within the threshold. "Rate at most" bounds their rate with {level} confidence. It '
+        "assumes only independent pictures."
     )
     out.print(f"A page to look at is {page}, the figures are in {page.parent / 'findings.json'}.")
 
 
-def _hashes(
+def _evaluate_hashes(
     chunks: Any, out_dir: Path, threshold: int | None, min_quality: int | None, groups: str | None, workers: int | None
 ) -> dict[str, Any]:
     from ncii_match.evaluate.labelled_data import evaluate_hashes
@@ -216,22 +224,20 @@ def _hashes(
         return evaluate_hashes(chunks, out_dir, threshold, min_quality, groups=groups, workers=workers, progress=tell)
 
 
-def _show_hashes(found: dict[str, Any], out_dir: Path, *, as_json: bool) -> None:
-    if as_json:
-        emit(found)
-        return
+def show_hashes(figures: dict[str, Any], out_dir: Path) -> None:
+    """Print the false positives among hashes without pictures."""
     from ncii_match.evaluate import formatting
     from ncii_match.evaluate.labelled_data import LEVEL
 
-    wrong = found["false"]
-    rate, most = formatting.power(wrong["rate"]), formatting.power_at_most(wrong["high_pictures"])
+    false = figures["false"]
+    rate, most = formatting.power(false["rate"]), formatting.power_at_most(false["high_pictures"])
     out.print(
-        f"{counted(found['pictures'], 'hash', 'hashes')} of {Algorithm.parse(found['algorithm']).name}, "
-        f"{wrong['pairs']:,} pairs: {wrong['false_pairs']:,} within {found['threshold']} bits, a share of "
+        f"{counted(figures['pictures'], 'hash', 'hashes')} of {Algorithm.parse(figures['algorithm']).name}, "
+        f"{false['pairs']:,} pairs: {false['false_pairs']:,} within {figures['threshold']} bits, a share of "
         f"{plain(rate)}; at most {plain(most)} with {plain(formatting.confidence(LEVEL))} confidence."
     )
-    for one in found["closest"][:10]:
-        out.print(f"  {one['distance']:3d} bits: {formatting.name(one['id'])} and {formatting.name(one['entry'])}")
+    for pair in figures["closest"][:10]:
+        out.print(f"  {pair['distance']:3d} bits: {formatting.name(pair['id'])} and {formatting.name(pair['entry'])}")
     out.print(
         f"The closest pairs and all counts are in {out_dir / 'pairs.json'}. No copies were made: recall is unknown."
     )

@@ -173,10 +173,10 @@ class Charts:
         least = min((miss for miss in misses if miss > 0), default=1 / max(sets[widest]["recall"]["pairs"], 1))
         low = least / 2
         about = (
-            f"Miss rate against false-positive rate, both on logarithmic scales, a line for each of {len(sets)} ways "
-            f"of looking, the threshold of {threshold} bits marked. The data end at 1 of {pairs:,} pairs."
+            f"Miss rate against false positive rate, both on logarithmic scales, a line for each of {len(sets)} sets "
+            f"of views, the threshold of {threshold} bits marked. The data end at 1 of {pairs:,} pairs."
         )
-        with self._draw("Copies missed and different pictures taken for the same", about) as drawing:
+        with self._draw("Miss rate against false positive rate", about) as drawing:
             figure = drawing.figure
             figure.set_layout_engine("constrained")
             axes = figure.subplots()
@@ -215,7 +215,7 @@ class Charts:
             none_missed = [low] if min(misses) <= 0 else []
             axes.set_yticks([*ticks, *none_missed], [*map(percent, ticks), *["none" for _ in none_missed]])
             axes.set_yticks([], minor=True)
-            axes.set(xlabel="share of different pairs taken for the same", ylabel="share of copies missed")
+            axes.set(xlabel="false positive rate", ylabel="miss rate (1 - recall)")
             axes.grid(visible=True, linewidth=0.5)
             figure.legend(loc="outside upper left", fontsize=8.5, ncols=2)
         return drawing.svg

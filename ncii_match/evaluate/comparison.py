@@ -115,7 +115,7 @@ def compare(a: str | PathLike[str], b: str | PathLike[str]) -> dict[str, Any]:
     changed = {row["name"] for row in settings}
     looks = [name for name in left["sets"] if name in right["sets"]]
     if not looks or not _common_steps(left, right, looks[0]):
-        raise InputError("the two have no way of looking, or no alteration, in common; there is nothing to compare")
+        raise InputError("the two have no set of views, or no alteration, in common; there is nothing to compare")
     if "input" not in changed and _has_other_copies(left, right, looks[0]):
         changed.add("copies")
     obstacles = [name for name in _OBSTACLES if name in changed]

@@ -366,7 +366,7 @@ class ThresholdTable:
             f"At a threshold of {threshold} bits, {recall.hits:,} of {recall.pairs:,} altered copies are found, "
             f"{formatting.percent(recall.recall)} ({level} interval: {formatting.at_least(recall.low)} to "
             f"{formatting.upper_end(recall.high)}){missing}. "
-            f"Of {wrong.pairs:,} pairs of different pictures {wrong.false_pairs:,} are taken for the same, a share of "
+            f"Of {wrong.pairs:,} pairs of different pictures {wrong.false_pairs:,} are false positives, a rate of "
             f"{wrong.rate:.2g}; with {level} confidence it is at most {_up(wrong.high_pictures)} where pictures are "
             f"drawn independently, or {_up(wrong.high)} if even pairs that share a picture were independent."
         )
