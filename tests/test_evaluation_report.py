@@ -320,7 +320,7 @@ def test_thresholds_are_those_of_the_findings(page, found):
             assert max(value_of(pairs), value_of(pictures)) <= QUESTION.uploads_a_day
 
     points = {(one["rate"], one["bound"]): one for one in sets["all"]["operating_points"]}
-    for row in page.table("rate wanted"):
+    for row in page.table("rate"):
         [rate] = {one for one, _ in points if close(row[0], one)}
         for k, bound in enumerate(("pictures", "pairs")):
             wanted = points[rate, bound]["threshold"]

@@ -85,7 +85,7 @@ def copies_command(
             distances = [copy["distances"][look] for look in looks]
             bits = ["none" if distance is None else str(distance) for distance in distances]
             table.add_row(copy["id"], copy["original"], *bits, str(copy["quality"]))
-        shares = [f"{row['figures']} of {row['copies']}" for row in figures["recall"].values()]
+        shares = [f"{row['found']} of {row['copies']}" for row in figures["recall"].values()]
         table.add_row(f"within {figures['threshold']} bits", "", *shares, "")
         out.print(table)
         if figures["false"] is not None:
