@@ -196,11 +196,8 @@ def test_words_that_are_commands_are_commands(tmp_path):
         with pytest.raises(InputError, match="nowhere does not exist"):
             invoked("evaluate", *first, tmp_path / "nowhere")
     helped = "".join(invoked("evaluate", "--help").stdout.split())  # lines may be broken at the hyphen
-    assert (
-        "short for 'ncii-match evaluate pictures FOLDER'; a folder that is called like a command".replace(" ", "")
-        in helped
-    )
-    assert "is ./bank." in helped
+    for sentence in ("short for 'ncii-match evaluate pictures FOLDER'; a folder that is called like a", "is ./bank."):
+        assert sentence.replace(" ", "") in helped
     assert "SOURCE" in invoked("evaluate", "--out", "x", "--help").stdout
 
 
