@@ -9,28 +9,29 @@ from datetime import datetime
 from os import PathLike
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ncii_match.bank import publishing
-from ncii_match.bank.publishing import PublishRequest, RestoreRequest
-from ncii_match.bank.snapshots import backlog, comparison, publication, verification
-from ncii_match.bank.snapshots.restoration import RestoreReport
-from ncii_match.bank.snapshots.snapshot import Snapshot
-from ncii_match.bank.transfer import exporting, importing
-from ncii_match.bank.transfer.exporting import ExportRequest
-from ncii_match.bank.transfer.importing import ImportReport, ImportRequest
-from ncii_match.bank.truth import allow_list, hold_states, intake, queries
+from ncii_match.bank.snapshots import backlog, publication
 from ncii_match.bank.truth import context as contexts
+from ncii_match.bank.truth import hold_states, queries
 from ncii_match.bank.truth.context import BankContext
-from ncii_match.bank.truth.intake import Additions
-from ncii_match.bank.truth.journal import Event, Fault
-from ncii_match.bank.truth.queries import HoldRecord
 from ncii_match.bank.truth.requests import AdditionRequest, ChangeRequest
 from ncii_match.outcomes import State
 from ncii_match.values import PDQ, Algorithm, Hashes
+
+if TYPE_CHECKING:
+    from ncii_match.bank.snapshots.comparison import HashOverlap, HoldChange, NearPair
+    from ncii_match.bank.snapshots.restoration import RestoreReport
+    from ncii_match.bank.snapshots.snapshot import Snapshot
+    from ncii_match.bank.transfer.importing import ImportReport
+    from ncii_match.bank.truth.intake import Additions
+    from ncii_match.bank.truth.journal import Event, Fault
+    from ncii_match.bank.truth.queries import HoldRecord
+
+# Each method imports what it delegates to: a bank that is only listed loads neither formats nor what publishes.
 
 CASE_CAP = 1_000
 """Hashes that one case may hold unless it is forced: more are a mistake, or an attempt to silence somebody."""
@@ -116,7 +117,7 @@ class Bank:
         BankError
             For a wrong key.
         """
-        return cls(publishing.open_context(Path(directory), key))
+        return cls(contexts.open_bank(Path(directory), key))
 
     def close(self) -> None:
         """Let go of the files."""
@@ -164,7 +165,7 @@ class Bank:
         until: datetime | None = None,
         force: bool = False,
         cap: int | None = CASE_CAP,
-    ) -> Additions:
+    ) -> "Additions":
         """Put hashes under a case. One transaction: all or nothing.
 
         Parameters
@@ -203,6 +204,8 @@ class Bank:
         InputError
             For a text that is not on one line, or a time without its zone.
         """
+        from ncii_match.bank.truth import intake
+
         request = AdditionRequest(
             case=case, source=source, state=state, actor=actor, reason=reason, region=region, tags=tags, until=until,
             force=force, cap=cap,
@@ -292,6 +295,8 @@ class Bank:
         InputError
             For a radius beyond the usual threshold: an allowed hash must not hide much more than its own picture.
         """
+        from ncii_match.bank.truth import allow_list
+
         return allow_list.allow(self.context, hashes, radius=radius, reason=reason, actor=actor)
 
     def disallow(self, ids: Iterable[int], *, reason: str, actor: str | None = None) -> int:
@@ -309,6 +314,8 @@ class Bank:
         BankError
             For a row that the list has never had; then nothing is changed.
         """
+        from ncii_match.bank.truth import allow_list
+
         return allow_list.disallow(self.context, ids, reason=reason, actor=actor)
 
     # --- files of hashes --------------------------------------------------------------------------------------------
@@ -335,7 +342,7 @@ class Bank:
         actor: str | None = None,
         reason: str | None = None,
         progress: Callable[[float], None] | None = None,
-    ) -> ImportReport:
+    ) -> "ImportReport":
         """Take in a file of hashes; ``docs/exchange.md`` describes the formats.
 
         A line that is no record never stops the others. Committed in steps; run it again after a crash.
@@ -387,13 +394,15 @@ class Bank:
         BankError
             When it would end too much.
         """
+        from ncii_match.bank.transfer.importing import ImportRequest, import_file
+
         request = ImportRequest(
             path=Path(path), format_name=format, source=source, case=case, state=state, region=region, tags=tags,
             until=until, profile=profile, trusts_sources=trust_sources, is_complete=complete, forces_endings=force,
             forces_rows=force_rows, cap=cap, is_dry_run=dry_run, rejects=None if rejects is None else Path(rejects),
             actor=actor, reason=reason, progress=progress,
         )  # fmt: skip
-        return importing.import_file(self.context, request)
+        return import_file(self.context, request)
 
     def export_file(
         self,
@@ -425,17 +434,19 @@ class Bank:
         InputError
             When the file cannot be written, or its format cannot say what is asked for.
         """
+        from ncii_match.bank.transfer.exporting import ExportRequest, export_file
+
         request = ExportRequest(
             path=Path(path), format_name=format, case=case, source=source, states=frozenset(states), actor=actor
         )
-        return exporting.export_file(self.context, request)
+        return export_file(self.context, request)
 
     # --- publishing -------------------------------------------------------------------------------------------------
 
     def publish(
         self, *, signing_key: str | PathLike[str] | None = None, workers: int = 1, full: bool = False,
         wait: float = publication.WAIT_SECONDS,
-    ) -> Snapshot:  # fmt: skip
+    ) -> "Snapshot":  # fmt: skip
         """Make the present truth what readers see; holds whose time is over end first.
 
         What was changed before the call counts when it returns. Readers on this machine take it up in their next look:
@@ -473,21 +484,25 @@ class Bank:
             When the signing key cannot be read, ``wait`` is below 0, or readers that trust a key would refuse the
             snapshot: unsigned after a signed one, or where ``NCII_MATCH_TRUSTED_KEY`` is set.
         """
+        from ncii_match.bank.publishing import PublishRequest, publish
+
         request = PublishRequest(signing_key=signing_key, workers=workers, full=full, wait=wait)
-        return publishing.publish(self.context, request)
+        return publish(self.context, request)
 
     def ensure_published(
         self, *, signing_key: str | PathLike[str] | None = None, workers: int = 1,
         wait: float = publication.WAIT_SECONDS,
-    ) -> Snapshot:  # fmt: skip
+    ) -> "Snapshot":  # fmt: skip
         """Publish unless readers see everything already; the snapshot in which they do.
 
         After each change, and when a change is asked for again: whether an earlier call was cut off between its
         transaction and its publication, this one makes up for it. A snapshot that another key has signed does not
         count. Parameters and errors are those of ``publish``.
         """
+        from ncii_match.bank.publishing import PublishRequest, ensure_published
+
         request = PublishRequest(signing_key=signing_key, workers=workers, wait=wait)
-        return publishing.ensure_published(self.context, request)
+        return ensure_published(self.context, request)
 
     @property
     def unpublished(self) -> int:
@@ -518,7 +533,9 @@ class Bank:
         Parameters and errors are those of ``publish``; ``wait`` is for each of the two times that this process must be
         the only publisher.
         """
-        return publishing.compact(self.context, PublishRequest(signing_key=signing_key, workers=workers, wait=wait))
+        from ncii_match.bank.publishing import PublishRequest, compact
+
+        return compact(self.context, PublishRequest(signing_key=signing_key, workers=workers, wait=wait))
 
     def rekey(
         self, new_key: bytes | None, *, reason: str = "rotation", actor: str | None = None,
@@ -539,12 +556,13 @@ class Bank:
         wait
             As of ``publish``; for each of the two times that this process must be the only publisher.
         """
+        from ncii_match.bank.publishing import PublishRequest, rekey
 
         def use(context: BankContext) -> None:
             self.context = context
 
         request = PublishRequest(signing_key=signing_key, workers=workers, wait=wait)
-        return publishing.rekey(self.context, new_key, request, reason=reason, actor=actor, use=use)
+        return rekey(self.context, new_key, request, reason=reason, actor=actor, use=use)
 
     @classmethod
     def restore(
@@ -561,7 +579,7 @@ class Bank:
         actor: str | None = None,
         workers: int = 1,
         wait: float = publication.WAIT_SECONDS,
-    ) -> RestoreReport:
+    ) -> "RestoreReport":
         """Go on from an older database: carry over what was published since, and publish.
 
         What the last snapshot no longer holds ends, what only it holds is taken over, states, ends and the allowlist
@@ -607,20 +625,22 @@ class Bank:
         BankLockedError
             When somebody else writes or publishes.
         """
+        from ncii_match.bank.publishing import PublishRequest, RestoreRequest, restore
+
         request = RestoreRequest(
             backup=backup, trusted_key=trusted_key, key=key, without_snapshots=without_snapshots, above=above,
             reason=reason, actor=actor, publish=PublishRequest(signing_key=signing_key, workers=workers, wait=wait),
         )  # fmt: skip
-        return publishing.restore(Path(directory), request)
+        return restore(Path(directory), request)
 
     # --- looking at a bank ------------------------------------------------------------------------------------------
 
-    def holds(self, *, case: str | None = None, entry_id: int | None = None) -> Iterator[HoldRecord]:
+    def holds(self, *, case: str | None = None, entry_id: int | None = None) -> "Iterator[HoldRecord]":
         """Every hold, withdrawn ones included, by entry id; of one case or entry when given. Never shows a hash."""
         with self.context.database.reading() as connection:
             yield from queries.holds(connection, case, entry_id)
 
-    def history(self, *, case: str | None = None, entry_id: int | None = None) -> Iterator[Event]:
+    def history(self, *, case: str | None = None, entry_id: int | None = None) -> "Iterator[Event]":
         """What was done, oldest first: to a case, to an entry, or to all."""
         with self.context.database.reading() as connection:
             yield from queries.history(connection, case, entry_id)
@@ -630,21 +650,27 @@ class Bank:
         with self.context.database.reading() as connection:
             return {"algorithm": str(self.algorithm), **queries.stats(connection), **queries.sizes(self.path)}
 
-    def diff(self, since: int | None = None) -> Iterator[comparison.HoldChange]:
+    def diff(self, since: int | None = None) -> "Iterator[HoldChange]":
         """Holds that are not what they were in a snapshot: what ``publish`` would change, or since an earlier one."""
+        from ncii_match.bank.snapshots import comparison
+
         return comparison.changes_since(self.context, since)
 
-    def compare(self, others: Hashes | Iterable[Hashes]) -> comparison.HashOverlap:
+    def compare(self, others: Hashes | Iterable[Hashes]) -> "HashOverlap":
         """Which active entries are among hashes from elsewhere, bit by bit, and which of those are not here."""
+        from ncii_match.bank.snapshots import comparison
+
         return comparison.overlap_with(self.context, [others] if isinstance(others, Hashes) else others)
 
-    def near(self, radius: int, *, workers: int = 1) -> Iterator[comparison.NearPair]:
+    def near(self, radius: int, *, workers: int = 1) -> "Iterator[NearPair]":
         """Pairs of active entries within ``radius`` bits that different cases hold: one picture, or an attack."""
+        from ncii_match.bank.snapshots import comparison
+
         return comparison.near_pairs(self.context, radius, workers=workers)
 
     def verify(
         self, *, signing_key: str | PathLike[str] | None = None, trusted_key: str | PathLike[str] | None = None
-    ) -> list[Fault]:
+    ) -> "list[Fault]":
         """Check the whole history, that holds, hashes and settings are what it says, and every snapshot against it.
 
         Parameters
@@ -659,6 +685,8 @@ class Bank:
         list of Fault
             Every fault; an empty list when there is none.
         """
+        from ncii_match.bank.snapshots import verification
+
         return verification.verify(self.context, signing_key, trusted_key)
 
 

@@ -1,7 +1,9 @@
 """What a bank's truth and its snapshots both speak of. Imports no database: who reads a snapshot needs none."""
 
+from pathlib import Path
 from typing import NamedTuple
 
+from ncii_match.errors import BankFormatError
 from ncii_match.values import PDQ, PDQ_THRESHOLD, Algorithm
 
 
@@ -29,3 +31,14 @@ class Case(NamedTuple):  # hashed by the million, which a dataclass does in Pyth
 def max_allowed_radius(algorithm: Algorithm) -> int:
     """Most bits that an allowed hash may reach, inclusive: it must not hide much more than its own picture."""
     return PDQ_THRESHOLD * algorithm.bits // PDQ.bits
+
+
+def no_bank_error(path: Path) -> BankFormatError:
+    """The error for a path at which there is no bank, with what to do about it."""
+    if path.is_dir() and any(path.iterdir()):
+        advice = "check the path, or create one in a directory of its own with 'ncii-match bank create'"
+    elif path.exists() and not path.is_dir():
+        advice = "it is a file, and a bank is a directory"
+    else:
+        advice = f"check the path; 'ncii-match bank create {path}' would make an empty one"
+    return BankFormatError(f"{path} is not a bank; {advice}")

@@ -5,14 +5,17 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from os import PathLike
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ncii_match.bank.crypto import hash_cipher, signatures
-from ncii_match.bank.snapshots import backlog, continuity, publication, rekeying, restoration, storage
-from ncii_match.bank.snapshots.restoration import RestoreReport
+from ncii_match.bank.snapshots import backlog, continuity, publication, rekeying, storage
 from ncii_match.bank.snapshots.snapshot import Snapshot
 from ncii_match.bank.truth import context as contexts
 from ncii_match.bank.truth import erasure, hold_states, journal, requests
 from ncii_match.bank.truth.context import BankContext, moment
+
+if TYPE_CHECKING:
+    from ncii_match.bank.snapshots.restoration import RestoreReport
 
 FileName = str | PathLike[str]
 
@@ -149,15 +152,17 @@ def rekey(
     return changed
 
 
-def restore(path: Path, request: RestoreRequest) -> RestoreReport:
+def restore(path: Path, request: RestoreRequest) -> "RestoreReport":
     """Go on from an older database, carry over what was published since, and publish. See ``Bank.restore``."""
+    from ncii_match.bank.snapshots import restoration
+
     requests.require_reason(request.reason)
     publication.check_wait(request.publish.wait)
     if request.backup is not None:
         restoration.put_back_database(path, request.backup, wait=request.publish.wait)
-    context = open_context(path, request.key)
+    context = contexts.open_bank(path, request.key)
     try:
-        report, signing_key = RestoreReport(), request.publish.key_file
+        report, signing_key = restoration.RestoreReport(), request.publish.key_file
         last, highest = restoration.open_last_snapshot(
             context, signing_key, request.trusted_key, request.key, without_snapshots=request.without_snapshots,
             above=request.above, report=report,
@@ -172,13 +177,6 @@ def restore(path: Path, request: RestoreRequest) -> RestoreReport:
         return report
     finally:
         context.database.close()
-
-
-def open_context(path: Path, key: bytes | None) -> BankContext:
-    """Open a bank's tables. Raises BankFormatError when there is no bank, or one in another format."""
-    if not contexts.is_bank(path):
-        raise storage.no_bank_error(path)
-    return contexts.open_existing(path, key)
 
 
 def _current_snapshot(context: BankContext) -> Snapshot:

@@ -6,7 +6,6 @@ import platform
 import sys
 import time
 from collections.abc import Iterator
-from importlib.metadata import PackageNotFoundError, version
 from typing import Annotated
 
 import numpy as np
@@ -24,6 +23,8 @@ LIBRARIES = ("numpy", "numba", "llvmlite", "faiss-cpu", "pillow", "pyarrow", "sq
 
 
 def _versions() -> dict[str, str]:
+    from importlib.metadata import PackageNotFoundError, version  # reads through the mail parser, slowly
+
     versions = {"ncii_match": __version__, "python": platform.python_version()}
     for name in LIBRARIES:
         try:

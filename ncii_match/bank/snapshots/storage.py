@@ -13,9 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from ncii_match.bank.contents import no_bank_error
 from ncii_match.bank.snapshots import manifest
 from ncii_match.bank.snapshots.manifest import CURRENT, LastRead, Manifest
-from ncii_match.errors import BankCorruptError, BankError, BankFormatError
+from ncii_match.errors import BankCorruptError, BankError
 from ncii_match.files import regular
 from ncii_match.files.locks import FileLock
 
@@ -192,14 +193,3 @@ def parse_pointer(content: bytes, where: object) -> int:
     if found is None:  # cut off, it could name another snapshot
         raise BankCorruptError(f"{where} does not hold a snapshot number; publish again")
     return int(found[1])
-
-
-def no_bank_error(path: Path) -> BankFormatError:
-    """What to say of a place that holds no bank."""
-    if path.is_dir() and any(path.iterdir()):
-        advice = "check the path, or create one in a directory of its own with 'ncii-match bank create'"
-    elif path.exists() and not path.is_dir():
-        advice = "it is a file, and a bank is a directory"
-    else:
-        advice = f"check the path; 'ncii-match bank create {path}' would make an empty one"
-    return BankFormatError(f"{path} is not a bank; {advice}")

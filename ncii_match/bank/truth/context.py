@@ -6,6 +6,7 @@ from pathlib import Path
 
 import sqlalchemy as sa
 
+from ncii_match.bank.contents import no_bank_error
 from ncii_match.bank.crypto import bank_key, hash_cipher
 from ncii_match.bank.truth import database, journal, requests, schema, tables
 from ncii_match.bank.truth.database import Database
@@ -65,13 +66,18 @@ def create(path: Path, algorithm: Algorithm, url: str | None, key: bytes | None)
     return _context(path, new_database, settings, cipher)
 
 
-def is_bank(path: Path) -> bool:
-    """Whether a directory has a bank's tables, or the address of the database that has them."""
-    return (path / database.DATABASE).is_file() or (path / database.ADDRESS).is_file()
+def open_bank(path: Path, key: bytes | None) -> BankContext:
+    """Open the tables of a bank.
 
-
-def open_existing(path: Path, key: bytes | None) -> BankContext:
-    """Open the tables of a bank. Raises BankFormatError for another format, BankError for a wrong key."""
+    Raises
+    ------
+    BankFormatError
+        When there is no bank, or one in another format.
+    BankError
+        For a wrong key.
+    """
+    if not ((path / database.DATABASE).is_file() or (path / database.ADDRESS).is_file()):
+        raise no_bank_error(path)
     opened = database.existing(path)
     try:
         schema.check(opened)
