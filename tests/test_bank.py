@@ -2,6 +2,7 @@
 
 import os
 import stat
+import shutil
 import threading
 
 import numpy as np
@@ -339,6 +340,11 @@ def test_what_is_no_bank(tmp_path, bank):
             call(tmp_path)
     with pytest.raises(BankError, match="File exists"):
         Bank.create(tmp_path / "letter.txt")
+    Bank.create(tmp_path / "fresh").close()
+    for _ in range(2):  # with its folder of snapshots, and without
+        with pytest.raises(BankError, match=r"nothing published; .*bank publish"):
+            Snapshot.open(tmp_path / "fresh")
+        shutil.rmtree(tmp_path / "fresh" / "snapshots", ignore_errors=True)
     fake = tmp_path / "fake"
     fake.mkdir()
     (fake / database.DATABASE).write_bytes(b"not a database at all, whatever its name says" * 99)

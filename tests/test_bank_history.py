@@ -638,3 +638,39 @@ def test_restore_goes_on_without_a_manifest_only_where_the_history_has_it(change
         return
     with pytest.raises(BankHistoryError, match="--without-snapshots"):
         Bank.restore(tmp_path / "bank", signing_key=key if change == "signed" else None)
+
+
+@pytest.mark.parametrize(
+    ("column", "event"),
+    [("since", 1), ("changed", 2), ("until", 1)],
+)
+def test_verify_names_the_event_that_says_otherwise(column, event, sqlite_bank):
+    """The hold on entry 1 was added by event 1 and confirmed by event 2."""
+    tampering.execute(sqlite_bank, f"UPDATE holds SET {column} = coalesce({column}, 0) + 1 WHERE entry_id = 1")
+    (fault,) = sqlite_bank.verify()
+    assert (fault.event, f"another time ({column})" in fault.what) == (event, True)
+
+
+def test_a_bank_that_was_published_empty_goes_on(tmp_path, key):
+    with Bank.create(tmp_path / "bank") as made:
+        made.publish(signing_key=key)
+        made.add(some(2), case="a", source="s")
+        made.publish(signing_key=key)
+        assert len(Snapshot.open(made.path)) == 2
+        assert made.verify() == []
+
+
+def test_keys_and_their_memory_are_private_under_any_umask(tmp_path):
+    folder, before = tmp_path / "keys", os.umask(0)
+    try:
+        folder.mkdir(mode=0o700)
+        signing_key, trusted_key = manifest.make_keys(folder)
+        with Bank.create(tmp_path / "bank") as made:
+            fill(made, signing_key)
+    finally:
+        os.umask(before)
+    memory = Path(f"{signing_key}{continuity.MEMORY}")
+    modes = {path: path.stat().st_mode & 0o777 for path in (signing_key, trusted_key, memory, *memory.iterdir())}
+    assert len(modes) == 4
+    assert set(modes.values()) == {0o600, 0o700}
+    assert [path for path, mode in modes.items() if mode == 0o700] == [memory]

@@ -1,5 +1,7 @@
 """Banks at a distance: an S3 server on this machine, file systems of pyarrow, objects that vanish or change."""
 
+import errno
+import fcntl
 import gc
 import logging
 import os
@@ -533,3 +535,23 @@ def test_nothing_of_pyarrow_is_loaded_for_a_directory(bank):
     command = [sys.executable, "-c", script, str(bank.path)]
     assert subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout.strip() == "False"
     assert isinstance(storage_choice.open_storage(bank.path), storage.LocalStorage)
+
+
+@pytest.mark.parametrize(
+    ("module", "name", "code", "advice"),
+    [
+        (fcntl, "flock", errno.ENOLCK, "name another in"),  # as some network file systems
+        (os, "utime", errno.EPERM, "name another in"),  # a cache of another user
+        (os, "replace", errno.ENOSPC, "make room, or name another"),
+        (os, "replace", errno.EDQUOT, "make room, or name another"),
+        (os, "replace", errno.EACCES, "or name another"),
+    ],
+)
+def test_a_cache_that_cannot_be_used_is_named_with_what_to_do(module, name, code, advice, bank, monkeypatch, cache):
+    def fails(*_, **__):
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(module, name, fails)
+    with pytest.raises(BankError, match=rf"the cache {cache}.*: {os.strerror(code)}.*{advice}") as error:
+        Snapshot.open(at(bank))
+    assert ("make room" in str(error.value)) == (code in (errno.ENOSPC, errno.EDQUOT))
