@@ -1,8 +1,8 @@
 """The first bank: what is added matches, what is withdrawn does not, and nothing is lost or left open."""
 
 import os
-import stat
 import shutil
+import stat
 import threading
 
 import numpy as np
