@@ -653,7 +653,11 @@ def test_verify_names_the_event_that_says_otherwise(column, event, sqlite_bank):
 
 def test_a_bank_that_was_published_empty_goes_on(tmp_path, key):
     with Bank.create(tmp_path / "bank") as made:
+        with made.context.database.reading() as connection:
+            assert journal.head(connection) == (0, journal.digest_at(connection, 0))
         made.publish(signing_key=key)
+        with made.context.database.reading() as connection:
+            assert journal.head(connection) == (1, journal.digest_at(connection, 1))
         made.add(some(2), case="a", source="s")
         made.publish(signing_key=key)
         assert len(Snapshot.open(made.path)) == 2
