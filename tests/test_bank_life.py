@@ -346,9 +346,9 @@ def test_a_small_change_is_a_delta(bank):
 
 def test_snapshots_are_signed_and_trusted(bank, tmp_path, monkeypatch):
     private, public = signatures.make_signing_keys(tmp_path)
-    other = tmp_path / "other"
-    other.mkdir()
+    other = tmp_path / "new" / "other"  # made with the keys
     _, stranger = signatures.make_signing_keys(other)
+    assert other.stat().st_mode & 0o777 == 0o700
     with pytest.raises(InputError, match="there already"):
         signatures.make_signing_keys(tmp_path)
     bank.add(some(1), case="a", source="s")

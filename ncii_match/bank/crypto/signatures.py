@@ -17,11 +17,12 @@ SIGNING_KEY, TRUSTED_KEY = "NCII_MATCH_SIGNING_KEY", "NCII_MATCH_TRUSTED_KEY"
 def make_signing_keys(directory: str | PathLike[str]) -> tuple[Path, Path]:
     """Make a pair of keys in a directory; the paths of the two files.
 
-    ``signing.key`` stays where the bank is written, ``trusted.key`` goes to every reader. Both are 0600. Raises
-    InputError when one is there already.
+    ``signing.key`` stays where the bank is written, ``trusted.key`` goes to every reader. Both are 0600. The directory
+    is made, 0700, when it is not there. Raises InputError when one of the files is there already.
     """
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+    private.make_folder(directory)
     key = Ed25519PrivateKey.generate()
     key_files = {
         Path(directory) / "signing.key": key.private_bytes_raw(),
