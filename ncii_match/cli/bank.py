@@ -225,21 +225,21 @@ def dispute_command(
 
 
 def _change(
-    what: str, done: str, bank_dir: Path, reason: str, case: str | None, source: str | None, entry: list[int] | None,
-    publish: bool, wait: float | None, as_json: bool, **more: bool,
+    method: str, participle: str, bank_dir: Path, reason: str, case: str | None, source: str | None,
+    entry: list[int] | None, publish: bool, wait: float | None, as_json: bool, **options: bool,
 ) -> None:  # fmt: skip
     from ncii_match.bank.bank import Bank
 
     with Bank.open(bank_dir) as bank:
-        changed = getattr(bank, what)(case=case, source=source, entry_ids=entry, reason=reason, **more)
+        changed = getattr(bank, method)(case=case, source=source, entry_ids=entry, reason=reason, **options)
         was_published = not changed and bank.is_published
         publication = publish_changes(bank, bank_dir, publish=publish, wait=wait)
         if as_json:
             numbers = {"holds_changed": changed, "active": len(bank)}
             emit({"case": case, "entries": entry, **numbers, **publication.fields})
         elif changed:
-            say(f"{done} {counted(changed, 'hold')}; {active(len(bank))}.")
-        elif more.get("unseen"):
+            say(f"{participle} {counted(changed, 'hold')}; {active(len(bank))}.")
+        elif options.get("unseen"):
             say("Nothing of it is here yet; what arrives later is refused.")
         elif was_published:
             say("The holds were so before; nothing changed.")

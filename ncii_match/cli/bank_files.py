@@ -165,13 +165,17 @@ def diff_command(
             else:
                 name = formats.recognise(against, format_name)
                 common = bank.compare(batch.hashes for batch in formats.read_batches(against, name, bank.algorithm))
-            here, there = common.only_here.tolist(), len(common.only_there)
+            only_here, only_there = common.only_here.tolist(), len(common.only_there)
             if as_json:
-                emit({"both": common.both, "only_here": here, "only_there": there})
-            else:
-                say(f"{counted(common.both, 'hash', 'hashes')} in both, {len(here):,} only here, {there:,} only there.")
-                if here:
-                    say("Only here: entries " + ", ".join(map(str, here[:SHOWN])) + (" …" if len(here) > SHOWN else ""))
+                emit({"both": common.both, "only_here": only_here, "only_there": only_there})
+                return
+            say(
+                f"{counted(common.both, 'hash', 'hashes')} in both, {len(only_here):,} only here, "
+                f"{only_there:,} only there."
+            )
+            if only_here:
+                ids = ", ".join(map(str, only_here[:SHOWN])) + (" …" if len(only_here) > SHOWN else "")
+                say(f"Only here: entries {ids}")
             return
         changes = bank.diff(since)
         if as_json:
@@ -221,8 +225,8 @@ def near_command(
                     f"entry {pair.entry_id} ({', '.join(pair.cases)}) and "
                     f"{pair.other_id} ({', '.join(pair.other_cases)}) are {counted(pair.distance, 'bit')} apart"
                 )
-        more = sum(1 for _ in pairs)
+        hidden = sum(1 for _ in pairs)
         say(
-            f"{counted(len(shown) + more, 'pair')}."
-            + (f" The first {SHOWN} are shown; --json has all." if more else "")
+            f"{counted(len(shown) + hidden, 'pair')}."
+            + (f" The first {SHOWN} are shown; --json has all." if hidden else "")
         )

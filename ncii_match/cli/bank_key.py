@@ -49,5 +49,5 @@ def rekey_command(
     if as_json:
         emit({"hashes": changed, "key": name})
     else:
-        under = "in the clear" if name is None else f"under the key {name}"
-        say(f"{counted(changed, 'hash', 'hashes')} and all published files are {under} now.")
+        where = "in the clear" if name is None else f"under the key {name}"
+        say(f"{counted(changed, 'hash', 'hashes')} and all published files are {where} now.")

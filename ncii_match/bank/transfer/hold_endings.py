@@ -94,7 +94,7 @@ def _holds_by_key(
     return by_key
 
 
-def of_source(connection: sa.Connection, source: str) -> NDArray[np.int64]:
+def active_of_source(connection: sa.Connection, source: str) -> NDArray[np.int64]:
     """Every active hold of a source: entry and case id, int64 [n, 2]."""
     table = tables.holds.c
     query = (

@@ -311,7 +311,7 @@ class ImportRun:
                 broken = broken or batch.broken
             if is_complete:
                 self._require_whole_list(read, rejected, broken)
-                active = hold_endings.of_source(connection, self.bounds.source)
+                active = hold_endings.active_of_source(connection, self.bounds.source)
                 missing = hold_endings.difference(active, np.concatenate(named))
             ended = np.unique(np.concatenate([*ending, missing]), axis=0)
             if not force and len(ended):
@@ -325,10 +325,10 @@ class ImportRun:
         for source, count in sorted(ended.items()):
             floor = GUARDED_FROM if self.bounds.is_of_file(source) else 0
             shares.append((count, active[source], f" of source {source!r}", floor))
-        for count, of_all, whose, floor in shares:
-            if count > max(floor, MOST_ENDED * of_all):
+        for count, total, whose, floor in shares:
+            if count > max(floor, MOST_ENDED * total):
                 raise BankError(
-                    f"{self.report.file} would end {count:,} of {of_all:,} active holds{whose}, more than "
+                    f"{self.report.file} would end {count:,} of {total:,} active holds{whose}, more than "
                     f"{MOST_ENDED:.0%}; nothing was changed. Look at it with a dry run, then force it (force=True, "
                     "--force)"
                 )
@@ -381,8 +381,8 @@ class ImportRun:
             return
         at = moment(connection)
         entry_ids, case_ids = holds.end_pairs(connection, pairs, at)
-        of_unknown = cases.ids(connection, [case for _, case in unknown], at, self.actor)
-        marks = [(mark, case) for (mark, _), case in zip(unknown, of_unknown.tolist(), strict=True)]
+        unknown_case_ids = cases.ids(connection, [case for _, case in unknown], at, self.actor)
+        marks = [(mark, case) for (mark, _), case in zip(unknown, unknown_case_ids.tolist(), strict=True)]
         remembered = holds.add_withdrawal_marks(connection, marks, at)
         self.report.ended += len(entry_ids)
         self.report.remembered += remembered
@@ -390,7 +390,7 @@ class ImportRun:
             journal.record(
                 connection, at=at, action="withdraw", actor=self.actor, reason=self.reason,
                 detail={"state": "withdrawn", "source": self.bounds.source, "whole": False, "unseen": remembered},
-                entry_ids=entry_ids, case_ids=np.concatenate([case_ids, np.unique(of_unknown)]),
+                entry_ids=entry_ids, case_ids=np.concatenate([case_ids, np.unique(unknown_case_ids)]),
             )  # fmt: skip
 
     def _add(self, rows: "AdditionRows") -> None:

@@ -70,8 +70,8 @@ def _known(connection: sa.Connection, names: list[tuple[str, str]]) -> dict[tupl
     else:
         _named.create(connection)
         tables.insert(connection, _named, [*names])
-        same = (table.reference == _named.c.reference) & (table.source == _named.c.source)
-        rows = connection.execute(query.join_from(_named, tables.cases, same)).fetchall()
+        is_same_case = (table.reference == _named.c.reference) & (table.source == _named.c.source)
+        rows = connection.execute(query.join_from(_named, tables.cases, is_same_case)).fetchall()
         _named.drop(connection)
     return {(reference, source): tuple(columns) for reference, source, *columns in rows}
 

@@ -97,7 +97,7 @@ class Database:
             if "locked" in message or "lock timeout" in message or "busy" in message:
                 raise BankLockedError(f"another process is writing to {self.path}; try again in a moment") from None
             raise BankError(
-                f"the database of {self.path} refused: {message}{disk_errors.of_database(message)}"
+                f"the database of {self.path} refused: {message}{disk_errors.database_advice(message)}"
             ) from None
 
 

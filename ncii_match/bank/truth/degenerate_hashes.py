@@ -33,12 +33,11 @@ def degenerate(hashes: Hashes) -> NDArray[np.bool_]:
     """Which rows say nothing about a picture's content: bool [n]. Only PDQ hashes are judged."""
     if not hashes.algorithm.comparable_with(PDQ) or len(hashes) == 0:
         return np.zeros(len(hashes), bool)
-    ones = np.bitwise_count(hashes.bits).sum(axis=1, dtype=np.int64)
-    lopsided = np.abs(ones - hashes.algorithm.bits // 2) > FURTHEST_FROM_HALF
     from ncii_match.index import build_index  # compiled kernels: only whoever adds hashes waits for them
 
+    bit_counts = np.bitwise_count(hashes.bits).sum(axis=1, dtype=np.int64)
+    is_lopsided = np.abs(bit_counts - hashes.algorithm.bits // 2) > FURTHEST_FROM_HALF
     known = templates(hashes.algorithm)
     index = build_index(np.arange(len(known)), known, max_radius=TEMPLATE_RADIUS, engine="flat")
-    rows = Hashes(hashes.algorithm, hashes.bits)
-    templated = np.diff(index.search(rows).offsets) > 0
-    return np.asarray(lopsided | templated)
+    is_template = np.diff(index.search(Hashes(hashes.algorithm, hashes.bits)).offsets) > 0
+    return np.asarray(is_lopsided | is_template)

@@ -15,7 +15,7 @@ _ADVICE = {
     **dict.fromkeys((errno.EMFILE, errno.ENFILE), "let more files be open ('ulimit -n')"),
 }
 
-_OF_DATABASE = {
+_DATABASE_ADVICE = {
     "is full": "free space there",
     "No space left": "free space there",
     "disk I/O error": "check the disk and its free space",
@@ -24,7 +24,7 @@ _OF_DATABASE = {
 }
 
 
-def refused(path: Path, error: OSError) -> BankError:
+def refusal_error(path: Path, error: OSError) -> BankError:
     """The error to raise instead. Whatever failed, readers have one whole snapshot, and it may be done again."""
     file = error.filename if isinstance(error.filename, str) else path
     cause = error.strerror or type(error).__name__
@@ -39,9 +39,9 @@ def explained(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise refused(path, error) from None
+        raise refusal_error(path, error) from None
 
 
-def of_database(message: str) -> str:
+def database_advice(message: str) -> str:
     """What to do when the database says this, to stand behind it; empty for what is no matter of the disk."""
-    return next((f"; {advice} and try again" for what, advice in _OF_DATABASE.items() if what in message), "")
+    return next((f"; {advice} and try again" for text, advice in _DATABASE_ADVICE.items() if text in message), "")

@@ -79,7 +79,7 @@ def set_state(
         case_ids = None if request.case is None else queries.case_ids(connection, request.case, request.source)
         if remember is None:
             queries.require_known(connection, request.case, case_ids, entry_ids)
-        changed, of_cases = holds.change_all(connection, state, at, case_ids, entry_ids)
+        changed, changed_cases = holds.change_all(connection, state, at, case_ids, entry_ids)
         ended = cases.end(connection, case_ids or [], at) if state is State.WITHDRAWN and entry_ids is None else 0
         if len(changed) or ended or remember:
             detail = {
@@ -87,7 +87,7 @@ def set_state(
             }  # fmt: skip
             journal.record(
                 connection, at=at, action=_VERBS[state], actor=user, reason=request.reason, detail=detail,
-                entry_ids=changed, case_ids=of_cases if len(changed) else np.array(case_ids or [], np.int64),
+                entry_ids=changed, case_ids=changed_cases if len(changed) else np.array(case_ids or [], np.int64),
             )  # fmt: skip
     return len(changed)
 

@@ -110,8 +110,8 @@ def record(
     number, previous = head(connection)
     number += 1
     entries = np.ascontiguousarray(entry_ids, "<i8")
-    of_each = np.broadcast_to(case_ids, entries.shape) if len(case_ids) == 1 else case_ids[: len(entries)]
-    cases = np.ascontiguousarray(of_each, "<i8")
+    case_of_entry = np.broadcast_to(case_ids, entries.shape) if len(case_ids) == 1 else case_ids[: len(entries)]
+    cases = np.ascontiguousarray(case_of_entry, "<i8")
     salt = os.urandom(16) if hashes else None
     row = {
         "number": number,

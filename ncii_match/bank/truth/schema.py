@@ -23,7 +23,7 @@ def check(database: Database) -> None:
                 raise cut_off(database.path)
             revision = connection.exec_driver_sql("SELECT version_num FROM alembic_version").scalar_one_or_none()
     except BankError as error:
-        if type(error) is not BankError or disk_errors.of_database(str(error)):
+        if type(error) is not BankError or disk_errors.database_advice(str(error)):
             raise
         raise BankFormatError(f"{database.path} cannot be read as a bank: {error}") from None
     if revision != REVISION:

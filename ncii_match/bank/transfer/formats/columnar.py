@@ -83,8 +83,8 @@ def _fast(columns: list[Any], done: int, builder: Builder) -> bool:
             continue
         encoded = column.dictionary_encode()
         known = [*encoded.dictionary.to_pylist(), None]
-        of_row = encoded.indices.fill_null(len(known) - 1).to_numpy(zero_copy_only=False).astype(np.int64)
-        used, codes = np.unique(codes * len(known) + of_row, return_inverse=True)
+        value_codes = encoded.indices.fill_null(len(known) - 1).to_numpy(zero_copy_only=False).astype(np.int64)
+        used, codes = np.unique(codes * len(known) + value_codes, return_inverse=True)
         values = [(*values[code // len(known)], known[code % len(known)]) for code in used.tolist()]
     qualities = None if quality is None else quality.to_numpy()
     return builder.add_many(done + 1, packed, qualities, codes, values)
@@ -129,8 +129,8 @@ def _write(records: Iterable[Record], file: IO[bytes], algorithm: Algorithm, *, 
 
     from ncii_match import schemas
 
-    left = iter(records)
-    some = list(islice(left, AT_ONCE))
+    remaining = iter(records)
+    batch = list(islice(remaining, AT_ONCE))
     schema = schemas.holds_schema(algorithm)
     writer = (
         pq.ParquetWriter(file, schema, compression="zstd", write_page_checksum=True)
@@ -138,19 +138,19 @@ def _write(records: Iterable[Record], file: IO[bytes], algorithm: Algorithm, *, 
         else pa.ipc.new_file(file, schema)
     )
     with writer:
-        while some:
+        while batch:
             rows: dict[str, list[Any]] = {name: [] for name in COLUMNS}
-            for one in some:
+            for record in batch:
                 values = (
-                    one.packed, one.quality, one.case, one.source, one.state.name.lower(), one.region, list(one.tags),
-                    one.until, one.profile,
+                    record.packed, record.quality, record.case, record.source, record.state.name.lower(),
+                    record.region, list(record.tags), record.until, record.profile,
                 )  # fmt: skip
                 for column, value in zip(rows.values(), values, strict=True):
                     column.append(value)
             writer.write_batch(
-                pa.record_batch([pa.array(rows[each.name], each.type) for each in schema], schema=schema)
+                pa.record_batch([pa.array(rows[field.name], field.type) for field in schema], schema=schema)
             )
-            some = list(islice(left, AT_ONCE))
+            batch = list(islice(remaining, AT_ONCE))
 
 
 FORMATS = {

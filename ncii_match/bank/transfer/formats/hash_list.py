@@ -35,9 +35,9 @@ def read(path: Path, builder: Builder) -> Iterator[RecordBatch]:
 
 def write(records: Iterable[Record], file: IO[bytes], algorithm: Algorithm) -> None:  # noqa: ARG001
     """One line for each hash."""
-    for same in by_entry(records):
-        quality = "" if same[0].quality is None else f",{same[0].quality}"
-        file.write(f"{same[0].packed.hex()}{quality}\n".encode())
+    for group in by_entry(records):
+        quality = "" if group[0].quality is None else f",{group[0].quality}"
+        file.write(f"{group[0].packed.hex()}{quality}\n".encode())
 
 
 def read_all(path: Path, algorithm: Algorithm) -> RecordBatch:

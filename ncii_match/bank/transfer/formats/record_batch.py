@@ -367,11 +367,11 @@ def json_line(value: dict[str, Any]) -> str:
 
 def by_entry(records: Iterable[Record]) -> Iterator[list[Record]]:
     """Records of one entry after the other; they come in the order of entries."""
-    same: list[Record] = []
+    group: list[Record] = []
     for record in records:
-        if same and same[-1].entry_id != record.entry_id:
-            yield same
-            same = []
-        same.append(record)
-    if same:
-        yield same
+        if group and group[-1].entry_id != record.entry_id:
+            yield group
+            group = []
+        group.append(record)
+    if group:
+        yield group

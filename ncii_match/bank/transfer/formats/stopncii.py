@@ -31,7 +31,7 @@ SUFFIXES = (".json",)
 
 ACTIVE, ENDED = ("received", "active"), ("withdrawn", "deleted")
 SIGNALS = {"pdq": "ImagePDQ"}
-OTHERS = ("VideoMD5", "VideoTMK", "Text", "URL")
+OTHER_SIGNALS = ("VideoMD5", "VideoTMK", "Text", "URL")
 
 Row = tuple[str | None, str | None, list[str], str | None]
 
@@ -102,8 +102,8 @@ def _rows(
 ) -> list[tuple[str | None, str | None, list[str], str | None]]:
     """Case, region, tags, state of each hold that a record speaks of; none for another kind of hash."""
     if record.get("signalType") != SIGNALS.get(builder.algorithm.name):
-        if record.get("signalType") not in (*SIGNALS.values(), *OTHERS):
-            raise NotARecordError(f"its signalType is none of {', '.join((*SIGNALS.values(), *OTHERS))}")
+        if record.get("signalType") not in (*SIGNALS.values(), *OTHER_SIGNALS):
+            raise NotARecordError(f"its signalType is none of {', '.join((*SIGNALS.values(), *OTHER_SIGNALS))}")
         builder.pass_over()
         return []
     whole, cases = _status(record.get("hashStatus")), record.get("caseNumbers") or {}
@@ -145,14 +145,14 @@ def write(records: Iterable[Record], file: IO[bytes], algorithm: Algorithm) -> N
         raise InputError(f"StopNCII has no {algorithm.name}; choose another format")
     file.write(b'{"hashRecords": [')
     separator = b"\n"
-    for same in by_entry(records):
-        cases = {record.case: "Withdrawn" if record.state is State.WITHDRAWN else "Active" for record in same}
+    for group in by_entry(records):
+        cases = {record.case: "Withdrawn" if record.state is State.WITHDRAWN else "Active" for record in group}
         content = {
             "signalType": SIGNALS[algorithm.name],
-            "hashValue": same[0].packed.hex(),
+            "hashValue": group[0].packed.hex(),
             "hashStatus": "Active" if "Active" in cases.values() else "Withdrawn",
             "caseNumbers": cases,
-            "hashRegions": sorted({record.region for record in same if record.region}),
+            "hashRegions": sorted({record.region for record in group if record.region}),
             "CSPFeedbacks": [],
         }
         file.write(separator + json.dumps(content, ensure_ascii=False).encode())
