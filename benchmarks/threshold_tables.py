@@ -25,7 +25,6 @@ def thresholds(run: Run, pairs: Run, noise: Run) -> dict[str, str]:
     widest = [*sets][-1]
     each, any_quality = findings["each_with_each"], findings["each_with_each_any_quality"]
     sizes = findings["false_flags"]["bank_sizes"]
-    strata = findings["pictures"]["strata"]
     return {
         "goals": goals(_goals(run, pairs, draws)),
         "question": table(("", ""), _question(run), words=2),
@@ -44,9 +43,9 @@ def thresholds(run: Run, pairs: Run, noise: Run) -> dict[str, str]:
             ("alteration", *_ends(sets), "of what a bank takes", "median bits"), _steps(sets)
         ),
         "kinds": table(
-            ("kinds", "pairs", "false", "rate", "pairs, any quality", "false, any quality", "rate, any quality"),
+            ("kinds", "pairs", "false", "rate", "rate, any quality"),
             [
-                (row["stratum"], f"{row['pairs']:,}", *_rates(row)[:2], f"{other['pairs']:,}", *_rates(other)[:2])
+                (row["stratum"], f"{row['pairs']:,}", *_rates(row)[:2], _rates(other)[1])
                 for row, other in zip(each["groups"], any_quality["groups"], strict=True)
             ],
         ),
@@ -70,10 +69,10 @@ def thresholds(run: Run, pairs: Run, noise: Run) -> dict[str, str]:
             ],
         ),
         "least-quality": table(
-            ("least quality", "copies found", "false pairs", *(f"found, {name}" for name in strata)),
+            ("least quality", "copies found", "false pairs", "found of photographs"),
             [
                 (str(row["min_quality"]), percent(row["found"] / row["copies"]), f"{row['false_pairs']:,}",
-                 *(f"{row['found_by_kind'].get(name, 0):,}" for name in strata))
+                 f"{row['found_by_kind'].get('photograph', 0):,}")
                 for row in findings["qualities"]
             ],
         ),
@@ -86,7 +85,7 @@ def thresholds(run: Run, pairs: Run, noise: Run) -> dict[str, str]:
                 for row in findings["quality"]
             ],
         ),
-        "flags": table(("bits", *(f"{size:,} entries" for size in sizes)), _flags(findings["false_flags"])),
+        "flags": table(("bits", *(f"{size:,} entries" for size in sizes)), _flags(findings["false_flags"], threshold)),
         "witness": table(
             ("PDQ, bits", "witness, bits", "copies found", "false pairs"),
             [
@@ -94,7 +93,7 @@ def thresholds(run: Run, pairs: Run, noise: Run) -> dict[str, str]:
                  "not asked" if row["witness_threshold"] is None else str(row["witness_threshold"]),
                  percent(row["recall"]), f"{row['false_pairs']:,}")
                 for row in findings["witness"]["rows"]
-                if row["false_pairs"] is not None
+                if row["false_pairs"] is not None and row["witness_threshold"] in (None, WITNESS)
             ],
         ),
         "perception": table(("alteration", "ours", "its own code, same pictures", "published"), _perception(run)),
@@ -209,12 +208,12 @@ def _steps(sets: Row) -> list[tuple[str, ...]]:
     ]
 
 
-def _flags(flags: Row) -> list[tuple[str, ...]]:
+def _flags(flags: Row, threshold: int) -> list[tuple[str, ...]]:
     columns = zip(flags["thresholds"], flags["pairs"], flags["high_if_independent"], strict=True)
     return [
         (str(bits), *(f"{number(a)} (up to {number(b)})" for a, b in zip(means, highs, strict=True)))
         for bits, means, highs in columns
-        if bits % 10 == 0 or bits == flags["thresholds"][0]
+        if bits % 20 == 0 or bits == threshold or bits == flags["thresholds"][0]
     ]
 
 

@@ -22,6 +22,11 @@ from ncii_match.cli.main import app
 
 HERE = Path(__file__).parent
 
+INTRODUCTION = """\
+Names of `import ncii_match as nm`, by the module that owns them. Of a method, its first paragraph is here;
+`help(nm.Bank.add)` has the parameters, the errors and examples.
+"""
+
 COMMON = 5
 """Commands from which on an option that they share is explained once."""
 
@@ -61,7 +66,7 @@ def reference() -> str:
         members = [below.members[name] for name in sorted(map(str, below.exports or ()))]
         values = [member.final_target if isinstance(member, griffe.Alias) else member for member in members]
         lower[below.path] = [value for value in values if value.path not in top]
-    parts = ["# Reference\n", NOTICE, "Names of `import ncii_match as nm`, by the module that owns them.\n"]
+    parts = ["# Reference\n", NOTICE, INTRODUCTION]
     for home, values in sorted(homes.items()):
         parts += [f"## {home}\n", *map(entry, values)]
     parts.append("# Names of single packages\n\nNot at the top: import them from the package that is named.\n")
@@ -84,16 +89,16 @@ def entry(value: griffe.Object) -> str:
     """A name with its signature, its docstring, and, of a class, the methods for others."""
     if isinstance(value, griffe.Function):
         return f"### `{signature(value)}`\n\n{docstring(value)}\n"
+    text = f"### `{value.name}`\n\n{docstring(value)}\n"
     if isinstance(value, griffe.Class):
         methods = [
-            f"#### `{value.name}.{signature(method) if isinstance(method, griffe.Function) else method.name}`\n\n"
-            f"{docstring(method, first_paragraph=True)}\n"
+            summary(method, ".")
             for method in value.members.values()
             if not method.name.startswith("_") and not method.is_alias and method.docstring
             and (isinstance(method, griffe.Function) or "property" in method.labels)
         ]  # fmt: skip
-        return "\n".join([f"### `{value.name}`\n\n{docstring(value)}\n", *methods])
-    return f"### `{value.name}`\n\n{docstring(value)}\n"
+        text += "\nMethods and properties:\n\n" + "\n".join(methods) + "\n" if methods else ""
+    return text
 
 
 def signature(function: griffe.Function) -> str:
@@ -114,25 +119,21 @@ def signature(function: griffe.Function) -> str:
     return f"{function.name}({', '.join(parameters)}){returns}"
 
 
-def summary(value: griffe.Object) -> str:
+def summary(value: griffe.Object, before: str = "") -> str:
     """A name with its signature and the first paragraph of its docstring."""
     shown = signature(value) if isinstance(value, griffe.Function) else value.name
-    text = value.docstring.value if value.docstring else ""
-    return f"- `{shown}`: {_inline(text.split(chr(10) * 2)[0])}"
+    return f"- `{before}{shown}`: {first_paragraph(value)}"
 
 
-def docstring(value: griffe.Object, *, first_paragraph: bool = False) -> str:
-    """A docstring as Markdown: text, all of it or its first paragraph, then what it takes, has, returns and raises."""
+def first_paragraph(value: griffe.Object) -> str:
+    """The beginning of a docstring, on one line."""
+    return _inline(value.docstring.value.split("\n\n")[0]) if value.docstring else ""
+
+
+def docstring(value: griffe.Object) -> str:
+    """A docstring as Markdown: text, then what it takes, has, returns and raises."""
     sections = value.docstring.parsed if value.docstring else []
-    if first_paragraph:
-        sections = [section for section in sections[:1] if isinstance(section.value, str)] + [
-            section for section in sections if not isinstance(section.value, str)
-        ]
-    texts = list(filter(None, map(_section, sections)))
-    if first_paragraph and texts and isinstance(sections[0].value, str):
-        blocks = texts[0].split("\n\n")
-        texts[0] = "\n\n".join([blocks[0], *(block for block in blocks[1:] if block.startswith("- "))])
-    return "\n\n".join(texts)
+    return "\n\n".join(filter(None, map(_section, sections)))
 
 
 def _section(section: griffe.DocstringSection) -> str:
