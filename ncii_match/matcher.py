@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from ncii_match.bank.snapshots import storage_choice
 from ncii_match.bank.snapshots.following import Follow, Follower, why_outdated
-from ncii_match.bank.snapshots.snapshot import Snapshot, reads_verified_copies
+from ncii_match.bank.snapshots.snapshot import ReadOptions, Snapshot
 from ncii_match.decisions import (
     CAUSES,
     MOST_HOLDS,
@@ -154,19 +154,16 @@ class Matcher:
         witness: str | PathLike[str] | None = None,
         only: NDArray[np.int64] | None = None,
     ) -> None:
-        find = partial(
-            storage_choice.open_storage,
-            filesystem=filesystem,
-            cache=cache,
-            guarded=reads_verified_copies(verify, trusted_key),
+        options = ReadOptions(verify=verify, trusted_key=trusted_key, key=key)
+        open_storage = partial(
+            storage_choice.open_storage, filesystem=filesystem, cache=cache, guarded=options.reads_verified_copies
         )
-        following = partial(Follower, key=key, follow=follow, trusted_key=trusted_key, verify=verify)
-        source = find(bank_dir)
+        source = open_storage(bank_dir)
         pause = look_every if source.is_remote or follow == "background" else 0.0
         self._closed, self._making = False, threading.Lock()
         self._pool: ThreadPoolExecutor | None = None
         self._process = os.getpid()
-        self._follower = following(source, pause=pause, only=only)
+        self._follower = Follower(source, options, follow=follow, pause=pause, only=only)
         snapshot = self._follower.snapshot
         self._algorithm: Algorithm = snapshot.algorithm
         try:
@@ -188,8 +185,8 @@ class Matcher:
             self._hashing = hashing(self._algorithm, views, workers=workers)
             self._witness = None
             if witness is not None:
-                bank = find(witness)
-                second = following(bank, pause=look_every if bank.is_remote else pause)
+                bank = open_storage(witness)
+                second = Follower(bank, options, follow=follow, pause=look_every if bank.is_remote else pause)
                 try:
                     self._witness = Witness(second, self._algorithm, self.policy)
                 except PolicyError:

@@ -263,12 +263,12 @@ def test_a_reader_that_is_overtaken_tries_again(bank, monkeypatch):
     opened = Snapshot.open_number.__func__
     rounds = iter([1])
 
-    def overtaken(cls, path, number, **how):
+    def overtaken(cls, path, number, *options, **named):
         if next(rounds, None):
             monkeypatch.setattr(Snapshot, "open_number", classmethod(opened))
             bank.publish()
             bank.publish()
-        return opened(cls, path, number, **how)
+        return opened(cls, path, number, *options, **named)
 
     monkeypatch.setattr(Snapshot, "open_number", classmethod(overtaken))
     assert Snapshot.open(bank.path).number == 3

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from ncii_match.bank.crypto import hash_cipher, signatures
 from ncii_match.bank.snapshots import backlog, continuity, publication, rekeying, storage
-from ncii_match.bank.snapshots.snapshot import Snapshot
+from ncii_match.bank.snapshots.snapshot import ReadOptions, Snapshot
 from ncii_match.bank.truth import context as contexts
 from ncii_match.bank.truth import erasure, hold_states, journal, requests
 from ncii_match.bank.truth.context import BankContext, moment
@@ -107,7 +107,7 @@ def publish(context: BankContext, request: PublishRequest) -> Snapshot:
         continuity.record_first_publication(context.database, draft.number)
         publication.remove_unneeded(context.path, {before, draft.number}, even_in_use=False)
         rekeying.finish_rekeying(context.path, context.database, draft.number)
-        return Snapshot.open_number(context.path, draft.number, key=context.cipher.key, verify=False, opens_index=False)
+        return Snapshot.open_number(context.path, draft.number, _options(context))
 
 
 def ensure_published(context: BankContext, request: PublishRequest) -> Snapshot:
@@ -181,7 +181,7 @@ def restore(path: Path, request: RestoreRequest) -> "RestoreReport":
 
 def _current_snapshot(context: BankContext) -> Snapshot:
     source = storage.LocalStorage(context.path)
-    return Snapshot.open_from(source, key=context.cipher.key, verify=False, opens_index=False)
+    return Snapshot.open_from(source, _options(context))
 
 
 def _covered_by_others(context: BankContext, signing_key: FileName | None, head: int) -> Callable[[], bool]:
@@ -199,3 +199,8 @@ def _covered_by_others(context: BankContext, signing_key: FileName | None, head:
         return backlog.measure_backlog(context, signing_key=signing_key, up_to=head).is_empty
 
     return is_covered
+
+
+def _options(context: BankContext) -> ReadOptions:
+    """For a snapshot of the bank's own, which is handed back and may never be searched."""
+    return ReadOptions(verify=False, key=context.cipher.key, opens_index=False)

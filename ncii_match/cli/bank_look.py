@@ -149,7 +149,7 @@ def verify_command(bank_dir: BankDir, trusted_key: TrustedKey = None, as_json: A
     """
     from ncii_match.bank.bank import Bank
     from ncii_match.bank.crypto.bank_key import MissingKeyError
-    from ncii_match.bank.snapshots.snapshot import Snapshot, verify_files
+    from ncii_match.bank.snapshots.snapshot import ReadOptions, Snapshot, verify_files
 
     unpublished = 0
     faults: list[dict[str, object]] = []
@@ -163,7 +163,7 @@ def verify_command(bank_dir: BankDir, trusted_key: TrustedKey = None, as_json: A
     try:
         described = verify_files(bank_dir, trusted_key=trusted_key)
         if not history:
-            Snapshot.open_number(bank_dir, described.number, trusted_key=trusted_key, verify=False)
+            Snapshot.open_number(bank_dir, described.number, ReadOptions(trusted_key=trusted_key, verify=False))
     except BankError as error:
         faults.append({"event": None, "fault": str(error)})
         published = "none that can be read"

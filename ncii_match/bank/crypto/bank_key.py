@@ -18,14 +18,14 @@ class MissingKeyError(BankError):
     """A sealed bank needs its key, and there is none, or another one."""
 
 
-def key_with_fingerprint(key: bytes | None, wanted: str, where: object) -> bytes:
+def key_with_fingerprint(key: bytes | None, key_name: str, bank: object) -> bytes:
     """The key, or the one from the environment, that has this fingerprint. Raises MissingKeyError without one."""
-    known = read_keys() if key is None else [key]
-    for one in known:
-        if fingerprint(one) == wanted:
-            return one
-    what = "has another key" if known else "needs its key"
-    raise MissingKeyError(f"{where} {what}; name its file in {KEY_FILE}, or give the key in {KEY}")
+    candidates = read_keys() if key is None else [key]
+    for candidate in candidates:
+        if fingerprint(candidate) == key_name:
+            return candidate
+    problem = "has another key" if candidates else "needs its key"
+    raise MissingKeyError(f"{bank} {problem}; name its file in {KEY_FILE}, or give the key in {KEY}")
 
 
 def derive_key(key: bytes, purpose: bytes, salt: bytes | None = None) -> bytes:
@@ -33,8 +33,8 @@ def derive_key(key: bytes, purpose: bytes, salt: bytes | None = None) -> bytes:
     from cryptography.hazmat.primitives.hashes import SHA256
     from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-    made: bytes = HKDF(SHA256(), KEY_BYTES, salt=salt, info=b"ncii_match " + purpose).derive(key)
-    return made
+    derived_key: bytes = HKDF(SHA256(), KEY_BYTES, salt=salt, info=b"ncii_match " + purpose).derive(key)
+    return derived_key
 
 
 def fingerprint(key: bytes) -> str:

@@ -140,9 +140,9 @@ def cipher_of(key: bytes | None) -> HashCipher:
     return NullCipher() if key is None else AesCipher(key)
 
 
-def cipher_with_fingerprint(key: bytes | None, wanted: str, where: object) -> HashCipher:
+def cipher_with_fingerprint(key: bytes | None, key_name: str, bank: object) -> HashCipher:
     """The cipher of a bank whose key has this fingerprint (empty: none). Raises what ``key_with_fingerprint`` does."""
-    return AesCipher(key_with_fingerprint(key, wanted, where)) if wanted else NullCipher()
+    return AesCipher(key_with_fingerprint(key, key_name, bank)) if key_name else NullCipher()
 
 
 def mark_of(secret: bytes, packed: bytes) -> bytes:

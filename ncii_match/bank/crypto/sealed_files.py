@@ -63,18 +63,18 @@ def seal_file(source: Path, target: Path, key: bytes, name: str) -> dict[str, An
     return {"bytes": length, "sha256": total.hexdigest()}
 
 
-def seal_files(source: Path, target: Path, files: FileList, key: bytes, place: str) -> FileList:
+def seal_files(source: Path, target: Path, files: FileList, key: bytes, folder_name: str) -> FileList:
     """Seal files of one directory into another; lengths and SHA-256 of what is stored.
 
     place : the directory that they will be in, as seen from the bank's.
     """
-    made = {}
+    descriptions = {}
     for name in files:
         private.make_folder((target / name).parent, parents=False)
-        made[name] = seal_file(source / name, target / name, key, f"{place}/{name}")
+        descriptions[name] = seal_file(source / name, target / name, key, f"{folder_name}/{name}")
     for folder in {(target / name).parent for name in files} - {target}:
         atomic.sync_folder(folder)
-    return made
+    return descriptions
 
 
 def unseal_file(source: Path, key: bytes, name: str, described: dict[str, Any]) -> Iterator[bytes]:

@@ -30,32 +30,32 @@ def read_active_entries(
         .where(holds.state != State.WITHDRAWN)
         .order_by(holds.entry_id, holds.case_id)
     )
-    queries = [query] if entry_ids is None else [query.where(holds.entry_id.in_(some)) for some in entry_ids]
-    packed, columns = bytearray(), [[np.empty(0, np.int64)] for _ in range(4)]
-    last = -1
-    for one in queries:
-        for part in connection.execution_options(yield_per=ROWS_IN_BATCH).execute(one).partitions():
-            for entry, key, secret, _, _, _ in part:
-                if entry != last:
+    queries = [query] if entry_ids is None else [query.where(holds.entry_id.in_(id_slice)) for id_slice in entry_ids]
+    packed_hashes, columns = bytearray(), [[np.empty(0, np.int64)] for _ in range(4)]
+    last_entry = -1
+    for entry_query in queries:
+        for rows in connection.execution_options(yield_per=ROWS_IN_BATCH).execute(entry_query).partitions():
+            for entry, key, secret, _, _, _ in rows:
+                if entry != last_entry:
                     try:
-                        packed += unseal(key, secret)
+                        packed_hashes += unseal(key, secret)
                     except BankError as error:
                         raise BankError(f"entry {entry}: {error}") from None
-                    last = entry
-            numbers = np.array([(row[0], row[3], row[4], row[5] or 0) for row in part], np.int64)
+                    last_entry = entry
+            numbers = np.array([(row[0], row[3], row[4], row[5] or 0) for row in rows], np.int64)
             for column, values in zip(columns, numbers.T, strict=True):
                 column.append(values)
     of_hold, case_ids, states, untils = (np.concatenate(column) for column in columns)
-    found, counts = np.unique(of_hold, return_counts=True)
-    used, lines = np.unique(case_ids), []
-    for some in (used[first : first + 500].tolist() for first in range(0, len(used), 500)):
-        rows = connection.execute(sa.select(tables.cases).where(cases.id.in_(some)).order_by(cases.id))
-        lines += [_case_line(row) for row in rows]
+    ids, counts = np.unique(of_hold, return_counts=True)
+    used_cases, lines = np.unique(case_ids), []
+    for id_slice in (used_cases[first : first + 500].tolist() for first in range(0, len(used_cases), 500)):
+        case_rows = connection.execute(sa.select(tables.cases).where(cases.id.in_(id_slice)).order_by(cases.id))
+        lines += [_case_line(row) for row in case_rows]
     return Segment(
-        found,
-        np.frombuffer(bytes(packed), np.uint8).reshape(-1, algorithm.nbytes),
+        ids,
+        np.frombuffer(bytes(packed_hashes), np.uint8).reshape(-1, algorithm.nbytes),
         np.concatenate([np.zeros(1, np.int64), np.cumsum(counts)]).astype(np.int64),
-        np.searchsorted(used, case_ids).astype(np.uint32),
+        np.searchsorted(used_cases, case_ids).astype(np.uint32),
         states.astype(np.uint8),
         untils,
         np.concatenate([np.zeros(1, np.int64), np.cumsum([len(line) for line in lines])]).astype(np.int64),

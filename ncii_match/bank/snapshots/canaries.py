@@ -37,41 +37,45 @@ def check_canaries(snapshot: Snapshot) -> None:
 
 def _find_fault(snapshot: Snapshot) -> str | None:
     radius = min(snapshot.index.max_radius, max_allowed_radius(snapshot.algorithm))
-    ids, own, gone, old = snapshot.sample(ENTRIES_ASKED)
+    ids, own, removed_ids, removed_hashes = snapshot.sample(ENTRIES_ASKED)
     if len(snapshot) and not len(ids):
         return "none of its entries has a hash"
-    found = snapshot.index.search(own, radius)
-    for row, one in enumerate(ids.tolist()):
-        rows = slice(int(found.offsets[row]), int(found.offsets[row + 1]))
-        exact = found.entry_ids[rows][found.distances[rows] == 0]
-        if one not in exact:
-            return f"its index does not find entry {one} by its own hash"
-    found = snapshot.index.search(old, radius)
-    for row, one in enumerate(gone.tolist()):
-        if one in found.entry_ids[int(found.offsets[row]) : int(found.offsets[row + 1])]:
-            return f"its index still finds entry {one}, which was removed"
+    matches = snapshot.index.search(own, radius)
+    for row, entry_id in enumerate(ids.tolist()):
+        rows = slice(int(matches.offsets[row]), int(matches.offsets[row + 1]))
+        exact = matches.entry_ids[rows][matches.distances[rows] == 0]
+        if entry_id not in exact:
+            return f"its index does not find entry {entry_id} by its own hash"
+    matches = snapshot.index.search(removed_hashes, radius)
+    for row, entry_id in enumerate(removed_ids.tolist()):
+        if entry_id in matches.entry_ids[int(matches.offsets[row]) : int(matches.offsets[row + 1])]:
+            return f"its index still finds entry {entry_id}, which was removed"
     return _find_stranger_fault(snapshot, radius, ids, own)
 
 
 def _find_stranger_fault(snapshot: Snapshot, radius: int, ids: NDArray[np.int64], own: Hashes) -> str | None:
     """What the index says of hashes of nothing, against a comparison with a few entries one by one."""
     strangers = stranger_hashes(snapshot.algorithm)
-    found = snapshot.index.search(strangers, radius)
+    matches = snapshot.index.search(strangers, radius)
     for row in range(len(strangers)):
-        rows = slice(int(found.offsets[row]), int(found.offsets[row + 1]))
-        said = dict(zip(found.entry_ids[rows].tolist(), found.distances[rows].tolist(), strict=True))
-        apart = np.bitwise_count(own.bits ^ strangers.bits[row]).sum(axis=1).tolist()
-        true = {one: distance for one, distance in zip(ids.tolist(), apart, strict=True) if distance <= radius}
-        if any(said.get(one) != distance for one, distance in true.items()):
+        rows = slice(int(matches.offsets[row]), int(matches.offsets[row + 1]))
+        found_distances = dict(zip(matches.entry_ids[rows].tolist(), matches.distances[rows].tolist(), strict=True))
+        distances = np.bitwise_count(own.bits ^ strangers.bits[row]).sum(axis=1).tolist()
+        true_distances = {
+            entry_id: distance for entry_id, distance in zip(ids.tolist(), distances, strict=True) if distance <= radius
+        }
+        if any(found_distances.get(entry_id) != distance for entry_id, distance in true_distances.items()):
             return "its index misses an entry that a comparison finds"
-        for one in list(said)[:ENTRIES_ASKED]:
-            bits = snapshot.hash_of(one)
-            if bits is None or int(np.bitwise_count(bits ^ strangers.bits[row]).sum()) != said[one]:
+        for entry_id in list(found_distances)[:ENTRIES_ASKED]:
+            bits = snapshot.hash_of(entry_id)
+            if bits is None or int(np.bitwise_count(bits ^ strangers.bits[row]).sum()) != found_distances[entry_id]:
                 return "its index finds an entry where there is none"
     return None
 
 
 def stranger_hashes(algorithm: Algorithm) -> Hashes:
     """Hashes that belong to no picture, always the same."""
-    made = [hashlib.shake_256(f"ncii_match {number}".encode()).digest(algorithm.nbytes) for number in range(STRANGERS)]
-    return Hashes(algorithm, np.frombuffer(b"".join(made), np.uint8).reshape(STRANGERS, algorithm.nbytes))
+    digests = [
+        hashlib.shake_256(f"ncii_match {number}".encode()).digest(algorithm.nbytes) for number in range(STRANGERS)
+    ]
+    return Hashes(algorithm, np.frombuffer(b"".join(digests), np.uint8).reshape(STRANGERS, algorithm.nbytes))

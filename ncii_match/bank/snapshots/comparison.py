@@ -85,23 +85,23 @@ def _last_states(
         state = event.detail.get("state")
         if state is None or not len(event.entry_ids):
             continue
-        chosen = slice(None) if entry_ids is None else np.isin(event.entry_ids, entry_ids)
-        entries, cases = event.entry_ids[chosen], event.case_ids[chosen]
+        rows = slice(None) if entry_ids is None else np.isin(event.entry_ids, entry_ids)
+        entries, cases = event.entry_ids[rows], event.case_ids[rows]
         parts.append(np.column_stack([entries, cases, np.full(len(entries), int(State[str(state).upper()]))]))
-    said = np.concatenate(parts)[::-1]
-    _, last = np.unique(said[:, :2], axis=0, return_index=True)
-    found: NDArray[np.int64] = said[last]
-    return found
+    statements = np.concatenate(parts)[::-1]
+    _, last = np.unique(statements[:, :2], axis=0, return_index=True)
+    last_states: NDArray[np.int64] = statements[last]
+    return last_states
 
 
 def overlap_with(context: BankContext, others: Iterable[Hashes]) -> HashOverlap:
     """The active entries beside hashes from elsewhere, the same bits only."""
     with context.database.reading() as connection:
-        mine = active_entries.read_active_entries(connection, context.algorithm, context.cipher.unseal, None)
+        own = active_entries.read_active_entries(connection, context.algorithm, context.cipher.unseal, None)
     theirs = Hashes.concat(others, context.algorithm)
-    here, there = _as_sortable(mine.bits), _as_sortable(theirs.bits)
-    only_here, only_there = ~np.isin(here, there), ~np.isin(there, here)
-    return HashOverlap(int((~only_here).sum()), mine.entry_ids[only_here], np.flatnonzero(only_there))
+    own_values, other_values = _as_sortable(own.bits), _as_sortable(theirs.bits)
+    is_only_here, is_only_there = ~np.isin(own_values, other_values), ~np.isin(other_values, own_values)
+    return HashOverlap(int((~is_only_here).sum()), own.entry_ids[is_only_here], np.flatnonzero(is_only_there))
 
 
 def _as_sortable(bits: NDArray[np.uint8]) -> NDArray[np.bytes_]:
@@ -116,24 +116,24 @@ def near_pairs(context: BankContext, radius: int, *, workers: int = 1) -> Iterat
     Raises InputError for a radius that cannot be searched.
     """
     with context.database.reading() as connection:
-        mine = active_entries.read_active_entries(connection, context.algorithm, context.cipher.unseal, None)
+        own = active_entries.read_active_entries(connection, context.algorithm, context.cipher.unseal, None)
     from ncii_match.index import build_index  # compiled kernels, which nothing else here needs
 
-    index = build_index(
-        mine.entry_ids, Hashes(context.algorithm, mine.bits), max_radius=max(radius, 1), workers=workers
-    )
-    for first in range(0, len(mine), QUERIES_IN_BATCH):
-        some = Hashes(context.algorithm, mine.bits[first : first + QUERIES_IN_BATCH])
-        found = index.search(some, radius)
-        of_row = first + np.repeat(np.arange(len(some)), np.diff(found.offsets))
-        other = np.searchsorted(mine.entry_ids, found.entry_ids)
-        for row, beside, distance in zip(of_row.tolist(), other.tolist(), found.distances.tolist(), strict=True):
-            if beside < row:
+    index = build_index(own.entry_ids, Hashes(context.algorithm, own.bits), max_radius=max(radius, 1), workers=workers)
+    for first in range(0, len(own), QUERIES_IN_BATCH):
+        queries = Hashes(context.algorithm, own.bits[first : first + QUERIES_IN_BATCH])
+        matches = index.search(queries, radius)
+        of_row = first + np.repeat(np.arange(len(queries)), np.diff(matches.offsets))
+        match_rows = np.searchsorted(own.entry_ids, matches.entry_ids)
+        for row, match_row, distance in zip(
+            of_row.tolist(), match_rows.tolist(), matches.distances.tolist(), strict=True
+        ):
+            if match_row < row:
                 continue
-            cases, of_other = _case_references(mine, row), _case_references(mine, beside)
-            if len(cases) > 1 if beside == row else cases != of_other:
-                yield NearPair(int(mine.entry_ids[row]), int(mine.entry_ids[beside]), distance, cases, of_other)
+            own_cases, match_cases = _case_references(own, row), _case_references(own, match_row)
+            if len(own_cases) > 1 if match_row == row else own_cases != match_cases:
+                yield NearPair(int(own.entry_ids[row]), int(own.entry_ids[match_row]), distance, own_cases, match_cases)
 
 
-def _case_references(mine: Segment, row: int) -> tuple[str, ...]:
-    return tuple(sorted({case.reference for case, _, _ in mine.holds_of(row)}))
+def _case_references(segment_of_bank: Segment, row: int) -> tuple[str, ...]:
+    return tuple(sorted({case.reference for case, _, _ in segment_of_bank.holds_of(row)}))

@@ -237,17 +237,19 @@ def _states_of(row: dict[str, Any]) -> NDArray[np.int64]:
 def _find_hold_faults(connection: sa.Connection, changed: list[NDArray[np.int64]]) -> list[Fault]:
     """Where a hold that events since the base are about is not what the last of them says."""
     statement = np.concatenate([np.empty((0, 3), np.int64), *changed])
-    wanted = {(entry, case): state for entry, case, state in statement.tolist()}  # later ones replace earlier ones
+    expected_states = {
+        (entry, case): state for entry, case, state in statement.tolist()
+    }  # later ones replace earlier ones
     table = tables.holds.c
-    ids = sorted({entry for entry, _ in wanted})
-    held: dict[tuple[int, int], int] = {}
+    ids = sorted({entry for entry, _ in expected_states})
+    states: dict[tuple[int, int], int] = {}
     for first in range(0, len(ids), IDS_IN_STATEMENT):
         query = sa.select(table.entry_id, table.case_id, table.state)
         rows = connection.execute(query.where(table.entry_id.in_(ids[first : first + IDS_IN_STATEMENT])))
-        held.update(((entry, case), state) for entry, case, state in rows)
+        states.update(((entry, case), state) for entry, case, state in rows)
     faults = []
-    for (entry, case), state in wanted.items():
-        if (is_now := held.get((entry, case))) != state:
+    for (entry, case), state in expected_states.items():
+        if (is_now := states.get((entry, case))) != state:
             is_named = "gone" if is_now is None else state_name(is_now)
             what = f"the hold on entry {entry} by case {case} is {is_named}; the history says {state_name(state)}"
             faults.append(Fault(0, what))

@@ -60,13 +60,28 @@ class CopiedStorage:
     threads = 1
     lasting = True
 
-    def __init__(self, shown: str, identity: str, cache: str | PathLike[str] | None, *, remembers: bool) -> None:
-        """A bank's cache, made when there is none.
+    def __init__(
+        self, label: str, identity: str, cache: str | PathLike[str] | None, *, keeps_verified_copies: bool
+    ) -> None:
+        """Make a bank's cache when there is none.
 
-        shown : the bank, for messages. identity : tells it from other banks of this user. remembers : for a reader
-        with a trusted key: each copy is verified before it is used, and what was read last is remembered.
+        Parameters
+        ----------
+        label
+            The bank, for messages.
+        identity
+            Tells it from the other banks of this user.
+        cache
+            Folder of the caches; None for the environment's, or the user's.
+        keeps_verified_copies
+            For a reader with a trusted key: each copy is verified before it is used, and the last read is remembered.
+
+        Raises
+        ------
+        BankError
+            When the cache cannot be made.
         """
-        self.shown, self.remembers = shown, remembers
+        self.label, self.keeps_verified_copies = label, keeps_verified_copies
         caches = Path(cache or os.environ.get(CACHE) or _default_cache())
         try:
             private.make_folder(caches)
@@ -82,26 +97,26 @@ class CopiedStorage:
         """
         raise NotImplementedError
 
-    def current(self) -> int:
+    def current_number(self) -> int:
         """See ``Source``."""
         try:
             content = self._read(CURRENT, 64)
         except FileNotFoundError:
-            raise BankError(f"{self.shown} has no {CURRENT}: it is no bank, or has nothing published") from None
-        return storage.parse_pointer(content, f"{self.shown}/{CURRENT}")
+            raise BankError(f"{self.label} has no {CURRENT}: it is no bank, or has nothing published") from None
+        return storage.parse_pointer(content, f"{self.label}/{CURRENT}")
 
-    def pointer(self) -> Hashable:
+    def pointer_state(self) -> Hashable:
         """What the pointer file holds. Raises BankError when it cannot be read."""
-        return self.current()
+        return self.current_number()
 
-    def hold(self, number: int) -> ManifestLock:
+    def lock_manifest(self, number: int) -> ManifestLock:
         """See ``Source``: its manifest is copied into the cache."""
         where = f"snapshots/{number:06d}"
         try:
             content = self._read(f"{where}/{manifest.NAME}", manifest.MAX_BYTES)
         except FileNotFoundError:
             raise BankCorruptError(
-                f"{self.shown}/{where} has no manifest; copy the whole bank, {CURRENT} last"
+                f"{self.label}/{where} has no manifest; copy the whole bank, {CURRENT} last"
             ) from None
         files = {manifest.NAME: content}
         with suppress(FileNotFoundError):
@@ -115,13 +130,13 @@ class CopiedStorage:
             _keep_names(self.cache, [*_kept_names(self.cache)[:1], path.name])  # what is cut off goes on where it was
             return ManifestLock(path, partial(_remove_unused_unlocked, self.cache))
 
-    def files(self, path: Path, described: Manifest) -> tuple[Path, Path]:
+    def fetch_files(self, path: Path, described: Manifest) -> tuple[Path, Path]:
         """See ``Source``: what is lacking of delta and base is copied into the cache."""
         base = self.cache / _cached_base(described)
         with self._locked():
             self._fetch_all(
-                (f"{place}/{name}", directory / name, file)
-                for place, directory, files in (
+                (f"{folder_name}/{name}", directory / name, file)
+                for folder_name, directory, files in (
                     (described.base, base, described.base_files),
                     (f"snapshots/{described.number:06d}", path, described.files),
                 )
@@ -131,11 +146,11 @@ class CopiedStorage:
             _remove_unused(self.cache)
         return path, base
 
-    def stored(self, described: Manifest) -> tuple[Path, Path] | None:  # noqa: ARG002
+    def original_folders(self, described: Manifest) -> tuple[Path, Path] | None:  # noqa: ARG002
         """See ``Source``: only the copies are on this machine."""
         return None
 
-    def mend(self, path: Path, base: Path, described: Manifest) -> None:
+    def discard_copies(self, path: Path, base: Path, described: Manifest) -> None:
         """See ``Source``: copies that are not what was copied are removed."""
         with self._locked():
             for directory, files in ((base, described.base_files), (path, described.files)):
@@ -147,7 +162,7 @@ class CopiedStorage:
 
     def last_read(self) -> LastRead | None:
         """See ``Source``. None, too, for a reader without a trusted key: anybody could have it remember anything."""
-        if not self.remembers:
+        if not self.keeps_verified_copies:
             return None
         try:
             return LastRead.from_json(regular.read_regular(self.cache / LAST_READ, MAX_RECORD_BYTES))
@@ -158,7 +173,7 @@ class CopiedStorage:
 
     def remember(self, last_read: LastRead) -> None:
         """See ``Source``."""
-        if not self.remembers or last_read == self.last_read():
+        if not self.keeps_verified_copies or last_read == self.last_read():
             return
         with self._locked():
             known = self.last_read()
@@ -170,20 +185,20 @@ class CopiedStorage:
         """What to do when the bank was replaced on purpose."""
         return f"remove {self.cache / LAST_READ} if it is meant to be"
 
-    def _fetch_all(self, wanted: Iterable[tuple[str, Path, dict[str, Any]]]) -> None:
+    def _fetch_all(self, files: Iterable[tuple[str, Path, dict[str, Any]]]) -> None:
         """Have every file in the cache, as described. Raises BankCorruptError for one that is another."""
-        verified = VerifiedCopies(self.cache) if self.remembers else None
-        lacking = [file for file in wanted if not _is_usable(file[1], file[2], verified)]
-        total = sum(described["bytes"] for _, _, described in lacking)
+        verified = VerifiedCopies(self.cache) if self.keeps_verified_copies else None
+        missing = [missing_file for missing_file in files if not _is_usable(missing_file[1], missing_file[2], verified)]
+        total = sum(described["bytes"] for _, _, described in missing)
         try:
             if self.threads > 1 and total > MIN_BYTES_FOR_THREADS:
-                lacking.sort(key=lambda file: -file[2]["bytes"])
+                missing.sort(key=lambda missing_file: -missing_file[2]["bytes"])
                 with ThreadPoolExecutor(self.threads, thread_name_prefix="ncii_match-copy") as pool:
-                    for copied in [pool.submit(self._fetch, *file, verified) for file in lacking]:
+                    for copied in [pool.submit(self._fetch, *missing_file, verified) for missing_file in missing]:
                         copied.result()
             else:
-                for file in lacking:
-                    self._fetch(*file, verified)
+                for missing_file in missing:
+                    self._fetch(*missing_file, verified)
         finally:
             if verified is not None:
                 verified.save()
@@ -207,16 +222,16 @@ class CopiedStorage:
                 yield chunk
             if length != described["bytes"]:
                 short = "is longer" if length > described["bytes"] else f"has {length:,} bytes"
-                raise BankCorruptError(f"{self.shown}/{name} {short} instead of {described['bytes']:,}; publish again")
+                raise BankCorruptError(f"{self.label}/{name} {short} instead of {described['bytes']:,}; publish again")
             if digest.hexdigest() != described["sha256"]:
                 raise BankCorruptError(
-                    f"{self.shown}/{name} was changed: its SHA-256 is not the one recorded; publish again"
+                    f"{self.label}/{name} was changed: its SHA-256 is not the one recorded; publish again"
                 )
 
         try:
             _write(target, checked(), lasting=self.lasting)
         except FileNotFoundError:
-            raise BankCorruptError(f"{self.shown}/{name} is missing; publish again") from None
+            raise BankCorruptError(f"{self.label}/{name} is missing; publish again") from None
         if verified is not None:
             verified.add(target, described)
 
@@ -225,7 +240,7 @@ class CopiedStorage:
         for chunk in self.chunks(name):
             content += chunk
             if len(content) > most:
-                raise BankCorruptError(f"{self.shown}/{name} is longer than {most:,} bytes; publish again")
+                raise BankCorruptError(f"{self.label}/{name} is longer than {most:,} bytes; publish again")
         return content
 
     @contextmanager
@@ -260,26 +275,28 @@ class CopiedLocalStorage(CopiedStorage):
 
     def __init__(self, path: Path, cache: str | PathLike[str] | None) -> None:
         self._bank = storage.LocalStorage(path)
-        super().__init__(str(path), f"directory {os.path.abspath(path)}", cache, remembers=True)  # as named: a link
+        super().__init__(
+            str(path), f"directory {os.path.abspath(path)}", cache, keeps_verified_copies=True
+        )  # as named: a link
         # that names another bank by now is the same place, where another bank must not answer
 
     def chunks(self, name: str) -> Iterator[Chunk]:
         """See ``CopiedStorage``. Links are not followed: a bank has none, and they could lead a reader anywhere."""
         return chunks_of(self._bank.path / name)
 
-    def current(self) -> int:
+    def current_number(self) -> int:
         """See ``Source``."""
-        return self._bank.current()
+        return self._bank.current_number()
 
-    def pointer(self) -> Hashable:
+    def pointer_state(self) -> Hashable:
         """See ``Source``."""
-        return self._bank.pointer()
+        return self._bank.pointer_state()
 
-    def files(self, path: Path, described: Manifest) -> tuple[Path, Path]:
+    def fetch_files(self, path: Path, described: Manifest) -> tuple[Path, Path]:
         """See ``Source``."""
-        return super().files(path, described) if described.sealed is None else self.stored(described)
+        return super().fetch_files(path, described) if described.sealed is None else self.original_folders(described)
 
-    def stored(self, described: Manifest) -> tuple[Path, Path]:
+    def original_folders(self, described: Manifest) -> tuple[Path, Path]:
         """See ``Source``."""
         return self._bank.path / "snapshots" / f"{described.number:06d}", self._bank.path / described.base
 
@@ -450,9 +467,9 @@ def _keep_names(cache: Path, names: list[str]) -> None:
 
 def _remove_unused(cache: Path) -> None:
     """Remove snapshots that need not stay and that no reader holds, and the bases of none of the others."""
-    kept, bases = _kept_names(cache), set()
+    kept_names, bases = _kept_names(cache), set()
     for path in (cache / "snapshots").iterdir() if (cache / "snapshots").is_dir() else ():
-        if path.name not in kept and not locks.is_locked(path / manifest.NAME):
+        if path.name not in kept_names and not locks.is_locked(path / manifest.NAME):
             shutil.rmtree(path, ignore_errors=True)
             continue
         with suppress(OSError, NciiMatchError):

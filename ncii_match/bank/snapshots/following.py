@@ -6,8 +6,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Hashable
-from os import PathLike
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +14,7 @@ from numpy.typing import NDArray
 from ncii_match.bank.snapshots import canaries
 from ncii_match.bank.snapshots.canaries import CanaryError
 from ncii_match.bank.snapshots.manifest import Manifest
-from ncii_match.bank.snapshots.snapshot import Snapshot
+from ncii_match.bank.snapshots.snapshot import ReadOptions, Snapshot
 from ncii_match.bank.snapshots.storage import Storage
 from ncii_match.errors import AlgorithmMismatchError, BankError, InputError
 
@@ -68,9 +67,8 @@ class Follower:
     """
 
     def __init__(
-        self, source: Storage, *, key: bytes | None, follow: Follow, pause: float,
+        self, source: Storage, options: ReadOptions, *, follow: Follow, pause: float,
         only: NDArray[np.int64] | None = None,
-        trusted_key: str | PathLike[str] | None = None, verify: bool | None = None,
     ) -> None:  # fmt: skip
         if follow not in ("check", "background"):
             raise InputError(f"follow is {follow!r}; choose 'check' or 'background'")
@@ -81,10 +79,10 @@ class Follower:
         self.failed: BankError | None = None
         self.refused: CanaryError | None = None
         self._only, self._looking = only, threading.Lock()
-        self._how: dict[str, Any] = {"key": key, "trusted_key": trusted_key, "verify": verify}
-        self._followed = source.pointer()
+        self._options = options
+        self._followed = source.pointer_state()
         self._refused_pointer: Hashable = None
-        opened = Snapshot.open_from(source, **self._how)
+        opened = Snapshot.open_from(source, options)
         canaries.check_canaries(opened)
         self.snapshot = self._narrowed(opened)
         self.looked = time.monotonic()
@@ -141,10 +139,10 @@ class Follower:
         return self.snapshot
 
     def _take_up(self) -> None:
-        pointer = self.source.pointer()
+        pointer = self.source.pointer_state()
         if pointer in (self._followed, self._refused_pointer):
             return
-        opened = Snapshot.open_from(self.source, check=self._check_successor, **self._how)
+        opened = Snapshot.open_from(self.source, self._options, check=self._check_successor)
         try:
             canaries.check_canaries(opened)
         except CanaryError as error:  # the old one goes on, for as long as the policy lets it grow old
@@ -162,7 +160,7 @@ class Follower:
         if described.algorithm != before.algorithm:
             now, then = described.algorithm, before.algorithm
             raise OtherAlgorithmError(f"the bank now holds {now}, and was opened with {then}; make another Matcher")
-        before.last_read.check(described, self.source.shown)
+        before.last_read.check(described, self.source.label)
 
     def _narrowed(self, snapshot: Snapshot) -> Snapshot:
         return snapshot if self._only is None else snapshot.only(self._only)
@@ -176,13 +174,13 @@ class Follower:
 def _watch(follower: weakref.ref[Follower], stop: threading.Event, pause: float) -> None:
     """Look every so often, until there is nobody left to look for."""
     while not stop.wait(pause):
-        one = follower()
-        if one is None:
+        live_follower = follower()
+        if live_follower is None:
             return
         try:
             with contextlib.suppress(BankError):  # it is kept, and each check says it
-                one.look(now=True)
+                live_follower.look(now=True)
         except Exception as error:  # noqa: BLE001
             # The thread must go on, and checks must not take its silence for health.
-            one.failed = BankError(f"following the bank failed ({type(error).__name__}: {error})")
-        del one
+            live_follower.failed = BankError(f"following the bank failed ({type(error).__name__}: {error})")
+        del live_follower

@@ -76,30 +76,30 @@ class Manifest:
         return body + _closing_digest(body)
 
     @classmethod
-    def parse(cls, content: bytes, where: object) -> "Manifest":
+    def parse(cls, content: bytes, label: object) -> "Manifest":
         """The inverse. Raises BankFormatError for a newer format, BankCorruptError for anything else that is wrong."""
         try:
-            read = json.loads(content)
-            found = read["format"]
-            if found == FORMAT:
+            fields = json.loads(content)
+            format_number = fields["format"]
+            if format_number == FORMAT:
                 if content != (body := content[: -len(_closing_digest(b""))]) + _closing_digest(body):
                     raise ValueError
                 return cls(
-                    _whole_number(read["number"]),
-                    _aware_time(read["created_at"]),
-                    Algorithm.parse(read["algorithm"]),
-                    _whole_number(read["count"]),
-                    (_whole_number(read["journal"]["number"]), str(read["journal"]["digest"])),
-                    _relative_path(read["base"]["directory"]),
-                    _whole_number(read["base"]["journal"]),
-                    _files(read["base"]["files"]),
-                    _files(read["files"]),
-                    _sealed(read["sealed"], where),
-                    _text(read.get("bank")),
+                    _whole_number(fields["number"]),
+                    _aware_time(fields["created_at"]),
+                    Algorithm.parse(fields["algorithm"]),
+                    _whole_number(fields["count"]),
+                    (_whole_number(fields["journal"]["number"]), str(fields["journal"]["digest"])),
+                    _relative_path(fields["base"]["directory"]),
+                    _whole_number(fields["base"]["journal"]),
+                    _files(fields["base"]["files"]),
+                    _files(fields["files"]),
+                    _sealed(fields["sealed"], label),
+                    _text(fields.get("bank")),
                 )
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-            raise BankCorruptError(f"{where} has no readable manifest ({type(error).__name__}); {ADVICE}") from None
-        raise BankFormatError(f"{where} has format {found!r}; this version reads format {FORMAT}")
+            raise BankCorruptError(f"{label} has no readable manifest ({type(error).__name__}); {ADVICE}") from None
+        raise BankFormatError(f"{label} has format {format_number!r}; this version reads format {FORMAT}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,10 +164,10 @@ def _text(value: Any) -> str | None:
 
 
 def _aware_time(value: str) -> datetime:
-    found = datetime.fromisoformat(value)
-    if found.tzinfo is None:
+    moment = datetime.fromisoformat(value)
+    if moment.tzinfo is None:
         raise ValueError
-    return found
+    return moment
 
 
 def _relative_path(value: str) -> str:
@@ -189,6 +189,6 @@ def _sealed(value: dict[str, Any] | None, where: object) -> dict[str, Any] | Non
 
 def _files(value: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
     return {
-        _relative_path(name): {"bytes": _whole_number(one["bytes"]), "sha256": str(one["sha256"])}
-        for name, one in value.items()
+        _relative_path(name): {"bytes": _whole_number(description["bytes"]), "sha256": str(description["sha256"])}
+        for name, description in value.items()
     }

@@ -128,7 +128,7 @@ def current_manifest(bank: Path, signing_key: str | PathLike[str] | None = None)
     path = bank / "snapshots" / f"{number:06d}"
     try:
         content = regular.read_regular(path / manifest.NAME, manifest.MAX_BYTES)
-        found = Manifest.parse(content, path)
+        parsed = Manifest.parse(content, path)
     except (OSError, NciiMatchError):
         return None
     if signing_key is not None:
@@ -138,7 +138,7 @@ def current_manifest(bank: Path, signing_key: str | PathLike[str] | None = None)
             return None
         if not signatures.is_signed_by(content, signature, signing_key):
             return None
-    return None if digests.first_fault(bank / found.base, found.base_files, verify=False) else found
+    return None if digests.first_fault(bank / parsed.base, parsed.base_files, verify=False) else parsed
 
 
 def check_signing(bank: Path, signing_key: str | PathLike[str] | None) -> None:
@@ -176,15 +176,6 @@ def bank_name(connection: sa.Connection) -> str:
     return str(connection.execute(sa.select(about.c.value).where(about.c.key == "created_at")).scalar_one())
 
 
-def among(wanted: NDArray[np.int64], rising: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Which of the wanted ids are among many rising ones: a look for each, not a pass over all of them."""
-    places = np.searchsorted(rising, wanted)
-    found = np.zeros(len(wanted), bool)
-    inside = places < len(rising)
-    found[inside] = rising[places[inside]] == wanted[inside]
-    return found
-
-
 class SnapshotDraft:
     """A snapshot being written. ``write`` puts its files on the disk; ``show`` makes it the current one."""
 
@@ -206,75 +197,75 @@ class SnapshotDraft:
 
     def write(self, connection: sa.Connection, *, full: bool, workers: int) -> Manifest:
         """Everything but the signature and the pointer, from one consistent view of the tables."""
-        before = None if full else current_manifest(self.bank, self._signing_key)
-        if before is not None and before.bank != bank_name(connection):
-            before = None  # what another bank has published here is not built upon: two banks would be mixed
-        base_ids = None if before is None else self._ids_of(before)
+        previous = None if full else current_manifest(self.bank, self._signing_key)
+        if previous is not None and previous.bank != bank_name(connection):
+            previous = None  # what another bank has published here is not built upon: two banks would be mixed
+        base_ids = None if previous is None else self._ids_of(previous)
         head, digest = journal.head(connection)
-        if before is not None:
-            changed = entries_changed_since(connection, before.base_journal)
+        if previous is not None:
+            changed = entries_changed_since(connection, previous.base_journal)
             if len(changed) > MAX_DELTA_ENTRIES:
-                before = None
+                previous = None
         for name in ("snapshots", "bases"):
             private.make_folder(self.bank / name, parents=False)
         if not self._is_restore:
-            after = None if before is None or base_ids is None else before.base_journal
+            after = None if previous is None or base_ids is None else previous.base_journal
             continuity.check_continuation(
                 connection, self.bank, self._vault, self._signing_key, pointed=pointed_number(self.bank), after=after
             )
         self.number = max(self.number, 1 + continuity.last_number(connection, self.bank, self._signing_key))
         self.path = self.bank / "snapshots" / f"{self.number:06d}"
-        if before is None or base_ids is None:
-            made = self._write_base(connection, head, workers)
+        if previous is None or base_ids is None:
+            base_manifest = self._write_base(connection, head, workers)
             delta, removed = _empty_segment(self.algorithm), np.empty(0, np.int64)
-            active = made.count
+            active_count = base_manifest.count
         else:
-            made = before
+            base_manifest = previous
             slices = [changed[first : first + 500].tolist() for first in range(0, len(changed), 500)]
             delta = active_entries.read_active_entries(connection, self.algorithm, self._unseal, slices)
-            removed = changed[among(changed, base_ids)]
-            active = len(base_ids) - len(removed) + len(delta)
-        more = {"removed.i64": removed.astype("<i8"), **_allow_list_arrays(connection, self.algorithm, self._unseal)}
+            removed = changed[segment.are_among(base_ids, changed)]
+            active_count = len(base_ids) - len(removed) + len(delta)
+        arrays = {"removed.i64": removed.astype("<i8"), **_allow_list_arrays(connection, self.algorithm, self._unseal)}
 
-        def write(place: Path) -> FileList:
-            files = segment.write_segment(place, delta)
-            for name, array in more.items():
-                files[name] = digests.write_described(place / name, array.reshape(-1).view(np.uint8).data)
+        def write(folder: Path) -> FileList:
+            files = segment.write_segment(folder, delta)
+            for name, array in arrays.items():
+                files[name] = digests.write_described(folder / name, array.reshape(-1).view(np.uint8).data)
             return files
 
         _, files = self._filled(self.path, write)
         finished = replace(
-            made, number=self.number, created_at=datetime.now(UTC), algorithm=self.algorithm, count=active,
-            journal=(head, digest.hex()), files=files,
+            base_manifest, number=self.number, created_at=datetime.now(UTC), algorithm=self.algorithm,
+            count=active_count, journal=(head, digest.hex()), files=files,
             sealed=None if self._key is None else sealed_files.describe_seal(self._key), bank=bank_name(connection),
         )  # fmt: skip
         self.detail = continuity.publish_detail(connection, finished, self._vault)
         return finished
 
-    def show(self, made: Manifest) -> None:
+    def show(self, new_manifest: Manifest) -> None:
         """Make it what readers see."""
-        draft, content = self.path.with_suffix(".draft"), made.to_bytes()
+        draft, content = self.path.with_suffix(".draft"), new_manifest.to_bytes()
         private.write_new(draft / manifest.NAME, content)
         if self._signing_key is not None:
             private.write_new(draft / manifest.SIGNATURE, signatures.sign(content, self._signing_key))
         atomic.sync_folder(draft)
-        base = self.bank / made.base
+        base = self.bank / new_manifest.base
         if not base.exists():  # of this snapshot; a draft until now, so that a failure leaves nothing large behind
             atomic.rename(base.with_suffix(".draft"), base, sync_name=True)
         atomic.rename(draft, self.path, sync_name=True)
         set_pointer(self.bank, self.number)
-        continuity.write_signing_memory(self._signing_key, self.bank, made)
+        continuity.write_signing_memory(self._signing_key, self.bank, new_manifest)
 
     def _write_base(self, connection: sa.Connection, head: int, workers: int) -> Manifest:
         from ncii_match.index import build_index  # compiled kernels, which a delta does without
 
         base = active_entries.read_active_entries(connection, self.algorithm, self._unseal, None)
 
-        def write(place: Path) -> FileList:
+        def write(folder: Path) -> FileList:
             index = build_index(base.entry_ids, Hashes(self.algorithm, base.bits), workers=workers)
-            index.save(place / "index")
-            files = segment.write_segment(place, base, leave_out=segment.IN_INDEX)
-            for file in sorted((place / "index").iterdir()):
+            index.save(folder / "index")
+            files = segment.write_segment(folder, base, leave_out=segment.IN_INDEX)
+            for file in sorted((folder / "index").iterdir()):
                 files[f"index/{file.name}"] = digests.describe_file(file)
             return files
 
@@ -381,10 +372,10 @@ def remove_unneeded(bank: Path, keep: set[int | None], *, even_in_use: bool) -> 
         else:
             keep.add(number)
     bases = set()
-    for kept in keep - {None}:
+    for number_kept in keep - {None}:
         with contextlib.suppress(OSError, NciiMatchError):
-            content = regular.read_regular(snapshots / f"{kept:06d}" / manifest.NAME, manifest.MAX_BYTES)
-            bases.add(Manifest.parse(content, kept).base)
+            content = regular.read_regular(snapshots / f"{number_kept:06d}" / manifest.NAME, manifest.MAX_BYTES)
+            bases.add(Manifest.parse(content, number_kept).base)
     for folder in ("bases", "snapshots"):
         for path in (bank / folder).iterdir() if (bank / folder).is_dir() else ():
             cut_off = path.suffix == ".draft"

@@ -35,14 +35,14 @@ def reseal(
     old, database = context.cipher, context.database
     requests.require_reason(reason)
     if old.key_fingerprint == new.key_fingerprint:
-        what = "the bank has this key already" if new.key_fingerprint else "the bank has no key already"
-        raise InputError(f"{what}; if the change was cut off, 'ncii-match bank publish' does the rest")
+        problem = "the bank has this key already" if new.key_fingerprint else "the bank has no key already"
+        raise InputError(f"{problem}; if the change was cut off, 'ncii-match bank publish' does the rest")
     with publication.publishing(context.path, wait=wait):
         with database.writing() as connection:
-            kept = tables.entries.c.hash.is_not(None)
-            allowed = sa.func.length(tables.allowed.c.hash) > 0
-            changed = _reseal(connection, tables.entries, kept, old, new)
-            changed += _reseal(connection, tables.allowed, allowed, old, new)
+            has_hash = tables.entries.c.hash.is_not(None)
+            is_allowed_hash = sa.func.length(tables.allowed.c.hash) > 0
+            changed = _reseal(connection, tables.entries, has_hash, old, new)
+            changed += _reseal(connection, tables.allowed, is_allowed_hash, old, new)
             about = {"key": new.key_fingerprint, "mark_secret": new.seal_secret(context.mark_secret)}
             for name, value in about.items():
                 connection.execute(tables.about.update().where(tables.about.c.key == name).values(value=value))

@@ -22,7 +22,7 @@ class RemoteStorage(CopiedStorage):
     """A bank that is read through a file system of ``pyarrow.fs``."""
 
     def __init__(
-        self, address: str, filesystem: Any, cache: str | PathLike[str] | None, *, remembers: bool = False
+        self, address: str, filesystem: Any, cache: str | PathLike[str] | None, *, keeps_verified_copies: bool = False
     ) -> None:
         shown = re.sub(r"(?<=://)[^/@]*@|\?.*$", "", address)  # no secrets in messages
         if filesystem is None:
@@ -38,7 +38,7 @@ class RemoteStorage(CopiedStorage):
             root = address
             identity = f"{filesystem.type_name} {getattr(filesystem, 'base_path', '')} {address}"
         self._fs, self._root = filesystem, root if root.strip("/") == "" else root.rstrip("/")
-        super().__init__(shown, identity, cache, remembers=remembers)
+        super().__init__(shown, identity, cache, keeps_verified_copies=keeps_verified_copies)
 
     def chunks(self, name: str) -> Iterator[Chunk]:
         """Its content. Raises FileNotFoundError when it is not there, BankError when the bank cannot be reached."""
@@ -54,7 +54,7 @@ class RemoteStorage(CopiedStorage):
         except (FileNotFoundError, NotADirectoryError):
             raise FileNotFoundError(path) from None
         except (OSError, pa.ArrowException) as error:
-            raise BankError(f"{self.shown} cannot be reached: {_first_line(error, path)}") from None
+            raise BankError(f"{self.label} cannot be reached: {_first_line(error, path)}") from None
 
 
 def _on_this_machine(filesystem: Any, path: str) -> Path | None:
@@ -66,5 +66,5 @@ def _on_this_machine(filesystem: Any, path: str) -> Path | None:
 
 def _first_line(error: Exception, secret: str) -> str:
     """What a library says, without the address: it may hold a password."""
-    told = str(error).strip().partition("\n")[0]
-    return told.replace(secret, "the address")[:300]
+    message = str(error).strip().partition("\n")[0]
+    return message.replace(secret, "the address")[:300]

@@ -23,7 +23,7 @@ from ncii_match.bank.snapshots import continuity, manifest, publication
 from ncii_match.bank.snapshots.continuity import PublishedSnapshot
 from ncii_match.bank.snapshots.manifest import Manifest
 from ncii_match.bank.snapshots.segment import Segment
-from ncii_match.bank.snapshots.snapshot import Snapshot
+from ncii_match.bank.snapshots.snapshot import ReadOptions, Snapshot
 from ncii_match.bank.truth import allow_list, cases, database, disk_errors, holds, journal, queries, requests, tables
 from ncii_match.bank.truth.cases import Case
 from ncii_match.bank.truth.context import BankContext, moment
@@ -209,7 +209,9 @@ def open_last_snapshot(
         problem = str(error)
     if problem is None and snapshots:
         try:
-            opened = Snapshot.open_number(bank, snapshots[-1].number, verify=True, trusted_key=trusted_key, key=key)
+            opened = Snapshot.open_number(
+                bank, snapshots[-1].number, ReadOptions(verify=True, trusted_key=trusted_key, key=key)
+            )
         except NciiMatchError as error:
             problem = str(error)
         else:
@@ -359,23 +361,27 @@ class _Carryover:
 
     def run(self) -> None:
         """Holds, then the cases that are left without any, then the allowlist."""
-        wanted = _snapshot_holds(self.snapshot)
-        packed = [row.tobytes() for row in wanted.bits]
-        ids = self._entry_ids(wanted, packed)
-        case_ids = cases.ids(self.connection, wanted.cases, self.at, self.actor)
+        snapshot_holds = _snapshot_holds(self.snapshot)
+        packed = [row.tobytes() for row in snapshot_holds.bits]
+        ids = self._entry_ids(snapshot_holds, packed)
+        case_ids = cases.ids(self.connection, snapshot_holds.cases, self.at, self.actor)
         newer_cases = self._newer_withdrawals()
         refused = self._newer_marks()
         table = tables.holds.c
         query = sa.select(table.entry_id, table.case_id, table.state, table.changed, table.until)
-        held = {(row.entry_id, row.case_id): row for row in self.connection.execute(query)}
+        present_holds = {(row.entry_id, row.case_id): row for row in self.connection.execute(query)}
         pairs: set[tuple[int, int]] = set()
-        taken: dict[tuple[State, bool], list[tuple[int, int, int, int]]] = {}
+        changes: dict[tuple[State, bool], list[tuple[int, int, int, int]]] = {}
         for row, case_row, state, until in zip(
-            wanted.rows.tolist(), wanted.case_rows.tolist(), wanted.states.tolist(), wanted.untils.tolist(), strict=True
+            snapshot_holds.rows.tolist(),
+            snapshot_holds.case_rows.tolist(),
+            snapshot_holds.states.tolist(),
+            snapshot_holds.untils.tolist(),
+            strict=True,
         ):
             pair = int(ids[row]), int(case_ids[case_row])
             pairs.add(pair)
-            present = held.get(pair)
+            present = present_holds.get(pair)
             if present is not None and (
                 present.changed > self.made_at or (present.state, present.until or 0) == (state, until)
             ):
@@ -383,13 +389,13 @@ class _Carryover:
             is_missing = present is None or present.state == State.WITHDRAWN
             if is_missing and (pair[1] in newer_cases or (refused and (self._mark(packed[row]), pair[1]) in refused)):
                 continue
-            taken.setdefault((State(state), is_missing), []).append((*pair, until, row))
-        self._take(taken, packed)
-        gone = [
-            pair for pair, row in held.items()
+            changes.setdefault((State(state), is_missing), []).append((*pair, until, row))
+        self._take(changes, packed)
+        missing_pairs = [
+            pair for pair, row in present_holds.items()
             if pair not in pairs and row.state != State.WITHDRAWN and row.changed <= self.made_at
         ]  # fmt: skip
-        self._end(gone)
+        self._end(missing_pairs)
         self._allow_list()
 
     def _mark(self, packed: bytes) -> bytes:
@@ -398,7 +404,9 @@ class _Carryover:
     def _newer_withdrawals(self) -> set[int]:
         """Cases that were withdrawn as a whole after the snapshot was made."""
         table = tables.cases.c
-        return {one for (one,) in self.connection.execute(sa.select(table.id).where(table.withdrawn > self.made_at))}
+        return {
+            case_id for (case_id,) in self.connection.execute(sa.select(table.id).where(table.withdrawn > self.made_at))
+        }
 
     def _newer_marks(self) -> set[tuple[bytes, int]]:
         """Hashes, by their marks, that cases have withdrawn unseen after the snapshot was made."""
@@ -406,46 +414,48 @@ class _Carryover:
         query = sa.select(table.mark, table.case_id).where(table.since > self.made_at)
         return {(bytes(mark), case) for mark, case in self.connection.execute(query)}
 
-    def _entry_ids(self, wanted: _SnapshotHolds, packed: list[bytes]) -> NDArray[np.int64]:
+    def _entry_ids(self, snapshot_holds: _SnapshotHolds, packed: list[bytes]) -> NDArray[np.int64]:
         """The tables' ids of the snapshot's entries, int64 [n]; entries that they lack are made, under the same id."""
         cipher, entries = self.context.cipher, tables.entries
         keys = [cipher.lookup(bits) for bits in packed]
-        known = queries.ids_by_key(self.connection, keys)
-        taken = {one for (one,) in self.connection.execute(sa.select(entries.c.id))}
-        last = max([0, *taken, *wanted.entry_ids.tolist()])
-        rows, moved = [], 0
+        ids_by_key = queries.ids_by_key(self.connection, keys)
+        taken_ids = {entry_id for (entry_id,) in self.connection.execute(sa.select(entries.c.id))}
+        last = max([0, *taken_ids, *snapshot_holds.entry_ids.tolist()])
+        rows, renumbered = [], 0
         for row, key in enumerate(keys):
-            if key in known:
+            if key in ids_by_key:
                 continue
-            number = int(wanted.entry_ids[row])
-            if number in taken:  # something else was added after the backup was put back
-                last, moved = last + 1, moved + 1
+            number = int(snapshot_holds.entry_ids[row])
+            if number in taken_ids:  # something else was added after the backup was put back
+                last, renumbered = last + 1, renumbered + 1
                 number = last
-            known[key] = number
+            ids_by_key[key] = number
             profile = self.context.algorithm.profile
             rows.append((number, key, cipher.seal(packed[row]), profile, None, self.at))
         tables.insert(
             self.connection, entries, rows, ["id", "hash", "sealed", "profile", "quality", "first_seen"]
         )  # fmt: skip
-        if moved:
-            self.report.notes.append(f"{moved} entries have another number now: theirs was given to another hash since")
-        return np.array([known[key] for key in keys], np.int64)
+        if renumbered:
+            self.report.notes.append(
+                f"{renumbered} entries have another number now: theirs was given to another hash since"
+            )
+        return np.array([ids_by_key[key] for key in keys], np.int64)
 
-    def _take(self, taken: dict[tuple[State, bool], list[tuple[int, int, int, int]]], packed: list[bytes]) -> None:
+    def _take(self, changes: dict[tuple[State, bool], list[tuple[int, int, int, int]]], packed: list[bytes]) -> None:
         table = tables.holds
-        for (state, is_missing), rows in taken.items():
-            known = {
-                (one.entry_id, one.case_id)
-                for some in tables.slices(sorted({row[0] for row in rows}))
-                for one in self.connection.execute(
-                    sa.select(table.c.entry_id, table.c.case_id).where(table.c.entry_id.in_(some))
+        for (state, is_missing), rows in changes.items():
+            present_pairs = {
+                (row.entry_id, row.case_id)
+                for id_slice in tables.slices(sorted({row[0] for row in rows}))
+                for row in self.connection.execute(
+                    sa.select(table.c.entry_id, table.c.case_id).where(table.c.entry_id.in_(id_slice))
                 )
             }
-            new = [row for row in rows if row[:2] not in known]
+            new = [row for row in rows if row[:2] not in present_pairs]
             values = [(entry, case, int(state), self.at, self.at, until or None) for entry, case, until, _ in new]
             tables.insert(self.connection, table, values)
             for entry, case, until, _ in rows:
-                if (entry, case) in known:
+                if (entry, case) in present_pairs:
                     this = (table.c.entry_id == entry) & (table.c.case_id == case)
                     change = {"state": int(state), "changed": self.at, "until": until or None}
                     self.connection.execute(table.update().where(this).values(**change))
@@ -461,18 +471,23 @@ class _Carryover:
             else:
                 self.report.changed += len(rows)
 
-    def _end(self, gone: list[tuple[int, int]]) -> None:
-        if not gone:
+    def _end(self, pairs: list[tuple[int, int]]) -> None:
+        if not pairs:
             return
-        entry_ids, case_ids = holds.end_pairs(self.connection, np.array(sorted(gone), np.int64), self.at)
+        entry_ids, case_ids = holds.end_pairs(self.connection, np.array(sorted(pairs), np.int64), self.at)
         self.report.ended = len(entry_ids)
         active = sa.exists().where(
             (tables.holds.c.case_id == tables.cases.c.id) & (tables.holds.c.state != State.WITHDRAWN)
         )
         ended = []
-        for some in tables.slices(np.unique(case_ids).tolist()):
-            this = tables.cases.c.id.in_(some) & ~active & tables.cases.c.withdrawn.is_(None)
-            query = tables.cases.update().where(this).values(withdrawn=self.at).returning(tables.cases.c.reference)
+        for id_slice in tables.slices(np.unique(case_ids).tolist()):
+            is_left_without_holds = tables.cases.c.id.in_(id_slice) & ~active & tables.cases.c.withdrawn.is_(None)
+            query = (
+                tables.cases.update()
+                .where(is_left_without_holds)
+                .values(withdrawn=self.at)
+                .returning(tables.cases.c.reference)
+            )
             ended += [reference for (reference,) in self.connection.execute(query)]
         self.report.ended_cases = tuple(sorted(ended))
         self._record({"state": "withdrawn", "whole": len(ended)}, np.column_stack([entry_ids, case_ids]).tolist(), b"")
@@ -489,31 +504,32 @@ class _Carryover:
         cipher, table = self.context.cipher, tables.allowed.c
         packed = requests.packed_rows(self.snapshot.allowed)
         radii = self.snapshot.allowed_radii.tolist()
-        wanted = {(cipher.lookup(one), radius): one for one, radius in zip(packed, radii, strict=True)}
+        allowed_hashes = {(cipher.lookup(bits), radius): bits for bits, radius in zip(packed, radii, strict=True)}
         rows = self.connection.execute(sa.select(table.id, table.hash, table.radius, table.since, table.ended)).all()
-        over = [
+        surplus = [
             row.id for row in rows
-            if row.ended is None and row.since <= self.made_at and (bytes(row.hash), row.radius) not in wanted
+            if row.ended is None and row.since <= self.made_at and (bytes(row.hash), row.radius) not in allowed_hashes
         ]  # fmt: skip
         standing = {
             (bytes(row.hash), row.radius) for row in rows if row.ended is None or row.ended > self.made_at
         }  # fmt: skip
-        ended = allow_list.end_rows(self.connection, over, self.at)
+        ended = allow_list.end_rows(self.connection, surplus, self.at)
         if ended:
             detail = {"ids": ended, "compared_with": self.snapshot.number}
             journal.record(
                 self.connection, at=self.at, action="disallow", actor=self.actor, reason=self.reason, detail=detail
             )
         by_radius: dict[int, list[bytes]] = {}
-        for (key, radius), one in wanted.items():
+        for (key, radius), bits in allowed_hashes.items():
             if (key, radius) not in standing:
-                by_radius.setdefault(radius, []).append(one)
-        for radius, some in sorted(by_radius.items()):
-            stored = [(cipher.lookup(bits), cipher.seal(bits)) for bits in some]
+                by_radius.setdefault(radius, []).append(bits)
+        for radius, packed_hashes in sorted(by_radius.items()):
+            stored = [(cipher.lookup(bits), cipher.seal(bits)) for bits in packed_hashes]
             ids = allow_list.add_rows(self.connection, stored, radius, self.reason, self.actor, self.at)
             journal.record(
                 self.connection, at=self.at, action="allow", actor=self.actor, reason=self.reason,
-                detail={"radius": radius, "ids": ids, "compared_with": self.snapshot.number}, hashes=b"".join(some),
+                detail={"radius": radius, "ids": ids, "compared_with": self.snapshot.number},
+                hashes=b"".join(packed_hashes),
             )  # fmt: skip
             self.report.allowed += len(ids)
         self.report.disallowed = len(ended)

@@ -106,17 +106,26 @@ class Segment:
     def entries_of_case(self, reference: str, source: str) -> NDArray[np.int64]:
         """Ids of the entries that a case holds, rising."""
         start = re.escape(_case_line_start(reference, source))
-        for found in re.finditer(start + rb"[,}]", self.case_lines.data):
-            row = int(np.searchsorted(self.case_offsets, found.start()))
-            if self.case_offsets[row] == found.start():
-                held = np.flatnonzero(self.cases == row)
-                return self.entry_ids[np.unique(np.searchsorted(self.offsets, held, side="right") - 1)]
+        for match in re.finditer(start + rb"[,}]", self.case_lines.data):
+            row = int(np.searchsorted(self.case_offsets, match.start()))
+            if self.case_offsets[row] == match.start():
+                hold_rows = np.flatnonzero(self.cases == row)
+                return self.entry_ids[np.unique(np.searchsorted(self.offsets, hold_rows, side="right") - 1)]
         return self.entry_ids[:0]
 
     def case(self, row: int) -> Case:
         """One case."""
         line = json.loads(bytes(self.case_lines[self.case_offsets[row] : self.case_offsets[row + 1]]))
         return Case(line["reference"], line["source"], line.get("region"), tuple(line.get("tags", ())))
+
+
+def are_among(rising_ids: NDArray[np.int64], entry_ids: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Which of some ids, in any order, are among rising ones: bool [n]. A look for each, not a pass over all."""
+    if not len(rising_ids):
+        return np.zeros(len(entry_ids), bool)
+    rows = np.minimum(np.searchsorted(rising_ids, entry_ids), len(rising_ids) - 1)
+    is_there: NDArray[np.bool_] = rising_ids[rows] == entry_ids
+    return is_there
 
 
 def _case_line_start(reference: str, source: str) -> bytes:

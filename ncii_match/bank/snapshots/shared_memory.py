@@ -136,8 +136,8 @@ def _release_share(path: Path, lock: FileLock, owner: int) -> None:
 
 def _remove(path: Path) -> None:
     """Of a directory whose lock the caller holds alone. The lock file goes last."""
-    for one in (path, path.with_suffix(".draft")):
-        shutil.rmtree(one, ignore_errors=True)
+    for folder in (path, path.with_suffix(".draft")):
+        shutil.rmtree(folder, ignore_errors=True)
     path.with_suffix(".lock").unlink(missing_ok=True)
 
 
@@ -152,43 +152,43 @@ def _sweep(root: Path, but: str = "") -> None:
 
 
 def _own_folder() -> Path:
-    named = os.environ.get(SHARED_MEMORY)
-    place = Path(named or DEFAULT_FOLDER)
-    if not place.is_dir():
+    configured = os.environ.get(SHARED_MEMORY)
+    root = Path(configured or DEFAULT_FOLDER)
+    if not root.is_dir():
         raise BankError(
-            f"{place} is no directory, and a sealed bank is read and written in shared memory only; "
+            f"{root} is no directory, and a sealed bank is read and written in shared memory only; "
             f"name a directory on a tmpfs in {SHARED_MEMORY}"
         )
-    kind = _file_system(place)
+    kind = _file_system(root)
     if kind is not None and kind not in IN_MEMORY:
         raise BankError(
-            f"{place} is on a disk ({kind}), and a sealed bank lies in the clear in shared memory only; "
+            f"{root} is on a disk ({kind}), and a sealed bank lies in the clear in shared memory only; "
             f"name a directory on a tmpfs in {SHARED_MEMORY}"
         )
-    return private_directory(place / f"ncii_match-{os.getuid()}")
+    return private_directory(root / f"ncii_match-{os.getuid()}")
 
 
 def private_directory(path: Path) -> Path:
     """Make a directory that only this user can look into. Raises BankError when it is somebody else's, or open."""
     try:
         private.make_folder(path)
-        found = path.lstat()
+        status = path.lstat()
     except OSError as error:
         raise BankError(f"{path} cannot be made a directory: {error.strerror}; mend that, and try again") from None
-    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o077:
+    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid() or status.st_mode & 0o077:
         raise BankError(f"{path} is not a directory that only this user can look into; remove it, or chmod 700")
     return path
 
 
-def _file_system(place: Path) -> str | None:
+def _file_system(folder: Path) -> str | None:
     """What kind of file system a directory is on, where the system tells."""
     if not sys.platform.startswith("linux"):
         return None
-    device = place.stat().st_dev
-    wanted = f"{os.major(device)}:{os.minor(device)}"
+    device = folder.stat().st_dev
+    device_number = f"{os.major(device)}:{os.minor(device)}"
     try:
         lines = Path("/proc/self/mountinfo").read_text().splitlines()
     except OSError:
         return None
     kinds = {line.split()[2]: line.partition(" - ")[2].split()[0] for line in lines}
-    return kinds.get(wanted)
+    return kinds.get(device_number)

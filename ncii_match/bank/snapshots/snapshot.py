@@ -18,10 +18,11 @@ from numpy.typing import NDArray
 
 from ncii_match.bank.contents import Case, max_allowed_radius
 from ncii_match.bank.crypto import signatures
-from ncii_match.bank.snapshots import decryption, manifest, segment, storage, storage_choice
+from ncii_match.bank.snapshots import decryption, manifest, segment, storage_choice
+from ncii_match.bank.snapshots.decryption import ReadableFiles
 from ncii_match.bank.snapshots.manifest import ALLOWED, LastRead, Manifest
 from ncii_match.bank.snapshots.segment import Segment
-from ncii_match.bank.snapshots.storage import ManifestLock, Storage
+from ncii_match.bank.snapshots.storage import LocalStorage, ManifestLock, Storage
 from ncii_match.errors import (
     BankCorruptError,
     BankFormatError,
@@ -56,6 +57,48 @@ class IndexOnDemand:
             return self._index
 
 
+FileName = str | PathLike[str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReadOptions:
+    """How a snapshot is opened; ``Snapshot.open`` describes the first four.
+
+    Attributes
+    ----------
+    verify
+        Whether the SHA-256 of every file is checked; None for what suits the trusted key.
+    trusted_key
+        File of the public key that must have signed the snapshot; None for the one that ``NCII_MATCH_TRUSTED_KEY``
+        names.
+    key
+        Of a bank that must be sealed, 32 bytes; None for the environment's.
+    not_before
+        The lowest number that is accepted, inclusive.
+    opens_index
+        False for a caller that may never search: then the index is opened when it is first asked for.
+    """
+
+    verify: bool | None = None
+    trusted_key: FileName | None = None
+    key: bytes | None = field(default=None, repr=False)
+    not_before: int = 0
+    opens_index: bool = True
+
+    @property
+    def trusted_key_file(self) -> FileName | None:
+        """File of the trusted key; None where signatures are not looked at."""
+        return self.trusted_key or os.environ.get(signatures.TRUSTED_KEY)
+
+    @property
+    def reads_verified_copies(self) -> bool:
+        """Whether the reader trusts a key, and so reads verified copies of its own."""
+        return self.verify is not False and bool(self.trusted_key_file)
+
+
+_DEFAULT_OPTIONS = ReadOptions()
+
+
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Snapshot:
     """One publication. ``Snapshot.open(bank_dir)`` opens the current one.
@@ -87,7 +130,7 @@ class Snapshot:
     _base: Segment = field(repr=False)
     _delta: Segment = field(repr=False)
     _removed: NDArray[np.int64] = field(repr=False)
-    _held: tuple[object, ...] = field(repr=False)
+    _locks: tuple[object, ...] = field(repr=False)
     _index: IndexOnDemand = field(repr=False)
     _count: int = field(repr=False)
 
@@ -140,119 +183,118 @@ class Snapshot:
             one's; OlderSnapshotError when the number is below ``not_before`` or what was read before; UnsealedError
             when the files are in the clear and must not be.
         """
-        source = storage_choice.open_storage(
-            bank_dir, filesystem, cache, guarded=reads_verified_copies(verify, trusted_key)
-        )
-        return cls.open_from(source, verify=verify, trusted_key=trusted_key, not_before=not_before, key=key)
+        options = ReadOptions(verify=verify, trusted_key=trusted_key, key=key, not_before=not_before)
+        source = storage_choice.open_storage(bank_dir, filesystem, cache, guarded=options.reads_verified_copies)
+        return cls.open_from(source, options)
 
     @classmethod
     def open_from(
         cls,
         source: Storage,
+        options: ReadOptions = _DEFAULT_OPTIONS,
         *,
-        verify: bool | None = None,
-        trusted_key: str | PathLike[str] | None = None,
-        not_before: int = 0,
-        key: bytes | None = None,
         check: Callable[[Manifest], None] | None = None,
-        opens_index: bool = True,
     ) -> "Snapshot":
-        """Open a source's current snapshot. Raises what ``open`` does, and ``check`` of its manifest.
+        """Open the current snapshot of a storage.
 
-        opens_index : False for a caller that may never search: then the index is opened when it is first asked for.
+        Parameters
+        ----------
+        source
+            Where the bank is published.
+        options
+            How it is opened.
+        check
+            Is called with the manifest before anything is copied; what it raises is raised.
+
+        Raises
+        ------
+        BankError
+            As ``open``.
         """
         last_read = source.last_read()
 
-        def check_all(described: Manifest) -> None:
+        def check_successor(opened_manifest: Manifest) -> None:
             if check is not None:
-                check(described)
+                check(opened_manifest)
             if last_read is not None:
-                last_read.check(described, source.shown, source.advice)
+                last_read.check(opened_manifest, source.label, source.advice)
 
         while True:
-            number = source.current()
+            number = source.current_number()
             try:
-                opened = cls.open_number(
-                    source, number, verify=verify, trusted_key=trusted_key, not_before=not_before, key=key,
-                    check=check_all, opens_index=opens_index,
-                )  # fmt: skip
+                snapshot = cls.open_number(source, number, options, check=check_successor)
             except (BankCorruptError, BankFormatError):
-                if source.current() == number:
+                if source.current_number() == number:
                     raise
                 # Published twice while it was being opened, and cleared away: the new one is there.
             else:
-                source.remember(opened.last_read)
-                return opened
+                source.remember(snapshot.last_read)
+                return snapshot
 
     @classmethod
     def open_number(
-        cls,
-        bank: Path | Storage,
-        number: int,
-        *,
-        verify: bool | None = None,
-        trusted_key: str | PathLike[str] | None = None,
-        not_before: int = 0,
-        key: bytes | None = None,
+        cls, bank: Path | Storage, number: int, options: ReadOptions = _DEFAULT_OPTIONS, *,
         check: Callable[[Manifest], None] | None = None,
-        opens_index: bool = True,
-    ) -> "Snapshot":
-        """Open one snapshot of a bank that is still there. Raises what ``open_from`` does."""
-        source = storage.LocalStorage(bank) if isinstance(bank, Path) else bank
-        if number < not_before:
+    ) -> "Snapshot":  # fmt: skip
+        """Open one snapshot of a bank that is still there; parameters and errors as ``open_from``."""
+        source = LocalStorage(bank) if isinstance(bank, Path) else bank
+        if number < options.not_before:
             raise OlderSnapshotError(
-                f"snapshot {number} is older than snapshot {not_before}, which was read before; {manifest.ADVICE}"
+                f"snapshot {number} is older than snapshot {options.not_before}, which was read before; "
+                f"{manifest.ADVICE}"
             )
-        held, described = _lock_and_describe(source, number, trusted_key)
+        lock, described = _lock_and_describe(source, number, options.trusted_key_file)
         if check is not None:
             check(described)  # before anything is copied
-        if key is not None and described.sealed is None:
+        if options.key is not None and described.sealed is None:
             raise UnsealedError(
-                f"{source.shown} is in the clear, and a key was given for it: somebody may have put it there; leave "
+                f"{source.label} is in the clear, and a key was given for it: somebody may have put it there; leave "
                 "key= out for a bank without one"
             )
-        path, base = source.files(held.path, described)
+        path, base = source.fetch_files(lock.path, described)
         try:
-            _check_digests(source, path, base, described, verify, guarded=reads_verified_copies(verify, trusted_key))
-            opened = cls._mapped(path, decryption.readable_files(path, base, described, key), held)
-            if opens_index:
-                opened._index.get()  # noqa: SLF001 - its own
+            _check_digests(
+                source, path, base, described, options.verify, reads_verified_copies=options.reads_verified_copies
+            )
+            snapshot = cls._mapped(path, decryption.readable_files(path, base, described, options.key), lock)
+            if options.opens_index:
+                snapshot._index.get()  # noqa: SLF001 - its own
         except BankCorruptError:
-            source.mend(path, base, described)
+            source.discard_copies(path, base, described)
             raise
         except (IndexFormatError, EngineError, ValueError, OSError, KeyError) as error:  # InputError is a ValueError
-            source.mend(path, base, described)
+            source.discard_copies(path, base, described)
             raise BankCorruptError(f"{path}: {error}; publish again") from None
-        return opened
+        return snapshot
 
     @classmethod
-    def _mapped(cls, named: Path, plain: decryption.ReadableFiles, held: storage.ManifestLock) -> "Snapshot":
-        path, base, said = plain.path, plain.base, plain.said
-        algorithm = said.algorithm
-        files = said.base_files | {name: said.base_files[f"index/{name}"] for name in segment.IN_INDEX}
-        old = segment.map_segment(files, algorithm, partial(_fetch_of_base, base))
-        new = segment.map_segment(said.files, algorithm, partial(_fetch, path))
-        removed = _fetch(path, "removed.i64", np.dtype("<i8"), (said.files["removed.i64"]["bytes"] // 8,))
-        count = said.files["allowed_radii.u16"]["bytes"] // 2
+    def _mapped(cls, shown_path: Path, readable: ReadableFiles, lock: ManifestLock) -> "Snapshot":
+        path, base, described = readable.path, readable.base, readable.manifest
+        algorithm = described.algorithm
+        files = described.base_files | {name: described.base_files[f"index/{name}"] for name in segment.IN_INDEX}
+        base_segment = segment.map_segment(files, algorithm, partial(_fetch_of_base, base))
+        delta = segment.map_segment(described.files, algorithm, partial(_fetch, path))
+        removed = _fetch(path, "removed.i64", np.dtype("<i8"), (described.files["removed.i64"]["bytes"] // 8,))
+        count = described.files["allowed_radii.u16"]["bytes"] // 2
         allowed = _fetch(path, "allowed_hashes.u8", np.dtype(ALLOWED["allowed_hashes.u8"]), (count, algorithm.nbytes))
         radii = _fetch(path, "allowed_radii.u16", np.dtype(ALLOWED["allowed_radii.u16"]), (count,)).copy()
         if radii.max(initial=0) > max_allowed_radius(algorithm):  # it would hide pictures that nobody has allowed
             raise BankCorruptError(f"{path} allows more than any bank does; publish again")
         return cls(
-            named,
-            said.number,
-            said.created_at,
+            shown_path,
+            described.number,
+            described.created_at,
             algorithm,
             Hashes(algorithm, allowed.copy()),  # short, and looked at for every picture: not left to the disk
             radii,
-            said.bank,
-            said.sealed is not None,
-            old,
-            new,
+            described.bank,
+            described.sealed is not None,
+            base_segment,
+            delta,
             removed,
-            (*plain.kept, held),
-            IndexOnDemand(partial(_open_index, named, plain, old, new, removed)),
-            said.count,
+            (*readable.copies, lock),
+            IndexOnDemand(partial(_open_index, shown_path, readable, base_segment, delta, removed)),
+            described.count,
         )
 
     def __len__(self) -> int:
@@ -273,12 +315,12 @@ class Snapshot:
 
     def hashes(self) -> Hashes:
         """Every entry's hash, in no order that means anything; a copy."""
-        kept = self._base.bits[~np.isin(self._base.entry_ids, self._removed)]
-        return Hashes(self.algorithm, np.concatenate([kept, self._delta.bits]))
+        remaining = self._base.bits[~np.isin(self._base.entry_ids, self._removed)]
+        return Hashes(self.algorithm, np.concatenate([remaining, self._delta.bits]))
 
     def segments(self) -> Iterator[tuple[Segment, NDArray[np.bool_]]]:
         """The base and the delta, each with which of its entries count: bool [n]."""
-        yield self._base, ~_are_among(self._removed, self._base.entry_ids)
+        yield self._base, ~segment.are_among(self._removed, self._base.entry_ids)
         yield self._delta, np.ones(len(self._delta), bool)
 
     def holds_of(self, entry_id: int) -> list[tuple[Case, State, int]]:
@@ -307,9 +349,9 @@ class Snapshot:
 
             widest = int(self.allowed_radii.max())
             index = build_index(np.arange(len(self.allowed)), self.allowed, max_radius=widest, engine="flat")
-            found = index.search(hashes)
-            within = found.distances <= self.allowed_radii[found.entry_ids]
-            pictures = np.repeat(np.arange(len(found)), np.diff(found.offsets))
+            matches = index.search(hashes)
+            within = matches.distances <= self.allowed_radii[matches.entry_ids]
+            pictures = np.repeat(np.arange(len(matches)), np.diff(matches.offsets))
             allowed[pictures[within]] = True
         return allowed
 
@@ -317,9 +359,13 @@ class Snapshot:
         """The same, with an index over some of its entries; ids that it does not have are passed over."""
         from ncii_match.index import build_index
 
-        found = [(int(one), bits) for one in np.unique(entry_ids) if (bits := self.hash_of(int(one))) is not None]
-        bits = np.array([one for _, one in found], np.uint8).reshape(-1, self.algorithm.nbytes)
-        ids = np.array([one for one, _ in found], np.int64)
+        known = [
+            (int(entry_id), bits)
+            for entry_id in np.unique(entry_ids)
+            if (bits := self.hash_of(int(entry_id))) is not None
+        ]
+        bits = np.array([entry_id for _, entry_id in known], np.uint8).reshape(-1, self.algorithm.nbytes)
+        ids = np.array([entry_id for entry_id, _ in known], np.int64)
         index = build_index(ids, Hashes(self.algorithm, bits), max_radius=self.index.max_radius)
         return replace(self, _index=IndexOnDemand(lambda: index), _count=len(index))
 
@@ -327,7 +373,7 @@ class Snapshot:
         """Entries that a case holds. Reads through the list of cases."""
         old = self._base.entries_of_case(reference, source)
         new = self._delta.entries_of_case(reference, source)
-        return len(old) - int(_are_among(self._removed, old).sum()) + len(new)
+        return len(old) - int(segment.are_among(self._removed, old).sum()) + len(new)
 
     def count_holds(self, entry_ids: NDArray[np.int64]) -> NDArray[np.int64]:
         """How many holds each of some entries has, int64 [n]. Raises InputError for one that is not in the snapshot."""
@@ -340,8 +386,10 @@ class Snapshot:
 
     def _spans(self, entry_ids: NDArray[np.int64]) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
         """Of each entry whether the delta has it, bool [n], and where its holds begin and end there, int64 [2, n]."""
-        is_new = _are_among(self._delta.entry_ids, entry_ids)
-        is_old = _are_among(self._base.entry_ids, entry_ids) & ~_are_among(self._removed, entry_ids) & ~is_new
+        is_new = segment.are_among(self._delta.entry_ids, entry_ids)
+        is_old = (
+            segment.are_among(self._base.entry_ids, entry_ids) & ~segment.are_among(self._removed, entry_ids) & ~is_new
+        )
         if not (is_new | is_old).all():
             missing = int(entry_ids[~(is_new | is_old)][0])
             raise InputError(f"entry {missing} is not in snapshot {self.number}")
@@ -390,24 +438,24 @@ class Snapshot:
         keep
             bool [m], by hold; at least one of each entry.
         """
-        before, holds, beyond = len(self._base.case_offsets), [], []
+        before, holds, holds_beyond = len(self._base.case_offsets), [], []
         for row in np.searchsorted(columns.entry_ids, entry_ids).tolist():
             first, last = int(columns.offsets[row]), int(columns.offsets[row + 1])
-            chosen = first + np.flatnonzero(keep[first:last])
-            beyond.append(last - first - len(chosen))
+            rows = first + np.flatnonzero(keep[first:last])
+            holds_beyond.append(last - first - len(rows))
             try:
-                named = [
+                named_holds = [
                     (self._base.case(case) if case < before else self._delta.case(case - before), State(state))
-                    for case, state in zip(columns.cases[chosen].tolist(), columns.states[chosen].tolist(), strict=True)
+                    for case, state in zip(columns.cases[rows].tolist(), columns.states[rows].tolist(), strict=True)
                 ]
             except (ValueError, IndexError, KeyError, TypeError):
                 raise BankCorruptError(
                     "the holds of a snapshot contradict each other; verify it and publish again"
                 ) from None
-            holds.append(tuple(Hold(case.reference, case.source, state, case.region) for case, state in named))
-        states = np.array([strongest(hold.state for hold in some) for some in holds], np.uint8)
-        cases = tuple(tuple(sorted({hold.case for hold in some})) for some in holds)
-        return Entries(entry_ids, states, cases, tuple(holds), np.array(beyond, np.int64))
+            holds.append(tuple(Hold(case.reference, case.source, state, case.region) for case, state in named_holds))
+        states = np.array([strongest(hold.state for hold in entry_holds) for entry_holds in holds], np.uint8)
+        cases = tuple(tuple(sorted({hold.case for hold in entry_holds})) for entry_holds in holds)
+        return Entries(entry_ids, states, cases, tuple(holds), np.array(holds_beyond, np.int64))
 
     def entries_of(self, matches: Matches) -> Entries:
         """States, cases and holds (with source and region) of every entry in a set of matches."""
@@ -425,22 +473,25 @@ class Snapshot:
 
         At most ``2 * count`` of either, by id, spread over all. Ids are int64, rising within base and delta.
         """
-        places = (
+        rows = (
             np.unique(np.linspace(0, len(self._base) - 1, SAMPLED_ROWS).astype(np.int64))
             if len(self._base)
             else _NO_ROWS
         )
-        left = places[~_are_among(self._removed, self._base.entry_ids[places])]
-        if not len(left):  # all of those were removed: look at every one
-            left = np.flatnonzero(~np.isin(self._base.entry_ids, self._removed))
-        left = left[_spread_rows(len(left), count)]
-        new = _spread_rows(len(self._delta), count)
-        gone = self._removed[_spread_rows(len(self._removed), 2 * count)]
-        gone = gone[_are_among(self._base.entry_ids, gone) & ~_are_among(self._delta.entry_ids, gone)]
-        ids = np.concatenate([self._base.entry_ids[left], self._delta.entry_ids[new]])
-        found = Hashes(self.algorithm, np.concatenate([self._base.bits[left], self._delta.bits[new]]))
-        old = Hashes(self.algorithm, self._base.bits[np.searchsorted(self._base.entry_ids, gone)])
-        return ids, found, gone, old
+        kept_rows = rows[~segment.are_among(self._removed, self._base.entry_ids[rows])]
+        if not len(kept_rows):  # all of those were removed: look at every one
+            kept_rows = np.flatnonzero(~np.isin(self._base.entry_ids, self._removed))
+        kept_rows = kept_rows[_spread_rows(len(kept_rows), count)]
+        delta_rows = _spread_rows(len(self._delta), count)
+        removed_ids = self._removed[_spread_rows(len(self._removed), 2 * count)]
+        removed_ids = removed_ids[
+            segment.are_among(self._base.entry_ids, removed_ids)
+            & ~segment.are_among(self._delta.entry_ids, removed_ids)
+        ]
+        ids = np.concatenate([self._base.entry_ids[kept_rows], self._delta.entry_ids[delta_rows]])
+        hashes = Hashes(self.algorithm, np.concatenate([self._base.bits[kept_rows], self._delta.bits[delta_rows]]))
+        removed_hashes = Hashes(self.algorithm, self._base.bits[np.searchsorted(self._base.entry_ids, removed_ids)])
+        return ids, hashes, removed_ids, removed_hashes
 
     def hash_of(self, entry_id: int) -> NDArray[np.uint8] | None:
         """The packed hash of an entry, uint8 [nbytes]; None when it is not in the snapshot."""
@@ -452,32 +503,28 @@ class Snapshot:
 
 
 def _open_index(
-    named: Path, plain: decryption.ReadableFiles, old: Segment, new: Segment, removed: NDArray[np.int64]
+    shown_path: Path, readable: ReadableFiles, base_segment: Segment, delta: Segment, removed: NDArray[np.int64]
 ) -> "RadiusIndex | LiveIndex":
     """The index of a snapshot's base, with what its delta adds and removes."""
     from ncii_match.index import LiveIndex, open_index
 
-    algorithm, base, described = plain.said.algorithm, plain.base, plain.said
+    described, base = readable.manifest, readable.base
+    algorithm = described.algorithm
     try:
-        of_base = open_index(base / "index")
-        if of_base.algorithm != algorithm or len(of_base) != len(old):
-            raise BankCorruptError(f"{base} does not belong to {named}; publish again")
-        index: RadiusIndex | LiveIndex = of_base
-        if len(new) or len(removed):
-            live = LiveIndex(of_base)
+        base_index = open_index(base / "index")
+        if base_index.algorithm != algorithm or len(base_index) != len(base_segment):
+            raise BankCorruptError(f"{base} does not belong to {shown_path}; publish again")
+        index: RadiusIndex | LiveIndex = base_index
+        if len(delta) or len(removed):
+            live = LiveIndex(base_index)
             live.remove(removed)
-            live.add(new.entry_ids, Hashes(algorithm, new.bits))
+            live.add(delta.entry_ids, Hashes(algorithm, delta.bits))
             index = live
     except (IndexFormatError, EngineError, ValueError, OSError, KeyError) as error:  # InputError is a ValueError
-        raise BankCorruptError(f"{plain.path}: {error}; publish again") from None
+        raise BankCorruptError(f"{readable.path}: {error}; publish again") from None
     if len(index) != described.count:
-        raise BankCorruptError(f"{named} has {len(index)} entries instead of {described.count}; publish again")
+        raise BankCorruptError(f"{shown_path} has {len(index)} entries instead of {described.count}; publish again")
     return index
-
-
-def reads_verified_copies(verify: bool | None, trusted_key: str | PathLike[str] | None) -> bool:
-    """Whether a reader trusts a key, and so reads verified copies of its own."""
-    return verify is not False and bool(trusted_key or os.environ.get(signatures.TRUSTED_KEY))
 
 
 def verify_files(
@@ -497,47 +544,51 @@ def verify_files(
     Returns the snapshot's manifest. Raises what ``Snapshot.open`` does.
     """
     source = storage_choice.open_storage(bank_dir, filesystem, cache)
+    options = ReadOptions(trusted_key=trusted_key)
     while True:
-        number = source.current()
+        number = source.current_number()
         try:
-            held, described = _lock_and_describe(source, number, trusted_key)
-            path, base = source.files(held.path, described)
-            _check_digests(source, path, base, described, verify=True, guarded=False)
+            lock, described = _lock_and_describe(source, number, options.trusted_key_file)
+            path, base = source.fetch_files(lock.path, described)
+            _check_digests(source, path, base, described, verify=True, reads_verified_copies=False)
         except BankCorruptError:
-            if source.current() == number:
+            if source.current_number() == number:
                 raise
         else:
             return described
 
 
-def _lock_and_describe(
-    source: Storage, number: int, trusted_key: str | PathLike[str] | None
-) -> tuple[ManifestLock, Manifest]:
-    """A snapshot's manifest, whose signature was checked where a key is trusted, and a hold on it."""
-    held = source.hold(number)
-    content, trusted = held.read(), trusted_key or os.environ.get(signatures.TRUSTED_KEY)
-    if trusted:
-        signatures.check_signature(content, held.signature(), trusted, held.path)
-    described = Manifest.parse(content, held.path)
+def _lock_and_describe(source: Storage, number: int, trusted_key: FileName | None) -> tuple[ManifestLock, Manifest]:
+    """Lock a snapshot's manifest and read it; its signature is checked where a key is trusted."""
+    lock = source.lock_manifest(number)
+    content = lock.read()
+    if trusted_key:
+        signatures.check_signature(content, lock.signature(), trusted_key, lock.path)
+    described = Manifest.parse(content, lock.path)
     if described.number != number:
-        raise BankCorruptError(f"{held.path} says that it is snapshot {described.number}; {manifest.ADVICE}")
-    return held, described
+        raise BankCorruptError(f"{lock.path} says that it is snapshot {described.number}; {manifest.ADVICE}")
+    return lock, described
 
 
 def _check_digests(
-    source: Storage, path: Path, base: Path, described: Manifest, verify: bool | None, *, guarded: bool
+    source: Storage, path: Path, base: Path, described: Manifest, verify: bool | None, *, reads_verified_copies: bool
 ) -> None:
-    """Raises BankCorruptError for a file that is not as described: by its length, and its digest where asked for.
+    """Compare the files with the manifest: their lengths, and their digests where asked for.
 
-    What is sealed needs no digest to be guarded: each file is checked while it is decrypted.
+    Sealed files need no digest for a reader of verified copies: each is checked while it is decrypted.
+
+    Raises
+    ------
+    BankCorruptError
+        For a file that is not as described.
     """
-    guarded = guarded and not source.remembers and described.sealed is None
-    places_of_files = {(path, base): bool(verify) or guarded}
-    if verify and (stored := source.stored(described)) is not None:
-        places_of_files |= {stored: True}
-    for (delta, whole), with_digests in places_of_files.items():
-        fault = digests.first_fault(delta, described.files, verify=with_digests)
-        fault = fault or digests.first_fault(whole, described.base_files, verify=with_digests)
+    needs_digests = reads_verified_copies and not source.keeps_verified_copies and described.sealed is None
+    folders = {(path, base): bool(verify) or needs_digests}
+    if verify and (originals := source.original_folders(described)) is not None:
+        folders |= {originals: True}
+    for (delta_folder, base_folder), with_digests in folders.items():
+        fault = digests.first_fault(delta_folder, described.files, verify=with_digests)
+        fault = fault or digests.first_fault(base_folder, described.base_files, verify=with_digests)
         if fault:
             raise BankCorruptError(f"{fault}; publish again")
 
@@ -556,20 +607,12 @@ def _spread_rows(rows: int, count: int) -> NDArray[np.int64]:
     return np.unique(np.linspace(0, rows - 1, count).astype(np.int64)) if rows else _NO_ROWS
 
 
-def _row_of(ids: NDArray[np.int64], wanted: int) -> int | None:
-    """Where an id stands among rising ones."""
-    if not len(ids):
+def _row_of(rising_ids: NDArray[np.int64], entry_id: int) -> int | None:
+    """The row of an id; None where it is missing."""
+    if not len(rising_ids):
         return None
-    place = int(ids.searchsorted(wanted))
-    return place if place < len(ids) and int(ids[place]) == wanted else None
-
-
-def _are_among(ids: NDArray[np.int64], wanted: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Which of the wanted are among rising ids."""
-    if not len(ids):
-        return np.zeros(len(wanted), bool)
-    found: NDArray[np.bool_] = ids[np.minimum(np.searchsorted(ids, wanted), len(ids) - 1)] == wanted
-    return found
+    row = int(rising_ids.searchsorted(entry_id))
+    return row if row < len(rising_ids) and int(rising_ids[row]) == entry_id else None
 
 
 def _fetch(directory: Path, name: str, dtype: np.dtype[Any], shape: tuple[int, ...]) -> NDArray[Any]:

@@ -74,7 +74,7 @@ class Storage(Protocol):
     """Where a bank's snapshots come from."""
 
     @property
-    def shown(self) -> str:
+    def label(self) -> str:
         """The bank, for messages."""
         ...
 
@@ -84,8 +84,8 @@ class Storage(Protocol):
         ...
 
     @property
-    def remembers(self) -> bool:
-        """Whether it verifies what it hands out and remembers what was read: for readers with a trusted key."""
+    def keeps_verified_copies(self) -> bool:
+        """Whether it verifies what it hands out, and remembers what was read: for readers with a trusted key."""
         ...
 
     @property
@@ -93,27 +93,27 @@ class Storage(Protocol):
         """What to do when the bank was replaced on purpose."""
         ...
 
-    def pointer(self) -> Hashable:
+    def pointer_state(self) -> Hashable:
         """What changes whenever the bank publishes."""
         ...
 
-    def current(self) -> int:
+    def current_number(self) -> int:
         """The number of the snapshot to read. Raises BankError or BankFormatError."""
         ...
 
-    def hold(self, number: int) -> ManifestLock:
+    def lock_manifest(self, number: int) -> ManifestLock:
         """The directory of a snapshot, with its manifest. Raises BankCorruptError when there is none."""
         ...
 
-    def files(self, path: Path, described: Manifest) -> tuple[Path, Path]:
+    def fetch_files(self, path: Path, described: Manifest) -> tuple[Path, Path]:
         """The directories of its delta and of its base. When they are returned, the files of both are there."""
         ...
 
-    def stored(self, described: Manifest) -> tuple[Path, Path] | None:
+    def original_folders(self, described: Manifest) -> tuple[Path, Path] | None:
         """The same as the bank has them, where that is on this machine."""
         ...
 
-    def mend(self, path: Path, base: Path, described: Manifest) -> None:
+    def discard_copies(self, path: Path, base: Path, described: Manifest) -> None:
         """Something was wrong with these files: if it was a copy, the next attempt makes another."""
         ...
 
@@ -132,15 +132,15 @@ class LocalStorage:
 
     path: Path
     is_remote = False
-    remembers = False
+    keeps_verified_copies = False
     advice = "make another reader if it is meant to be"
 
     @property
-    def shown(self) -> str:
+    def label(self) -> str:
         """See ``Source``."""
         return str(self.path)
 
-    def pointer(self) -> Hashable:
+    def pointer_state(self) -> Hashable:
         """The number in the pointer file, and the file itself.
 
         Times alone would not do: clocks of file systems are coarse, and a freed file's number is used again.
@@ -152,7 +152,7 @@ class LocalStorage:
         except OSError:  # gone or out of reach: opening will say why
             return b"", 0, 0, 0, 0
 
-    def current(self) -> int:
+    def current_number(self) -> int:
         """See ``Source``."""
         bank = self.path
         try:
@@ -165,19 +165,19 @@ class LocalStorage:
             raise BankCorruptError(f"{bank / CURRENT} cannot be read: {error.strerror}") from None
         return parse_pointer(content, bank / CURRENT)
 
-    def hold(self, number: int) -> ManifestLock:
+    def lock_manifest(self, number: int) -> ManifestLock:
         """See ``Source``."""
         return ManifestLock(self.path / "snapshots" / f"{number:06d}")
 
-    def files(self, path: Path, described: Manifest) -> tuple[Path, Path]:
+    def fetch_files(self, path: Path, described: Manifest) -> tuple[Path, Path]:
         """See ``Source``."""
         return path, self.path / described.base
 
-    def stored(self, described: Manifest) -> tuple[Path, Path]:
+    def original_folders(self, described: Manifest) -> tuple[Path, Path]:
         """See ``Source``."""
         return self.path / "snapshots" / f"{described.number:06d}", self.path / described.base
 
-    def mend(self, path: Path, base: Path, described: Manifest) -> None:
+    def discard_copies(self, path: Path, base: Path, described: Manifest) -> None:
         """There is no other copy."""
 
     def last_read(self) -> LastRead | None:
@@ -189,7 +189,7 @@ class LocalStorage:
 
 def parse_pointer(content: bytes, where: object) -> int:
     """What a pointer file says. Raises BankCorruptError."""
-    found = re.fullmatch(rb"(\d{6}|[1-9]\d{6,17})\n", content)
-    if found is None:  # cut off, it could name another snapshot
+    match = re.fullmatch(rb"(\d{6}|[1-9]\d{6,17})\n", content)
+    if match is None:  # cut off, it could name another snapshot
         raise BankCorruptError(f"{where} does not hold a snapshot number; publish again")
-    return int(found[1])
+    return int(match[1])

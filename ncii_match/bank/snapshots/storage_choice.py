@@ -26,4 +26,4 @@ def open_storage(
         return CopiedLocalStorage(Path(bank), cache)
     from ncii_match.bank.snapshots.remote import RemoteStorage  # loads pyarrow, which no other bank needs
 
-    return RemoteStorage(os.fspath(bank), filesystem, cache, remembers=guarded)
+    return RemoteStorage(os.fspath(bank), filesystem, cache, keeps_verified_copies=guarded)

@@ -170,47 +170,49 @@ def _find_hold_faults(connection: sa.Connection) -> Iterator[Fault]:
     # Of several additions the last one counts, as the last of several assignments stays.
     says_end = statement[:, 5] != NOT_STATED
     ends[(np.cumsum(is_first) - 1)[says_end]] = statement[says_end][:, [5, 2]]
-    held = _read_holds(connection)
-    if not np.array_equal(held[:, :2], last[:, :2]):
+    hold_rows = _read_holds(connection)
+    if not np.array_equal(hold_rows[:, :2], last[:, :2]):
         want = {(entry, case): event for entry, case, event in last[:, :3].tolist()}
-        have = {(entry, case) for entry, case in held[:, :2].tolist()}
+        have = {(entry, case) for entry, case in hold_rows[:, :2].tolist()}
         for entry, case in sorted(have - want.keys()):
             yield Fault(0, f"the hold on entry {entry} by case {case} is not in the history")
         for pair in sorted(want.keys() - have):
             yield Fault(want[pair], f"the hold on entry {pair[0]} by case {pair[1]} is gone, without an event")
-        held = held[np.array([pair in want for pair in map(tuple, held[:, :2].tolist())], bool)]
+        hold_rows = hold_rows[np.array([pair in want for pair in map(tuple, hold_rows[:, :2].tolist())], bool)]
         in_both = np.array([pair in have for pair in map(tuple, last[:, :2].tolist())], bool)
         last, first, ends = last[in_both], first[in_both], ends[in_both]
-    for row in np.flatnonzero(held[:, 2] != last[:, 3]):
-        entry, case, state = held[row, :3].tolist()
+    for row in np.flatnonzero(hold_rows[:, 2] != last[:, 3]):
+        entry, case, state = hold_rows[row, :3].tolist()
         is_now, was = continuity.state_name(state), continuity.state_name(int(last[row, 3]))
         what = f"the hold on entry {entry} by case {case} is {is_now}; the history says {was}"
         yield Fault(int(last[row, 2]), what)
     for column, differs, events in (
-        ("since", held[:, 3] != first[:, 4], first[:, 2]),
-        ("changed", held[:, 4] != last[:, 4], last[:, 2]),
-        ("until", (ends[:, 0] != NOT_KNOWN) & (held[:, 5] != ends[:, 0]), ends[:, 1]),
+        ("since", hold_rows[:, 3] != first[:, 4], first[:, 2]),
+        ("changed", hold_rows[:, 4] != last[:, 4], last[:, 2]),
+        ("until", (ends[:, 0] != NOT_KNOWN) & (hold_rows[:, 5] != ends[:, 0]), ends[:, 1]),
     ):
         for row in np.flatnonzero(differs):
-            entry, case = held[row, :2].tolist()
+            entry, case = hold_rows[row, :2].tolist()
             what = f"the hold on entry {entry} by case {case} has another time ({column}) than the history says"
             yield Fault(int(events[row]), what)
-    yield from _find_digest_faults(replay, held, ends[:, 1])
+    yield from _find_digest_faults(replay, hold_rows, ends[:, 1])
 
 
-def _find_digest_faults(replay: _Replay, held: NDArray[np.int64], end_events: NDArray[np.int64]) -> Iterator[Fault]:
+def _find_digest_faults(
+    replay: _Replay, hold_rows: NDArray[np.int64], end_events: NDArray[np.int64]
+) -> Iterator[Fault]:
     """Additions whose holds end at different times: those have the digest that the event names.
 
     Of additions that a later one has partly replaced nothing can be said.
     """
     if not replay.digests:
         return
-    rows = {(entry, case): row for row, (entry, case) in enumerate(held[:, :2].tolist())}
+    rows = {(entry, case): row for row, (entry, case) in enumerate(hold_rows[:, :2].tolist())}
     for number, (digest, pairs) in replay.digests.items():
         own = [rows.get((entry, case)) for entry, case in pairs.tolist()]
         if any(row is None or end_events[row] != number for row in own):
             continue
-        untils = held[np.array(own, np.int64), 5]
+        untils = hold_rows[np.array(own, np.int64), 5]
         if journal.untils_detail(untils).get("untils") != digest:
             yield Fault(number, f"a hold of event {number} has another time (until) than the history says")
 
@@ -252,12 +254,14 @@ def _find_hash_faults(connection: sa.Connection, unseal: Unseal) -> Iterator[Fau
     for row in connection.execute(query, execution_options={"yield_per": 1000}):
         if row.action == "allow":
             ids = [number for number in journal.detail_of(row.detail).get("ids", ()) if type(number) is int]
-            table, kept = allowed, sa.func.length(allowed.hash) > 0
+            table, has_hash = allowed, sa.func.length(allowed.hash) > 0
         else:
             ids = journal.ids_of(row.entry_ids).tolist()
-            table, kept = entries, entries.hash.is_not(None)
-        query = sa.select(table.id, table.hash, table.sealed).where(kept)
-        stored = [row for some in tables.slices(ids) for row in connection.execute(query.where(table.id.in_(some)))]
+            table, has_hash = entries, entries.hash.is_not(None)
+        query = sa.select(table.id, table.hash, table.sealed).where(has_hash)
+        stored = [
+            row for id_slice in tables.slices(ids) for row in connection.execute(query.where(table.id.in_(id_slice)))
+        ]
         hashes: dict[int, bytes] = {}
         for entry in stored:
             try:
