@@ -18,15 +18,16 @@ from numpy.typing import NDArray
 from ncii_match.decode.image import DEFAULT_ROUTE, JpegRoute, Source, check_route, contents, is_single, read_picture
 from ncii_match.decode.limits import DecodeLimits
 from ncii_match.errors import DecodeError, InputError, SandboxError
-from ncii_match.hashing import borders, hasher
+from ncii_match.hashing import borders
+from ncii_match.hashing import hasher as hasher_for
 from ncii_match.outcomes import Status
 from ncii_match.values import PDQ, UNKNOWN_QUALITY, Algorithm, Hashes, Picture, View, Views
 
 Decode = Callable[[int | None], Picture]
 """Pixels of one picture; asked with a scaled side, as ``read_picture`` takes it. Raises DecodeError and MemoryError."""
 
-Given = TypeVar("Given")
-Made = TypeVar("Made")
+Input = TypeVar("Input")
+Result = TypeVar("Result")
 
 TASK_PICTURES = 4
 """Pictures that one thread takes at a time: enough to hide the cost of handing them over."""
@@ -59,14 +60,14 @@ class PictureHasher:
         self, algorithm: Algorithm, views: tuple[View, ...], limits: DecodeLimits, jpeg: JpegRoute = DEFAULT_ROUTE
     ) -> None:
         try:
-            views = tuple(View(one) for one in views)
+            views = tuple(View(view) for view in views)
         except (TypeError, ValueError):
             raise InputError(f"views is {views!r}; choose from View, such as Views.DIHEDRAL") from None
         if not views or len(set(views)) != len(views):
             raise InputError("give at least one view, and none twice; Views.UPRIGHT is the picture as it is")
         check_route(jpeg)
         self.algorithm, self.views, self.limits, self.jpeg = algorithm, views, limits, jpeg
-        self._hasher = hasher(algorithm)
+        self._hasher = hasher_for(algorithm)
         keep_freed_memory()
         self._view_row = np.array(self.views, np.uint8)
         self._trimmed = self._view_row >= View.TRIMMED_UPRIGHT
@@ -204,33 +205,32 @@ def hash_batches(
     workers = available_cores() if workers is None else workers
     if workers < 1:
         raise InputError(f"workers is {workers}; it must be at least 1, or None for every core")
-    one = PictureHasher(algorithm, views, limits, jpeg)
-
-    return in_order(iter(images), one.hash, workers)
+    hasher = PictureHasher(algorithm, views, limits, jpeg)
+    return in_order(iter(images), hasher.hash, workers)
 
 
 def in_order(
-    inputs: Iterator[Given],
-    task: Callable[[Sequence[Given]], Made],
+    inputs: Iterator[Input],
+    task: Callable[[Sequence[Input]], Result],
     workers: int,
     *,
     together: int = TASK_PICTURES,
     ahead: int = TASKS_AHEAD,
-) -> Iterator[Made]:
+) -> Iterator[Result]:
     """Apply a task to a few inputs at a time on threads of its own; results in the order of the inputs.
 
     together : inputs of a task. ahead : tasks in hand for each thread.
     """
     if workers == 1:
-        while some := list(islice(inputs, together)):
-            yield task(some)
+        while chunk := list(islice(inputs, together)):
+            yield task(chunk)
         return
     pool = ThreadPoolExecutor(workers, thread_name_prefix="ncii_match-hash")
     try:
-        waiting: deque[Future[Made]] = deque()
+        waiting: deque[Future[Result]] = deque()
         while True:
-            while len(waiting) < workers * ahead and (some := list(islice(inputs, together))):
-                waiting.append(pool.submit(task, some))
+            while len(waiting) < workers * ahead and (chunk := list(islice(inputs, together))):
+                waiting.append(pool.submit(task, chunk))
             if not waiting:
                 return
             yield waiting.popleft().result()

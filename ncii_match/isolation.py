@@ -21,17 +21,36 @@ this process."""
 REUSED = 1000
 """Pictures that a process sees under ``reused``, when nobody says otherwise."""
 
-Enough = Callable[[int], bool] | None
-"""Told how many pictures are hashed and not given yet, whether to give them; None for a few at a time."""
+BatchIsFull = Callable[[int], bool]
+"""Whether so many pictures, hashed and not yet yielded, make a batch."""
 
 
-class Hashing:
+class IsolatedHasher:
     """Pictures to hashes of one algorithm in some views. Safe for many threads.
 
-    isolation : see ``Isolation``; a ``Sandbox`` is made for the first picture, or by ``start``.
-    workers : pictures at once; None for every core. deadline : seconds for one picture in a worker process.
-    jpeg : how JPEG files are decoded, as for ``Matcher``.
-    recycle_after : pictures that a process sees, for ``reused``; None for ``REUSED``.
+    Parameters
+    ----------
+    algorithm : Algorithm
+        Of the hashes.
+    views : tuple of View or None
+        Ways of looking at each picture; None for the algorithm's own.
+    limits : DecodeLimits
+        Bounds on each picture.
+    isolation : Isolation
+        Where pictures are decoded; a ``Sandbox`` is made for the first picture, or by ``start``.
+    workers : int or None
+        Pictures at once; None for every core.
+    deadline : float
+        Seconds for one picture in a worker process.
+    jpeg : JpegRoute
+        How JPEG files are decoded, as for ``Matcher``.
+    recycle_after : int or None
+        Pictures that a process sees, for ``reused``; None for ``REUSED``.
+
+    Raises
+    ------
+    InputError
+        For an unknown isolation or route, and a ``recycle_after`` that makes no sense.
     """
 
     def __init__(
@@ -57,7 +76,7 @@ class Hashing:
         self.algorithm, self.limits, self.isolation, self.jpeg = algorithm, limits, isolation, jpeg
         self.views = algorithm.default_views if views is None else tuple(views)
         self._workers, self._deadline = workers, deadline
-        self._making, self._closed = threading.Lock(), False
+        self._sandbox_lock, self._is_closed = threading.Lock(), False
         self._sandbox: Sandbox | None = None
         self._hasher: PictureHasher | None = None
 
@@ -83,50 +102,55 @@ class Hashing:
         Raises SandboxError when processes cannot be started.
         """
         if self.is_confined:
-            self._confined().start()
-        return self._here().hash([next(samples())])
+            self._opened_sandbox().start()
+        return self._own_hasher().hash([next(samples())])
 
-    def one(self, image: Source) -> Hashes:
+    def hash_picture(self, image: Source) -> Hashes:
         """One picture, without what a stream costs. Raises SandboxError."""
-        return self._confined().hash_at_any_rate(image) if self.is_confined else self._here().hash([image])
+        return self._opened_sandbox().hash_at_any_rate(image) if self.is_confined else self._own_hasher().hash([image])
 
-    def stream(self, images: Iterable[Source], workers: int, enough: Enough = None) -> Iterator[Hashes]:
-        """A few pictures at a time, in order, ``source_row`` from 0 in each batch. Raises SandboxError."""
+    def hash_stream(
+        self, images: Iterable[Source], workers: int, is_full: BatchIsFull | None = None
+    ) -> Iterator[Hashes]:
+        """A few pictures at a time, in order, ``source_row`` from 0 in each batch. Raises SandboxError.
+
+        is_full : when a batch is yielded; None for a few pictures each.
+        """
         if self.is_confined:
-            made = self._confined().hash_stream(images, workers)
+            batches = self._opened_sandbox().hash_stream(images, workers)
         else:
-            made = hash_batches(
+            batches = hash_batches(
                 images, self.algorithm, views=self.views, limits=self.limits, workers=workers, jpeg=self.jpeg
             )
-        return made if enough is None else self._joined(made, enough)
+        return batches if is_full is None else self._in_full_batches(batches, is_full)
 
-    def _here(self) -> PictureHasher:
+    def _own_hasher(self) -> PictureHasher:
         if self._hasher is None:
             self._hasher = PictureHasher(self.algorithm, self.views, self.limits, self.jpeg)
         return self._hasher
 
-    def _joined(self, batches: Iterator[Hashes], enough: Callable[[int], bool]) -> Iterator[Hashes]:
-        some: list[Hashes] = []
-        for one in batches:
-            some.append(one)
-            if enough(sum(each.pictures for each in some)):
-                yield Hashes.concat(some, self.algorithm)
-                some = []
-        if some:
-            yield Hashes.concat(some, self.algorithm)
+    def _in_full_batches(self, batches: Iterator[Hashes], is_full: BatchIsFull) -> Iterator[Hashes]:
+        waiting: list[Hashes] = []
+        for batch in batches:
+            waiting.append(batch)
+            if is_full(sum(hashes.pictures for hashes in waiting)):
+                yield Hashes.concat(waiting, self.algorithm)
+                waiting = []
+        if waiting:
+            yield Hashes.concat(waiting, self.algorithm)
 
     def close(self) -> None:
         """End the processes."""
-        with self._making:
-            self._closed = True
+        with self._sandbox_lock:
+            self._is_closed = True
             sandbox, self._sandbox = self._sandbox, None
         if sandbox is not None:
             sandbox.close()
 
-    def _confined(self) -> Sandbox:
+    def _opened_sandbox(self) -> Sandbox:
         """The worker processes, made for the first picture: who only looks hashes up needs none."""
-        with self._making:
-            if self._closed:
+        with self._sandbox_lock:
+            if self._is_closed:
                 raise InputError("this Matcher was closed; make another one")
             if self._sandbox is None:
                 self._sandbox = Sandbox(

@@ -1,4 +1,15 @@
-"""The whole road in one object: bytes -> hashes -> matches -> decision. The only module that knows all of it."""
+"""The whole road in one object: bytes -> hashes -> matches -> decision. The only module that knows all of it.
+
+A picture enters each room once, in this order: ``isolation`` (decode, hash), ``bank`` (the snapshot that answers),
+``index`` (search), ``bank`` again (what is known about the entries that match), ``decisions`` (judge). Three ways lead
+back, each for a reason:
+
+- The bank is asked twice. Before the search nobody knows which entries match; after it only theirs are read.
+- The policy is asked before the search (``to_search``) and after it. An entry is found by the view that comes closest,
+  so a view of too low quality must be left out before it hides a better one.
+- A weak match sends the picture back to ``isolation``, to be hashed as the witness hashes, and to the witness's bank.
+  Few pictures have one, and a second hash of every picture would double the cost of all.
+"""
 
 import os
 import threading
@@ -48,7 +59,7 @@ from ncii_match.errors import (
     NciiMatchError,
     PolicyError,
 )
-from ncii_match.isolation import Enough, Hashing, Isolation
+from ncii_match.isolation import BatchIsFull, IsolatedHasher, Isolation
 from ncii_match.outcomes import Outcome, Status
 from ncii_match.sandbox.pool import DECODING_SECONDS, SandboxStatus
 from ncii_match.values import Algorithm, Entries, Hashes, Matches, View
@@ -59,11 +70,36 @@ from ncii_match.witness import Witness
 class MatcherStatus:
     """How a matcher stands.
 
-    snapshot, created_at, entries : of the snapshot that answers. age : seconds since it was published. stale : older
-    than the policy allows, so that every answer is UNKNOWN. error : why the newest snapshot cannot be opened, so that
-    every answer is UNKNOWN. refused : why a newer snapshot does not answer, and the old one goes on. looked : seconds
-    since the last look for a newer one. policy : ``Policy.id``. sandbox : the processes in which pictures are decoded;
-    None where none were started.
+    Attributes
+    ----------
+    snapshot : int
+        Number of the snapshot that answers.
+    created_at : datetime
+        When it was published, in UTC.
+    age : float
+        Seconds since then.
+    entries : int
+        How many it has.
+    stale : bool
+        Older than the policy allows, so that every answer is UNKNOWN.
+    error : str or None
+        Why the newest snapshot cannot be opened, so that every answer is UNKNOWN.
+    refused : str or None
+        Why a newer snapshot does not answer, and the old one goes on.
+    looked : float
+        Seconds since the last look for a newer one.
+    policy : str
+        ``Policy.id``.
+    sandbox : SandboxStatus or None
+        The processes in which pictures are decoded; None where none were started.
+
+    Examples
+    --------
+    >>> from datetime import UTC, datetime
+    >>> from ncii_match.matcher import MatcherStatus
+    >>> published = datetime(2026, 11, 1, tzinfo=UTC)
+    >>> MatcherStatus(3, published, 60.0, 1200, False, None, None, 0.1, "6233dd95b067").ok
+    True
     """
 
     snapshot: int
@@ -86,50 +122,82 @@ class MatcherStatus:
 class Matcher:
     """Checks pictures against the current snapshot of a bank. May be used from many threads; a context manager.
 
-    Parameters
-    ----------
-    bank_dir : the bank's directory (only ``CURRENT``, ``snapshots/`` and ``bases/`` are read), or an address like
-        ``s3://bucket/bank``.
-    policy : what counts as a match and what follows. PDQ banks have a default: ``PDQ_THRESHOLD``, and everything is for
-        review but confirmed entries, which block.
-    views : ways of looking at each picture; by default ``Algorithm.default_views`` of the bank's: eight orientations,
-        under every profile, with and without a uniform border.
-    limits : bounds on each picture.
-    workers : threads of ``check_many``, and of ``acheck`` and ``acheck_many`` together; None for every core.
-    trusted_key, verify, key, filesystem, cache : see ``Snapshot.open``; of the witness's bank as well.
-    look_every : seconds between looks at a remote bank's pointer, each of which costs a round trip. A directory is
-        looked at in each check. In the background, seconds between looks at either, at most 0.5.
-    follow : ``check``: the check that comes first after a publication opens the new snapshot (3 to 10 ms in a
-        directory) and answers by it. ``background``: a thread opens it while checks go on by the old one, so that none
-        waits, and a publication is taken up ``look_every`` and the time of opening later.
-    radius : how far to look, in bits; the policy's widest threshold by default. Looking further costs time, and lets
-        stored decisions be judged again (``redecide``) under wider thresholds.
-    isolation : ``process``: each picture is decoded in a confined process of its own, so that one made to crash, hang
-        or take over its decoder costs itself only (``Sandbox``). The first are started for the first picture, or by
-        ``start``. ``seccomp``: the same, and ``start`` raises SandboxError, checks answer UNKNOWN, where the kernel
-        cannot confine them by a filter of system calls. ``reused``: a process sees ``recycle_after`` pictures, and
-        whoever takes it over decides what is seen of the others. ``thread``: in this process. The last two are for
-        pictures that nobody hostile has made.
-    recycle_after : pictures that a process sees under ``isolation="reused"``; 1000 by default.
-    jpeg : how JPEG files are decoded. ``colour``: every pixel in RGB, so that what is hashed is what is seen. ``luma``:
-        the luma plane alone, which is quicker; a file can be made whose luma shows another picture than viewers do, so
-        it is for files that nobody hostile has made (docs/decisions/0020).
-    witness : a bank of another algorithm that holds the same cases, opened as the first one is; the policy's
-        ``witness_above`` says when it is asked, and only ``check`` and its kin ask it (``lookup`` has no picture). Put
-        in all pictures of a case or none: about a case of which it knows fewer than the bank does, it says nothing.
-    only : int64 [n], ids of the entries to look for, such as new ones; what else the bank has is passed over, and those
-        that it no longer has never match. None for all.
-
-    Raises
-    ------
-    BankError and its kinds when there is no usable snapshot; PolicyError when the policy does not fit the bank.
-
     A publication is taken up in every process without a call: a withdrawn case stops matching in the first check after
     the publication, or within a second with ``follow="background"``. Of a remote bank it is taken up by the next look;
     while one check copies what is new, others answer from what was there. When the bank can no longer be opened, or
     another bank, an older snapshot or one in the clear has taken its place, checks answer UNKNOWN: another bank must
     never answer, and what is withdrawn must not match for ever. A snapshot that does not find its own entries is
     refused: the old one goes on, until the policy's ``max_age``; ``status`` says so.
+
+    Parameters
+    ----------
+    bank_dir : str or path
+        The bank's directory (only ``CURRENT``, ``snapshots/`` and ``bases/`` are read), or an address like
+        ``s3://bucket/bank``.
+    policy : Policy, optional
+        What counts as a match and what follows. PDQ banks have a default: ``PDQ_THRESHOLD``, and everything is for
+        review but confirmed entries, which block.
+    views : tuple of View, optional
+        Ways of looking at each picture; by default ``Algorithm.default_views`` of the bank's: eight orientations, under
+        every profile, with and without a uniform border.
+    limits : DecodeLimits
+        Bounds on each picture.
+    workers : int, optional
+        Threads of ``check_many``, and of ``acheck`` and ``acheck_many`` together; None for every core.
+    trusted_key, verify, key, filesystem, cache
+        See ``Snapshot.open``; of the witness's bank as well.
+    look_every : float
+        Seconds between looks at a remote bank's pointer, each of which costs a round trip. A directory is looked at in
+        each check. In the background, seconds between looks at either, at most 0.5.
+    follow : {"check", "background"}
+        ``check``: the check that comes first after a publication opens the new snapshot (3 to 10 ms in a directory) and
+        answers by it. ``background``: a thread opens it while checks go on by the old one, so that none waits, and a
+        publication is taken up ``look_every`` and the time of opening later.
+    radius : int, optional
+        How far to look, in bits, inclusive; the policy's widest threshold by default. Looking further costs time, and
+        lets stored decisions be judged again (``redecide``) under wider thresholds.
+    isolation : {"process", "seccomp", "reused", "thread"}
+        ``process``: each picture is decoded in a confined process of its own, so that one made to crash, hang or take
+        over its decoder costs itself only (``Sandbox``). The first are started for the first picture, or by ``start``.
+        ``seccomp``: the same, and ``start`` raises SandboxError, checks answer UNKNOWN, where the kernel cannot confine
+        them by a filter of system calls. ``reused``: a process sees ``recycle_after`` pictures, and whoever takes it
+        over decides what is seen of the others. ``thread``: in this process. The last two are for pictures that nobody
+        hostile has made.
+    jpeg : {"colour", "luma"}
+        How JPEG files are decoded. ``colour``: every pixel in RGB, so that what is hashed is what is seen. ``luma``:
+        the luma plane alone, which is quicker; a file can be made whose luma shows another picture than viewers do, so
+        it is for files that nobody hostile has made (docs/decisions/0020).
+    recycle_after : int, optional
+        Pictures that a process sees under ``isolation="reused"``; 1000 by default.
+    witness : str or path, optional
+        A bank of another algorithm that holds the same cases, opened as the first one is; the policy's
+        ``witness_above`` says when it is asked, and only ``check`` and its kin ask it (``lookup`` has no picture). Put
+        in all pictures of a case or none: about a case of which it knows fewer than the bank does, it says nothing.
+    only : int64 [n], optional
+        Ids of the entries to look for, such as new ones; what else the bank has is passed over, and those that it no
+        longer has never match. None for all.
+
+    Raises
+    ------
+    BankError
+        And its kinds, when there is no usable snapshot.
+    PolicyError
+        When the policy does not fit the bank.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> import numpy as np
+    >>> from ncii_match import Bank, Matcher, hash_images
+    >>> picture = np.random.default_rng(1).integers(0, 256, (64, 64, 3), np.uint8)
+    >>> with tempfile.TemporaryDirectory() as directory:
+    ...     with Bank.create(directory + "/bank") as bank:
+    ...         _ = bank.add(hash_images([picture]), case="R-1", source="own")
+    ...         _ = bank.publish()
+    ...     with Matcher(directory + "/bank", isolation="thread") as matcher:
+    ...         decision = matcher.check(picture)
+    >>> decision.outcome.name, decision.cases
+    ('MATCH', ('R-1',))
     """
 
     def __init__(
@@ -160,7 +228,7 @@ class Matcher:
         )
         source = open_storage(bank_dir)
         pause = look_every if source.is_remote or follow == "background" else 0.0
-        self._closed, self._making = False, threading.Lock()
+        self._is_closed, self._pool_lock = False, threading.Lock()
         self._pool: ThreadPoolExecutor | None = None
         self._process = os.getpid()
         self._follower = Follower(source, options, follow=follow, pause=pause, only=only)
@@ -179,24 +247,30 @@ class Matcher:
             if witness is None and self.policy.witness_above is not None:
                 raise PolicyError("the policy asks for a witness; name its bank (witness=, --witness)")
             deadline = DECODING_SECONDS if self.policy.deadline is None else self.policy.deadline
-            hashing = partial(
-                Hashing, limits=limits, isolation=isolation, deadline=deadline, jpeg=jpeg, recycle_after=recycle_after
+            hasher = partial(
+                IsolatedHasher,
+                limits=limits,
+                isolation=isolation,
+                deadline=deadline,
+                jpeg=jpeg,
+                recycle_after=recycle_after,
             )
-            self._hashing = hashing(self._algorithm, views, workers=workers)
+            self._hasher = hasher(self._algorithm, views, workers=workers)
             self._witness = None
             if witness is not None:
-                bank = open_storage(witness)
-                second = Follower(bank, options, follow=follow, pause=look_every if bank.is_remote else pause)
+                storage = open_storage(witness)
+                witness_pause = look_every if storage.is_remote else pause
+                witness_follower = Follower(storage, options, follow=follow, pause=witness_pause)
                 try:
-                    self._witness = Witness(second, self._algorithm, self.policy)
+                    self._witness = Witness(witness_follower, self._algorithm, self.policy)
                 except PolicyError:
-                    second.close()
+                    witness_follower.close()
                     raise
-                self._other_hashing = hashing(self._witness.algorithm, None, workers=1)
+                self._witness_hasher = hasher(self._witness.algorithm, None, workers=1)
         except NciiMatchError:
             self._follower.close()
             raise
-        self.views, self.limits, self.workers, self.jpeg = self._hashing.views, limits, workers, jpeg
+        self.views, self.limits, self.workers, self.jpeg = self._hasher.views, limits, workers, jpeg
 
     def start(self) -> Self:
         """Make everything ready that the first picture would wait for: kernels, worker processes. Returns itself.
@@ -205,9 +279,9 @@ class Matcher:
         cannot be started.
         """
         self._check_open()
-        self.lookup(self._hashing.start())
+        self.lookup(self._hasher.start())
         if self._witness is not None:
-            self._other_hashing.start()
+            self._witness_hasher.start()
         return self
 
     @property
@@ -246,7 +320,7 @@ class Matcher:
             None if refused is None else str(refused),
             time.monotonic() - follower.looked,
             self.policy.id,
-            self._hashing.status,
+            self._hasher.status,
         )
 
     def lookup(self, hashes: Hashes) -> Decisions:
@@ -272,11 +346,11 @@ class Matcher:
                 yield decisions[row]
 
     def check_batches(
-        self, images: Iterable[Source], *, workers: int | None = None, enough: Enough = None
+        self, images: Iterable[Source], *, workers: int | None = None, is_full: BatchIsFull | None = None
     ) -> Iterator[tuple[Hashes, Decisions]]:
-        """As ``check_many``, a few pictures at a time (``isolation.Enough``), with their hashes: to store either."""
+        """As ``check_many``, a few pictures at a time (``is_full`` says when), with their hashes: to store either."""
         self._check_open()
-        return self._batches(images, self._hashing.workers if workers is None else workers, enough)
+        return self._batches(images, self._hasher.workers if workers is None else workers, is_full)
 
     async def acheck(self, image: Source) -> Decision:
         """As ``check``, in a thread of this matcher's own, so that the event loop goes on.
@@ -308,7 +382,7 @@ class Matcher:
         import asyncio
 
         self._check_open()
-        workers = self._hashing.workers if workers is None else workers
+        workers = self._hasher.workers if workers is None else workers
         if workers < 1:
             raise InputError(f"workers is {workers}; it must be at least 1, or None for every core")
         waiting: deque[asyncio.Task[Decision]] = deque()
@@ -328,14 +402,14 @@ class Matcher:
 
         The snapshot's maps go with the last reference to it.
         """
-        with self._making:
-            self._closed = True
+        with self._pool_lock:
+            self._is_closed = True
             pool, self._pool = self._pool, None
         self._follower.close()
-        self._hashing.close()
+        self._hasher.close()
         if self._witness is not None:
             self._witness.close()
-            self._other_hashing.close()
+            self._witness_hasher.close()
         if pool is not None:
             pool.shutdown(wait=False)
 
@@ -348,27 +422,27 @@ class Matcher:
         self.close()
 
     def _check_open(self) -> None:
-        if self._closed:
+        if self._is_closed:
             raise InputError("this Matcher was closed; make another one")
 
     def _executor(self) -> ThreadPoolExecutor:
         if self._process != os.getpid():  # forked from the one with the threads, which has none
-            self._process, self._making, self._pool = os.getpid(), threading.Lock(), None
-        with self._making:
+            self._process, self._pool_lock, self._pool = os.getpid(), threading.Lock(), None
+        with self._pool_lock:
             self._check_open()
             if self._pool is None:
-                self._pool = ThreadPoolExecutor(self._hashing.workers, thread_name_prefix="ncii_match-check")
+                self._pool = ThreadPoolExecutor(self._hasher.workers, thread_name_prefix="ncii_match-check")
             return self._pool
 
     def _check(self, image: Source, started: float) -> Decision:
         self._check_open()
         begun = time.perf_counter()
-        kept = [*self._kept([image], deque())]
+        sources = [*self._rereadable([image], deque())]
         try:
-            hashes = self._hashing.one(kept[0])
+            hashes = self._hasher.hash_picture(sources[0])
         except MemoryError as error:
             return self._unknown(_cause(error))
-        decision = self._lookup(hashes, time.perf_counter() - begun, started, kept)[0]
+        decision = self._lookup(hashes, time.perf_counter() - begun, started, sources)[0]
         if (cause := self._late(time.perf_counter() - started)) and decision.outcome is not Outcome.UNKNOWN:
             # Last of all: by now, building the decision has taken its time, too.
             context = Context(hashes.algorithm, decision.snapshot, decision.snapshot_age, decision.timings, (cause,))
@@ -380,27 +454,33 @@ class Matcher:
         picture = Hashes(self._algorithm, np.zeros((1, self._algorithm.nbytes), np.uint8))
         return undecided(picture, self.policy, cause)[0]
 
-    def _batches(self, images: Iterable[Source], workers: int, enough: Enough) -> Iterator[tuple[Hashes, Decisions]]:
-        begun, kept = time.perf_counter(), deque[Source]()
-        for hashes in self._hashing.stream(self._kept(images, kept), workers, enough):
+    def _batches(
+        self, images: Iterable[Source], workers: int, is_full: BatchIsFull | None
+    ) -> Iterator[tuple[Hashes, Decisions]]:
+        begun, waiting = time.perf_counter(), deque[Source]()
+        for hashes in self._hasher.hash_stream(self._rereadable(images, waiting), workers, is_full):
             took = time.perf_counter() - begun if workers == 1 else None  # else other batches are made meanwhile
-            sources = [kept.popleft() for _ in range(hashes.pictures)] if kept else []
+            sources = [waiting.popleft() for _ in range(hashes.pictures)] if waiting else []
             yield hashes, self._lookup(hashes, took, begun if workers == 1 else time.perf_counter(), sources)
             begun = time.perf_counter()
 
-    def _kept(self, images: Iterable[Source], kept: deque[Source]) -> Iterable[Source]:
-        """The pictures as they are; where a witness may ask for them again, as something that can be read twice."""
-        return images if self._witness is None or is_single(images) else self._keeping(images, kept)
+    def _rereadable(self, images: Iterable[Source], waiting: deque[Source]) -> Iterable[Source]:
+        """The pictures as they are; where a witness may ask for them again, as what can be read twice.
 
-    def _keeping(self, images: Iterable[Source], kept: deque[Source]) -> Iterator[Source]:
+        waiting : what is yielded is added to it.
+        """
+        return images if self._witness is None or is_single(images) else self._read_once(images, waiting)
+
+    def _read_once(self, images: Iterable[Source], waiting: deque[Source]) -> Iterator[Source]:
         for image in images:
+            source = image
             with suppress(DecodeError):  # what cannot be read gives its status when it is hashed
-                image = contents(image, self.limits)  # noqa: PLW2901
-            kept.append(image)
-            yield image
+                source = contents(image, self.limits)
+            waiting.append(source)
+            yield source
 
-    def _other_hashes(self, sources: list[Source]) -> Hashes:
-        return Hashes.concat(self._other_hashing.stream(sources, 1), self._other_hashing.algorithm)
+    def _rehashed(self, sources: list[Source]) -> Hashes:
+        return Hashes.concat(self._witness_hasher.hash_stream(sources, 1), self._witness_hasher.algorithm)
 
     def _lookup(
         self, hashes: Hashes, hashing: float | None, started: float, sources: Sequence[Source] = ()
@@ -433,7 +513,7 @@ class Matcher:
             searched = time.perf_counter()
             cross_check = CrossCheck()
             if self._witness is not None:
-                rehash = (lambda rows: self._other_hashes([sources[row] for row in rows])) if sources else None
+                rehash = (lambda rows: self._rehashed([sources[row] for row in rows])) if sources else None
                 cross_check = self._witness.cross_check(matches, entries, snapshot, rehash, matches_beyond)
             decisions = decide(hashes, matches, entries, policy, allowed, cross_check, matches_beyond)
             ended = time.perf_counter()
@@ -459,8 +539,8 @@ class Matcher:
         snapshot = self._follower.current()
         if cause := self._outdated(self._follower.age(snapshot)):
             raise BankError(f"the snapshot must not answer ({cause}); publish the bank, or mend the clock")
-        found: NDArray[np.bool_] = np.diff(snapshot.index.search(hashes, self.radius).offsets) > 0
-        return found
+        has_matches: NDArray[np.bool_] = np.diff(snapshot.index.search(hashes, self.radius).offsets) > 0
+        return has_matches
 
     def _outdated(self, age: float) -> str | None:
         return why_outdated(age, self.policy.max_age)

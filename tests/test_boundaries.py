@@ -188,7 +188,7 @@ def test_a_witness_is_asked_beyond_the_distance_only(banks, monkeypatch, bits, a
         bank.publish()
     with matcher(banks) as one:
         asked = []
-        monkeypatch.setattr(one, "_other_hashes", lambda sources: asked.append(sources) or 1 / 0)
+        monkeypatch.setattr(one, "_rehashed", lambda sources: asked.append(sources) or 1 / 0)
         decision = one.check(PHOTO)
     assert (decision.distance, bool(asked)) == (bits, asks)
 

@@ -507,7 +507,7 @@ class Slow(nm.Matcher):
     def __init__(self, *given, **named):
         super().__init__(*given, **named)
         self.begun, self.go_on = [], threading.Event()
-        self._hashing.one = self.slow
+        self._hasher.hash_picture = self.slow
 
     def slow(self, image):
         self.begun.append(image)

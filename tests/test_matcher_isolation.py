@@ -52,14 +52,14 @@ def test_both_ways_to_decode_give_the_same_decisions(place):
         assert [told(one) for one in confined.check_many(images)] == [told(one) for one in plain.check_many(images)]
         assert told(confined.check(FILES[0])) == told(plain.check(FILES[0]))
         assert confined.check(FILES[1]).outcome is Outcome.MATCH
-        server = confined._hashing._sandbox
+        server = confined._hasher._sandbox
         assert server is not None
     with pytest.raises(InputError, match="closed"):
         confined.check(FILES[0])
     with Matcher(place) as unused:  # confined, unless somebody says otherwise
-        assert unused._hashing.isolation == "process"
+        assert unused._hasher.isolation == "process"
         unused.lookup(hash_images(FILES[:1]))
-        assert unused._hashing._sandbox is None  # who only looks hashes up starts no process
+        assert unused._hasher._sandbox is None  # who only looks hashes up starts no process
     with pytest.raises(InputError, match="'process' or 'seccomp' or 'reused' or 'thread'"):
         Matcher(place, isolation="none")
 
@@ -73,7 +73,7 @@ POLICY = Policy(on_unknown=Action.BLOCK, on_unreadable=Action.BLOCK)
 def struck(place, jpeg="colour"):
     """A matcher whose workers do what a picture says, for half a second."""
     matcher = Matcher(place, isolation="process", policy=POLICY, views=Views.BORDERS, jpeg=jpeg)
-    matcher._hashing._sandbox = Sandbox(matcher._algorithm, matcher.views, workers=2, deadline=0.5, jpeg=jpeg, **HOOKS)
+    matcher._hasher._sandbox = Sandbox(matcher._algorithm, matcher.views, workers=2, deadline=0.5, jpeg=jpeg, **HOOKS)
     return matcher
 
 
@@ -131,7 +131,7 @@ def test_no_picture_strikes_its_way_to_no_match(strike, lasting, request):
 def test_a_pool_that_cannot_be_had_is_unknown(fault, place, monkeypatch):
     with struck(place) as matcher:
         if fault == "closed":
-            matcher._hashing._confined().close()
+            matcher._hasher._opened_sandbox().close()
         elif fault == "no program":
             monkeypatch.setattr(sys, "executable", "/no/such/python")
         else:
@@ -152,7 +152,7 @@ def test_a_stream_goes_on_when_the_pool_dies_and_when_it_comes_back(place, monke
             for turn, picture in enumerate(pictures):
                 if turn == 8:
                     monkeypatch.setattr(sys, "executable", "/no/such/python")
-                    matcher._hashing._confined()._workers._end()
+                    matcher._hasher._opened_sandbox()._workers._end()
                 if turn == 16:
                     monkeypatch.undo()
                 yield picture
@@ -221,12 +221,12 @@ def test_seccomp_can_be_required_and_its_lack_is_said(place, caplog):
             assert matcher.start().status().sandbox.level == "seccomp"
     weak = {"workers": 1, "_seccomp": False}  # as on a machine whose kernel has no filters
     with Matcher(place, isolation="seccomp") as matcher:
-        matcher._hashing._sandbox = Sandbox(matcher._algorithm, matcher.views, require_seccomp=True, **weak)
+        matcher._hasher._sandbox = Sandbox(matcher._algorithm, matcher.views, require_seccomp=True, **weak)
         with pytest.raises(SandboxError, match="seccomp is required"):
             matcher.start()
         assert matcher.check(FILES[0]).reasons == ("isolation:NO_WORKER",)
     with Matcher(place) as matcher, caplog.at_level("WARNING", "ncii_match"):
-        matcher._hashing._sandbox = Sandbox(matcher._algorithm, matcher.views, **weak)
+        matcher._hasher._sandbox = Sandbox(matcher._algorithm, matcher.views, **weak)
         for _ in range(2):
             assert matcher.start().status().sandbox.level == "rlimits"
         assert [record.getMessage() for record in caplog.records] == [
@@ -245,7 +245,7 @@ def test_a_stream_goes_on_where_no_thread_and_no_process_can_be_started(place, m
             outcomes = [one.outcome.name for one in matcher.check_many([*FILES] * 4)]
             assert outcomes == ["MATCH", "MATCH", "NO_MATCH"] * 4
             monkeypatch.setattr("subprocess.Popen.__init__", lambda *_, **__: (_ for _ in ()).throw(BlockingIOError))
-            matcher._hashing._confined()._workers._end()
+            matcher._hasher._opened_sandbox()._workers._end()
             assert {one.outcome for one in matcher.check_many(FILES)} == {Outcome.UNKNOWN}
         monkeypatch.undo()
         assert matcher.check(FILES[0]).outcome is Outcome.MATCH
@@ -262,7 +262,7 @@ def test_the_others_go_on_while_one_picture_never_ends(place):
 
     with Matcher(place, workers=2) as matcher:
         hooks = {"workers": 2, "deadline": 8.0, **HOOKS}
-        matcher._hashing._sandbox = Sandbox(matcher._algorithm, Views.UPRIGHT, **hooks)
+        matcher._hasher._sandbox = Sandbox(matcher._algorithm, Views.UPRIGHT, **hooks)
         decisions = matcher.check_many(given())
         for _ in range(5):
             next(decisions)

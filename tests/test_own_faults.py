@@ -128,6 +128,6 @@ def test_pixels_are_hashed_in_this_process_whatever_the_isolation(bank, monkeypa
 
 def test_no_memory_for_the_rows_themselves_is_unknown(bank, monkeypatch):
     with Matcher(bank, isolation="thread") as matcher:
-        monkeypatch.setattr(matcher._hashing, "one", raising(MemoryError()))
+        monkeypatch.setattr(matcher._hasher, "hash_picture", raising(MemoryError()))
         decision = matcher.check(PIXELS)
     assert (decision.outcome, decision.reasons) == (Outcome.UNKNOWN, ("error:MemoryError",))

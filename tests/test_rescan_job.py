@@ -460,7 +460,7 @@ def test_poison_is_tried_again_alone_and_then_put_aside(tmp_path, bank):
     source = pictures_in(tmp_path / "media", 6, **deeds)
     with matcher_of(bank, isolation="process") as matcher:
         hooks = {"_task": "sandbox_hooks:decode_or_strike"}
-        matcher._hashing._sandbox = Sandbox(matcher._algorithm, matcher.views, workers=2, deadline=0.5, **hooks)
+        matcher._hasher._sandbox = Sandbox(matcher._algorithm, matcher.views, workers=2, deadline=0.5, **hooks)
         with job_of(tmp_path / "out", source, matcher, 4) as job:
             found = job.run()
     assert found["statuses"] == {"CRASHED": 2, "OK": 6, "TIMED_OUT": 1}
@@ -527,7 +527,7 @@ def test_no_process_to_decode_in_stops_it(tmp_path, source, bank):
         return nm.Hashes(nm.PDQ, rows, status=np.full(len(sources), Status.NO_WORKER, np.uint8))
 
     with matcher_of(bank) as matcher:
-        matcher._hashing.stream = lambda images, workers, _: in_order(iter(images), none_left, workers)
+        matcher._hasher.hash_stream = lambda images, workers, _: in_order(iter(images), none_left, workers)
         with job_of(tmp_path / "out", source, matcher) as job, pytest.raises(JobError, match="NO_WORKER"):
             job.run()
     assert not rows_of(tmp_path / "out")

@@ -25,9 +25,9 @@ from ncii_match.adapters.asgi_body import (
 )
 from ncii_match.adapters.asgi_multipart import (
     EncodedError,
-    Found,
     MalformedError,
     Multipart,
+    PartSpan,
     TooManyPartsError,
     boundary_of,
     media_type,
@@ -74,8 +74,16 @@ class Refusal(Enum):
 class Part:
     """A part of a form, or a body that is no form.
 
-    name, filename, content_type : as the client says, not to be relied on; None and empty where it does not.
-    size : bytes. decision : None when the content is not taken for a picture (``CheckUploads``), so it was not checked.
+    Attributes
+    ----------
+    name, filename : str or None
+        As the client says, not to be relied on; None where it does not.
+    content_type : str
+        As the client says; empty where it does not.
+    size : int
+        Bytes.
+    decision : Decision or None
+        None when the content is not taken for a picture (``CheckUploads``), so it was not checked.
     """
 
     name: str | None
@@ -87,7 +95,15 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Upload:
-    """What ``scope["ncii_match"]`` holds: the parts in order, and why they go no further, if so."""
+    """What ``scope["ncii_match"]`` holds.
+
+    Attributes
+    ----------
+    parts : tuple of Part
+        In order.
+    refusal : Refusal or None
+        Why they go no further, if so.
+    """
 
     parts: tuple[Part, ...] = ()
     refusal: Refusal | None = None
@@ -95,20 +111,25 @@ class Upload:
     @property
     def decisions(self) -> tuple[Decision, ...]:
         """Those of the pictures, in order."""
-        return tuple(one.decision for one in self.parts if one.decision is not None)
+        return tuple(part.decision for part in self.parts if part.decision is not None)
 
     @property
     def action(self) -> Action:
         """The strongest of the decisions' actions; ALLOW where there is no picture."""
-        return max((one.action for one in self.decisions), default=Action.ALLOW)
+        return max((decision.action for decision in self.decisions), default=Action.ALLOW)
 
 
 class Problems:
     """The answers to refused requests: RFC 9457 problems in JSON. An ASGI application; others may take its place.
 
-    blocked : HTTP status for ``Refusal.BLOCKED``, such as 451. retry_after : seconds, for ``Refusal.UNKNOWN``.
-
     Nothing about cases, entries and distances is in an answer: who may ask often could learn a bank from it.
+
+    Parameters
+    ----------
+    blocked : int
+        HTTP status for ``Refusal.BLOCKED``, such as 451.
+    retry_after : int
+        Seconds, for ``Refusal.UNKNOWN``.
     """
 
     def __init__(self, *, blocked: int = Refusal.BLOCKED.status, retry_after: int = 5) -> None:
@@ -133,31 +154,43 @@ _PROBLEMS = Problems()
 class CheckUploads:
     """ASGI middleware that checks the pictures in requests before the application gets them.
 
-    Parameters
-    ----------
-    app : the application. It sees the very bytes that were sent, and the decisions in ``scope["ncii_match"]``, an
-        ``Upload``. It must act on what is for REVIEW: that passes.
-    matcher : checks the pictures, one of a request after the other, those of several requests in its threads.
-    max_body : bytes of a body that may have to be checked, inclusive.
-    max_parts, max_pictures : of one request, inclusive.
-    in_memory : bytes of a body beyond which it is kept in a file without a name (in ``$TMPDIR``) while it is checked.
-        Only the pictures that are being decoded are in memory, ``matcher.workers`` of them.
-    files : what is taken for a picture, besides all that begins like one whatever name or type it has. ``all``:
-        whatever is sent as a file (a part with a file name, or a part or body of type ``image/*``,
-        ``application/octet-stream`` or, for bodies, none); what is no picture is UNREADABLE then, and the policy's
-        ``on_unreadable`` follows. ``pictures``: what is of type ``image/*``; other files pass with no decision.
-    refuse_unknown : what follows from UNKNOWN where the policy says REVIEW. True: 503, and the client may come again.
-        False: the upload passes on like others for review. Where the policy says BLOCK it is 503 in any case; where it
-        says ALLOW, it passes.
-    refuse : the ASGI application that answers refused requests.
-
-    Raises InputError for bounds below 1 or an unknown ``files``.
-
     Bodies are looked at by content: multipart of any kind part by part, others as a whole when they are taken for a
     picture. Bodies of other content pass through as they come. Not looked into: websockets, pictures within other files
     (ZIP, PDF, video) or written as text (JSON, base64).
 
     Whatever goes wrong while checking is answered 503 and logged; the application does not get the request.
+
+    Parameters
+    ----------
+    app : ASGI application
+        It sees the very bytes that were sent, and the decisions in ``scope["ncii_match"]``, an ``Upload``. It must act
+        on what is for REVIEW: that passes.
+    matcher : Matcher
+        Checks the pictures, one of a request after the other, those of several requests in its threads.
+    max_body : int
+        Bytes of a body that may have to be checked, inclusive; by default as many as ``DecodeLimits`` allows a picture,
+        128 MiB.
+    max_parts, max_pictures : int
+        Of one request, inclusive.
+    in_memory : int
+        Bytes of a body beyond which it is kept in a file without a name (in ``$TMPDIR``) while it is checked. Only the
+        pictures that are being decoded are in memory, ``matcher.workers`` of them.
+    files : {"all", "pictures"}
+        What is taken for a picture, besides all that begins like one whatever name or type it has. ``all``: whatever is
+        sent as a file (a part with a file name, or a part or body of type ``image/*``, ``application/octet-stream`` or,
+        for bodies, none); what is no picture is UNREADABLE then, and the policy's ``on_unreadable`` follows.
+        ``pictures``: what is of type ``image/*``; other files pass with no decision.
+    refuse_unknown : bool
+        What follows from UNKNOWN where the policy says REVIEW. True: 503, and the client may come again. False: the
+        upload passes on like others for review. Where the policy says BLOCK it is 503 in any case; where it says ALLOW,
+        it passes.
+    refuse : ASGI application
+        Answers refused requests.
+
+    Raises
+    ------
+    InputError
+        For bounds below 1 or an unknown ``files``.
     """
 
     def __init__(
@@ -192,7 +225,7 @@ class CheckUploads:
         body = Body(receive, headers, Spool(self.in_memory), self.max_body)
         try:
             try:
-                upload = await self._look(headers, body)
+                upload = await self._inspect(headers, body)
             except GoneError:
                 raise
             except Exception:  # noqa: BLE001
@@ -209,7 +242,7 @@ class CheckUploads:
         else:
             await self.refuse(scope, receive, send if body.ended else _closing(scope, send))
 
-    async def _look(self, headers: dict[str, list[str]], body: Body) -> Upload:
+    async def _inspect(self, headers: dict[str, list[str]], body: Body) -> Upload:
         """Read as much of the body as must be looked at, and check it."""
         types, encodings = headers.get("content-type", []), headers.get("content-encoding", [])
         kind, is_form = media_type("".join(types)), "multipart/" in "".join(types).lower()
@@ -218,7 +251,7 @@ class CheckUploads:
                 body.check_length()  # before the client is asked for it
             if not await body.begin():
                 return Upload()
-            if any(one.strip().lower() not in ("", "identity") for one in encodings):
+            if any(encoding.strip().lower() not in ("", "identity") for encoding in encodings):
                 raise EncodedError
             if len(types) > 1:
                 raise MalformedError
@@ -226,13 +259,13 @@ class CheckUploads:
                 multipart = Multipart(boundary_of(types[0]), self.max_parts)
                 multipart.feed(body.head)
                 await body.read_all(multipart.feed)
-                found: Sequence[Found] = multipart.finish(body.spool)
+                spans: Sequence[PartSpan] = multipart.finish(body.spool)
             elif self._is_picture(kind, body.head, is_file=not types):
                 await body.read_all()
-                found = [Found({"content-type": kind}, 0, len(body.spool))]
+                spans = [PartSpan({"content-type": kind}, 0, len(body.spool))]
             else:
                 return Upload()
-            return await self._check(found, body.spool, whole=not is_form)
+            return await self._check(spans, body.spool, whole=not is_form)
         except MalformedError:
             refusal = Refusal.MALFORMED
         except EncodedError:
@@ -251,18 +284,18 @@ class CheckUploads:
             return True
         return self.files == "all" and (is_file or content_type == "application/octet-stream")
 
-    async def _check(self, found: Sequence[Found], spool: Spool, *, whole: bool) -> Upload:
-        heads = [spool.read(one.offset, min(one.length, SNIFFED)) for one in found]
-        pictures = [
-            self._is_picture(one.content_type, head, is_file=whole or one.is_named_file)
-            for one, head in zip(found, heads, strict=True)
+    async def _check(self, spans: Sequence[PartSpan], spool: Spool, *, whole: bool) -> Upload:
+        heads = [spool.read(span.offset, min(span.length, SNIFFED)) for span in spans]
+        are_pictures = [
+            self._is_picture(span.content_type, head, is_file=whole or span.is_named_file)
+            for span, head in zip(spans, heads, strict=True)
         ]
-        if sum(pictures) > self.max_pictures:
+        if sum(are_pictures) > self.max_pictures:
             raise TooManyPartsError
         parts, refusal = [], None
-        for one, is_picture in zip(found, pictures, strict=True):
-            decision = await self.matcher.acheck(Section(spool, one.offset, one.length)) if is_picture else None
-            parts.append(Part(*one.disposition, one.content_type, one.length, decision))
+        for span, is_picture in zip(spans, are_pictures, strict=True):
+            decision = await self.matcher.acheck(Section(spool, span.offset, span.length)) if is_picture else None
+            parts.append(Part(*span.disposition, span.content_type, span.length, decision))
             if refusal is not Refusal.BLOCKED and decision is not None:
                 refusal = self._refusal(decision) or refusal
         return Upload(tuple(parts), refusal)
@@ -278,10 +311,10 @@ class CheckUploads:
 
 def _headers(scope: Scope) -> dict[str, list[str]]:
     """Values by lower-case name."""
-    found: dict[str, list[str]] = {}
+    headers: dict[str, list[str]] = {}
     for name, value in scope["headers"]:
-        found.setdefault(name.decode("latin-1").lower(), []).append(value.decode("latin-1"))
-    return found
+        headers.setdefault(name.decode("latin-1").lower(), []).append(value.decode("latin-1"))
+    return headers
 
 
 def _closing(scope: Scope, send: Send) -> Send:

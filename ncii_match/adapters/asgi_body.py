@@ -31,7 +31,7 @@ class Spool:
 
     def __init__(self, in_memory: int) -> None:
         self._most, self._size = in_memory, 0
-        self._held = bytearray()
+        self._buffer = bytearray()
         self._file: int | None = None
 
     def __len__(self) -> int:
@@ -47,10 +47,10 @@ class Spool:
             with tempfile.TemporaryFile(buffering=0) as file:  # 0600, and gone with this process, however it ends
                 self._file = os.dup(file.fileno())
             weakref.finalize(self, os.close, self._file)
-            self._write(self._held)
-            self._held = bytearray()
+            self._write(self._buffer)
+            self._buffer = bytearray()
         if self._file is None:
-            self._held += chunk
+            self._buffer += chunk
         else:
             self._write(chunk)
         self._size += len(chunk)
@@ -64,7 +64,7 @@ class Spool:
         """Bytes from ``offset`` on, ``length`` of them or as many as there are. Raises OSError for a short file."""
         length = max(0, min(length, self._size - offset))
         if self._file is None:
-            return bytes(memoryview(self._held)[offset : offset + length])
+            return bytes(memoryview(self._buffer)[offset : offset + length])
         parts: list[bytes] = []
         while length:
             part = os.pread(self._file, length, offset)
@@ -84,9 +84,9 @@ class Section:
     def read(self, size: int = -1, /) -> bytes:
         """As ``io.RawIOBase.read``, and never less than asked for but at the end."""
         left = self._end - self._at
-        found = self._spool.read(self._at, left if size < 0 else min(size, left))
-        self._at += len(found)
-        return found
+        content = self._spool.read(self._at, left if size < 0 else min(size, left))
+        self._at += len(content)
+        return content
 
 
 def looks_like_picture(head: bytes) -> bool:
@@ -116,7 +116,7 @@ class Body:
         length = headers.get("content-length", [""])[0]
         self._length = int(length) if length.isdecimal() else 0
         self._asks_first = "100-continue" in "".join(headers.get("expect", [])).lower()
-        self._begun = self.ended = False
+        self._has_begun = self.ended = False
 
     @property
     def head(self) -> bytes:
@@ -156,14 +156,14 @@ class Body:
 
         Not for ever, and not when the client waits to be asked for the body.
         """
-        if self._length > 2 * self._most or (self._asks_first and not self._begun):
+        if self._length > 2 * self._most or (self._asks_first and not self._has_begun):
             return
         read = 0
         while not self.ended and read <= 2 * self._most:
             read += len(await self._next())
 
     async def _next(self) -> bytes:
-        self._begun = True
+        self._has_begun = True
         message = await self._receive()
         if message["type"] == "http.disconnect":
             raise GoneError
@@ -173,18 +173,18 @@ class Body:
     def replay(self) -> Receive:
         """A ``receive`` for the application: what was read, and then what comes."""
         at = 0
-        told = False
+        is_replayed = False
 
         async def receive() -> Message:
-            nonlocal at, told
-            if told:
+            nonlocal at, is_replayed
+            if is_replayed:
                 return await self._receive()
             if self.spool.goes_to_disk(0):
                 chunk = await asyncio.to_thread(self.spool.read, at, _AT_ONCE)
             else:
                 chunk = self.spool.read(at, _AT_ONCE)
             at += len(chunk)
-            told = at == len(self.spool)
-            return {"type": "http.request", "body": chunk, "more_body": not (told and self.ended)}
+            is_replayed = at == len(self.spool)
+            return {"type": "http.request", "body": chunk, "more_body": not (is_replayed and self.ended)}
 
         return receive

@@ -46,8 +46,16 @@ class TooManyPartsError(ValueError):
 
 
 @dataclass(slots=True)
-class Found:
-    """A part: its headers by lower-case name, and where its content is. offset, length : bytes in the body."""
+class PartSpan:
+    """Where a part is.
+
+    Attributes
+    ----------
+    headers : dict
+        By lower-case name.
+    offset, length : int
+        Of its content, in bytes of the body.
+    """
 
     headers: dict[str, str] = field(default_factory=dict)
     offset: int = 0
@@ -81,10 +89,10 @@ def media_type(header: str) -> str:
 
 def boundary_of(content_type: str) -> bytes:
     """The boundary that a Content-Type names. Raises MalformedError when it names none, or not as it should."""
-    found = _BOUNDARY.fullmatch(content_type.encode("latin-1", "replace"))
-    if found is None:
+    boundary = _BOUNDARY.fullmatch(content_type.encode("latin-1", "replace"))
+    if boundary is None:
         raise MalformedError("The Content-Type does not name one boundary as RFC 2046 wants it.")
-    return found["quoted"] or found["bare"]
+    return boundary["quoted"] or boundary["bare"]
 
 
 class Multipart:
@@ -95,7 +103,7 @@ class Multipart:
 
     def __init__(self, boundary: bytes, most: int) -> None:
         self._delimiter, self._most = b"--" + boundary, most
-        self._parts: list[Found] = []
+        self._parts: list[PartSpan] = []
         self._header: list[bytes] = [b"", b""]
         self._ended = False
         self._delimiters: list[int] = []
@@ -133,7 +141,7 @@ class Multipart:
             keep = max(keep, self._delimiters[-1] + len(self._delimiter) - start)
         self._tail = window[keep:]
 
-    def finish(self, spool: Spool) -> Sequence[Found]:
+    def finish(self, spool: Spool) -> Sequence[PartSpan]:
         """The parts in order, when the whole body is in the spool."""
         marks, size = self._delimiters, len(self._delimiter)
         if not self._ended or len(marks) != len(self._parts) + 1 or marks[0] != 0:
@@ -151,7 +159,7 @@ class Multipart:
     def _begin(self) -> None:
         if len(self._parts) == self._most:
             raise TooManyPartsError(f"More than {self._most} parts.")
-        self._parts.append(Found())
+        self._parts.append(PartSpan())
 
     def _data(self, _data: bytes, start: int, end: int) -> None:
         self._parts[-1].length += end - start
@@ -166,7 +174,7 @@ class Multipart:
         self._header[1] += data[start:end]
 
     def _end_header(self) -> None:
-        name, value = (one.decode("latin-1") for one in self._header)
+        name, value = (text.decode("latin-1") for text in self._header)
         name = name.lower()
         if name in self._parts[-1].headers:
             raise MalformedError("A part has two headers with one name.")
@@ -179,7 +187,7 @@ class Multipart:
         if not headers:  # some parsers look for them behind the blank line then
             raise MalformedError("A part has no headers.")
         encodings = [headers.get(f"content-{which}encoding", "").lower() for which in ("transfer-", "")]
-        if any(one not in _PLAIN_ENCODINGS for one in encodings):
+        if any(encoding not in _PLAIN_ENCODINGS for encoding in encodings):
             raise EncodedError("A part is encoded.")
         if "multipart/" in headers.get("content-type", "").lower():
             raise EncodedError("A part is a multipart itself.")

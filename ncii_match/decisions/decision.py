@@ -44,7 +44,7 @@ class Timings:
 
     Examples
     --------
-    >>> from ncii_match import Timings
+    >>> from ncii_match.decisions import Timings
     >>> Timings(search=0.25).search
     0.25
     """
@@ -104,7 +104,9 @@ class Match:
 
     Examples
     --------
-    >>> from ncii_match import Hold, Match, State, View
+    >>> from ncii_match.decisions import Match
+    >>> from ncii_match.outcomes import Hold, State
+    >>> from ncii_match.views import View
     >>> match = Match(7, 12, View.MIRROR, State.SEED, counts=True, holds=(Hold("R-1", "own", State.SEED),))
     >>> match.cases, match.sources
     (('R-1',), ('own',))

@@ -126,7 +126,10 @@ def decide(
     Examples
     --------
     >>> import numpy as np
-    >>> from ncii_match import Entries, Hashes, Policy, State, build_index, decide
+    >>> from ncii_match.decisions import Policy, decide
+    >>> from ncii_match.index import build_index
+    >>> from ncii_match.outcomes import State
+    >>> from ncii_match.values import Entries, Hashes
     >>> bank = Hashes.from_hex(["f8" * 32])
     >>> index = build_index(np.array([7]), bank, max_radius=31)
     >>> picture = Hashes.from_hex(["f8" * 31 + "f0"])

@@ -46,7 +46,8 @@ def redecide(decision: Decision | Mapping[str, Any], policy: Policy) -> Decision
 
     Examples
     --------
-    >>> from ncii_match import Action, Decision, Outcome, Policy, Status, redecide
+    >>> from ncii_match import Action, Outcome, Policy, Status, redecide
+    >>> from ncii_match.decisions import Decision
     >>> stored = Decision(Outcome.LOW_QUALITY, Action.ALLOW, Status.OK, 40, (), (), None, None, radius=31)
     >>> redecide(stored, Policy(on_low_quality=Action.REVIEW)).action
     <Action.REVIEW: 1>

@@ -136,11 +136,11 @@ def rescan(
 
     decided = _DecidedRows(hash_columns.fields(matcher.snapshot.algorithm, matcher.views) if keep_hashes else [])
 
-    def enough(hashed: int) -> bool:
+    def is_full(hashed: int) -> bool:
         left: int = waiting[0].num_rows - len(decided)
         return hashed >= min(PICTURES_A_LOOKUP, left)  # a whole batch waits for nothing
 
-    for hashes, decisions in matcher.check_batches(sources(), workers=workers, enough=enough):
+    for hashes, decisions in matcher.check_batches(sources(), workers=workers, is_full=is_full):
         decided.add(decisions, hashes)
         while waiting and waiting[0].num_rows <= len(decided):
             yield decided.take(waiting.popleft())
