@@ -507,7 +507,7 @@ def test_only_what_nobody_holds_is_erased(bank):
 
 def test_the_revisions_make_the_tables(bank):
     with bank.context.database.reading() as connection:
-        assert schema.differences(connection) == []
+        assert schema.find_differences(connection) == []
     schema.create(bank.context.database)  # up to date already: nothing happens
 
 

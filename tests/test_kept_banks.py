@@ -31,7 +31,7 @@ def kept(request, tmp_path):
     shutil.copytree(place / name, tmp_path / "bank")
     for path in (tmp_path / "bank").rglob("*"):
         path.chmod(0o700 if path.is_dir() else 0o600)  # a checkout knows no other modes
-    opened = database.existing(tmp_path / "bank")
+    opened = database.open_existing(tmp_path / "bank")
     schema.create(opened)  # what 'ncii-match bank upgrade' does; nothing for the newest
     opened.close()
     return place, name, tmp_path / "bank"
@@ -98,7 +98,7 @@ def test_the_newest_kept_bank_has_the_present_formats(kept):
         return
     with Bank.open(path, key=key_of(place, name)) as bank:
         with bank.context.database.reading() as connection:
-            assert schema.differences(connection) == []
+            assert schema.find_differences(connection) == []
         made = publication.current_manifest(path)
         again = publication.Manifest.parse(made.to_bytes(), path)
         assert again == made

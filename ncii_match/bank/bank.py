@@ -638,17 +638,21 @@ class Bank:
     def holds(self, *, case: str | None = None, entry_id: int | None = None) -> "Iterator[HoldRecord]":
         """Every hold, withdrawn ones included, by entry id; of one case or entry when given. Never shows a hash."""
         with self.context.database.reading() as connection:
-            yield from queries.holds(connection, case, entry_id)
+            yield from queries.read_holds(connection, case, entry_id)
 
     def history(self, *, case: str | None = None, entry_id: int | None = None) -> "Iterator[Event]":
         """What was done, oldest first: to a case, to an entry, or to all."""
         with self.context.database.reading() as connection:
-            yield from queries.history(connection, case, entry_id)
+            yield from queries.read_history(connection, case, entry_id)
 
     def stats(self) -> dict[str, Any]:
         """Counts by state and source, sizes on disk."""
         with self.context.database.reading() as connection:
-            return {"algorithm": str(self.algorithm), **queries.stats(connection), **queries.sizes(self.path)}
+            return {
+                "algorithm": str(self.algorithm),
+                **queries.count_all(connection),
+                **queries.measure_sizes(self.path),
+            }
 
     def diff(self, since: int | None = None) -> "Iterator[HoldChange]":
         """Holds that are not what they were in a snapshot: what ``publish`` would change, or since an earlier one."""

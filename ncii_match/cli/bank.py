@@ -401,7 +401,7 @@ def upgrade_command(bank_dir: BankDir, as_json: AsJson = False) -> None:
     """
     from ncii_match.bank.truth import database, schema
 
-    opened = database.existing(bank_dir)
+    opened = database.open_existing(bank_dir)
     try:
         schema.create(opened)
     finally:

@@ -66,7 +66,7 @@ def changes_since(context: BankContext, snapshot: int | None) -> Iterator[HoldCh
 
 
 def _event_of(connection: sa.Connection, snapshot: int) -> int:
-    for event in journal.events(connection, actions=("publish",)):
+    for event in journal.read_events(connection, actions=("publish",)):
         if event.detail["snapshot"] == snapshot:
             digest = bytes.fromhex(event.detail["journal"])
             number = connection.execute(sa.select(tables.events.c.number).where(tables.events.c.digest == digest))
@@ -79,7 +79,7 @@ def _last_states(
 ) -> NDArray[np.int64]:
     """Entry, case and last state, int64 [n, 3] by entry and case, of the holds that some events are about."""
     parts = [np.empty((0, 3), np.int64)]
-    for event in journal.events(connection, after=after):
+    for event in journal.read_events(connection, after=after):
         if until is not None and event.number > until:
             break
         state = event.detail.get("state")

@@ -169,7 +169,7 @@ def _replace_address(bank: Path, url: str) -> None:
     """Let the bank keep its truth in another PostgreSQL database."""
     if (bank / database.DATABASE).exists():
         raise InputError(f"{bank} keeps its truth in {database.DATABASE}; restore it from a copy of that file")
-    opened = database.Database(bank, database.parsed(url))
+    opened = database.Database(bank, database.parse_url(url))
     try:
         with opened.reading() as connection:
             if not sa.inspect(connection).has_table(tables.about.name):
@@ -364,7 +364,7 @@ class _Carryover:
         snapshot_holds = _snapshot_holds(self.snapshot)
         packed = [row.tobytes() for row in snapshot_holds.bits]
         ids = self._entry_ids(snapshot_holds, packed)
-        case_ids = cases.ids(self.connection, snapshot_holds.cases, self.at, self.actor)
+        case_ids = cases.ensure_ids(self.connection, snapshot_holds.cases, self.at, self.actor)
         newer_cases = self._newer_withdrawals()
         refused = self._newer_marks()
         table = tables.holds.c
@@ -418,7 +418,7 @@ class _Carryover:
         """The tables' ids of the snapshot's entries, int64 [n]; entries that they lack are made, under the same id."""
         cipher, entries = self.context.cipher, tables.entries
         keys = [cipher.lookup(bits) for bits in packed]
-        ids_by_key = queries.ids_by_key(self.connection, keys)
+        ids_by_key = queries.find_ids(self.connection, keys)
         taken_ids = {entry_id for (entry_id,) in self.connection.execute(sa.select(entries.c.id))}
         last = max([0, *taken_ids, *snapshot_holds.entry_ids.tolist()])
         rows, renumbered = [], 0
@@ -446,7 +446,7 @@ class _Carryover:
         for (state, is_missing), rows in changes.items():
             present_pairs = {
                 (row.entry_id, row.case_id)
-                for id_slice in tables.slices(sorted({row[0] for row in rows}))
+                for id_slice in tables.split_ids(sorted({row[0] for row in rows}))
                 for row in self.connection.execute(
                     sa.select(table.c.entry_id, table.c.case_id).where(table.c.entry_id.in_(id_slice))
                 )
@@ -464,7 +464,7 @@ class _Carryover:
             self._record(detail, rows, b"".join(packed[row[3]] for row in rows))
             if is_missing:
                 self.report.taken_over += len(rows)
-                references = cases.references_of(self.connection, sorted({row[1] for row in rows}))
+                references = cases.find_references(self.connection, sorted({row[1] for row in rows}))
                 self.connection.execute(
                     tables.cases.update().where(tables.cases.c.reference.in_(references)).values(withdrawn=None)
                 )
@@ -480,7 +480,7 @@ class _Carryover:
             (tables.holds.c.case_id == tables.cases.c.id) & (tables.holds.c.state != State.WITHDRAWN)
         )
         ended = []
-        for id_slice in tables.slices(np.unique(case_ids).tolist()):
+        for id_slice in tables.split_ids(np.unique(case_ids).tolist()):
             is_left_without_holds = tables.cases.c.id.in_(id_slice) & ~active & tables.cases.c.withdrawn.is_(None)
             query = (
                 tables.cases.update()

@@ -74,7 +74,7 @@ def find_faults(
 
 def _last_replaced(connection: sa.Connection) -> int:
     """The last snapshot whose history a restore has replaced; 0 for none."""
-    numbers = [event.detail.get("snapshot") for event in journal.events(connection, actions=("restore",))]
+    numbers = [event.detail.get("snapshot") for event in journal.read_events(connection, actions=("restore",))]
     return max((number for number in numbers if type(number) is int), default=0)
 
 
@@ -84,7 +84,7 @@ def _find_snapshot_faults(
 ) -> Iterator[Fault]:  # fmt: skip
     """Snapshots that are damaged, of another bank, or not what the event of their publication says."""
     publications: dict[Any, list[dict[str, Any]]] = {}
-    for event in journal.events(connection, actions=("publish",)):
+    for event in journal.read_events(connection, actions=("publish",)):
         publications.setdefault(event.detail.get("snapshot"), []).append({**event.detail, "number": event.number})
     name = continuity.settings(connection)["created_at"]
     checked: set[str] = set()
@@ -155,7 +155,7 @@ class _Replay:
 def _find_hold_faults(connection: sa.Connection) -> Iterator[Fault]:
     """Where holds are not what the events say: who holds what, in which state, since when, until when."""
     replay = _Replay()
-    for event in journal.events(connection):
+    for event in journal.read_events(connection):
         fault = replay.take(event)
         if fault:
             yield fault
@@ -237,8 +237,8 @@ def _find_case_index_faults(connection: sa.Connection) -> Iterator[Fault]:
     """Events that the index of cases does not list under a case that they name: that case's history would lack them."""
     index = tables.event_cases.c
     query = sa.select(index.event, index.case_id).order_by(index.event, index.case_id)
-    listed = tables.numbers(connection.execute(query), 2)
-    for event in journal.events(connection):
+    listed = tables.fetch_numbers(connection.execute(query), 2)
+    for event in journal.read_events(connection):
         low, high = np.searchsorted(listed[:, 0], [event.number, event.number + 1])
         missing = np.setdiff1d(event.case_ids, listed[low:high, 1])
         if len(missing):
@@ -260,7 +260,7 @@ def _find_hash_faults(connection: sa.Connection, unseal: Unseal) -> Iterator[Fau
             table, has_hash = entries, entries.hash.is_not(None)
         query = sa.select(table.id, table.hash, table.sealed).where(has_hash)
         stored = [
-            row for id_slice in tables.slices(ids) for row in connection.execute(query.where(table.id.in_(id_slice)))
+            row for id_slice in tables.split_ids(ids) for row in connection.execute(query.where(table.id.in_(id_slice)))
         ]
         hashes: dict[int, bytes] = {}
         for entry in stored:

@@ -100,5 +100,5 @@ def _records(connection: sa.Connection, context: BankContext, request: ExportReq
         yield Record(
             row.id, packed, row.profile, row.quality, row.reference, row.source, row.region,
             tuple(json.loads(row.tags)) if row.tags else (), State(row.state),
-            None if row.until is None else journal.instant(row.until),
+            None if row.until is None else journal.format_instant(row.until),
         )  # fmt: skip

@@ -40,7 +40,7 @@ class HoldEndings:
         rows = np.flatnonzero(is_ended | reads_active | np.isin(batch.numbers, batch.numbers[ends_others]))
         packed_rows = requests.packed_rows(batch.hashes[rows])
         keys = [context.cipher.lookup(packed) for packed in packed_rows]
-        holds_by_key = _holds_by_key(connection, queries.ids_by_key(connection, keys))
+        holds_by_key = _holds_by_key(connection, queries.find_ids(connection, keys))
         case_of_origin = [bounds.case_of(origin) for origin in batch.origins]
         self.without_case = 0
         ending: list[tuple[int, int]] = []
@@ -88,7 +88,7 @@ def _holds_by_key(
     query = sa.select(table.entry_id, table.case_id, table.state, case.reference, case.source).join(
         tables.cases, case.id == table.case_id
     )
-    for piece in tables.slices(sorted(key_of)):
+    for piece in tables.split_ids(sorted(key_of)):
         for entry, case_id, state, reference, source in connection.execute(query.where(table.entry_id.in_(piece))):
             by_key.setdefault(key_of[entry], []).append((entry, case_id, state, (reference, source)))
     return by_key
@@ -102,7 +102,7 @@ def active_of_source(connection: sa.Connection, source: str) -> NDArray[np.int64
         .join(tables.cases, tables.cases.c.id == table.case_id)
         .where((tables.cases.c.source == source) & (table.state != State.WITHDRAWN))
     )
-    return tables.numbers(connection.execute(query), 2)
+    return tables.fetch_numbers(connection.execute(query), 2)
 
 
 def count_by_source(connection: sa.Connection, pairs: NDArray[np.int64]) -> Counter[str]:
@@ -110,7 +110,7 @@ def count_by_source(connection: sa.Connection, pairs: NDArray[np.int64]) -> Coun
     case_ids, counts = np.unique(pairs[:, 1], return_counts=True)
     holds_of_case = dict(zip(case_ids.tolist(), counts.tolist(), strict=True))
     by_source: Counter[str] = Counter()
-    for piece in tables.slices(case_ids.tolist()):
+    for piece in tables.split_ids(case_ids.tolist()):
         query = sa.select(tables.cases.c.id, tables.cases.c.source).where(tables.cases.c.id.in_(piece))
         for case_id, source in connection.execute(query):
             by_source[source] += holds_of_case[case_id]

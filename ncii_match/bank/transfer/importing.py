@@ -381,7 +381,7 @@ class ImportRun:
             return
         at = moment(connection)
         entry_ids, case_ids = holds.end_pairs(connection, pairs, at)
-        unknown_case_ids = cases.ids(connection, [case for _, case in unknown], at, self.actor)
+        unknown_case_ids = cases.ensure_ids(connection, [case for _, case in unknown], at, self.actor)
         marks = [(mark, case) for (mark, _), case in zip(unknown, unknown_case_ids.tolist(), strict=True)]
         remembered = holds.add_withdrawal_marks(connection, marks, at)
         self.report.ended += len(entry_ids)
@@ -407,7 +407,7 @@ class ImportRun:
                 if first == 0:  # all that the rows need, in one question: they come sorted by hash, not by case
                     used, counts = np.unique(rows.case_numbers[fit], return_counts=True)
                     named = [rows.cases[number] for number in used]
-                    case_ids[used] = cases.ids(connection, named, moment(connection), self.actor)
+                    case_ids[used] = cases.ensure_ids(connection, named, moment(connection), self.actor)
                     cap = self.request.cap
                     counts_exactly = cap is not None and holds.would_exceed_cap(connection, case_ids[used], counts, cap)
                 elif journal.head(connection)[0] != head:
@@ -444,7 +444,7 @@ class ImportRun:
             reopens_reference=self.bounds.trusts_sources,
         )  # fmt: skip
         outcome = np.empty(len(chosen), np.uint8)
-        for step in intake.steps(np.arange(len(chosen))):
+        for step in intake.split_steps(np.arange(len(chosen))):
             picked = chosen[step]
             entries = EntryRows(
                 requests.packed_rows(rows.hashes[picked]),

@@ -62,7 +62,7 @@ def end_rows(connection: sa.Connection, ids: list[int], at: int) -> list[int]:
     """End rows; the ids, rising, of those that were on the list."""
     table = tables.allowed
     ended: list[int] = []
-    for piece in tables.slices(ids):
+    for piece in tables.split_ids(ids):
         chosen = table.c.id.in_(piece) & table.c.ended.is_(None)
         update = table.update().where(chosen).values(ended=at).returning(table.c.id)
         ended += [row_id for (row_id,) in connection.execute(update)]
@@ -73,9 +73,9 @@ def _require_rows(connection: sa.Connection, ids: list[int]) -> None:
     """Raises BankError for rows that the list has never had."""
     table = tables.allowed
     known: set[int] = set()
-    for piece in tables.slices(ids):
+    for piece in tables.split_ids(ids):
         known |= {row_id for (row_id,) in connection.execute(sa.select(table.c.id).where(table.c.id.in_(piece)))}
     unknown = sorted(set(ids) - known)
     if unknown:
-        shown = tables.shown_ids(unknown)
+        shown = tables.format_ids(unknown)
         raise BankError(f"the allowlist has never had row {shown}; nothing was changed. 'bank history' shows its rows")

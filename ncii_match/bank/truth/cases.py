@@ -20,7 +20,7 @@ _named = sa.Table(
 )
 
 
-def ids(connection: sa.Connection, wanted: Sequence[Case], at: int, actor: str) -> NDArray[np.int64]:
+def ensure_ids(connection: sa.Connection, wanted: Sequence[Case], at: int, actor: str) -> NDArray[np.int64]:
     """Ids, int64 [n], of cases, which are added where there are none. Region and tags are taken over where given.
 
     What a case that is there already says anew is an event about all its holds, so that readers learn of it.
@@ -40,8 +40,9 @@ def ids(connection: sa.Connection, wanted: Sequence[Case], at: int, actor: str) 
         new = [case.region or old[0], _tags(case) or old[1]]
         if new != old:
             connection.execute(tables.cases.update().where(table.id == number).values(region=new[0], tags=new[1]))
-            entries_of_case = sa.select(tables.holds.c.entry_id).where(tables.holds.c.case_id == number)
-            entry_ids = tables.numbers(connection.execute(entries_of_case.order_by(tables.holds.c.entry_id)), 1)[:, 0]
+            entries = sa.select(tables.holds.c.entry_id).where(tables.holds.c.case_id == number)
+            entry_rows = tables.fetch_numbers(connection.execute(entries.order_by(tables.holds.c.entry_id)), 1)
+            entry_ids = entry_rows[:, 0]
             detail = {"region": new[0], "tags": json.loads(new[1] or "[]")}
             journal.record(
                 connection, at=at, action="describe", actor=actor, detail=detail, entry_ids=entry_ids,
@@ -76,11 +77,11 @@ def _known(connection: sa.Connection, names: list[tuple[str, str]]) -> dict[tupl
     return {(reference, source): tuple(columns) for reference, source, *columns in rows}
 
 
-def references_of(connection: sa.Connection, case_ids: list[int]) -> list[str]:
+def find_references(connection: sa.Connection, case_ids: list[int]) -> list[str]:
     """References of some cases, each once."""
     table = tables.cases.c
     references: set[str] = set()
-    for piece in tables.slices(case_ids):
+    for piece in tables.split_ids(case_ids):
         query = sa.select(table.reference).where(table.id.in_(piece))
         references.update(reference for (reference,) in connection.execute(query))
     return sorted(references)
@@ -95,7 +96,7 @@ def mark_withdrawn(connection: sa.Connection, case_id: int, at: int) -> None:
     connection.execute(tables.cases.update().where(tables.cases.c.id == case_id).values(withdrawn=at))
 
 
-def end(connection: sa.Connection, case_ids: list[int], at: int) -> int:
+def end_cases(connection: sa.Connection, case_ids: list[int], at: int) -> int:
     """Mark whole cases as withdrawn, so that what arrives for them later is refused; how many were not yet."""
     cases = tables.cases
     not_withdrawn = cases.c.id.in_(case_ids) & cases.c.withdrawn.is_(None)

@@ -55,7 +55,7 @@ def create(path: Path, algorithm: Algorithm, url: str | None, key: bytes | None)
     new_database = database.create(path, url)
     settings = {
         "algorithm": str(algorithm),
-        "created_at": journal.instant(journal.now()),
+        "created_at": journal.format_instant(journal.now()),
         "mark_secret": cipher.seal_secret(secrets.token_bytes(32)),
         "key": cipher.key_fingerprint,
     }
@@ -78,7 +78,7 @@ def open_bank(path: Path, key: bytes | None) -> BankContext:
     """
     if not ((path / database.DATABASE).is_file() or (path / database.ADDRESS).is_file()):
         raise no_bank_error(path)
-    opened = database.existing(path)
+    opened = database.open_existing(path)
     try:
         schema.check(opened)
         with opened.reading() as connection:
@@ -86,7 +86,7 @@ def open_bank(path: Path, key: bytes | None) -> BankContext:
         return _context(path, opened, settings, hash_cipher.cipher_with_fingerprint(key, settings["key"], path))
     except KeyError:
         opened.close()
-        raise schema.cut_off(path) from None
+        raise schema.cut_off_error(path) from None
     except BaseException:
         opened.close()
         raise

@@ -106,7 +106,7 @@ def create(path: Path, url: str | None) -> Database:
 
     What a creation that was cut off has left is taken over: it holds nothing yet.
     """
-    address = None if url is None else parsed(url)
+    address = None if url is None else parse_url(url)
     try:
         private.make_folder(path)
     except OSError as error:
@@ -162,19 +162,19 @@ def _taken(path: Path) -> BankError:
     return BankError(f"{path} is a bank already; open it, or create the new one elsewhere")
 
 
-def existing(path: Path) -> Database:
+def open_existing(path: Path) -> Database:
     """Open what ``create`` made. Raises BankFormatError when there is nothing."""
     if (path / ADDRESS).is_file():
         url = (path / ADDRESS).read_text().strip()
         if not url:
             raise BankFormatError(f"{path} was cut off while it was made; create the bank again with its address")
-        return Database(path, parsed(url))
+        return Database(path, parse_url(url))
     if not (path / DATABASE).is_file():
         raise BankFormatError(f"{path} has neither {DATABASE} nor {ADDRESS}")
     return Database(path, None)
 
 
-def parsed(url: str) -> sa.URL:
+def parse_url(url: str) -> sa.URL:
     """The address of a PostgreSQL database. Raises InputError, which does not show it."""
     try:
         address = sa.make_url(url)

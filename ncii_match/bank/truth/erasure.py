@@ -24,7 +24,7 @@ def erase(
     active = sa.exists().where((entry_holds.c.entry_id == entries.c.id) & (entry_holds.c.state != State.WITHDRAWN))
     query = sa.select(entries.c.id, entries.c.hash, entries.c.sealed).where(entries.c.hash.is_not(None) & ~active)
     gone = {row.id: unseal(row.hash, row.sealed) for row in connection.execute(query)}
-    for entry_ids in tables.slices(sorted(gone)):
+    for entry_ids in tables.split_ids(sorted(gone)):
         cases = sa.select(entry_holds.c.entry_id, entry_holds.c.case_id).where(entry_holds.c.entry_id.in_(entry_ids))
         marks = [(mark(gone[entry]), case) for entry, case in connection.execute(cases)]
         holds.add_withdrawal_marks(connection, marks, at)
@@ -52,7 +52,7 @@ def _drop_salts(connection: sa.Connection, ids: NDArray[np.int64], allowed: set[
         named = np.frombuffer(row.entry_ids, "<i8")
         if np.isin(named, ids).any() or (row.action == "allow" and allowed and _names(row.detail, allowed)):
             numbers.append(row.number)
-    for piece in tables.slices(numbers):
+    for piece in tables.split_ids(numbers):
         connection.execute(events.update().where(events.c.number.in_(piece)).values(salt=None))
 
 

@@ -36,7 +36,7 @@ def withdraw(context: BankContext, request: ChangeRequest, hashes: Hashes | None
 
     def remember(connection: sa.Connection, at: int) -> None:
         case = Case(str(request.case), str(request.source))
-        (case_id,) = cases.ids(connection, [case], at, request.actor or requests.user_name()).tolist()
+        (case_id,) = cases.ensure_ids(connection, [case], at, request.actor or requests.user_name()).tolist()
         if is_whole_case:
             cases.mark_withdrawn(connection, case_id, at)
         holds.add_withdrawal_marks(connection, [(mark, case_id) for mark in marks], at)
@@ -45,7 +45,7 @@ def withdraw(context: BankContext, request: ChangeRequest, hashes: Hashes | None
         context.check(hashes)
         with context.database.reading() as connection:
             keys = [context.cipher.lookup(packed) for packed in requests.packed_rows(hashes)]
-            ids_of_hashes = queries.ids_by_key(connection, keys).values()
+            ids_of_hashes = queries.find_ids(connection, keys).values()
         request = replace(request, entry_ids=tuple(sorted({*(request.entry_ids or ()), *ids_of_hashes})))
     return set_state(context, State.WITHDRAWN, request, remember if unseen else None)
 
@@ -76,11 +76,11 @@ def set_state(
         at, user = moment(connection), request.actor or requests.user_name()
         if remember:
             remember(connection, at)
-        case_ids = None if request.case is None else queries.case_ids(connection, request.case, request.source)
+        case_ids = None if request.case is None else queries.find_case_ids(connection, request.case, request.source)
         if remember is None:
             queries.require_known(connection, request.case, case_ids, entry_ids)
         changed, changed_cases = holds.change_all(connection, state, at, case_ids, entry_ids)
-        ended = cases.end(connection, case_ids or [], at) if state is State.WITHDRAWN and entry_ids is None else 0
+        ended = cases.end_cases(connection, case_ids or [], at) if state is State.WITHDRAWN and entry_ids is None else 0
         if len(changed) or ended or remember:
             detail = {
                 "state": state.name.lower(), "case": request.case, "source": request.source, "whole": entry_ids is None

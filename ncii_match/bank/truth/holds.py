@@ -129,7 +129,7 @@ def add(
         _forget_withdrawals(connection, reopens_reference=reopens_reference)
     ids, outcome = np.full(n, -1, np.int64), np.empty(n, np.uint8)
     chosen = sa.select(_batch.c.row, sa.func.coalesce(_batch.c.entry_id, -1), _batch.c.outcome)
-    rows_ids_outcomes = tables.numbers(connection.execute(chosen), 3)
+    rows_ids_outcomes = tables.fetch_numbers(connection.execute(chosen), 3)
     row, entry_id, became = rows_ids_outcomes.T
     outcome[row] = became
     ids[row] = np.where(became <= Addition.ALREADY_HELD, entry_id, -1)
@@ -240,7 +240,7 @@ def _mark_over_cap(connection: sa.Connection, cap: int) -> None:
     new = sa.select(_batch.c.case_id, sa.func.count().label("n")).where(added).group_by(_batch.c.case_id).subquery()
     room = _room_under_cap(connection, new, cap)
     over = []
-    for case_ids in tables.slices(sorted(room)):
+    for case_ids in tables.split_ids(sorted(room)):
         chosen = sa.select(_batch.c.row, _batch.c.case_id).where(
             (_batch.c.outcome == Addition.ADDED) & _batch.c.case_id.in_(case_ids)
         )
@@ -248,7 +248,7 @@ def _mark_over_cap(connection: sa.Connection, cap: int) -> None:
             room[case] -= 1
             if room[case] < 0:
                 over.append(row)
-    for rows in tables.slices(over):
+    for rows in tables.split_ids(over):
         _outcome(connection, _batch.c.row.in_(rows), Addition.OVER_CAP)
 
 
@@ -322,7 +322,7 @@ def change(
     changed = (
         holds.update().where(ending).values(state=int(state), changed=at).returning(holds.c.entry_id, holds.c.case_id)
     )
-    pairs = tables.numbers(connection.execute(changed), 2)
+    pairs = tables.fetch_numbers(connection.execute(changed), 2)
     pairs = pairs[np.lexsort((pairs[:, 1], pairs[:, 0]))]
     return np.ascontiguousarray(pairs[:, 0]), np.ascontiguousarray(pairs[:, 1])
 
@@ -331,7 +331,7 @@ def change_all(
     connection: sa.Connection, state: State, at: int, case_ids: list[int] | None, entry_ids: list[int] | None
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """``change`` for the holds of some cases, on some entries, or both; None for all."""
-    changed = [change(connection, state, at, chosen) for chosen in tables.selections(case_ids, entry_ids)]
+    changed = [change(connection, state, at, chosen) for chosen in tables.hold_conditions(case_ids, entry_ids)]
     nothing = np.empty(0, np.int64)
     entries = np.concatenate([nothing, *(entry for entry, _ in changed)])
     return entries, np.concatenate([nothing, *(case for _, case in changed)])

@@ -162,9 +162,9 @@ def add(context: BankContext, hashes: Hashes, request: AdditionRequest) -> Addit
             Case(reference, request.source, request.region, tuple(request.tags))
             for reference in dict.fromkeys(references[row] for row in rows)
         ]
-        case_ids = cases.ids(connection, new_cases, at, user).tolist()
+        case_ids = cases.ensure_ids(connection, new_cases, at, user).tolist()
         id_of = {case.reference: case_id for case, case_id in zip(new_cases, case_ids, strict=True)}
-        for step in steps(rows):
+        for step in split_steps(rows):
             n = len(step)
             entries = EntryRows(
                 requests.packed_rows(hashes[step]), [hashes.algorithm.profile] * n, hashes.quality[step],
@@ -175,7 +175,7 @@ def add(context: BankContext, hashes: Hashes, request: AdditionRequest) -> Addit
     return Additions(ids, outcome)
 
 
-def steps(rows: NDArray[np.intp]) -> Iterator[NDArray[np.intp]]:
+def split_steps(rows: NDArray[np.intp]) -> Iterator[NDArray[np.intp]]:
     """Rows in steps of at most ``AT_ONCE``."""
     for first in range(0, len(rows), AT_ONCE):
         yield rows[first : first + AT_ONCE]

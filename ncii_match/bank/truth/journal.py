@@ -62,7 +62,7 @@ class Event:
     @property
     def when(self) -> str:
         """ISO 8601, UTC."""
-        return instant(self.at)
+        return format_instant(self.at)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +86,7 @@ def now() -> int:
     return time.time_ns() // 1000
 
 
-def instant(at: int) -> str:
+def format_instant(at: int) -> str:
     """ISO 8601, UTC."""
     return datetime.fromtimestamp(at / 1_000_000, UTC).isoformat(timespec="microseconds")
 
@@ -175,7 +175,7 @@ def digest(row: dict[str, Any]) -> bytes:
     return total.digest()
 
 
-def events(
+def read_events(
     connection: sa.Connection, *, after: int = 0, case_ids: list[int] | None = None, actions: tuple[str, ...] = ()
 ) -> Iterator[Event]:
     """Events by number, those after one, of some cases, of some kinds."""

@@ -51,7 +51,7 @@ class HoldRecord:
     tags: tuple[str, ...]
 
 
-def holds(connection: sa.Connection, case: str | None, entry_id: int | None) -> Iterator[HoldRecord]:
+def read_holds(connection: sa.Connection, case: str | None, entry_id: int | None) -> Iterator[HoldRecord]:
     """By entry id, then case."""
     table, cases, entries = tables.holds.c, tables.cases.c, tables.entries.c
     query = (
@@ -68,29 +68,29 @@ def holds(connection: sa.Connection, case: str | None, entry_id: int | None) -> 
         query = query.where(table.entry_id == entry_id)
     for row in connection.execution_options(yield_per=1000).execute(query):
         yield HoldRecord(
-            row.entry_id, row.reference, row.source, State(row.state), journal.instant(row.since),
-            journal.instant(row.changed), None if row.until is None else journal.instant(row.until), row.quality,
-            row.profile, row.region, tuple(json.loads(row.tags)) if row.tags else (),
+            row.entry_id, row.reference, row.source, State(row.state), journal.format_instant(row.since),
+            journal.format_instant(row.changed), None if row.until is None else journal.format_instant(row.until),
+            row.quality, row.profile, row.region, tuple(json.loads(row.tags)) if row.tags else (),
         )  # fmt: skip
 
 
-def history(connection: sa.Connection, case: str | None, entry_id: int | None) -> Iterator[Event]:
+def read_history(connection: sa.Connection, case: str | None, entry_id: int | None) -> Iterator[Event]:
     """Events about a case, an entry, or all. Raises BankError for what the bank has never held."""
     ids = None
     if case is not None:
-        ids = case_ids(connection, case, None)
+        ids = find_case_ids(connection, case, None)
         require_known(connection, case, ids, None)
     if entry_id is not None:
         require_known(connection, None, None, [entry_id])
         cases_of_entry = sa.select(tables.holds.c.case_id).where(tables.holds.c.entry_id == entry_id)
         holders = [case_id for (case_id,) in connection.execute(cases_of_entry)]
         ids = holders if ids is None else sorted({*ids} & {*holders})
-    for event in journal.events(connection, case_ids=ids):
+    for event in journal.read_events(connection, case_ids=ids):
         if entry_id is None or entry_id in event.entry_ids:
             yield event
 
 
-def case_ids(connection: sa.Connection, reference: str, source: str | None) -> list[int]:
+def find_case_ids(connection: sa.Connection, reference: str, source: str | None) -> list[int]:
     """Ids of a reference's cases, of one source or of all."""
     cases = tables.cases.c
     query = sa.select(cases.id).where(cases.reference == reference).order_by(cases.id)
@@ -98,7 +98,7 @@ def case_ids(connection: sa.Connection, reference: str, source: str | None) -> l
     return [case_id for (case_id,) in connection.execute(query)]
 
 
-def ids_by_key(connection: sa.Connection, keys: list[bytes]) -> dict[bytes, int]:
+def find_ids(connection: sa.Connection, keys: list[bytes]) -> dict[bytes, int]:
     """Ids of the entries with these lookup keys, by key; an unknown key has none."""
     entries = tables.entries.c
     ids: dict[bytes, int] = {}
@@ -118,12 +118,12 @@ def require_known(
     if entry_ids is None:
         return
     known: set[int] = set()
-    for chosen in tables.selections(cases, entry_ids):
+    for chosen in tables.hold_conditions(cases, entry_ids):
         query = sa.select(tables.holds.c.entry_id).where(chosen)
         known.update(entry_id for (entry_id,) in connection.execute(query))
     missing = [entry_id for entry_id in entry_ids if entry_id not in known]
     if missing or not entry_ids:
-        shown = tables.shown_ids(missing)
+        shown = tables.format_ids(missing)
         of_case = f" under case {case!r}" if case is not None else ""
         what = f"entries {shown}" if shown else "any of these hashes"
         raise BankError(f"the bank has never held {what}{of_case}; {advice}")
@@ -136,7 +136,7 @@ def count_active_entries(connection: sa.Connection) -> int:
     return int(connection.execute(active).scalar_one())
 
 
-def stats(connection: sa.Connection) -> dict[str, Any]:
+def count_all(connection: sa.Connection) -> dict[str, Any]:
     """Counts of entries, holds by state and by source, events, allowed hashes."""
     table, cases = tables.holds.c, tables.cases.c
     by_state = connection.execute(sa.select(table.state, sa.func.count()).group_by(table.state)).all()
@@ -158,7 +158,7 @@ def stats(connection: sa.Connection) -> dict[str, Any]:
     }
 
 
-def sizes(bank: Path) -> dict[str, Any]:
+def measure_sizes(bank: Path) -> dict[str, Any]:
     """Bytes on disk, by part."""
     bytes_of = {"database": 0, "snapshots": 0}
     for path in bank.rglob("*"):

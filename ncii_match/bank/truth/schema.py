@@ -20,7 +20,7 @@ def check(database: Database) -> None:
     try:
         with database.reading() as connection:
             if not sa.inspect(connection).has_table("alembic_version"):
-                raise cut_off(database.path)
+                raise cut_off_error(database.path)
             revision = connection.exec_driver_sql("SELECT version_num FROM alembic_version").scalar_one_or_none()
     except BankError as error:
         if type(error) is not BankError or disk_errors.database_advice(str(error)):
@@ -32,7 +32,7 @@ def check(database: Database) -> None:
         raise BankFormatError(f"{database.path} has format {revision}; this version reads format {REVISION}: {advice}")
 
 
-def cut_off(path: Path) -> BankFormatError:
+def cut_off_error(path: Path) -> BankFormatError:
     """What to say of tables that are not all there."""
     advice = f"'ncii-match bank create {path}' makes it one"
     return BankFormatError(f"{path} is no bank, or was cut off while it was made; {advice}")
@@ -50,7 +50,7 @@ def create(database: Database) -> None:
         command.upgrade(config, "head")
 
 
-def differences(connection: sa.Connection) -> list[object]:
+def find_differences(connection: sa.Connection) -> list[object]:
     """What the tables lack or have too much, compared with ``tables``; for tests."""
     from alembic.autogenerate import compare_metadata
     from alembic.migration import MigrationContext

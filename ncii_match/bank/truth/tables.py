@@ -115,25 +115,25 @@ SHOWN_IDS = 5
 """Ids that a message lists."""
 
 
-def slices(ids: list[int]) -> list[list[int]]:
+def split_ids(ids: list[int]) -> list[list[int]]:
     """Pieces short enough for one SQL statement."""
     return [ids[first : first + IDS_AT_ONCE] for first in range(0, len(ids), IDS_AT_ONCE)]
 
 
-def selections(case_ids: list[int] | None, entry_ids: list[int] | None) -> Iterator[sa.ColumnElement[bool]]:
+def hold_conditions(case_ids: list[int] | None, entry_ids: list[int] | None) -> Iterator[sa.ColumnElement[bool]]:
     """Conditions on holds, each short enough for one statement, that choose those of the cases and the entries."""
     table = holds.c
     in_cases = sa.true() if case_ids is None else table.case_id.in_(case_ids)
-    for piece in [None] if entry_ids is None else slices(entry_ids):
+    for piece in [None] if entry_ids is None else split_ids(entry_ids):
         yield in_cases if piece is None else in_cases & table.entry_id.in_(piece)
 
 
-def shown_ids(ids: list[int]) -> str:
+def format_ids(ids: list[int]) -> str:
     """The first few, for a message."""
     return ", ".join(map(str, ids[:SHOWN_IDS])) + (" …" if len(ids) > SHOWN_IDS else "")
 
 
-def numbers(result: sa.CursorResult[Any], columns: int) -> NDArray[np.int64]:
+def fetch_numbers(result: sa.CursorResult[Any], columns: int) -> NDArray[np.int64]:
     """All rows of whole numbers as int64 [n, columns]; NumPy takes a row for a mapping, and asks it for each key."""
     return np.array([*map(tuple, result.fetchall())], np.int64).reshape(-1, columns)
 
