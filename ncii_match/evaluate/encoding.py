@@ -12,9 +12,12 @@ def encode_image(image: Image.Image, kind: str = "JPEG", quality: int = 88) -> b
 
     Parameters
     ----------
-    image : Pillow image of a mode that the format takes.
-    kind : ``JPEG``, ``WEBP`` or ``AVIF``, which have a quality, or ``PNG``.
-    quality : 1 to 100; PNG passes it over.
+    image : PIL.Image.Image
+        Of a mode that the format takes.
+    kind : {"JPEG", "WEBP", "AVIF", "PNG"}
+        The format.
+    quality : int
+        1 to 100; PNG ignores it.
     """
     stream = BytesIO()
     image.save(stream, kind, **({} if kind == "PNG" else {"quality": quality}))

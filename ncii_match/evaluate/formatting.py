@@ -15,14 +15,20 @@ WRITTEN_OUT = 1_000_000_000
 """Numbers above it are written as powers of ten."""
 
 Rounded = Callable[[float, str], str]
-"""A share as text, rounded as is said."""
+"""Text of a share, by a rounding of ``decimal``."""
 
 LONGEST_SHOWN = 96
 """Characters of a picture's name; of a longer one the beginning and the end, where the number often is."""
 
 
 def percent(share: float, rounding: str = ROUND_HALF_EVEN) -> str:
-    """A share as percent with one digit, more where it would read 100 or 0 and is not."""
+    """A share as percent with one digit, more where it would read 100 or 0 and is not.
+
+    Examples
+    --------
+    >>> percent(0.99996).replace(SPACE, " ")
+    '99.996 %'
+    """
     exact, text = Decimal(share) * 100, ""
     if share in (0, 1):
         return f"{exact:.0f}{SPACE}%"
@@ -89,14 +95,27 @@ def power_at_most(value: float) -> str:
     return power(value, ROUND_CEILING)
 
 
-def signed(difference: float, told: Rounded = percent, rounding: str = ROUND_HALF_EVEN) -> str:
-    """A difference of two shares with its sign, as ``percent`` or ``power`` tells its size: what would be percent is
-    percentage points. The ends of its interval are rounded away from it: the lower one by ``ROUND_FLOOR``, the upper
-    one by ``ROUND_CEILING``.
-    """  # noqa: D205
-    text, away = told(abs(difference), rounding), {ROUND_FLOOR: ROUND_CEILING, ROUND_CEILING: ROUND_FLOOR}
+def signed(difference: float, rounded: Rounded = percent, rounding: str = ROUND_HALF_EVEN) -> str:
+    """A difference of two shares with its sign; percent are percentage points here.
+
+    Parameters
+    ----------
+    difference : float
+        From -1 to 1.
+    rounded : callable
+        ``percent`` or ``power``, for its size.
+    rounding : str
+        Of ``decimal``. The ends of an interval are rounded away from the difference: the lower one by ``ROUND_FLOOR``,
+        the upper one by ``ROUND_CEILING``.
+
+    Examples
+    --------
+    >>> signed(-0.123).replace(SPACE, " ")
+    '-12.3 points'
+    """
+    text, opposite = rounded(abs(difference), rounding), {ROUND_FLOOR: ROUND_CEILING, ROUND_CEILING: ROUND_FLOOR}
     if difference < 0:
-        text = told(-difference, away.get(rounding, rounding))
+        text = rounded(-difference, opposite.get(rounding, rounding))
     sign = "+" if difference > 0 else "-" if difference < 0 else ""
     return f"{sign}{text}".replace(f"{SPACE}%", f"{SPACE}points")
 

@@ -264,11 +264,11 @@ def collage(pixels: Pixels, tiles: int, chance: np.random.Generator) -> Pixels:
     down, across = (2, 2) if tiles == 4 else (2, 1) if width >= height else (1, 2)
     page = np.empty((down * high + (down + 1) * gap, across * wide + (across + 1) * gap, 3), np.uint8)
     page[:] = WHITE
-    ours = int(chance.integers(tiles))
+    own_tile = int(chance.integers(tiles))
     for number in range(tiles):
         top = gap + (number // across) * (high + gap)
         left = gap + (number % across) * (wide + gap)
-        page[top : top + high, left : left + wide] = tile if number == ours else _scene(high, wide, chance)
+        page[top : top + high, left : left + wide] = tile if number == own_tile else _scene(high, wide, chance)
     return page
 
 
@@ -279,7 +279,7 @@ def _scene(height: int, width: int, chance: np.random.Generator) -> Pixels:
     for number in range(8):
         x, y, size = int(chance.integers(width)), int(chance.integers(height)), int(chance.integers(4, 20))
         reach = max(1, min(height, width) * size // 80)
-        red, green, blue = (int(one) for one in chance.integers(0, 256, 3))
+        red, green, blue = (int(level) for level in chance.integers(0, 256, 3))
         if number % 2:
             cv2.circle(scene, (x, y), reach, (red, green, blue), -1, cv2.LINE_AA)
         else:
@@ -292,7 +292,7 @@ def _bordered(colour: Colour) -> Alter:
 
 
 def _coloured(pixels: Pixels, percent: float, chance: np.random.Generator) -> Pixels:
-    red, green, blue = (int(one) for one in chance.integers(0, 256, 3))
+    red, green, blue = (int(level) for level in chance.integers(0, 256, 3))
     return border(pixels, percent / 100, (red, green, blue))
 
 

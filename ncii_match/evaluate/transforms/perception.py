@@ -58,8 +58,8 @@ def _watermark(pixels: Pixels) -> Pixels:
             points = np.array(stroke) * unit + (across + wide * unit // 2, down)
             cv2.polylines(opaque, [points.astype(np.int32)], False, 200, 5, cv2.LINE_8, 16)
         across += wide * unit
-    kept = 255 - opaque[:, :, np.newaxis].astype(np.float32)
-    marked: Pixels = (pixels * kept / 255).astype(np.uint8)
+    transparency = 255 - opaque[:, :, np.newaxis].astype(np.float32)
+    marked: Pixels = (pixels * transparency / 255).astype(np.uint8)
     return marked
 
 

@@ -17,8 +17,8 @@ FAMILIES = ("recompression", "geometry", "filters", "overlays")
 
 def _registered() -> Iterator[Transform]:
     """The ``TRANSFORMS`` of every module here: a new one needs no other entry."""
-    package, here = __name__.rpartition(".")[0], Path(__file__)
-    names = {module.name for module in pkgutil.iter_modules([str(here.parent)])} - {here.stem, "transform"}
+    package, file = __name__.rpartition(".")[0], Path(__file__)
+    names = {module.name for module in pkgutil.iter_modules([str(file.parent)])} - {file.stem, "transform"}
     ordered = [*FAMILIES, *sorted(names - {*FAMILIES, "perception"}), "perception"]
     for name in ordered:
         yield from import_module(f"{package}.{name}").TRANSFORMS
@@ -30,7 +30,25 @@ TRANSFORMS: Mapping[str, Transform] = MappingProxyType({transform.name: transfor
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """A transformation at one of its strengths. Raises InputError for one that there is not."""
+    """A transformation at one of its strengths.
+
+    Attributes
+    ----------
+    transform_name : str
+        In ``TRANSFORMS``.
+    strength : float
+        One of the transformation's strengths.
+
+    Raises
+    ------
+    InputError
+        For a transformation or strength that does not exist.
+
+    Examples
+    --------
+    >>> Step("jpeg", 75).label
+    'JPEG quality 75'
+    """
 
     transform_name: str
     strength: float
@@ -39,7 +57,7 @@ class Step:
         if self.transform_name not in TRANSFORMS:
             raise InputError(f"there is no transformation {self.transform_name!r}; choose from {', '.join(TRANSFORMS)}")
         if self.strength not in self.transform.strengths:
-            allowed = ", ".join(f"{one:g}" for one in self.transform.strengths)
+            allowed = ", ".join(f"{value:g}" for value in self.transform.strengths)
             raise InputError(f"{self.transform_name} has no strength {self.strength!r}; choose one of {allowed}")
 
     @property
@@ -122,7 +140,7 @@ REFERENCES: Mapping[str, Step | None] = MappingProxyType(
 
 
 def preset(name: str) -> tuple[Step, ...]:
-    """The steps of a preset. Raises InputError for a name that there is not."""
+    """The steps of a preset. Raises InputError for a name that does not exist."""
     if name not in PRESETS:
         raise InputError(f"there is no preset {name!r}; choose one of {', '.join(PRESETS)}")
     return PRESETS[name]

@@ -27,11 +27,32 @@ SMALLEST_SIDE = 16
 class Transform:
     """One way in which people or programs alter a picture.
 
-    name : unique. unit : of the strengths, empty where there is none. strengths : mild to strong, those that ``apply``
-    takes. alter : does it, see ``Alter``; call ``apply`` instead. kind : the family, for grouping. shown : the label,
-    with ``{}`` where the strength goes. about : a sentence, what is done and what the strength says.
-
     For other strengths: ``dataclasses.replace(transform, strengths=(…))``.
+
+    Attributes
+    ----------
+    name : str
+        Unique.
+    unit : str
+        Of the strengths; empty where there is none.
+    strengths : tuple of float
+        From mild to strong, those that ``apply`` takes.
+    alter : callable
+        Does it, see ``Alter``; call ``apply`` instead.
+    kind : str
+        The family, for grouping.
+    label_format : str
+        The label, with ``{}`` where the strength goes.
+    about : str
+        A sentence: what is done and what the strength means.
+
+    Examples
+    --------
+    >>> from ncii_match.evaluate.transforms import TRANSFORMS
+    >>> TRANSFORMS["crop centre"].label(5)
+    'crop centre 5 %'
+    >>> TRANSFORMS["mirror"].apply(np.arange(768, dtype=np.uint8).reshape(16, 16, 3), 1, seed=0)[0, 0].tolist()
+    [45, 46, 47]
     """
 
     name: str
@@ -39,7 +60,7 @@ class Transform:
     strengths: tuple[float, ...]
     alter: Alter
     kind: str
-    shown: str
+    label_format: str
     about: str
 
     def apply(self, pixels: Pixels, strength: float, seed: int) -> Altered:
@@ -50,32 +71,40 @@ class Transform:
 
         Parameters
         ----------
-        pixels : uint8 [h, w, 3], RGB, both sides at least 16
-        strength : one of ``strengths``
-        seed : at least 0. Decides what is left to chance: noise, places, colours, words. The same seed draws the same
+        pixels : uint8 [h, w, 3]
+            RGB, both sides at least 16.
+        strength : float
+            One of ``strengths``.
+        seed : int
+            At least 0. Decides what is left to chance: noise, positions, colours, words. The same seed draws the same
             for every strength, so that strengths differ in nothing else; give each picture its own.
+
+        Returns
+        -------
+        uint8 [h, w, 3] or bytes
+            Pixels of another size perhaps, or the bytes of a file.
 
         Raises
         ------
         InputError
             For anything else.
         """
-        given = checked(pixels)
+        original = checked(pixels)
         if strength not in self.strengths:
-            allowed = ", ".join(f"{one:g}" for one in self.strengths)
+            allowed = ", ".join(f"{value:g}" for value in self.strengths)
             raise InputError(f"{self.name} has no strength {strength!r}; choose one of {allowed}")
         if seed < 0:
             raise InputError(f"seed is {seed}; it must be at least 0")
         # By name, so that two transformations of one picture do not share their chance.
         chance = np.random.Generator(np.random.PCG64([seed, zlib.crc32(self.name.encode())]))
-        altered = self.alter(given, float(strength), chance)
+        altered = self.alter(original, float(strength), chance)
         if isinstance(altered, bytes):
             return altered
-        return altered.copy() if np.may_share_memory(altered, given) else np.ascontiguousarray(altered)
+        return altered.copy() if np.may_share_memory(altered, original) else np.ascontiguousarray(altered)
 
     def label(self, strength: float) -> str:
         """The transformation with its strength, for a person: ``crop centre 5 %``."""
-        return self.shown.format(f"{strength:g}")
+        return self.label_format.format(f"{strength:g}")
 
 
 def checked(pixels: object) -> Pixels:
