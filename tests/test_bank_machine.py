@@ -31,8 +31,7 @@ import ncii_match as nm
 from ncii_match.bank.bank import Bank
 from ncii_match.bank.snapshots import publication
 from ncii_match.bank.snapshots.snapshot import Snapshot
-from ncii_match.bank.truth import intake, journal
-from ncii_match.bank.truth import queries as bank_records
+from ncii_match.bank.truth import intake, journal, queries
 from ncii_match.bank.truth.holds import Addition
 from ncii_match.errors import BankError, InputError
 from ncii_match.files import atomic, private
@@ -198,7 +197,7 @@ class BankMachine(RuleBasedStateMachine):
             new = [row for row in taken if row[2] != WITHDRAWN]
             new.sort(key=lambda row: BITS[row[0]].tobytes()[:8])
             with self.bank.context.database.reading() as connection:
-                ids = bank_records.ids_by_key(connection, [BITS[row[0]].tobytes() for row in new])
+                ids = queries.find_ids(connection, [BITS[row[0]].tobytes() for row in new])
             wanted = [
                 Row(hash_, case[0], None, "DEGENERATE" if hash_ in FLAT else None, case[1], now)
                 for hash_, case, now, _ in new
