@@ -30,7 +30,7 @@ import record
 
 from ncii_match import Bank, Decision, Matcher, Outcome, hash_images
 from ncii_match.bank.snapshots.following import Follow
-from ncii_match.values import PDQ_MIN_QUALITY
+from ncii_match.values import PDQ_MIN_QUALITY, Hashes
 
 LARGE, SMALL, TINY = 1_000_000, 50_000, 2_000
 THREADS, ROUNDS, SWAPS_A_ROUND, CHANGED = 4, 10, 10, 100
@@ -39,6 +39,9 @@ WITHDRAWALS = 10
 SIZE, JPEG_QUALITY = (1920, 1080), 90
 FOLLOWS: tuple[Follow, ...] = ("check", "background")
 READERS = tuple((isolation, follow) for isolation in ("thread", "process") for follow in FOLLOWS)
+ONE_HASHES = 64
+"""Hashes that are looked up in turn, one at a time."""
+
 WAITED = 0.01
 """Seconds above which a call has waited for something."""
 
@@ -215,6 +218,31 @@ def withdrawals(bank_directory: Path, folder: Path, pictures: list[bytes], quick
             yield {"figure": "withdrawal", "isolation": isolation, "follow": follow, "seconds": seconds}
 
 
+def one_hash(bank_directory: Path, own: Hashes, quick: bool) -> Iterator[Row]:
+    """A lookup of one hash beside its search alone, in turns of one run: hashes that match nothing, and the bank's own.
+
+    The rest of a lookup is the look for a publication, what is known about the entries that match, and the decision.
+    """
+    strangers = bench_bank.hashes_of(ONE_HASHES, 2)
+    with Matcher(bank_directory, isolation="thread") as matcher:
+        index = matcher.snapshot.index
+        for matches, hashes in ((False, strangers), (True, own)):
+            asked = [hashes[row] for row in range(ONE_HASHES)]
+            seconds: dict[str, list[float]] = {"search": [], "lookup": []}
+            for turn in range(100 if quick else 5000):
+                query = asked[turn % ONE_HASHES]
+                started = time.perf_counter()
+                index.search(query, matcher.radius)
+                searched = time.perf_counter()
+                decisions = matcher.lookup(query)
+                seconds["lookup"].append(time.perf_counter() - searched)
+                seconds["search"].append(searched - started)
+                if (decisions.outcome[0] == Outcome.MATCH) != matches:
+                    raise AssertionError(decisions)
+            medians = {name: float(np.median(times)) for name, times in seconds.items()}
+            yield {"figure": "one_hash", "entries": len(matcher.snapshot), "matches": matches, **medians}
+
+
 def measure(n: int, folder: Path, quick: bool) -> Iterator[Row]:
     """All rows, for a bank of n hashes."""
     here, elsewhere = folder / "here", folder / "elsewhere"
@@ -222,6 +250,7 @@ def measure(n: int, folder: Path, quick: bool) -> Iterator[Row]:
         with Bank.create(bank_directory) as bank:
             bank.add(bench_bank.hashes_of(n, 1), case="bench", source="bench", cap=None)
             bank.publish(workers=2)
+    yield from one_hash(here, bench_bank.hashes_of(n, 1), quick)
     asked = [hash_images([data], views=Matcher(here).views) for _, data in cases.jpeg_files((640, 480), 90)]
     size = (640, 480) if quick else SIZE
     files = [data for _, data in cases.jpeg_files(size, JPEG_QUALITY)]
@@ -246,6 +275,12 @@ def measure(n: int, folder: Path, quick: bool) -> Iterator[Row]:
 
 def summary(rows: list[Row]) -> Iterator[str]:
     """What the rounds say together: ratios inside a round, and what was left behind after the first ten swaps."""
+    for row in rows:
+        if row["figure"] == "one_hash":
+            yield (
+                f"one hash, {'a match' if row['matches'] else 'no match'}: lookup {1e6 * row['lookup']:.1f} us, "
+                f"{row['lookup'] / row['search']:.1f}x its search"
+            )
     round_rows = [row for row in rows if row["figure"] == "round"]
     for follow, what in dict.fromkeys((row["follow"], row["what"]) for row in round_rows):
         kinds = {
@@ -273,11 +308,15 @@ def test_rounds_and_withdrawals_run(tmp_path: Path) -> None:
     assert len(round_rows) == len(FOLLOWS) * 2 * 3
     assert not any(row["wrong"] for row in round_rows)
     assert all(row["followed"] for row in round_rows if row["kind"] == "swaps")
-    assert len([*summary(rows)]) == len(FOLLOWS) * 2
+    assert [row["matches"] for row in rows if row["figure"] == "one_hash"] == [False, True]
+    assert len([*summary(rows)]) == len(FOLLOWS) * 2 + 2
     assert {(row["isolation"], row["follow"]) for row in rows if row["figure"] == "withdrawal"} == {*READERS[1:3]}
 
 
 def describe(row: Row) -> str:
+    if row["figure"] == "one_hash":
+        times = ", ".join(f"{name} {1e6 * row[name]:.1f} us" for name in ("search", "lookup"))
+        return f"one hash of {row['entries']:,}, {'a match' if row['matches'] else 'no match'}: {times}"
     if row["figure"] == "withdrawal":
         slowest, median = max(row["seconds"]), float(np.median(row["seconds"]))
         return f"{row['isolation']}, {row['follow']}: no match after {median:.3f} s, at most {slowest:.3f} s"
