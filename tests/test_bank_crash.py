@@ -138,7 +138,7 @@ def test_what_a_failed_publication_has_written_is_cleared_away(tmp_path, monkeyp
         def full(*_args):
             raise OSError(28, "No space left on device", str(bank.path / "CURRENT"))
 
-        monkeypatch.setattr("ncii_match.bank.snapshots.publication.SnapshotDraft.show", full)
+        monkeypatch.setattr("ncii_match.bank.snapshots.publication.SnapshotDraft.make_current", full)
         with pytest.raises(BankError, match="CURRENT cannot be written: No space left on device; free space there"):
             bank.publish()
         assert [*(bank.path / "bases").iterdir(), *(bank.path / "snapshots").iterdir()] == []

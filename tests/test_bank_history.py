@@ -426,7 +426,7 @@ def test_a_publication_that_was_cut_off_before_it_showed_does_not_count(tmp_path
         raise KeyboardInterrupt
 
     with Bank.create(tmp_path / "bank") as made:
-        monkeypatch.setattr(publication.SnapshotDraft, "show", killed)
+        monkeypatch.setattr(publication.SnapshotDraft, "make_current", killed)
         for _ in range(2):
             with pytest.raises(KeyboardInterrupt):
                 made.publish(signing_key=key)

@@ -771,7 +771,7 @@ def test_a_base_in_the_clear_is_not_built_upon_by_a_sealed_snapshot(tmp_path, me
             (None, sealed_files.describe_seal(KEY), False),
         ):
             draft = publication.SnapshotDraft(bank.path, PDQ, hash_cipher.cipher_of(key), None)
-            assert (draft._ids_of(dataclasses.replace(said, sealed=sealed)) is not None) == usable
+            assert (draft._base_ids(dataclasses.replace(said, sealed=sealed)) is not None) == usable
 
 
 def test_a_copy_goes_by_what_it_holds(bank, memory, tmp_path):

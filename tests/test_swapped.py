@@ -590,7 +590,7 @@ def test_ids_that_are_swapped_while_it_is_published_keep_nothing_matching(banks,
     """And put right again before a reader looks: the withdrawn entry would stay in the base."""
     target = Target(banks, "plain-local", tmp_path)
     (ids,) = target.path.glob("bases/*/index/entry_ids.i64")
-    whole, real = ids.read_bytes(), publication.SnapshotDraft._ids_of
+    whole, real = ids.read_bytes(), publication.SnapshotDraft._base_ids
 
     def swapped(draft, before):
         ids.write_bytes((np.frombuffer(whole, "<i8") + 100).tobytes())
@@ -599,7 +599,7 @@ def test_ids_that_are_swapped_while_it_is_published_keep_nothing_matching(banks,
         ids.write_bytes(whole)
         return read
 
-    monkeypatch.setattr(publication.SnapshotDraft, "_ids_of", swapped)
+    monkeypatch.setattr(publication.SnapshotDraft, "_base_ids", swapped)
     with Bank.open(target.path) as bank:
         bank.withdraw(case="first", entry_ids=[1], reason="asked")
         bank.publish(signing_key=banks["signing"])

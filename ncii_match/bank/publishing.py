@@ -103,7 +103,7 @@ def publish(context: BankContext, request: PublishRequest) -> Snapshot:
             journal.record(
                 connection, at=moment(connection), action="publish", actor=requests.user_name(), detail=draft.detail
             )
-        draft.show(described)
+        draft.make_current(described)
         continuity.record_first_publication(context.database, draft.number)
         publication.remove_unneeded(context.path, {before, draft.number}, even_in_use=False)
         rekeying.finish_rekeying(context.path, context.database, draft.number)

@@ -42,9 +42,21 @@ def unsealed_bytes(stored: int) -> int:
 
 
 def seal_file(source: Path, target: Path, key: bytes, name: str) -> dict[str, Any]:
-    """Write a private file with the content of another under the key, to the disk; its length and SHA-256.
+    """Write a private file with the content of another under the key, to the disk.
 
-    name : of the file as seen from the bank's directory; it opens under no other.
+    Parameters
+    ----------
+    source, target
+        The file in the clear, and the sealed one, which must not be there yet.
+    key
+        The bank's.
+    name
+        Of the file as seen from the bank's directory; it opens under no other.
+
+    Returns
+    -------
+    dict
+        Length and SHA-256 of what is stored.
     """
     header = MAGIC + VERSION.to_bytes(4, "little") + CHUNK_BYTES.to_bytes(4, "little") + os.urandom(SALT_BYTES)
     cipher = _cipher(key, header, name)
@@ -64,9 +76,23 @@ def seal_file(source: Path, target: Path, key: bytes, name: str) -> dict[str, An
 
 
 def seal_files(source: Path, target: Path, files: FileList, key: bytes, folder_name: str) -> FileList:
-    """Seal files of one directory into another; lengths and SHA-256 of what is stored.
+    """Seal files of one folder into another.
 
-    place : the directory that they will be in, as seen from the bank's.
+    Parameters
+    ----------
+    source, target
+        The folders.
+    files
+        Descriptions by name; the names count.
+    key
+        The bank's.
+    folder_name
+        Of the folder that the files will be in, as seen from the bank's directory.
+
+    Returns
+    -------
+    dict
+        Length and SHA-256 of what is stored, by name.
     """
     descriptions = {}
     for name in files:

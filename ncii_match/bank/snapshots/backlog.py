@@ -27,8 +27,14 @@ INVISIBLE_ACTIONS = ("publish", "export")
 class Backlog:
     """What readers do not see.
 
-    snapshot : number of the snapshot that readers use; None when they have none that fits the bank.
-    events : events that are not in it. due_holds : active holds whose time is over.
+    Attributes
+    ----------
+    snapshot
+        Number of the snapshot that readers use; None when they have none that fits the bank.
+    events
+        Events that are not in it.
+    due_holds
+        Active holds whose time is over.
     """
 
     snapshot: int | None
@@ -53,8 +59,17 @@ def measure_backlog(
 
     Parameters
     ----------
-    signing_key : file of the key that must have signed the snapshot; None when any will do.
-    up_to : last event that is asked about, inclusive; then holds that are due are not counted. None for all.
+    context
+        The open bank.
+    signing_key
+        File of the key that must have signed the snapshot; None when any will do.
+    up_to
+        The last event that is asked about, inclusive; then holds that are due are not counted. None for all events.
+
+    Returns
+    -------
+    Backlog
+        What readers do not see.
     """
     # The pointer is read before the journal: a publication in between makes the backlog longer than it is, not shorter.
     current = _usable_manifest(context, signing_key)

@@ -48,8 +48,16 @@ IDS_IN_STATEMENT = 500
 class PublishedSnapshot:
     """A snapshot that is still in the bank's directory.
 
-    number : its directory's. content, manifest : None when it cannot be read. is_signed : whether a signature stands
-    beside it. is_own : whether the signing key at hand made that.
+    Attributes
+    ----------
+    number
+        Its folder's.
+    content, manifest
+        The manifest's bytes, and what they say; None when it cannot be read.
+    is_signed
+        Whether a signature stands beside it.
+    is_own
+        Whether the signing key at hand made that.
     """
 
     number: int
@@ -112,12 +120,27 @@ def check_continuation(
     connection: sa.Connection, bank: Path, cipher: HashCipher, signing_key: str | PathLike[str] | None, *,
     pointed: int | None, after: int | None,
 ) -> None:  # fmt: skip
-    """Raises BankHistoryError unless the history continues what was published.
+    """Check that the history continues what was published.
 
     Parameters
     ----------
-    pointed : the snapshot that ``CURRENT`` names; None when that cannot be read.
-    after : the base that is built upon has the events up to this one; None for a new base.
+    connection
+        To the tables.
+    bank
+        The bank's directory.
+    cipher
+        How hashes are stored in the tables.
+    signing_key
+        File of the key that will sign; None without one.
+    pointed
+        The snapshot that ``CURRENT`` names; None when that cannot be read.
+    after
+        The last event of the base that is built upon; None for a new base.
+
+    Raises
+    ------
+    BankHistoryError
+        When it does not, or when nobody can say.
     """
     about = settings(connection)
     trusted, others = _anchors(bank, about, signing_key, pointed)

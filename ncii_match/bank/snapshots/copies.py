@@ -409,7 +409,22 @@ def _make_folder(path: Path) -> None:
 
 
 def _write(target: Path, chunks: Iterable[Chunk], *, lasting: bool) -> None:
-    """Write a private file, then give it its name. lasting : it must be whole after the machine has lost its power."""
+    """Write a private file, then give it its name.
+
+    Parameters
+    ----------
+    target
+        The name.
+    chunks
+        The content.
+    lasting
+        Whether the file must be whole after the machine has lost its power.
+
+    Raises
+    ------
+    BankError
+        When it cannot be written, and what ``chunks`` raises.
+    """
     try:
         with atomic.replacing(target, draft=target.with_name(f"{target.name}.draft"), sync=lasting) as file:
             for chunk in chunks:

@@ -61,9 +61,26 @@ class ForwardClock:
 class Follower:
     """The snapshot that answers, and whether it may be trusted to be the newest.
 
-    follow : ``check``: the caller's ``current`` looks, and opens what is new. ``background``: one thread does, every
-    ``pause`` seconds, and ``current`` does not wait for it. pause : seconds between looks; 0 for a look in each call.
-    only : int64 [n], entry ids to look for; None for all. key, trusted_key, verify : see ``Snapshot.open``.
+    Parameters
+    ----------
+    source
+        Where the bank is published.
+    options
+        How each snapshot is opened.
+    follow
+        ``check``: the caller's ``current`` looks at the pointer, and opens what is new. ``background``: a thread does
+        so every ``pause`` seconds, and ``current`` does not wait for it.
+    pause
+        Seconds between looks; 0 for a look in each call.
+    only
+        int64 [n], ids of the entries to look for; None for all.
+
+    Raises
+    ------
+    InputError
+        For an unknown ``follow``, or a pause that is too long for the background.
+    BankError
+        When there is no usable snapshot.
     """
 
     def __init__(
@@ -102,9 +119,19 @@ class Follower:
         return self._known()
 
     def look(self, *, wait: bool = True, now: bool = False) -> Snapshot:
-        """Take up what was published since, unless it was looked at less than the pause ago or another thread looks.
+        """Take up what was published since, unless the pause is not over or another thread looks.
 
-        wait : for another thread that looks. now : whatever the pause. Raises as ``current``.
+        Parameters
+        ----------
+        wait
+            Whether to wait for another thread that looks.
+        now
+            Whether to look although the pause is not over.
+
+        Raises
+        ------
+        BankError
+            As ``current``.
         """
         if not self._looking.acquire(blocking=wait):
             return self._known()  # another thread looks, and copies what is new, which may take long

@@ -37,13 +37,31 @@ ADVICE = "publish again; if that is refused, 'ncii-match bank restore' goes on"
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """One snapshot's own words.
+    """What a snapshot says of itself.
 
-    journal : number and digest (hex) of the last event that is in it. base : directory of the base, seen from the bank.
-    base_files, files : of the base, and of the snapshot's own directory; ``{"bytes": …, "sha256": …}`` by name.
-    sealed : None for files in the clear, or fingerprint of the key, cipher, and bytes of a chunk. Lengths and digests
-    are of the files as they are stored. bank : which bank it is of, the same in all its snapshots; None where an older
-    version has published.
+    Attributes
+    ----------
+    number
+        1, 2, 3 and so on.
+    created_at
+        When it was published (UTC).
+    algorithm
+        Of its hashes.
+    count
+        Entries.
+    journal
+        Number and digest (hexadecimal) of the last event that is in it.
+    base
+        Folder of the base, seen from the bank.
+    base_journal
+        Number of the last event that is in the base.
+    base_files, files
+        Of the base, and of the snapshot's own folder: ``{"bytes": …, "sha256": …}`` by name. Lengths and digests are of
+        the files as they are stored.
+    sealed
+        None for files in the clear, or fingerprint of the key, cipher, and bytes of a chunk.
+    bank
+        Which bank it is of, the same in all its snapshots; None where an older version has published.
     """
 
     number: int
@@ -104,9 +122,19 @@ class Manifest:
 
 @dataclass(frozen=True, slots=True)
 class LastRead:
-    """What a reader remembers of the newest snapshot that it has read. Whatever it opens later must fit to that.
+    """What a reader remembers of the newest snapshot that it has read. Whatever it opens later must follow on that.
 
-    bank : None where an older version had published, which does not name its bank: any bank may follow on that.
+    Attributes
+    ----------
+    bank
+        Which bank it is of; None where an older version had published, which does not name its bank: any bank may
+        follow on that.
+    number
+        Of the snapshot.
+    created_at
+        When it was published.
+    is_sealed
+        Whether it was under a key.
     """
 
     bank: str | None
@@ -115,9 +143,25 @@ class LastRead:
     is_sealed: bool
 
     def check(self, later: Manifest, where: object, advice: str = "make another reader if it is meant to be") -> None:
-        """Raises OtherBankError, OlderSnapshotError or UnsealedError for a manifest that must not follow.
+        """Refuse a manifest that must not follow.
 
-        where : the bank, for the message. advice : what to do when all is as it should be.
+        Parameters
+        ----------
+        later
+            The manifest.
+        where
+            The bank, for the message.
+        advice
+            What to do when all is as it should be.
+
+        Raises
+        ------
+        OtherBankError
+            When it is of another bank.
+        OlderSnapshotError
+            When it is older.
+        UnsealedError
+            When it is in the clear, and was sealed.
         """
         if self.bank is not None and later.bank != self.bank:
             raise OtherBankError(

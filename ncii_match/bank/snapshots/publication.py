@@ -50,16 +50,21 @@ def check_wait(wait: float) -> None:
 def publishing(
     bank: Path, *, wait: float = WAIT_SECONDS, is_covered: Callable[[], bool] = lambda: False
 ) -> Iterator[bool]:
-    """One publisher at a time, without holding up those who write to the database.
+    """Keep other publishers out, without holding up those who write to the database.
 
     Parameters
     ----------
-    wait : seconds for which another publisher is waited for, from 0 on; a steady clock counts them.
-    is_covered : asked while another one publishes, and after it. Once it is true there is nothing left to do.
+    bank
+        The bank's directory.
+    wait
+        Seconds for which another publisher is waited for, from 0 on; a steady clock counts them.
+    is_covered
+        Is asked while another one publishes, and after it. Once it is true there is nothing left to do.
 
     Yields
     ------
-    True while this process alone publishes; False, without the lock, when ``is_covered`` became true.
+    bool
+        True while this process alone publishes; False, without the lock, when ``is_covered`` became true.
 
     Raises
     ------
@@ -177,7 +182,21 @@ def bank_name(connection: sa.Connection) -> str:
 
 
 class SnapshotDraft:
-    """A snapshot being written. ``write`` puts its files on the disk; ``show`` makes it the current one."""
+    """A snapshot being written. ``write`` puts its files on the disk; ``make_current`` makes it the current one.
+
+    Parameters
+    ----------
+    bank
+        The bank's directory.
+    algorithm
+        Of its hashes.
+    cipher
+        How hashes are stored in the tables; its key seals the files.
+    signing_key
+        File of the key to sign with; None to publish unsigned.
+    above
+        Of a restore, which starts a history anew: the number of the last snapshot that was published.
+    """
 
     def __init__(
         self,
@@ -187,8 +206,7 @@ class SnapshotDraft:
         signing_key: str | PathLike[str] | None,
         above: int | None = None,
     ) -> None:
-        """``above``: of a restore, which starts a history anew: the number of the last snapshot that was published."""
-        self.bank, self.algorithm, self._signing_key, self._vault = bank, algorithm, signing_key, cipher
+        self.bank, self.algorithm, self._signing_key, self._cipher = bank, algorithm, signing_key, cipher
         self._key, self._unseal, self._is_restore = cipher.key, cipher.unseal, above is not None
         self.number = max(_next_number(bank), 1 + (above or 0))
         self.path = bank / "snapshots" / f"{self.number:06d}"
@@ -200,7 +218,7 @@ class SnapshotDraft:
         previous = None if full else current_manifest(self.bank, self._signing_key)
         if previous is not None and previous.bank != bank_name(connection):
             previous = None  # what another bank has published here is not built upon: two banks would be mixed
-        base_ids = None if previous is None else self._ids_of(previous)
+        base_ids = None if previous is None else self._base_ids(previous)
         head, digest = journal.head(connection)
         if previous is not None:
             changed = entries_changed_since(connection, previous.base_journal)
@@ -211,7 +229,7 @@ class SnapshotDraft:
         if not self._is_restore:
             after = None if previous is None or base_ids is None else previous.base_journal
             continuity.check_continuation(
-                connection, self.bank, self._vault, self._signing_key, pointed=pointed_number(self.bank), after=after
+                connection, self.bank, self._cipher, self._signing_key, pointed=pointed_number(self.bank), after=after
             )
         self.number = max(self.number, 1 + continuity.last_number(connection, self.bank, self._signing_key))
         self.path = self.bank / "snapshots" / f"{self.number:06d}"
@@ -233,16 +251,16 @@ class SnapshotDraft:
                 files[name] = digests.write_described(folder / name, array.reshape(-1).view(np.uint8).data)
             return files
 
-        _, files = self._filled(self.path, write)
+        _, files = self._fill_draft(self.path, write)
         finished = replace(
             base_manifest, number=self.number, created_at=datetime.now(UTC), algorithm=self.algorithm,
             count=active_count, journal=(head, digest.hex()), files=files,
             sealed=None if self._key is None else sealed_files.describe_seal(self._key), bank=bank_name(connection),
         )  # fmt: skip
-        self.detail = continuity.publish_detail(connection, finished, self._vault)
+        self.detail = continuity.publish_detail(connection, finished, self._cipher)
         return finished
 
-    def show(self, new_manifest: Manifest) -> None:
+    def make_current(self, new_manifest: Manifest) -> None:
         """Make it what readers see."""
         draft, content = self.path.with_suffix(".draft"), new_manifest.to_bytes()
         private.write_new(draft / manifest.NAME, content)
@@ -270,15 +288,15 @@ class SnapshotDraft:
             return files
 
         path = self.bank / "bases" / f"{self.number:06d}"
-        draft, files = self._filled(path, write)
+        draft, files = self._fill_draft(path, write)
         atomic.sync_folder(draft)
         return Manifest(
             self.number, datetime.now(UTC), self.algorithm, len(base), (head, ""), f"bases/{path.name}", head, files, {}
         )
 
-    def _filled(self, path: Path, write: Callable[[Path], FileList]) -> tuple[Path, FileList]:
+    def _fill_draft(self, path: Path, write: Callable[[Path], FileList]) -> tuple[Path, FileList]:
         """A draft with the files that ``write`` makes; under a key they are made in memory, and sealed into it."""
-        draft = self._fresh(path)
+        draft = self._new_folder(path)
         if self._key is None:
             return draft, write(draft)
         with shared_memory.work_folder() as work:
@@ -286,11 +304,11 @@ class SnapshotDraft:
                 files = write(work)
             return draft, sealed_files.seal_files(work, draft, files, self._key, f"{path.parent.name}/{path.name}")
 
-    def _ids_of(self, before: Manifest) -> NDArray[np.int64] | None:
+    def _base_ids(self, before: Manifest) -> NDArray[np.int64] | None:
         """Entries of an earlier base; None when it is under another key than the bank, or damaged."""
         name = "index/entry_ids.i64"
         if self._key is None:
-            return self._plain_ids_of(before, name) if before.sealed is None else None
+            return self._clear_base_ids(before, name) if before.sealed is None else None
         if before.sealed != sealed_files.describe_seal(self._key):
             return None
         stored = f"{before.base}/{name}"
@@ -301,8 +319,8 @@ class SnapshotDraft:
             return None
         return np.frombuffer(content, "<i8")
 
-    def _plain_ids_of(self, before: Manifest, name: str) -> NDArray[np.int64] | None:
-        """As ``_ids_of``. What will be signed follows from verified ids.
+    def _clear_base_ids(self, before: Manifest, name: str) -> NDArray[np.int64] | None:
+        """As ``_base_ids``. What will be signed follows from verified ids.
 
         One that was swapped meanwhile could keep an entry out of those removed, and the base be put right again before
         a reader looks.
@@ -317,7 +335,7 @@ class SnapshotDraft:
         return np.frombuffer(content, "<i8") if digests.describe(content) == described else None
 
     @staticmethod
-    def _fresh(path: Path) -> Path:
+    def _new_folder(path: Path) -> Path:
         draft = path.with_suffix(".draft")
         shutil.rmtree(draft, ignore_errors=True)  # left by a publication that was cut off
         private.make_folder(draft, parents=False, exist_ok=False)
@@ -360,9 +378,17 @@ def set_pointer(bank: Path, number: int) -> None:
 
 
 def remove_unneeded(bank: Path, keep: set[int | None], *, even_in_use: bool) -> None:
-    """Remove what no reader needs: all snapshots but those to keep and those in use, and the bases of none of them.
+    """Remove what no reader needs: old snapshots, the bases of none of the others, and drafts.
 
-    even_in_use : for erasure; readers that have mapped a file keep it until they let go of it.
+    Parameters
+    ----------
+    bank
+        The bank's directory.
+    keep
+        Numbers of the snapshots that stay.
+    even_in_use
+        Whether snapshots go that readers use; for erasure. Readers keep a file that they have mapped until they let go
+        of it.
     """
     snapshots, keep = bank / "snapshots", {*keep}
     for number in sorted(int(path.name) for path in snapshots.iterdir() if path.name.isdecimal()):

@@ -39,12 +39,26 @@ DRAFT, REPLACED = f"{database.DATABASE}.restoring", f"{database.DATABASE}.replac
 class RestoreReport:
     """What a restore has done.
 
-    snapshot : number that was published in the end. compared_with : number of the last snapshot before, None without.
-    is_continued : whether the history has everything that was published: then nothing had to be carried over.
-    ended : holds that the database had and the snapshot no longer. taken_over : holds that only the snapshot had.
-    changed : holds with another state or end. allowed, disallowed : rows of the allowlist.
-    ended_cases : references of cases of which nothing is left: they count as withdrawn as a whole.
-    notes : what could not be carried over, and what to do about it; a sentence each.
+    Attributes
+    ----------
+    snapshot
+        Number that was published in the end.
+    compared_with
+        Number of the last snapshot before; None without one.
+    is_continued
+        Whether the history has everything that was published: then nothing had to be carried over.
+    ended
+        Holds that the database had and the snapshot no longer.
+    taken_over
+        Holds that only the snapshot had.
+    changed
+        Holds with another state or end.
+    allowed, disallowed
+        Rows of the allowlist.
+    ended_cases
+        References of cases of which nothing is left: they count as withdrawn as a whole.
+    notes
+        What could not be carried over, and what to do about it; a sentence each.
     """
 
     snapshot: int = 0
@@ -65,12 +79,23 @@ class RestoreReport:
 def put_back_database(bank: Path, backup: str | PathLike[str], *, wait: float = publication.WAIT_SECONDS) -> None:
     """Make a copy of a backup the bank's database. Until the last step the bank is as it was.
 
-    backup : a file that SQLite wrote (a copy of ``bank.sqlite``, with its ``-wal`` beside it when there is one, or what
+    Parameters
+    ----------
+    bank
+        The bank's directory.
+    backup
+        A file that SQLite wrote (a copy of ``bank.sqlite``, with its ``-wal`` beside it when there is one, or what
         ``sqlite3 bank.sqlite ".backup file"`` made), a directory with such a file, or the address of a PostgreSQL
         database into which a dump was loaded.
-    wait : seconds for which another publisher is waited for.
+    wait
+        Seconds for which another publisher is waited for.
 
-    Raises InputError for what is no backup of this bank, BankLockedError when somebody writes to the bank.
+    Raises
+    ------
+    InputError
+        For what is no backup of this bank.
+    BankLockedError
+        When somebody writes to the bank.
     """
     if isinstance(backup, str) and backup.startswith("postgresql"):
         _replace_address(bank, backup)

@@ -38,11 +38,26 @@ IN_INDEX = ("entry_ids.i64", "hashes.u8")
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Segment:
-    """Entries by rising id, each with its active holds.
+    """Entries by rising id, each with its active holds; n entries, m holds.
 
-    entry_ids : int64 [n]. bits : uint8 [n, nbytes]. Entry row i has the holds ``offsets[i]:offsets[i + 1]``.
-    offsets : int64 [n + 1]. cases : uint32 [m], a row of ``case_lines``. states : uint8 [m]. untils : int64 [m],
-    microseconds since 1970 when the hold ends, 0 for never. case_lines : JSON, one a case.
+    Attributes
+    ----------
+    entry_ids
+        int64 [n], rising.
+    bits
+        uint8 [n, nbytes], the packed hashes.
+    offsets
+        int64 [n + 1]: entry row i has the holds ``offsets[i]:offsets[i + 1]``.
+    cases
+        uint32 [m], a row of ``case_lines``.
+    states
+        uint8 [m], a ``State``.
+    untils
+        int64 [m], microseconds since 1970 when the hold ends, 0 for never.
+    case_offsets
+        int64 [cases + 1]: where each case's line begins and ends.
+    case_lines
+        uint8, JSON, a line for each case.
     """
 
     entry_ids: NDArray[np.int64]

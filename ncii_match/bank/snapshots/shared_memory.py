@@ -43,10 +43,26 @@ class SharedCopy:
 
 
 def share(name: str, fill: Callable[[Path], None], needed: int) -> SharedCopy:
-    """A share of the directory of this name; ``fill`` makes its content when it is not there yet.
+    """A share of the folder of this name, made when it is not there yet.
 
-    needed : bytes that it will have. Processes that come together wait for the one that fills. Raises BankError when
-    there is no shared memory, or too little of it.
+    Parameters
+    ----------
+    name
+        Of the folder. Processes that come together wait for the one that fills it.
+    fill
+        Makes the content, in the folder that it is called with.
+    needed
+        Bytes that the folder will have.
+
+    Returns
+    -------
+    SharedCopy
+        Keeps the folder there.
+
+    Raises
+    ------
+    BankError
+        When there is no shared memory, or too little of it.
     """
     root = _own_folder()
     _sweep(root, but=name)

@@ -1,6 +1,6 @@
 """Reading what a bank has published: numbered, unchanging, mapped into memory. ``docs/formats.md`` describes the files.
 
-A reader needs ``CURRENT``, ``snapshots`` and ``bases`` only, and writes nothing there; ``places`` says where they are.
+A reader needs ``CURRENT``, ``snapshots`` and ``bases`` only, and writes nothing there; ``storage`` says where they are.
 """
 
 import os
@@ -150,24 +150,30 @@ class Snapshot:
 
         Parameters
         ----------
-        bank_dir : the bank's directory, or an address that ``pyarrow.fs.FileSystem.from_uri`` understands, like
+        bank_dir
+            The bank's directory, or an address that ``pyarrow.fs.FileSystem.from_uri`` understands, like
             ``s3://bucket/bank``: then files that are not in the cache yet are copied, and checked, first.
-        verify : whether the SHA-256 of every file is checked. None: with a trusted key, and once: files of a directory
-            are copied into the cache, too, and what was verified is remembered until the machine starts anew. True:
-            of every file each time, as the directory has it (of a remote bank, of the copies). False: only lengths are
+        verify
+            Whether the SHA-256 of every file is checked. None: with a trusted key, and once: files of a directory are
+            copied into the cache, too, and what was verified is remembered until the machine starts anew. True: of
+            every file each time, as the directory has it (of a remote bank, of the copies). False: only lengths are
             checked, and a directory is mapped where it is. Without a trusted key None is False: bits that were flipped
             in a file may then be taken for the truth; what contradicts itself is BankCorruptError (UNKNOWN from a
             ``Matcher``).
-        trusted_key : file of the public key that must have signed it; ``NCII_MATCH_TRUSTED_KEY`` by default, and when
-            neither is given signatures are not looked at. With it, unless ``verify`` is False, nobody who can write to
-            the bank can change what this reader answers, before it opens the bank or after; and what it has read
-            before is remembered in the cache: another bank, an older snapshot, or one in the clear after a sealed one
-            is refused.
-        not_before : the lowest number that is accepted: a reader never goes back to an older snapshot.
-        key : 32 bytes, of a bank that must be sealed; ``NCII_MATCH_BANK_KEY(_FILE)`` by default, for those that are.
-            Its files are decrypted in shared memory, once for all processes of this user.
-        filesystem : a ``pyarrow.fs.FileSystem`` in which ``bank_dir`` is a path.
-        cache : directory for copies of banks; ``NCII_MATCH_CACHE``, or one in the user's cache, by default.
+        trusted_key
+            File of the public key that must have signed it; ``NCII_MATCH_TRUSTED_KEY`` by default, and when neither is
+            given signatures are not looked at. With it, unless ``verify`` is False, nobody who can write to the bank
+            can change what this reader answers, before it opens the bank or after; and what it has read before is
+            remembered in the cache: another bank, an older snapshot, or one in the clear after a sealed one is refused.
+        not_before
+            The lowest number that is accepted: a reader never goes back to an older snapshot.
+        key
+            32 bytes, of a bank that must be sealed; ``NCII_MATCH_BANK_KEY(_FILE)`` by default, for those that are. Its
+            files are decrypted in shared memory, once for all processes of this user.
+        filesystem
+            A ``pyarrow.fs.FileSystem`` in which ``bank_dir`` is a path.
+        cache
+            Directory for copies of banks; ``NCII_MATCH_CACHE``, or one in the user's cache, by default.
 
         Raises
         ------
@@ -179,9 +185,24 @@ class Snapshot:
         BankFormatError
             When this is no bank, or a newer format.
         BankCorruptError
-            When a file is not what the manifest says; SignatureError when the signature is missing or not the trusted
-            one's; OlderSnapshotError when the number is below ``not_before`` or what was read before; UnsealedError
-            when the files are in the clear and must not be.
+            When a file is not what the manifest says.
+        SignatureError
+            When the signature is missing, or not the trusted key's.
+        OlderSnapshotError
+            When the number is below ``not_before``, or what was read before.
+        UnsealedError
+            When the files are in the clear and must not be.
+
+        Examples
+        --------
+        >>> import tempfile
+        >>> from ncii_match import Bank
+        >>> folder = tempfile.mkdtemp()
+        >>> with Bank.create(f"{folder}/bank") as bank:
+        ...     _ = bank.publish()
+        >>> snapshot = Snapshot.open(f"{folder}/bank")
+        >>> snapshot.number, len(snapshot)
+        (1, 0)
         """
         options = ReadOptions(verify=verify, trusted_key=trusted_key, key=key, not_before=not_before)
         source = storage_choice.open_storage(bank_dir, filesystem, cache, guarded=options.reads_verified_copies)
@@ -538,10 +559,19 @@ def verify_files(
 
     Parameters
     ----------
-    bank_dir, trusted_key, filesystem, cache : see ``Snapshot.open``. Without a trusted key, digests show damage; only a
-        signature shows what somebody has changed who can write to the bank.
+    bank_dir, trusted_key, filesystem, cache
+        As for ``Snapshot.open``. Without a trusted key, digests show damage; only a signature shows what somebody has
+        changed who can write to the bank.
 
-    Returns the snapshot's manifest. Raises what ``Snapshot.open`` does.
+    Returns
+    -------
+    Manifest
+        Of the snapshot.
+
+    Raises
+    ------
+    BankError
+        As ``Snapshot.open``.
     """
     source = storage_choice.open_storage(bank_dir, filesystem, cache)
     options = ReadOptions(trusted_key=trusted_key)

@@ -1,7 +1,8 @@
-"""Where a snapshot's files are, as plain directories on this machine: in the bank, in a cache, in shared memory.
+"""Where a bank is published, as its readers see it.
 
-A ``Source`` is where a bank is published. ``Local`` is a directory, read in place; ``copies`` has the kinds that are
-copied first, and ``sources`` chooses. What is sealed is then decrypted once for all readers of the machine.
+A ``Storage`` hands out a snapshot's files as plain folders on this machine. ``LocalStorage`` is a directory, read in
+place; ``copies`` has the kinds that are copied first, and ``storage_choice`` chooses. ``decryption`` decrypts what is
+sealed, once for all readers of the machine.
 """
 
 import contextlib

@@ -1,4 +1,4 @@
-"""Which kind of source a reader gets: a directory read in place, verified copies of one, or a bank at a distance."""
+"""Which storage a reader gets: a directory read in place, verified copies of one, or a bank at a distance."""
 
 import os
 import re
@@ -16,9 +16,25 @@ def open_storage(
     bank: str | PathLike[str], filesystem: Any = None, cache: str | PathLike[str] | None = None, *,
     guarded: bool = False,
 ) -> Storage:  # fmt: skip
-    """The source that an address or a path names. Raises InputError or BankError for one that names none.
+    """The storage that an address or a path names.
 
-    guarded : for a reader with a trusted key: it reads copies of its own, verified, that nobody else can change.
+    Parameters
+    ----------
+    bank
+        A directory, or an address that ``pyarrow.fs`` understands.
+    filesystem
+        A ``pyarrow.fs.FileSystem`` in which ``bank`` is a path; None for the machine's own, or the address's.
+    cache
+        Folder for copies of banks; None for the environment's, or the user's.
+    guarded
+        For a reader with a trusted key: it reads verified copies of its own, which nobody else can change.
+
+    Raises
+    ------
+    InputError
+        For an address that cannot be read.
+    BankError
+        When the bank cannot be reached, or the cache cannot be made.
     """
     if filesystem is None and not (isinstance(bank, str) and _ADDRESS.match(bank)):
         if not guarded:

@@ -122,9 +122,14 @@ def _find_snapshot_faults(
 
 @dataclass(slots=True)
 class _Replay:
-    """What the history says of holds: int64 [n, 6] of entry, case, event, state, time, end.
+    """What the history says of holds.
 
-    digests : by event whose holds end at different times, the digest of those, and their entries and cases.
+    Attributes
+    ----------
+    parts
+        int64 [n, 6] each: entry, case, event, state, time, end.
+    digests
+        By event whose holds end at different times: the digest of those, and their entries and cases.
     """
 
     parts: list[NDArray[np.int64]] = field(default_factory=lambda: [np.empty((0, 6), np.int64)])
