@@ -57,8 +57,7 @@ class Page(HTMLParser):
             self.rows.append([])
         if tag in ("td", "th"):
             self.rows[-1].append("")
-        if tag == "title":
-            self.titles.append("")
+        self.titles += [value for name, value in attributes if name == "title"]
 
     def handle_startendtag(self, tag, attributes):
         self.handle_starttag(tag, attributes)
@@ -76,8 +75,6 @@ class Page(HTMLParser):
             self.items[-1].append(data.strip())
         if "td" in self.open or "th" in self.open:
             self.rows[-1][-1] += data.strip()
-        if self.open and self.open[-1] == "title":
-            self.titles[-1] += data
 
     def counts(self):
         """The numbers in boxes, by what stands under them."""
@@ -255,13 +252,14 @@ def test_the_timeline_has_every_row(tmp_path):
     job = {"chunk": 100, "rows": 1000}
     log = finished(tmp_path / "out", log=LOG) / "log.ndjson"
     runs = list(report._runs(log, job))
-    chart = report.timeline(runs)
-    rates = [float(bar.text.rpartition(": ")[2].split()[0].replace(",", "")) for bar in chart.bars]
+    bars = report.timeline(runs)
+    rates = [float(bar.text.rpartition(": ")[2].split()[0].replace(",", "")) for bar in bars]
     slice_minutes = sum(run.seconds for run in runs) / len(rates) / 60
     assert sum(rates) * slice_minutes == pytest.approx(1000, rel=0.01)
     assert rates[0] == 550  # in the first 12 s: 100 rows in 10 s, then a tenth of 100 that took 20 s
-    assert len(chart.lines) == 1
-    assert report.timeline([]) is None
+    assert [bar.share for bar in bars] == pytest.approx([rate / max(rates) for rate in rates], abs=0.01)
+    assert [bar.mark for bar in bars if bar.mark] == ["begun again"]
+    assert report.timeline([]) == ()
 
 
 def test_a_job_without_a_log_has_a_page(tmp_path):

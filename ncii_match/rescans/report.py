@@ -26,8 +26,8 @@ LISTED = 100
 SLICES = 60
 """Bars of the timeline at most."""
 
-WIDTH, HEIGHT, LEFT, BOTTOM = 560, 200, 64, 40
-"""Of a chart, in its own units: all of it, and what the scales take."""
+LABELS = 8
+"""Bars of a chart that have a label, at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,40 +71,24 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class Bar:
-    """A bar of a chart, in its units, with its text."""
-
-    x: float
-    y: float
-    width: float
-    height: float
-    text: str
-
-
-@dataclass(frozen=True, slots=True)
-class Mark:
-    """A line across a chart, or a step of a scale, with its text."""
-
-    position: float
-    text: str
-
-
-@dataclass(frozen=True, slots=True)
-class Chart:
-    """Bars over a scale.
+    """A bar of a chart, which the page draws.
 
     Attributes
     ----------
-    bars : tuple of Bar
-    across, up : tuple of Mark
-        Steps of the scales.
-    lines : tuple of Mark
-        Upright lines.
+    share : float
+        Of the highest bar, 0 to 1.
+    text : str
+        What it stands for, with its value.
+    label : str
+        Under it; empty for none.
+    mark : str
+        Name of a line at its right end; empty for none.
     """
 
-    bars: tuple[Bar, ...]
-    across: tuple[Mark, ...]
-    up: tuple[Mark, ...]
-    lines: tuple[Mark, ...]
+    share: float
+    text: str
+    label: str = ""
+    mark: str = ""
 
 
 def write(out: str | PathLike[str]) -> Path:
@@ -145,7 +129,6 @@ def render(out: str | PathLike[str]) -> str:
         quarantined=len(quarantine),
         earliest=_earliest(runs, summary),
         version=__version__,
-        size=(WIDTH, HEIGHT, LEFT, BOTTOM),
     )
 
 
@@ -210,33 +193,36 @@ def _earliest(runs: Sequence[Run], summary: Mapping[str, Any]) -> int | None:
     return min([*judged_by, *(run.snapshot for run in runs if run.snapshot is not None)], default=None)
 
 
-def timeline(runs: Sequence[Run]) -> Chart | None:
-    """Rows a minute over the time worked, one run after the other; None when the log has no chunk."""
+def timeline(runs: Sequence[Run]) -> tuple[Bar, ...]:
+    """Rows a minute over the time worked, one run after the other; none when the log has no chunk."""
     total = sum(run.seconds for run in runs)
     chunks = sum(run.chunks for run in runs)
     if not total or not chunks:
-        return None
+        return ()
     count = min(SLICES, chunks)
     width = total / count
-    rows, at = [0.0] * count, 0.0
+    rows, start = [0.0] * count, 0.0
+    marks: dict[int, str] = {}
     for run in runs:
-        start = at
         for seconds, done in run.pieces:
             _spread(rows, start / width, (start + seconds) / width, done)
             start += seconds
-        at += run.seconds
-    rates = [60 * count / width for count in rows]
+        marks[min(int(start / width), count - 1)] = "begun again"
+    marks.pop(count - 1, None)  # the last run has none after it
     unit, name = (3600, "h") if total > 7200 else (60, "min") if total > 120 else (1, "s")
-    texts = [
-        f"{number * width / unit:.3g} to {(number + 1) * width / unit:.3g} {name}: {rate:,.0f} rows a minute"
+    ends = [f"{number * width / unit:.3g}" for number in range(count + 1)]
+    rates = [60 * done / width for done in rows]
+    highest = max(rates) or 1.0
+    labels = {0: f"0 {name}", count - 1: f"{ends[-1]} {name}"}
+    return tuple(
+        Bar(
+            rate / highest,
+            f"{ends[number]} to {ends[number + 1]} {name}: {rate:,.0f} rows a minute",
+            labels.get(number, ""),
+            marks.get(number, ""),
+        )
         for number, rate in enumerate(rates)
-    ]
-    ends, passed = [], 0.0
-    for run in runs[:-1]:
-        passed += run.seconds
-        ends.append(Mark(_across(passed / total), "begun again"))
-    scale = [Mark(_across(part), f"{part * total / unit:.3g} {name}") for part in (0, 0.5, 1)]
-    return _chart(rates, texts, scale, ends)
+    )
 
 
 def _spread(rows: list[float], first: float, last: float, done: int) -> None:
@@ -248,35 +234,27 @@ def _spread(rows: list[float], first: float, last: float, done: int) -> None:
         rows[number] += done * max(0.0, min(last, number + 1) - max(first, number)) / (last - first)
 
 
-def distances(counts: Mapping[str, int], policy: Policy, radius: int) -> Chart | None:
-    """Rows by the distance of the nearest entry that counts, with the thresholds; None without a match."""
+def distances(counts: Mapping[str, int], policy: Policy, radius: int) -> tuple[Bar, ...]:
+    """Rows by the distance of the nearest entry that counts, with the thresholds; none without a match."""
     if not counts:
-        return None
-    bars = [counts.get(str(distance), 0) for distance in range(radius + 1)]
-    texts = [f"{distance} bits: {count:,}" for distance, count in enumerate(bars)]
+        return ()
     limits = {"threshold": policy.threshold}
     limits |= {
         f"threshold, {state}": limit
         for state in ("seed", "confirmed", "disputed")
         if (limit := getattr(policy, f"threshold_{state}")) is not None
     }
-    lines = [Mark(_across((limit + 1) / (radius + 1)), f"{name} {limit}") for name, limit in limits.items()]
-    step = max(1, -(-(radius + 1) // 8))
-    across = [Mark(_across((distance + 0.5) / (radius + 1)), str(distance)) for distance in range(0, radius + 1, step)]
-    return _chart(bars, texts, across, lines)
-
-
-def _across(part: float) -> float:
-    """The x of a share, 0..1, of the bars' part of a chart."""
-    return round(LEFT + part * (WIDTH - LEFT - 8), 2)
-
-
-def _chart(values: Sequence[float], texts: Sequence[str], across: Sequence[Mark], lines: Sequence[Mark]) -> Chart:
-    largest, room = max([*values, 1]), HEIGHT - BOTTOM - 24
-    bars = []
-    for number, (value, text) in enumerate(zip(values, texts, strict=True)):
-        x, end = _across(number / len(values)), _across((number + 1) / len(values))
-        height = round(max(value / largest * room, 1.0 if value else 0.0), 2)
-        bars.append(Bar(x, HEIGHT - BOTTOM - height, round((end - x) * 0.92, 2), height, text))
-    up = [Mark(HEIGHT - BOTTOM - part * room, f"{part * largest:,.0f}") for part in (0, 1)]
-    return Chart(tuple(bars), tuple(across), tuple(up), tuple(lines))
+    marks: dict[int, str] = {}
+    for name, limit in limits.items():
+        marks[limit] = ", ".join(filter(None, (marks.get(limit, ""), f"{name} {limit}")))
+    values = [counts.get(str(distance), 0) for distance in range(radius + 1)]
+    step = max(1, -(-len(values) // LABELS))
+    return tuple(
+        Bar(
+            value / max(1, *values),
+            f"{distance} bits: {value:,}",
+            "" if distance % step else str(distance),
+            marks.get(distance, ""),
+        )
+        for distance, value in enumerate(values)
+    )
