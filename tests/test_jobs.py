@@ -12,7 +12,7 @@ from sizes import size
 from ncii_match.errors import InputError, JobError
 from ncii_match.jobs.checkpoints import read_chunk
 from ncii_match.jobs.job import Job
-from ncii_match.jobs.plan import ChunkResult, JobLayout, Plan, changed_names, plain_identity
+from ncii_match.jobs.plan import ChunkResult, JobLayout, Plan, changed_names, encode_identity, plain_identity
 from ncii_match.jobs.stored_rows import Chunks
 
 KILLS = size("RESCAN_KILLS", quick=15, everything=60)
@@ -194,6 +194,11 @@ def test_a_chunk_is_finished_with_its_first_folders_file(tmp_path):
     plan = Squares(folder=folder)
     run(tmp_path / "out", plan)
     assert plan.done == [2]
+
+
+def test_an_identity_is_written_as_it_always_was():
+    """A worker compares the bytes, and a job may have been begun by an earlier version."""
+    assert encode_identity({"a": [1], "b": None}) == b'{\n "a": [\n  1\n ],\n "b": null\n}\n'
 
 
 def test_what_an_identity_says_otherwise_is_named():
