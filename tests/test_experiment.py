@@ -295,6 +295,7 @@ def test_another_input_is_refused(folder, tmp_path):
 
 def test_every_setting_has_a_test_above(begun):
     assert {*OTHER, "versions", "input"} == {*begun.settings} - {"format"}
+    assert begun.settings["format"] == 1
 
 
 def test_one_works_at_a_time(folder, tmp_path):

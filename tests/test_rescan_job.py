@@ -90,6 +90,19 @@ def test_the_same_input_gives_the_same_bytes(tmp_path, source, bank, chunk):
     assert len(list((tmp_path / "1" / "decisions").iterdir())) == -(-11 // chunk)
 
 
+def test_a_jobs_identity_has_its_format_and_names(tmp_path, source, bank):
+    """Of another format or other names, no job that was begun before could go on."""
+    run(tmp_path / "out", source, bank, bank="own")
+    identity = json.loads((tmp_path / "out" / "job.json").read_bytes())
+    assert list(identity) == [
+        "format", "contents", "input", "rows", "chunk", "algorithm", "views", "limits", "jpeg", "bank", "policy",
+        "radius", "hashes", "since",
+    ]  # fmt: skip
+    assert (identity["format"], identity["contents"], identity["rows"], identity["chunk"]) == (1, "path", 11, 4)
+    assert identity["bank"]["name"] == "own"
+    assert (identity["hashes"], identity["since"]) == (None, None)
+
+
 def test_all_of_a_job_is_private(tmp_path, source, bank):
     before = os.umask(0)
     try:
