@@ -71,8 +71,8 @@ TARGETS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         ("test_bank_history.py", "test_bank_restore.py", "test_bank_life.py"),
     ),
     "reading": (
-        ("ncii_match/bank/snapshots/copies.py", "ncii_match/bank/snapshots/sources.py",
-         "ncii_match/bank/snapshots/source_choice.py", "ncii_match/bank/snapshots/following.py",
+        ("ncii_match/bank/snapshots/copies.py", "ncii_match/bank/snapshots/storage.py",
+         "ncii_match/bank/snapshots/storage_choice.py", "ncii_match/bank/snapshots/following.py",
          "ncii_match/bank/snapshots/manifest.py"),
         ("test_bank_remote.py", "test_kept_banks.py", "test_matcher_faults.py", "test_swapped.py"),
     ),

@@ -668,7 +668,7 @@ def test_keys_and_their_memory_are_private_under_any_umask(tmp_path):
     folder, before = tmp_path / "keys", os.umask(0)
     try:
         folder.mkdir(mode=0o700)
-        signing_key, trusted_key = manifest.make_keys(folder)
+        signing_key, trusted_key = signatures.make_signing_keys(folder)
         with Bank.create(tmp_path / "bank") as made:
             fill(made, signing_key)
     finally:
