@@ -51,12 +51,12 @@ def write(path: Path, hashes: Hashes, kind: str) -> None:
     schema = pa.schema([("hash", pa.binary(PDQ.nbytes)), ("quality", pa.uint8()), ("case", pa.string())])
     with pq.ParquetWriter(path, schema) as writer:
         for first in range(0, len(hashes), 1 << 16):
-            some = hashes[first : first + (1 << 16)]
+            batch = hashes[first : first + (1 << 16)]
             packed = pa.FixedSizeBinaryArray.from_buffers(
-                schema.field("hash").type, len(some), [None, pa.py_buffer(some.bits)]
+                schema.field("hash").type, len(batch), [None, pa.py_buffer(batch.bits)]
             )
-            cases = [f"{(first + row) // PER_CASE:012x}-2026" for row in range(len(some))]
-            writer.write_batch(pa.record_batch([packed, pa.array(some.quality), pa.array(cases)], schema=schema))
+            cases = [f"{(first + row) // PER_CASE:012x}-2026" for row in range(len(batch))]
+            writer.write_batch(pa.record_batch([packed, pa.array(batch.quality), pa.array(cases)], schema=schema))
 
 
 def import_in_process(bank: Path, file: Path) -> Row:
@@ -187,13 +187,13 @@ def main() -> None:
     parser.add_argument("--entries", type=size_of, metavar="N", help="hashes in the bank, like 10M (the default)")
     parser.add_argument("--place", help="where to put the bank meanwhile")
     parser.add_argument("--import", nargs=2, dest="import_", help=argparse.SUPPRESS)
-    asked = parser.parse_args()
-    if asked.import_:
-        _import(*map(Path, asked.import_))
+    options = parser.parse_args()
+    if options.import_:
+        _import(*map(Path, options.import_))
         return
-    with tempfile.TemporaryDirectory(dir=asked.place) as folder:
-        rows = measure(asked.entries or (SMALL if asked.quick else LARGE), Path(folder), ROUNDS)
-        record.run("bank", asked.quick, rows, describe)
+    with tempfile.TemporaryDirectory(dir=options.place) as folder:
+        rows = measure(options.entries or (SMALL if options.quick else LARGE), Path(folder), ROUNDS)
+        record.run("bank", options.quick, rows, describe)
 
 
 if __name__ == "__main__":

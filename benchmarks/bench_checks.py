@@ -60,11 +60,11 @@ def theirs(n: int) -> Any:
     nobody = np.empty(0, np.int64)
     bank = search_cases.Bank("uniform", bench_bank.hashes_of(n, 1).bits, np.empty((0, 32), np.uint8), nobody)
     index = search_arena.Arena(bank)
-    asked = index._peer()  # noqa: SLF001 - the arena's own way to fill it, without its questions
+    peer_index = index._peer()  # noqa: SLF001 - the arena's own way to fill it, without its questions
 
     def check(data: bytes) -> Any:
         text, _ = hasher.pdq_from_bytes(data)
-        return asked.query(text)
+        return peer_index.query(text)
 
     return check
 

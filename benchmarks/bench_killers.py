@@ -55,13 +55,13 @@ def run(sandbox: Sandbox, good: list[bytes], kinds: list[str]) -> tuple[float, i
 
     Raises AssertionError when a picture has a status that it cannot have.
     """
-    given = list(stream(good, kinds))
+    pictures = list(stream(good, kinds))
     begun = perf_counter()
-    hashes = Hashes.concat(sandbox.hash_stream(given))
+    hashes = Hashes.concat(sandbox.hash_stream(pictures))
     seconds = perf_counter() - begun
     statuses = hashes.status[:: len(sandbox.views)].tolist()
     hashed = late_ones = 0
-    for data, status in zip(given, statuses, strict=True):
+    for data, status in zip(pictures, statuses, strict=True):
         if data.startswith(killers.SIGN):
             if status not in (killers.DEEDS[data[len(killers.SIGN) :].decode()][1], Status.TIMED_OUT):
                 raise AssertionError(f"{data.decode()}: {Status(status).name}")

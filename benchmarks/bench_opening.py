@@ -77,10 +77,10 @@ def main() -> None:
     parser = record.parser(__doc__, "a small bank")
     parser.add_argument("--entries", type=size_of, metavar="N", help="hashes in the bank, like 10M (the default)")
     parser.add_argument("--place", help="where to put the bank meanwhile")
-    asked = parser.parse_args()
-    with tempfile.TemporaryDirectory(dir=asked.place) as folder:
-        rows = measure(asked.entries or (SMALL if asked.quick else LARGE), Path(folder), ROUNDS)
-        record.run("opening", asked.quick, rows, describe)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory(dir=options.place) as folder:
+        rows = measure(options.entries or (SMALL if options.quick else LARGE), Path(folder), ROUNDS)
+        record.run("opening", options.quick, rows, describe)
 
 
 if __name__ == "__main__":

@@ -39,8 +39,8 @@ def hashes(pictures: int, views: int) -> nm.Hashes:
     return nm.Hashes(nm.PDQ, packed, source_row=source, view=view)  # type: ignore[arg-type]
 
 
-def ours(given: nm.Hashes, workers: int, closest: int) -> Counts:
-    return nm.distance_histogram(given, workers=workers, closest=closest).histogram
+def ours(hashes: nm.Hashes, workers: int, closest: int) -> Counts:
+    return nm.distance_histogram(hashes, workers=workers, closest=closest).histogram
 
 
 def by_numpy(given: nm.Hashes) -> Counts:
@@ -93,11 +93,11 @@ def _same(*counts: Counts) -> bool:
 def contests(pictures: int) -> Iterator[tuple[dict[str, Any], Contest]]:
     """Ours alone on everything, and beside the peers on as much as they can do."""
     few, eight = min(pictures, PEERS_UP_TO), max(pictures // 8, 8)
-    some, every, turned = hashes(few, 1), hashes(pictures, 1), hashes(eight, 8)
-    peers = {"numpy": partial(by_numpy, some), "faiss": partial(by_faiss, some)}
+    few_hashes, every, turned = hashes(few, 1), hashes(pictures, 1), hashes(eight, 8)
+    peers = {"numpy": partial(by_numpy, few_hashes), "faiss": partial(by_faiss, few_hashes)}
     yield (
         {"pictures": few, "compared": dict.fromkeys(("ours", *peers), few * (few - 1) // 2)},
-        Contest({"ours": partial(ours, some, 1, 0), **peers}, _same),
+        Contest({"ours": partial(ours, few_hashes, 1, 0), **peers}, _same),
     )
     ways = {f"{workers} workers, {closest} closest": (workers, closest) for workers in (1, 2) for closest in (0, 100)}
     runs = {name: partial(ours, every, *way) for name, way in ways.items()}

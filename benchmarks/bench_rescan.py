@@ -64,32 +64,32 @@ QUICK = Size(1_100, 220, 2, 110, 10_000, 1_000_000, 1_000, 100_000, 200_000, 220
 TINY = Size(96, 96, 2, 6, 500, 3_000, 50, 2_000, 1_000, 12, (((320, 240), 1),))
 
 
-def job(asked: Row) -> Row:
+def job(request: Row) -> Row:
     """Open what is asked for, and do its job until it is done or has done so many rows; the time and memory it took."""
     begun = time.perf_counter()
-    changes = None if asked["since"] is None else BankChanges.since(asked["bank"], asked["since"])
-    chunks = Chunks(find_rows(asked["source"]), asked["chunk"])
-    views = None if asked["views"] is None else VIEWS[asked["views"]]
+    changes = None if request["since"] is None else BankChanges.since(request["bank"], request["since"])
+    chunks = Chunks(find_rows(request["source"]), request["chunk"])
+    views = None if request["views"] is None else VIEWS[request["views"]]
     only = None if changes is None else changes.new_entries
-    with Matcher(asked["bank"], views=views, workers=WORKERS, isolation="thread", only=only) as matcher:
+    with Matcher(request["bank"], views=views, workers=WORKERS, isolation="thread", only=only) as matcher:
         if chunks.is_pictures:
             matcher.start()
         started, processor = time.perf_counter(), time.process_time()
-        plan = RescanPlan(chunks, matcher, workers=WORKERS, keep_hashes=asked["keep"], changes=changes)
-        with Job(asked["out"], plan) as running:
+        plan = RescanPlan(chunks, matcher, workers=WORKERS, keep_hashes=request["keep"], changes=changes)
+        with Job(request["out"], plan) as running:
             rows = 0
 
             def report(done: Progress) -> None:
                 nonlocal rows
                 rows = done.rows_done - done.rows_before
-                if asked["share"] is not None and rows >= asked["share"]:
+                if request["share"] is not None and rows >= request["share"]:
                     running.stop()
 
             done = True
             try:
                 running.run(report)
             except JobError:
-                if asked["share"] is None or rows < asked["share"]:
+                if request["share"] is None or rows < request["share"]:
                     raise
                 done = False
         ended, processor = time.perf_counter(), time.process_time() - processor
@@ -159,21 +159,22 @@ def _turns(
     for path, _ in zip(files[:8], peers.map(peer_checks, files[:8]), strict=True):  # starts the peer's processes
         hasher.decode(path)
     for turn in range(size.turns):
-        some = files[turn * size.peer : (turn + 1) * size.peer]
+        sample = files[turn * size.peer : (turn + 1) * size.peer]
         start = time.perf_counter()
-        for path in some:
+        for path in sample:
             hasher.decode(path)
         decode = time.perf_counter() - start
         start = time.perf_counter()
-        for path, match in zip(some, peers.map(peer_checks, some), strict=True):
+        for path, match in zip(sample, peers.map(peer_checks, sample), strict=True):
             answers[path.name] = match
         peer = time.perf_counter() - start
         share = -(-count // size.turns)
         chunk = min(256, max(1, share // 4))
         done = run(folder / "folder-bank", source, out, views=views, share=share, chunk=chunk)
         yield {
-            "figure": "folder", "grain": grain, "views": views, "pictures": count, "turn": turn, "sampled": len(some),
-            "decode": decode / len(some), "peer": peer / len(some), "rescan": done["seconds"] / done["rows"], **done,
+            "figure": "folder", "grain": grain, "views": views, "pictures": count, "turn": turn, "sampled": len(sample),
+            "decode": decode / len(sample), "peer": peer / len(sample), "rescan": done["seconds"] / done["rows"],
+            **done,
         }  # fmt: skip
     ours = {name: outcome == Outcome.MATCH.name for name, outcome in rescan_cases.outcomes(out)}
     known = {name: any(banked in name for banked in rescan_cases.BANKED) for name in ours}
@@ -251,12 +252,12 @@ def main() -> None:
     parser = record.parser(__doc__, "fewer of everything")
     parser.add_argument("--place", type=Path, help="directory for some 3 GB of temporary files")
     parser.add_argument("--job", help=argparse.SUPPRESS)
-    asked = parser.parse_args()
-    if asked.job:
-        print(json.dumps(job(json.loads(asked.job))))
+    options = parser.parse_args()
+    if options.job:
+        print(json.dumps(job(json.loads(options.job))))
         return
-    with tempfile.TemporaryDirectory(dir=asked.place) as folder:
-        record.run("rescan", asked.quick, measure(Path(folder), QUICK if asked.quick else FULL), describe)
+    with tempfile.TemporaryDirectory(dir=options.place) as folder:
+        record.run("rescan", options.quick, measure(Path(folder), QUICK if options.quick else FULL), describe)
 
 
 if __name__ == "__main__":

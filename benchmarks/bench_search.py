@@ -269,12 +269,12 @@ def main() -> None:
         "--largest", type=_size, metavar="N", help="entries of the largest bank, like 10M (the default)"
     )
     parser.add_argument("--costs", action="store_true", help="write ncii_match/index/costs.json")
-    asked = parser.parse_args()
+    options = parser.parse_args()
     around = record.circumstances()
-    if asked.costs:
-        calibrate(asked.quick, around)
+    if options.costs:
+        calibrate(options.quick, around)
         return
-    scale = scale_to(asked.largest or max((SMALL if asked.quick else LARGE).main), asked.quick)
+    scale = scale_to(options.largest or max((SMALL if options.quick else LARGE).main), options.quick)
     needed, free = BYTES_AN_ENTRY * max(scale.main), record.peer("psutil").virtual_memory().available
     if needed > free:
         sys.exit(
@@ -283,7 +283,7 @@ def main() -> None:
     start = perf_counter()
     rows = measure(scale)
     took = {"seconds": round(perf_counter() - start), "peak_bytes": 1024 * getrusage(RUSAGE_SELF).ru_maxrss}
-    print(f"wrote {record.write('search', around, asked.quick, {**took, 'contests': rows})}")
+    print(f"wrote {record.write('search', around, options.quick, {**took, 'contests': rows})}")
 
 
 if __name__ == "__main__":

@@ -251,16 +251,16 @@ def measure(n: int, folder: Path, quick: bool) -> Iterator[Row]:
             bank.add(bench_bank.hashes_of(n, 1), case="bench", source="bench", cap=None)
             bank.publish(workers=2)
     yield from one_hash(here, bench_bank.hashes_of(n, 1), quick)
-    asked = [hash_images([data], views=Matcher(here).views) for _, data in cases.jpeg_files((640, 480), 90)]
+    hashed = [hash_images([data], views=Matcher(here).views) for _, data in cases.jpeg_files((640, 480), 90)]
     size = (640, 480) if quick else SIZE
     files = [data for _, data in cases.jpeg_files(size, JPEG_QUALITY)]
-    fit = [turn for turn, hashes in enumerate(asked) if hashes.quality.min() >= PDQ_MIN_QUALITY]
+    fit = [turn for turn, hashes in enumerate(hashed) if hashes.quality.min() >= PDQ_MIN_QUALITY]
     with process("--publish", here, elsewhere) as publisher:
         hear(publisher)
         for follow in FOLLOWS:
             with Matcher(here, follow=follow, isolation="thread") as matcher:
                 calls: dict[str, Call] = {
-                    "lookup": lambda turn, checker=matcher: checker.lookup(asked[fit[turn % len(fit)]])[0],
+                    "lookup": lambda turn, checker=matcher: checker.lookup(hashed[fit[turn % len(fit)]])[0],
                     "check": lambda turn, checker=matcher: checker.check(files[fit[turn % len(fit)]]),
                 }
                 for what, call in calls.items():
@@ -333,16 +333,16 @@ def main() -> None:
     parser = record.parser(__doc__, "a small bank and few rounds")
     parser.add_argument("--publish", nargs=2, type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--read", nargs="+", help=argparse.SUPPRESS)
-    asked = parser.parse_args()
-    if asked.publish:
-        publish(*asked.publish)
+    options = parser.parse_args()
+    if options.publish:
+        publish(*options.publish)
         return
-    if asked.read:
-        read(Path(asked.read[0]), *asked.read[1:])
+    if options.read:
+        read(Path(options.read[0]), *options.read[1:])
         return
     with tempfile.TemporaryDirectory() as folder:
-        entries = SMALL if asked.quick else LARGE
-        rows = record.run("swaps", asked.quick, measure(entries, Path(folder), asked.quick), describe)
+        entries = SMALL if options.quick else LARGE
+        rows = record.run("swaps", options.quick, measure(entries, Path(folder), options.quick), describe)
     print(*summary(rows), sep="\n")
 
 

@@ -48,9 +48,9 @@ def pictures(folder: Path, *, quick: bool) -> None:
     """Write crops of photographs, some flat ones, and drawn pictures."""
     crops = corpus.corpus()
     flat = [crop for crop in crops if crop.stratum == "flat"]
-    some = [crop for crop in crops if crop.stratum != "flat"] + flat[:: max(1, len(flat) // FLAT_CROPS)][:FLAT_CROPS]
-    some += corpus.drawn()
-    corpus.write(folder, some[::20] if quick else some)
+    banked = [crop for crop in crops if crop.stratum != "flat"] + flat[:: max(1, len(flat) // FLAT_CROPS)][:FLAT_CROPS]
+    banked += corpus.drawn()
+    corpus.write(folder, banked[::20] if quick else banked)
 
 
 def experiment(
@@ -132,8 +132,8 @@ def twin(python: str, folder: Path, work: Path, seed: int, *, only: str | None =
     script, out = Path(__file__).parent / "perception_twin.py", work / f"twin-{seed}-{only or 'all'}.json"
     if not out.exists():
         quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-        some = [] if only is None else ["--only", only]
-        subprocess.run([python, script, folder, "--out", out, "--seed", str(seed), *some], check=True, **quiet)
+        only_steps = [] if only is None else ["--only", only]
+        subprocess.run([python, script, folder, "--out", out, "--seed", str(seed), *only_steps], check=True, **quiet)
     peer: Row = json.loads(out.read_text())
     return {"seed": seed, **{name: peer[name] for name in ("versions", "recall", "pictures")}}
 
@@ -162,20 +162,20 @@ def main() -> None:
     parser.add_argument("--perception", metavar="PYTHON", help="of an environment in which perception_twin.py runs")
     parser.add_argument("--keep", metavar="FOLDER", type=Path, help="where pictures and distances stay")
     parser.add_argument("--noise", action="store_true", help="only the noise, of the pictures that were kept")
-    chosen = parser.parse_args()
+    options = parser.parse_args()
     around = record.circumstances()
     with tempfile.TemporaryDirectory(prefix="thresholds-") as temporary:
-        work = chosen.keep or Path(temporary)
-        if chosen.noise != (work / "photographs").exists():
+        work = options.keep or Path(temporary)
+        if options.noise != (work / "photographs").exists():
             parser.error("--noise takes --keep of a run before; without it --keep is a new folder")
-        if not chosen.noise:
+        if not options.noise:
             work.mkdir(exist_ok=True)
             bench_corpus.check_whole()  # pictures that are the same would be called false matches
-            pictures(work / "pictures", quick=chosen.quick)
-            measured = measure(work / "pictures", work, chosen.perception)
-            show(record.write("thresholds", around, chosen.quick, measured), measured)
-        rows = list(noise(work / "photographs", work, chosen.perception, SEEDS[:2] if chosen.quick else SEEDS))
-        print(f"wrote {record.write('noise', around, chosen.quick, {'rows': rows})}")
+            pictures(work / "pictures", quick=options.quick)
+            measured = measure(work / "pictures", work, options.perception)
+            show(record.write("thresholds", around, options.quick, measured), measured)
+        rows = list(noise(work / "photographs", work, options.perception, SEEDS[:2] if options.quick else SEEDS))
+        print(f"wrote {record.write('noise', around, options.quick, {'rows': rows})}")
 
 
 def show(path: Path, measured: dict[str, Any]) -> None:

@@ -72,8 +72,8 @@ class Crop:
     @property
     def name(self) -> str:
         """The name of its file: the group, ``--``, then its source, place and stratum. ``group_of`` reads the group."""
-        rest = "_".join((self.source.id, str(self.left), str(self.top), self.stratum))
-        return f"{self.group}--{rest}".replace("/", "+") + (".png" if self.is_drawn else ".jpg")
+        tail = "_".join((self.source.id, str(self.left), str(self.top), self.stratum))
+        return f"{self.group}--{tail}".replace("/", "+") + (".png" if self.is_drawn else ".jpg")
 
     def pixels(self) -> Pixels:
         """RGB uint8 [height, width, 3], made anew at each call."""
@@ -193,11 +193,11 @@ def _report(crops: list[Crop]) -> None:
     for package in dict.fromkeys(photograph.package for photograph in photographs()):
         mine = [photograph for photograph in photographs() if photograph.package == package]
         sizes = [photograph.size() for photograph in mine]
-        of = Counter(crop.stratum for crop in crops if crop.source in mine)
+        counts = Counter(crop.stratum for crop in crops if crop.source in mine)
         megapixels = sum(width * height for width, height in sizes) / 1e6
-        counts = ", ".join(f"{of[stratum]} {stratum}" for stratum in STRATA)
+        listing = ", ".join(f"{counts[stratum]} {stratum}" for stratum in STRATA)
         print(
-            f"{package.registry:7} {package.name} {package.version}: {len(mine)} files, {megapixels:.1f} MP; {counts}"
+            f"{package.registry:7} {package.name} {package.version}: {len(mine)} files, {megapixels:.1f} MP; {listing}"
         )
     print(f"sides {dict(sorted(Counter(crop.width for crop in crops if not crop.is_drawn).items()))}")
     print(f"made: {dict(Counter(crop.stratum for crop in crops if crop.is_drawn))}")

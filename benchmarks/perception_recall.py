@@ -65,12 +65,12 @@ def distances_of(out: Path) -> Iterator[tuple[str, tuple[NDArray[np.int64], NDAr
         copies = np.array([row for row in np.flatnonzero(uploads.step == step) if uploads.ids[row] in of])
         own, other = np.empty(len(copies), np.int64), np.empty(len(copies), np.int64)
         for first in range(0, len(copies), AT_ONCE):
-            some = copies[first : first + AT_ONCE]
-            apart = np.bitwise_count(bits[some][:, None] ^ bits[files]).sum(axis=2, dtype=np.int64)
-            mine = np.arange(len(some)), np.array([of[uploads.ids[row]] for row in some])
-            own[first : first + len(some)] = apart[mine]
+            batch = copies[first : first + AT_ONCE]
+            apart = np.bitwise_count(bits[batch][:, None] ^ bits[files]).sum(axis=2, dtype=np.int64)
+            mine = np.arange(len(batch)), np.array([of[uploads.ids[row]] for row in batch])
+            own[first : first + len(batch)] = apart[mine]
             apart[mine] = 1 << 20
-            other[first : first + len(some)] = apart.min(axis=1)
+            other[first : first + len(batch)] = apart.min(axis=1)
         yield label, (own, other)
 
 

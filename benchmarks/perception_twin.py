@@ -93,8 +93,8 @@ def measured(folder, precision, transforms):
         hashes = transformed.compute_hashes({"pdq": PDQHash(), "phash": hashers.PHash()}, max_workers=1)
         recall = hashes.compute_threshold_recall(precision_threshold=precision, grouping=["transform_name"])
         rows = hashes.compute_metrics()
-        given = hashes.filter(transform_name=["noop"], hasher_name=["pdq"])._df  # noqa: SLF001 - there is no other way
-    names = dict(zip(given.guid, given.input_filepath.map(lambda path: Path(path).name), strict=True))
+        noop = hashes.filter(transform_name=["noop"], hasher_name=["pdq"])._df  # noqa: SLF001 - there is no other way
+    names = dict(zip(noop.guid, noop.input_filepath.map(lambda path: Path(path).name), strict=True))
     bits = {"pdq": 256, "phash": 64}
     table = recall.reset_index()
     table["threshold"] = [
@@ -110,9 +110,8 @@ def measured(folder, precision, transforms):
         }
         for row in rows.itertuples()
     ]
-    pictures.sort(
-        key=lambda threshold: (threshold["hasher"], threshold["transform"], threshold["picture"])
-    )  # they come in a random order
+    # They come in a random order.
+    pictures.sort(key=lambda row: (row["hasher"], row["transform"], row["picture"]))
     return json.loads(table.to_json(orient="records")), pictures
 
 
@@ -146,16 +145,18 @@ def main() -> None:
     )
     parser.add_argument("--seed", type=int, default=SEED, help="decides the noise")
     parser.add_argument("--vectors", help="write the golden vectors there instead")
-    chosen = parser.parse_args()
-    imgaug.seed(chosen.seed)
-    if chosen.vectors:
-        vectors = {"made_by": "python benchmarks/perception_twin.py --vectors FILE", "photo": PHOTO.name, **versions()}
-        Path(chosen.vectors).write_text(json.dumps({**vectors, "altered": vectors()}) + "\n")
+    options = parser.parse_args()
+    imgaug.seed(options.seed)
+    if options.vectors:
+        about = {"made_by": "python benchmarks/perception_twin.py --vectors FILE", "photo": PHOTO.name, **versions()}
+        Path(options.vectors).write_text(json.dumps({**about, "altered": vectors()}) + "\n")
         return
-    some = {name: alter for name, alter in TRANSFORMS.items() if name == "noop" or name in (chosen.only or TRANSFORMS)}
-    recall, pictures = measured(chosen.folder, chosen.precision, some)
-    figures = {"versions": versions(), "precision": chosen.precision, "recall": recall, "pictures": pictures}
-    Path(chosen.out).write_text(json.dumps(figures, indent=1) + "\n")
+    transforms = {
+        name: alter for name, alter in TRANSFORMS.items() if name == "noop" or name in (options.only or TRANSFORMS)
+    }
+    recall, pictures = measured(options.folder, options.precision, transforms)
+    figures = {"versions": versions(), "precision": options.precision, "recall": recall, "pictures": pictures}
+    Path(options.out).write_text(json.dumps(figures, indent=1) + "\n")
     for row in recall:
         print(
             f"{row['hasher_name']:6} {row['transform_name']:10} "

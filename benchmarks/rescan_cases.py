@@ -94,8 +94,8 @@ def stored(directory: Path, rows: int, near: Hashes, planted: int) -> NDArray[np
     for number, first in enumerate(range(0, rows, ROWS_A_FILE)):
         count = min(ROWS_A_FILE, rows - first)
         bits = search_cases.uniform_bits(count, 100 + number).copy()
-        here = (planted_rows >= first) & (planted_rows < first + count)
-        bits[planted_rows[here] - first] = copies[here]
+        in_file = (planted_rows >= first) & (planted_rows < first + count)
+        bits[planted_rows[in_file] - first] = copies[in_file]
         write(directory / f"{number:08}.parquet", first, bits)
     return np.sort(planted_rows[:planted])
 

@@ -83,8 +83,8 @@ def queried(kind: str, bits: Bits, queries: int) -> Bank:
     rows = rng.integers(0, len(bits), near)
     copies = flipped(rng, bits[rows], np.arange(near) % (PDQ_THRESHOLD + 1))
     order = rng.permutation(queries)
-    asked = np.concatenate([copies, MAKE[kind](queries - near, 1)])[order]
-    return Bank(kind, bits, asked, np.concatenate([rows, np.full(queries - near, -1)])[order])
+    mixed = np.concatenate([copies, MAKE[kind](queries - near, 1)])[order]
+    return Bank(kind, bits, mixed, np.concatenate([rows, np.full(queries - near, -1)])[order])
 
 
 def bank(kind: str, entries: int, queries: int) -> Bank:
@@ -139,8 +139,8 @@ def _few_values(rng: np.random.Generator, query: Bits, count: int) -> Bits:
     """Each band has one of four values, the query's among them: lists as long as a quarter of the bank."""
     values = rng.integers(0, 256, (4, BANDS, BAND_BYTES), np.uint8)
     values[0] = query.reshape(BANDS, BAND_BYTES)
-    chosen = rng.integers(0, 4, (count, BANDS))
-    return values[chosen, np.arange(BANDS)].reshape(count, -1)
+    columns = rng.integers(0, 4, (count, BANDS))
+    return values[columns, np.arange(BANDS)].reshape(count, -1)
 
 
 HOSTILE: dict[str, Callable[[np.random.Generator, Bits, int], Bits]] = {

@@ -53,14 +53,14 @@ def measure(pace: Pace, quick: bool) -> Iterator[dict[str, Any]]:
         for engine in ENGINES:
             for radius in RADII[engine] if entries <= MOST[engine] else ():
                 index = index_of(bits, engine, radius)
-                both, count = _runs(index, queries, radius)
+                pair, count = _runs(index, queries, radius)
                 measurement = {"engine": engine, "entries": entries, "radius": radius, "batch": count}
                 if engine == "mih":
                     force_tables(index, radius)
                     measurement["bands"] = index._engine._cut.count  # noqa: SLF001
                 if engine == "faiss-multihash":
                     measurement["setting"] = index._engine._setting  # noqa: SLF001
-                runs.update({(len(about), name): run for name, run in both.items()})
+                runs.update({(len(about), name): run for name, run in pair.items()})
                 about.append(measurement)
         samples = Contest(runs).measure(5 * pace.seconds, pace.rounds)["samples"]
         for number, measurement in enumerate(about):
@@ -118,16 +118,16 @@ def _least(work: NDArray[np.float64], seconds: NDArray[np.float64]) -> NDArray[n
     Every choice of pieces that cost nothing is tried; for each, squares are weighted until they are as good as sums.
     """
     best, least = np.zeros(work.shape[1]), np.inf
-    for chosen in (list(c) for k in range(1, work.shape[1] + 1) for c in combinations(range(work.shape[1]), k)):
-        part = work[:, chosen] / seconds[:, None]
-        weight, solution = np.ones(len(part)), np.zeros(len(chosen))
+    for pieces in (list(c) for k in range(1, work.shape[1] + 1) for c in combinations(range(work.shape[1]), k)):
+        part = work[:, pieces] / seconds[:, None]
+        weight, solution = np.ones(len(part)), np.zeros(len(pieces))
         for _ in range(50):
             solution = np.linalg.lstsq(part * weight[:, None], weight, rcond=None)[0]
             weight = 1 / np.sqrt(np.maximum(np.abs(part @ solution - 1), 1e-3))
         error = np.abs(part @ solution - 1).sum()
         if np.all(solution >= 0) and error < least:
             least, best = error, np.zeros(work.shape[1])
-            best[chosen] = solution
+            best[pieces] = solution
     return best
 
 

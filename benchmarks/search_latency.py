@@ -55,7 +55,7 @@ def one_by_one(searches: dict[str, Contender], arena: Arena, pace: Pace) -> dict
     next_row = dict.fromkeys(searches, 0)
     times: dict[str, list[list[float]]] = {name: [] for name in searches}
     recalled = dict.fromkeys(searches, 0)
-    asked: dict[str, int] = dict.fromkeys(searches, 0)
+    planted: dict[str, int] = dict.fromkeys(searches, 0)
     for _ in range(pace.turns):
         for name, contender in searches.items():
             rows = [(next_row[name] + k) % count for k in range(turns[name])]
@@ -70,8 +70,8 @@ def one_by_one(searches: dict[str, Contender], arena: Arena, pace: Pace) -> dict
             times[name].append(took)
             answers = [contender.answers(result)[0] for result in results]
             recalled[name] += search_arena.check(answers, rows, arena, name)
-            asked[name] += int(np.sum(arena.bank.planted[rows] >= 0))
-    return {"microseconds": times, "planted": asked, "recalled": recalled}
+            planted[name] += int(np.sum(arena.bank.planted[rows] >= 0))
+    return {"microseconds": times, "planted": planted, "recalled": recalled}
 
 
 def _turn(contender: Contender) -> int:

@@ -30,15 +30,15 @@ def _thinned(times: list[float]) -> list[float]:
 
 def _searched(index: Any, arena: Arena, rows: Iterator[int], going_on: Callable[[int], bool]) -> list[float]:
     """Microseconds of each search while something goes on; every answer is checked afterwards."""
-    asked, results, times = [], [], []
+    searched_rows, results, times = [], [], []
     while going_on(len(times)):
         row = next(rows)
         start = perf_counter()
         result = index.search(arena.singles[row])
         times.append(round(1e6 * (perf_counter() - start), 1))
-        asked.append(row)
+        searched_rows.append(row)
         results.append(search_arena.of_matches(result)[0])
-    search_arena.check(results, asked, arena, "live index")
+    search_arena.check(results, searched_rows, arena, "live index")
     return _thinned(times)
 
 

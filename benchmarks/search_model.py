@@ -35,10 +35,10 @@ def formulas(cut: Cut, entries: int, radius: int) -> tuple[float, float, float, 
         length = entries / 2**width
         for flips in range(quota):
             values = comb(width, flips)
-            near = sum(comb(SKETCH_BITS, k) for k in range(min(SKETCH_BITS, reach - flips) + 1)) / 2**SKETCH_BITS
+            passing = sum(comb(SKETCH_BITS, k) for k in range(min(SKETCH_BITS, reach - flips) + 1)) / 2**SKETCH_BITS
             lookups += values
             candidates += values * length
-            compared += values * length * near
+            compared += values * length * passing
             lines += values * (1 - exp(-length) + length / 32)
     size = entries * (BITS / 8 + 8 + 6 * cut.count) + 4 * sum(2**width + 1 for width in cut.widths) + 64
     return lookups, candidates, compared, lines + lookups / 4 + 2 * compared, size

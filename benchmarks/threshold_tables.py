@@ -169,7 +169,7 @@ def _default(findings: Row) -> list[tuple[str, ...]]:
     threshold, widest = question["threshold"], [*findings["sets"]][-1]
     sweep = {row["threshold"]: row for row in findings["sets"][widest]["sweep"]}
     plain = next(row for row in findings["qualities"] if row["min_quality"] == 0)
-    asked = next(
+    cross_checked = next(
         row for row in findings["witness"]["rows"]
         if (row["threshold"], row["witness_threshold"]) == (threshold, WITNESS)
     )  # fmt: skip
@@ -180,7 +180,7 @@ def _default(findings: Row) -> list[tuple[str, ...]]:
     ] + [
         (f"{threshold} bits, any quality", percent(plain["found"] / plain["copies"]), f"{plain['false_pairs']:,}"),
         (f"{threshold} bits, quality {question['min_quality']}, a witness within {WITNESS} bits",
-         percent(asked["recall"]), f"{asked['false_pairs']:,}"),
+         percent(cross_checked["recall"]), f"{cross_checked['false_pairs']:,}"),
     ]  # fmt: skip
 
 

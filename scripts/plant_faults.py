@@ -299,13 +299,15 @@ def write_survivors(results: Path, survivors: Path) -> dict[str, dict[str, objec
 
 
 def campaign(
-    root: Path, chosen: list[tuple[Fault, list[str]]], results: Path, seconds: float | None
+    root: Path, options: list[tuple[Fault, list[str]]], results: Path, seconds: float | None
 ) -> dict[str, dict[str, object]]:
     """Plant each fault that has no result yet, and write what became of it."""
     done = read(results)
-    current = {fault.module: digest(root / fault.module) for fault, _ in chosen}
-    left = [(fault, tests) for fault, tests in chosen if done.get(fault.key, {}).get("digest") != current[fault.module]]
-    print(f"{len(chosen)} faults, {len(chosen) - len(left)} of them with a result")
+    current = {fault.module: digest(root / fault.module) for fault, _ in options}
+    left = [
+        (fault, tests) for fault, tests in options if done.get(fault.key, {}).get("digest") != current[fault.module]
+    ]
+    print(f"{len(options)} faults, {len(options) - len(left)} of them with a result")
     if not left:
         return done
     allowed: dict[tuple[str, ...], float] = {}
@@ -344,7 +346,7 @@ def main() -> int:
     """Exit code 1 when a fault survived that nobody has made a note about."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("targets", nargs="*", metavar="TARGET", help=f"of {', '.join(TARGETS)}; all without")
-    parser.add_argument("--sample", type=int, help="plant only so many, chosen at random")
+    parser.add_argument("--sample", type=int, help="plant only so many, options at random")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--timeout", type=float, help="seconds for the tests of one fault")
     parser.add_argument("--results", type=Path, default=ROOT / "build" / "planted_faults.json")
@@ -353,16 +355,16 @@ def main() -> int:
     given = parser.parse_args()
     if unknown := [name for name in given.targets if name not in TARGETS]:
         parser.error(f"{unknown[0]!r} is no target; choose from {', '.join(TARGETS)}")
-    chosen = choose(ROOT, given.targets or [*TARGETS], given.sample, given.seed)
+    options = choose(ROOT, given.targets or [*TARGETS], given.sample, given.seed)
     if given.list:
-        for fault, _ in chosen:
+        for fault, _ in options:
             print(f"{fault.key}  [{fault.before.partition(chr(10))[0]}]")
-        print(f"{len(chosen)} faults")
+        print(f"{len(options)} faults")
         return 0
     given.results.parent.mkdir(parents=True, exist_ok=True)
-    done = campaign(ROOT, chosen, given.results, given.timeout)
+    done = campaign(ROOT, options, given.results, given.timeout)
     alive = write_survivors(given.results, given.survivors)
-    ours = [done[fault.key]["outcome"] for fault, _ in chosen]
+    ours = [done[fault.key]["outcome"] for fault, _ in options]
     print(f"{len(ours)} faults, {ours.count('passed')} survived: {given.survivors}")
     return int(any(survivor["note"] is None for key, survivor in alive.items()))
 
