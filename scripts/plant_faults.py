@@ -88,7 +88,7 @@ TARGETS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "rescans": (
         ("ncii_match/rescans/changes.py", "ncii_match/rescans/rescan.py", "ncii_match/rescans/plan.py",
          "ncii_match/jobs/row_contents.py"),
-        ("test_rescan.py", "test_rescan_changes.py", "test_rescan_job.py", "test_boundaries.py"),
+        ("test_rescan.py", "test_rescan_changes.py", "test_rescan_job.py", "test_boundaries.py", "test_job_workers.py"),
     ),
     "sandbox": (
         ("ncii_match/sandbox/pool.py", "ncii_match/sandbox/workers.py", "ncii_match/sandbox/worker.py",

@@ -48,7 +48,7 @@ PLAN = TrialSettings(STEPS, PDQ, Views.ALL, seed=7, witness=PHASH)
 
 def make(folder: Path, out: Path, chunk: int = 5, **changed) -> Experiment:
     """The experiment, finished."""
-    settings = {"plan": PLAN, "groups": GROUPS, "workers": 2, **changed}
+    settings = {"settings": PLAN, "groups": GROUPS, "workers": 2, **changed}
     experiment = Experiment(out, Chunks(find_rows(folder), chunk), **settings)
     experiment.run()
     return experiment

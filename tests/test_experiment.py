@@ -93,7 +93,7 @@ def test_what_cannot_be_looked_at_says_so(rows):
 
 def test_a_reference_step_is_what_distances_count_from(folder, tmp_path):
     plan = replace(PLAN, reference=STEPS[0], witness=None, views=Views.UPRIGHT)
-    make(folder, tmp_path / "out", plan=plan)
+    make(folder, tmp_path / "out", settings=plan)
     table = pa.concat_tables(trials_of(tmp_path / "out", ["id", "step", "distances"]))
     for row in table.to_pylist():
         if row["step"] == STEPS[0].label:
@@ -105,7 +105,7 @@ def test_a_reference_step_is_what_distances_count_from(folder, tmp_path):
 def test_both_hashes_are_compared_with_the_reference(folder, tmp_path):
     """By a loop over what is stored: the bank would hold the step's hash, and the witness's of the same pixels."""
     plan = replace(PLAN, reference=STEPS[3])
-    make(folder, tmp_path / "out", plan=plan, most=6)
+    make(folder, tmp_path / "out", settings=plan, most=6)
     rows = pa.concat_tables(trials_of(tmp_path / "out", plan.schema().names)).to_pylist()
     banked = {row["id"]: row for row in rows if row["step"] == STEPS[3].label}
     (broken,) = (row for row in rows if row["id"] not in banked)
@@ -171,9 +171,9 @@ def test_another_experiment_is_refused_unless_begun_anew(folder, done, tmp_path)
     out = tmp_path / "out"
     shutil.copytree(done.out, out)
     for changed in (
-        {"plan": replace(PLAN, seed=8)},
-        {"plan": replace(PLAN, steps=STEPS[:2])},
-        {"plan": replace(PLAN, witness=None)},
+        {"settings": replace(PLAN, seed=8)},
+        {"settings": replace(PLAN, steps=STEPS[:2])},
+        {"settings": replace(PLAN, witness=None)},
         {"groups": None},
         {"most": 3},
         {"chunk": 2},
@@ -247,11 +247,12 @@ def test_beginning_anew_removes_its_own_files_and_no_others(folder, tmp_path):
 
 
 OTHER = {
-    "groups": {"groups": "^."}, "rows": {"most": 3}, "chunk": {"chunk": 2}, "seed": {"plan": replace(PLAN, seed=8)},
-    "steps": {"plan": replace(PLAN, steps=STEPS[:2])}, "reference": {"plan": replace(PLAN, reference=STEPS[1])},
-    "algorithm": {"plan": replace(PLAN, algorithm=PDQ_512)}, "views": {"plan": replace(PLAN, views=Views.DIHEDRAL)},
-    "jpeg": {"plan": replace(PLAN, jpeg="luma")}, "witness": {"plan": replace(PLAN, witness=None)},
-    "limits": {"plan": replace(PLAN, limits=DecodeLimits(max_pixels=10**6))},
+    "groups": {"groups": "^."}, "rows": {"most": 3}, "chunk": {"chunk": 2}, "seed": {"settings": replace(PLAN, seed=8)},
+    "steps": {"settings": replace(PLAN, steps=STEPS[:2])}, "reference": {"settings": replace(PLAN, reference=STEPS[1])},
+    "algorithm": {"settings": replace(PLAN, algorithm=PDQ_512)},
+    "views": {"settings": replace(PLAN, views=Views.DIHEDRAL)},
+    "jpeg": {"settings": replace(PLAN, jpeg="luma")}, "witness": {"settings": replace(PLAN, witness=None)},
+    "limits": {"settings": replace(PLAN, limits=DecodeLimits(max_pixels=10**6))},
 }  # fmt: skip
 
 
@@ -263,7 +264,7 @@ def begun(folder, tmp_path_factory):
 
 @pytest.mark.parametrize("key", OTHER)
 def test_another_question_is_refused_by_its_name(folder, begun, key):
-    settings = {"plan": PLAN, "groups": GROUPS, "chunk": 5} | OTHER[key]
+    settings = {"settings": PLAN, "groups": GROUPS, "chunk": 5} | OTHER[key]
     chunks = Chunks(find_rows(folder), settings.pop("chunk"))
     with pytest.raises(InputError, match=f"was begun with another {key}; choose another --out, or --restart"):
         Experiment(begun.out, chunks, **settings)
@@ -294,8 +295,8 @@ def test_another_input_is_refused(folder, tmp_path):
 
 
 def test_every_setting_has_a_test_above(begun):
-    assert {*OTHER, "versions", "input"} == {*begun.settings} - {"format"}
-    assert begun.settings["format"] == 1
+    assert {*OTHER, "versions", "input"} == {*begun.identity} - {"format"}
+    assert begun.identity["format"] == 1
 
 
 def test_one_works_at_a_time(folder, tmp_path):
@@ -500,7 +501,7 @@ def test_grey_and_odd_pictures_are_altered_too(tmp_path):
     stream = BytesIO()
     grey.convert("CMYK").save(stream, "JPEG")
     (folder / "cmyk.jpg").write_bytes(stream.getvalue())
-    make(folder, tmp_path / "out", plan=replace(PLAN, steps=(Step("jpeg", 75), Step("sepia", 100))))
+    make(folder, tmp_path / "out", settings=replace(PLAN, steps=(Step("jpeg", 75), Step("sepia", 100))))
     table = pa.concat_tables(trials_of(tmp_path / "out", ["id", "step", "distances"]))
     assert len(table) == 9
     assert all(min(row["distances"]) <= 31 for row in table.to_pylist())

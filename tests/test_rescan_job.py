@@ -62,7 +62,7 @@ def test_a_job_from_beginning_to_end(tmp_path, source, bank):
     assert (found["actions"], found["snapshots"]) == ({"ALLOW": 8, "REVIEW": 3}, {"1": 11})
     assert (found["sources"], found["states"], found["distances"]) == ({"own": 2}, {"SEED": 2}, {"0": 2})
     assert found["statuses"] == {"NOT_AN_IMAGE": 1, "OK": 10}
-    assert json.loads((tmp_path / "out" / "summary.json").read_text()) == found
+    assert (tmp_path / "out" / "summary.json").read_bytes() == json.dumps(found, indent=1).encode() + b"\n"
     rows = rows_of(tmp_path / "out")
     with matcher_of(bank) as matcher:
         for row, name in zip(rows, sorted(path.name for path in source.iterdir()), strict=True):

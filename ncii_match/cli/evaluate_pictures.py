@@ -123,13 +123,13 @@ def pictures_command(
     from ncii_match.evaluate.trials import TrialSettings
 
     steps = preset(preset_name)
-    plan = TrialSettings(
+    settings = TrialSettings(
         steps, algorithm, algorithm.default_views if views is None else views.views, seed=seed,
         reference=REFERENCES[preset_name],
         witness=WITNESSES[algorithm.name].algorithm,
     )  # fmt: skip
     experiment = Experiment(
-        out_dir, Chunks(stored, PICTURES_A_CHUNK), plan, workers=workers, groups=groups, most=most, restart=restart
+        out_dir, Chunks(stored, PICTURES_A_CHUNK), settings, workers=workers, groups=groups, most=most, restart=restart
     )
     question = findings.Question(
         threshold, min_quality, uploads_a_day, tuple(bank_size) if bank_size else findings.BANK_SIZES

@@ -146,7 +146,7 @@ class Experiment:
         Made when it is not there; private.
     chunks : Chunks
         The pictures.
-    plan : TrialSettings
+    settings : TrialSettings
         What is done to each.
     workers : int or None
         Threads; None for one a core.
@@ -167,21 +167,21 @@ class Experiment:
     """
 
     def __init__(
-        self, out: str | PathLike[str], chunks: Chunks, plan: TrialSettings, *, workers: int | None = None,
+        self, out: str | PathLike[str], chunks: Chunks, settings: TrialSettings, *, workers: int | None = None,
         groups: str | None = None, most: int | None = None, restart: bool = False,
     ) -> None:  # fmt: skip
         if not chunks.is_pictures:
             raise InputError("these are hashes, and altered copies are made of pictures; give pictures")
-        self.out, self.plan, self.chunks = Path(out), plan, Chunks(chunks.stored, chunks.size, most)
+        self.out, self.settings, self.chunks = Path(out), settings, Chunks(chunks.stored, chunks.size, most)
         self._is_stopped = False
         self._job: Job | None = None
         if chunks.stored.rows < FEWEST:
             raise InputError(f"there is {chunks.stored.rows or 'no'} picture; give at least {FEWEST}")
         self.group_of = grouping(groups)
         self._evaluation = EvaluationPlan(
-            self.chunks, plan, self.group_of, groups, available_cores() if workers is None else workers
+            self.chunks, settings, self.group_of, groups, available_cores() if workers is None else workers
         )
-        self.settings = self._evaluation.identity()
+        self.identity = self._evaluation.identity()
         _check_unique(names_of(chunks.stored.ids()[: self.rows]))
         Job(self.out, self._evaluation, restart=restart).close()
 

@@ -178,7 +178,7 @@ class ExperimentPictures:
 
     def __init__(self, experiment: Experiment) -> None:
         self._experiment = experiment
-        self._steps = {step.label: step for step in experiment.plan.steps}
+        self._steps = {step.label: step for step in experiment.settings.steps}
         originals = [
             table.column("id").filter(pc.equal(table.column("step"), UNALTERED))
             for table in trials_of(experiment.out, ["id", "step"])
@@ -209,7 +209,7 @@ class ExperimentPictures:
             return self.original(name)
         if step not in self._steps:
             raise InputError(f"the step {step!r} was not evaluated; those that were are in experiment.json")
-        return self._steps[step].apply(self.original(name), seed_of(self._experiment.plan.seed, name))
+        return self._steps[step].apply(self.original(name), seed_of(self._experiment.settings.seed, name))
 
     def _read(self, name: str) -> Pixels:
         rows = pc.indices_nonzero(pc.equal(self._ids, name))
@@ -219,4 +219,4 @@ class ExperimentPictures:
         [(stored_name, source)] = self._experiment.pictures(row, row + 1)
         if stored_name != name:
             raise InputError("another picture is stored where the one asked for was; evaluate again")
-        return read(source, self._experiment.plan.limits)[1]
+        return read(source, self._experiment.settings.limits)[1]
