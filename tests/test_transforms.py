@@ -226,10 +226,10 @@ def test_what_some_of_them_do(photos):
 
 
 THORN = {
-    "noop": lambda first: first, "watermark": perception._watermark, "blur2": perception._blur,
-    "vignette": perception._vignette,
-    "gamma2": perception._gamma, "jpeg95": perception._jpeg, "pad0.2": perception._pad, "crop0.05": perception._crop,
-    "rotate4": perception._rotate,
+    "noop": lambda first: first, "watermark": perception.watermark, "blur2": perception.blur,
+    "vignette": perception.vignette,
+    "gamma2": perception.gamma, "jpeg95": perception.recompress, "pad0.2": perception.pad, "crop0.05": perception.crop,
+    "rotate4": perception.rotate,
 }  # fmt: skip
 
 
@@ -251,7 +251,7 @@ def test_the_alterations_of_perception_are_those_that_it_makes(photos):
 
 def test_the_noise_of_perception(photos):
     """Sigma is a fifth of 255, and the three channels have the same."""
-    noise = perception._noise(np.full((200, 200, 3), 128, np.uint8), np.random.default_rng(3)).astype(np.int16) - 128
+    noise = perception.noise(np.full((200, 200, 3), 128, np.uint8), np.random.default_rng(3)).astype(np.int16) - 128
     assert np.array_equal(noise[:, :, 0], noise[:, :, 2])
     assert 48 < noise.std() < 51
 
@@ -259,7 +259,7 @@ def test_the_noise_of_perception(photos):
 def test_each_step_of_perception_starts_from_noop_and_is_saved(photos):
     for name, alter in THORN.items():
         first = pixels_of(TRANSFORMS["perception noop"].apply(photos["coffee.png"], 1, 0))
-        wanted = first if name == "noop" else pixels_of(perception._file(alter(first)))
+        wanted = first if name == "noop" else pixels_of(perception.jpeg_file(alter(first)))
         assert np.array_equal(pixels_of(TRANSFORMS[f"perception {name}"].apply(photos["coffee.png"], 1, 0)), wanted)
 
 

@@ -180,8 +180,8 @@ def _compare_set(
 ) -> dict[str, Any]:
     """Compare one set of views.
 
-    tables : of those steps whose copies are the same in both, see ``_paired_tables``.
-    same_steps : whether the alterations are the same, so that recall over all of them can be compared.
+    ``tables`` are those of the steps whose copies are the same in both, see ``_paired_tables``. ``same_steps`` says
+    whether the alterations are the same, so that recall over all of them can be compared.
     """
     left, right = a["sets"][look], b["sets"][look]
     worth = _different_pictures(a), _different_pictures(b)

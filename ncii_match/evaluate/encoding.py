@@ -25,5 +25,11 @@ def encode_image(image: Image.Image, kind: str = "JPEG", quality: int = 88) -> b
 
 
 def encode(pixels: NDArray[np.uint8], kind: str = "JPEG", quality: int = 88) -> bytes:
-    """As ``encode_image``, of uint8 [h, w, 3] RGB."""
+    r"""As ``encode_image``, of uint8 [h, w, 3] RGB.
+
+    Examples
+    --------
+    >>> encode(np.zeros((8, 8, 3), np.uint8), "PNG")[:8]
+    b'\x89PNG\r\n\x1a\n'
+    """
     return encode_image(Image.fromarray(pixels), kind, quality)

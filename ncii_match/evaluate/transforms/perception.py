@@ -32,19 +32,20 @@ _LETTERS = (_T, _E, _S, _T)
 has another font under that name."""
 
 
-def _file(pixels: Pixels) -> bytes:
+def jpeg_file(pixels: Pixels) -> bytes:
     """As OpenCV writes a JPEG file if not told otherwise: quality 95, colours at half the resolution."""
     return bytes(cv2.imencode(".jpg", cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR))[1])
 
 
-def _noop(pixels: Pixels) -> bytes:
+def noop(pixels: Pixels) -> bytes:
+    """Make the longer side 256 pixels and save as JPEG."""
     height, width = pixels.shape[:2]
     factor = LONGER / max(height, width)
     size = (max(1, round(width * factor)), max(1, round(height * factor)))
-    return _file(np.asarray(cv2.resize(pixels, size, interpolation=cv2.INTER_CUBIC), np.uint8))
+    return jpeg_file(np.asarray(cv2.resize(pixels, size, interpolation=cv2.INTER_CUBIC), np.uint8))
 
 
-def _watermark(pixels: Pixels) -> Pixels:
+def watermark(pixels: Pixels) -> Pixels:
     """TEST in black, a fifth of the width, near the lower left corner, strokes of 5 pixels, 200 of 255 opaque."""
     height, width = pixels.shape[:2]
     smaller = 0.2 * width / (5 * sum(wide for wide, _ in _LETTERS) + 5)  # the size of the text at scale 5, stroke 5
@@ -63,7 +64,7 @@ def _watermark(pixels: Pixels) -> Pixels:
     return marked
 
 
-def _vignette(pixels: Pixels) -> Pixels:
+def vignette(pixels: Pixels) -> Pixels:
     """A Gaussian whose sigma is half the height and width; as the page has it."""
     height, width = pixels.shape[:2]
     light = cv2.getGaussianKernel(height, height / 2) * cv2.getGaussianKernel(width, width / 2).T
@@ -71,56 +72,56 @@ def _vignette(pixels: Pixels) -> Pixels:
     return darkened
 
 
-def _blur(pixels: Pixels) -> Pixels:
+def blur(pixels: Pixels) -> Pixels:
     """GaussianBlur(sigma=2.0): a kernel of 3.3 sigma, made odd."""
     return np.asarray(cv2.GaussianBlur(pixels, (7, 7), 2.0, sigmaY=2.0, borderType=cv2.BORDER_REFLECT_101), np.uint8)
 
 
-def _gamma(pixels: Pixels) -> Pixels:
+def gamma(pixels: Pixels) -> Pixels:
     """GammaContrast(gamma=2)."""
     table = (255 * np.linspace(0, 1, 256, dtype=np.float32) ** 2).astype(np.uint8)
     return np.asarray(cv2.LUT(pixels, table), np.uint8)
 
 
-def _jpeg(pixels: Pixels) -> Pixels:
+def recompress(pixels: Pixels) -> Pixels:
     """JpegCompression(95): 95 is how far it compresses, of 101, which makes a JPEG quality of 7."""
     return decoded(encode(pixels, quality=round(1 + 99 * (1 - 95 / 101))))
 
 
-def _pad(pixels: Pixels) -> Pixels:
+def pad(pixels: Pixels) -> Pixels:
     """Pad(percent=((0.2, 0.2), (0, 0), (0.2, 0.2), (0, 0))): top, right, bottom, left."""
     high = round(pixels.shape[0] * 0.2)
     return np.asarray(cv2.copyMakeBorder(pixels, high, high, 0, 0, cv2.BORDER_CONSTANT), np.uint8)
 
 
-def _crop(pixels: Pixels) -> Pixels:
+def crop(pixels: Pixels) -> Pixels:
     """Crop(percent=0.05) on each of the four sides."""
     height, width = pixels.shape[:2]
     dy, dx = round(height * 0.05), round(width * 0.05)
     return np.ascontiguousarray(pixels[dy : height - dy, dx : width - dx])
 
 
-def _noise(pixels: Pixels, chance: np.random.Generator) -> Pixels:
+def noise(pixels: Pixels, chance: np.random.Generator) -> Pixels:
     """AdditiveGaussianNoise(scale=0.2 * 255): the same in the three channels."""
     drawn = np.rint(chance.normal(0, 0.2 * 255, (*pixels.shape[:2], 1)))
     noisy: Pixels = np.clip(pixels + drawn, 0, 255).astype(np.uint8)
     return noisy
 
 
-def _rotate(pixels: Pixels) -> Pixels:
+def rotate(pixels: Pixels) -> Pixels:
     """Affine(rotate=4): to the right, about the centre, the size kept, the corners black."""
     height, width = pixels.shape[:2]
     matrix = cv2.getRotationMatrix2D(((width - 1) / 2, (height - 1) / 2), -4, 1.0)
     return np.asarray(cv2.warpAffine(pixels, matrix, (width, height)), np.uint8)
 
 
-def _on_noop(alter: Alter) -> Alter:
+def _after_noop(alter: Alter) -> Alter:
     """The alteration of what noop has made of a picture, saved."""
 
     def whole(pixels: Pixels, strength: float, chance: np.random.Generator) -> bytes:
-        first = np.asarray(cv2.imdecode(np.frombuffer(_noop(pixels), np.uint8), cv2.IMREAD_COLOR), np.uint8)
+        first = np.asarray(cv2.imdecode(np.frombuffer(noop(pixels), np.uint8), cv2.IMREAD_COLOR), np.uint8)
         altered = alter(np.asarray(cv2.cvtColor(first, cv2.COLOR_BGR2RGB), np.uint8), strength, chance)
-        return altered if isinstance(altered, bytes) else _file(altered)
+        return altered if isinstance(altered, bytes) else jpeg_file(altered)
 
     return whole
 
@@ -133,21 +134,21 @@ def _step(name: str, alter: Alter, about: str) -> Transform:
 
 TRANSFORMS = (
     _step(
-        "noop", lambda p, _s, _: _noop(p),
+        "noop", lambda p, _s, _: noop(p),
         "Made 256 pixels long and saved as JPEG quality 95: what the others start from and are compared with.",
     ),
     *(
-        _step(name, _on_noop(alter), about)
+        _step(name, _after_noop(alter), about)
         for name, alter, about in (
-            ("watermark", lambda p, _s, _: _watermark(p), "TEST in black, a fifth of the width."),
-            ("blur2", lambda p, _s, _: _blur(p), "Gaussian blur, sigma 2 pixels of 256."),
-            ("vignette", lambda p, _s, _: _vignette(p), "A Gaussian light, sigma half the sides."),
-            ("gamma2", lambda p, _s, _: _gamma(p), "Each sample, as a share of white, squared."),
-            ("jpeg95", lambda p, _s, _: _jpeg(p), "Saved as JPEG quality 7 first; 95 says how far it compresses."),
-            ("pad0.2", lambda p, _s, _: _pad(p), "Black bars above and below, each 20 % of the height."),
-            ("crop0.05", lambda p, _s, _: _crop(p), "5 % of the height and width cut away at each of the four sides."),
-            ("noise0.2", lambda p, _s, c: _noise(p, c), "Gaussian noise without colour, sigma 20 % of the range."),
-            ("rotate4", lambda p, _s, _: _rotate(p), "Turned right by 4 degrees, the corners black."),
+            ("watermark", lambda p, _s, _: watermark(p), "TEST in black, a fifth of the width."),
+            ("blur2", lambda p, _s, _: blur(p), "Gaussian blur, sigma 2 pixels of 256."),
+            ("vignette", lambda p, _s, _: vignette(p), "A Gaussian light, sigma half the sides."),
+            ("gamma2", lambda p, _s, _: gamma(p), "Each sample, as a share of white, squared."),
+            ("jpeg95", lambda p, _s, _: recompress(p), "Saved as JPEG quality 7 first; 95 says how far it compresses."),
+            ("pad0.2", lambda p, _s, _: pad(p), "Black bars above and below, each 20 % of the height."),
+            ("crop0.05", lambda p, _s, _: crop(p), "5 % of the height and width cut away at each of the four sides."),
+            ("noise0.2", lambda p, _s, c: noise(p, c), "Gaussian noise without colour, sigma 20 % of the range."),
+            ("rotate4", lambda p, _s, _: rotate(p), "Turned right by 4 degrees, the corners black."),
         )
     ),
 )  # fmt: skip

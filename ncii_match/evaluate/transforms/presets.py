@@ -140,7 +140,13 @@ REFERENCES: Mapping[str, Step | None] = MappingProxyType(
 
 
 def preset(name: str) -> tuple[Step, ...]:
-    """The steps of a preset. Raises InputError for a name that does not exist."""
+    """The steps of a preset. Raises InputError for a name that does not exist.
+
+    Examples
+    --------
+    >>> [step.label for step in preset("default")[:2]]
+    ['JPEG quality 75', 'JPEG quality 40']
+    """
     if name not in PRESETS:
         raise InputError(f"there is no preset {name!r}; choose one of {', '.join(PRESETS)}")
     return PRESETS[name]
