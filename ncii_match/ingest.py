@@ -199,6 +199,12 @@ def hash_batches(
     """As ``hash_images``, a few pictures at a time, while they are read: for streams without end and progress bars.
 
     ``source_row`` counts from 0 in each batch. ``images`` is read only a little ahead of what has been yielded.
+
+    Examples
+    --------
+    >>> import ncii_match as nm
+    >>> sum(len(hashes) for hashes in nm.hash_batches(b"no picture" for _ in range(1000)))
+    1000
     """
     if is_single(images):
         raise InputError("images is one picture; give a list of them, such as [picture]")
@@ -219,7 +225,8 @@ def in_order(
 ) -> Iterator[Result]:
     """Apply a task to a few inputs at a time on threads of its own; results in the order of the inputs.
 
-    together : inputs of a task. ahead : tasks in hand for each thread.
+    together : inputs of a task.
+    ahead : tasks in hand for each thread.
     """
     if workers == 1:
         while chunk := list(islice(inputs, together)):
@@ -278,6 +285,14 @@ def hash_images(
     ------
     InputError
         For arguments that make no sense: one picture instead of a list, no views, an unknown algorithm.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import ncii_match as nm
+    >>> picture = np.random.default_rng(0).integers(0, 256, (64, 64), np.uint8)
+    >>> nm.hash_images([picture, b"no picture"])
+    <Hashes pdq-256/full/1: 2 rows, 1 hashed>
     """
     batches = hash_batches(images, algorithm, views=views, limits=limits, workers=workers, jpeg=jpeg)
     return Hashes.concat(batches, algorithm)

@@ -184,5 +184,11 @@ STRENGTH = (State.CONFIRMED, State.SEED, State.DISPUTED, State.WITHDRAWN)
 
 
 def strongest(states: Iterable[State]) -> State:
-    """The state that speaks for an entry: one confirmed hold is enough, a dispute counts only alone."""
+    """The state that speaks for an entry: one confirmed hold is enough, a dispute counts only alone.
+
+    Examples
+    --------
+    >>> strongest([State.DISPUTED, State.CONFIRMED]).name
+    'CONFIRMED'
+    """
     return min(states, key=STRENGTH.index)

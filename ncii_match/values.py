@@ -439,6 +439,12 @@ class HoldColumns:
         ``State`` of each hold.
     cases : int64 [m]
         The number of each hold's case.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> HoldColumns(np.array([7]), np.array([0, 2]), np.uint8([0, 1]), np.array([3, 4])).cases[0:2]
+    array([3, 4])
     """
 
     entry_ids: NDArray[np.int64]

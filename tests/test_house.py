@@ -93,12 +93,6 @@ def test_only_files_creates_renames_and_syncs(path):
 EMPTY_NAMES = {"one", "ones", "found", "said", "kept", "made", "told", "held", "place", "places", "thing", "things"}
 """Names that say nothing about what they hold, in any case and with any underscores."""
 
-BEING_RENAMED = (
-    "adapters/asgi", "bank/", "cli/bank", "cli/evaluate", "cli/scan.py", "evaluate/", "ingest.py", "isolation.py",
-    "matcher.py",
-)  # fmt: skip
-"""Beginnings of paths where such names are left."""
-
 
 def bound_names(path):
     """Every name that a module binds, with its line: variables, attributes, arguments, functions, classes, imports."""
@@ -118,7 +112,6 @@ def test_every_name_says_what_it_holds():
     empty = [
         f"{path.relative_to(PACKAGE)}:{line}: {name}"
         for path in SOURCES
-        if not str(path.relative_to(PACKAGE)).startswith(BEING_RENAMED)
         for line, name in bound_names(path)
         if name.lower().strip("_") in EMPTY_NAMES
     ]
@@ -131,7 +124,7 @@ def test_a_class_name_has_one_meaning():
         for node in nodes(path):
             if isinstance(node, ast.ClassDef):
                 modules.setdefault(node.name, []).append(str(path.relative_to(PACKAGE)))
-    assert {name: paths for name, paths in modules.items() if len(paths) > 1 and name != "Plain"} == {}
+    assert {name: paths for name, paths in modules.items() if len(paths) > 1} == {}
 
 
 def test_the_threshold_is_written_once():

@@ -28,7 +28,7 @@ from ncii_match.cli.terminal import (
 
 
 def scan_command(
-    places: Annotated[list[Path], typer.Argument(metavar="FOLDER|PICTURE...", help="What to check.")],
+    paths: Annotated[list[Path], typer.Argument(metavar="FOLDER|PICTURE...", help="What to check.")],
     bank: Annotated[str, typer.Option("--bank", help="The bank's directory, or an address like s3://bucket/bank.")],
     threshold: Annotated[
         int | None,
@@ -63,7 +63,7 @@ def scan_command(
     policy = None if policy_file is None else Policy.from_toml(policy_file)
     if threshold is not None:
         policy = replace(policy or Policy(), threshold=threshold)
-    files = files_in(places)
+    files = files_in(paths)
     seen: Counter[Outcome] = Counter()
     near = 0
     ways = None if views is None else views.views
@@ -87,7 +87,9 @@ def scan_command(
                     out.print(f"{decision.outcome.name:11}  {path}: {decision.explain()}")
                 bar.advance(bar.task_ids[0])
         snapshot = matcher.snapshot
-    counts = ", ".join(f"{seen[one]} {one.name.lower().replace('_', ' ')}" for one in Outcome if seen[one])
+    counts = ", ".join(
+        f"{seen[outcome]} {outcome.name.lower().replace('_', ' ')}" for outcome in Outcome if seen[outcome]
+    )
     say(
         f"{len(files)} pictures against snapshot {snapshot.number} ({len(snapshot)} entries): "
         f"{counts or 'nothing to check'}."

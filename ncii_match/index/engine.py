@@ -30,9 +30,22 @@ Fetch = Callable[[str, type[np.generic], tuple[int, ...]], NDArray[Any]]
 class SearchResult(NamedTuple):
     """Pairs of a query and an entry within the radius, each once, in any order.
 
-    queries : uint32 [m], the row of the query.
-    rows : uint32 [m], the row of the entry.
-    distances : uint16 [m], bits.
+    Attributes
+    ----------
+    queries : uint32 [m]
+        The row of the query.
+    rows : uint32 [m]
+        The row of the entry.
+    distances : uint16 [m]
+        Bits in which they differ.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> words = np.array([[0], [7]], np.uint64)
+    >>> engine = engine_named("flat").build(BuildRequest(words, max_radius=9))
+    >>> engine.search(words[:1], 3).distances
+    array([0, 3], dtype=uint16)
     """
 
     queries: NDArray[np.uint32]
@@ -44,11 +57,25 @@ class SearchResult(NamedTuple):
 class SearchCost:
     """What one query is expected to cost, for uniform hashes.
 
-    lookups : table slots that are looked up.
-    candidates : entries listed there.
-    verified : entries that are compared in full.
-    lines : cache lines that are touched.
-    seconds : expected time of one query in a batch of the stated size.
+    Attributes
+    ----------
+    lookups : float
+        Table slots that are looked up.
+    candidates : float
+        Entries listed there.
+    verified : float
+        Entries that are compared in full.
+    lines : float
+        Cache lines that are touched.
+    seconds : float
+        Expected time of one query in a batch of the stated size.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> engine = engine_named("flat").build(BuildRequest(np.zeros((1000, 4), np.uint64), max_radius=9))
+    >>> engine.cost(9, batch=1).candidates
+    1000
     """
 
     lookups: float
@@ -62,10 +89,16 @@ class SearchCost:
 class BuildRequest:
     """What an engine is built from.
 
-    hashes : uint64 [n, words].
-    max_radius : bits, inclusive: the largest radius that a search will ask for.
-    workers : threads to build with.
-    progress : called as the work goes on; None for nobody.
+    Parameters
+    ----------
+    hashes : uint64 [n, words]
+        The entries.
+    max_radius : int
+        The largest radius that a search will ask for, in bits, inclusive.
+    workers : int
+        Threads to build with.
+    progress : callable, optional
+        Called as the work goes on.
     """
 
     hashes: Words
@@ -83,10 +116,16 @@ class BuildRequest:
 class SavedEngine:
     """What a saved index has of its engine.
 
-    hashes : uint64 [n, words].
-    max_radius : bits, inclusive.
-    settings : what ``SearchEngine.settings`` was when it was saved.
-    fetch : maps the arrays that ``SearchEngine.arrays`` was.
+    Parameters
+    ----------
+    hashes : uint64 [n, words]
+        The entries.
+    max_radius : int
+        Bits, inclusive.
+    settings : mapping
+        What ``SearchEngine.settings`` was when it was saved.
+    fetch : callable
+        Maps the arrays that ``SearchEngine.arrays`` was.
     """
 
     hashes: Words
@@ -99,6 +138,11 @@ class SearchEngine(ABC):
     """Immutable once built. ``search`` may run in many threads at once and starts none itself.
 
     A subclass that states a ``name`` is registered under it.
+
+    Examples
+    --------
+    >>> engine_named("flat").__name__
+    'FlatEngine'
     """
 
     name: ClassVar[str]
@@ -146,7 +190,13 @@ _registered: dict[str, type[SearchEngine]] = {}
 
 
 def engine_names() -> tuple[str, ...]:
-    """Names of all engines: those of the files in ``index.engines``."""
+    """Names of all engines: those of the files in ``index.engines``.
+
+    Examples
+    --------
+    >>> engine_names()
+    ('faiss-flat', 'faiss-multihash', 'flat', 'mih')
+    """
     return tuple(sorted(module.name.replace("_", "-") for module in pkgutil.iter_modules(engines.__path__)))
 
 

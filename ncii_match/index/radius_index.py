@@ -40,17 +40,38 @@ _NO_SCRATCH = np.empty((2, 0), np.uint32), np.empty(0, np.int64)
 class Explanation:
     """Which engine answers, why, and what a search is expected to cost. ``str`` makes a few sentences of it.
 
-    engine : name of the engine.
-    why : why this engine.
-    entries : entries of the index.
-    bytes : bytes of the whole index.
-    radius : bits, inclusive.
-    batch : hashes that come together.
-    lookups : table slots that one hash looks up.
-    candidates : entries listed there, for uniform hashes.
-    verified : entries compared in full.
-    lines : cache lines touched.
-    seconds : expected time of one hash on one thread.
+    Attributes
+    ----------
+    engine : str
+        Name of the engine.
+    why : str
+        Why this engine.
+    entries : int
+        Entries of the index.
+    bytes : int
+        Bytes of the whole index.
+    radius : int
+        Bits, inclusive.
+    batch : int
+        Hashes that come together.
+    lookups : float
+        Table slots that one hash looks up.
+    candidates : float
+        Entries listed there, for uniform hashes.
+    verified : float
+        Entries compared in full.
+    lines : float
+        Cache lines touched.
+    seconds : float
+        Expected time of one hash on one thread.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import ncii_match as nm
+    >>> index = nm.build_index(np.array([7]), nm.Hashes.from_hex(["00" * 32]), engine="flat")
+    >>> index.explain().why, index.explain().entries
+    ('asked for', 1)
     """
 
     engine: str

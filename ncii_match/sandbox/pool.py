@@ -67,13 +67,27 @@ _LOG = logging.getLogger("ncii_match")
 class SandboxStatus:
     """How the processes stand in which pictures are decoded.
 
-    level : how far they are confined: ``seccomp``, ``rlimits``; empty before the start.
-    recycle_after : pictures that each of them sees.
-    pictures : decoded so far, well or not.
-    started : processes forked so far.
-    endings : how many were stopped for which reason: ``late``, ``out of memory``, ``signal SIGSEGV``,
+    Attributes
+    ----------
+    level : str
+        How far they are confined: ``seccomp``, ``rlimits``; empty before the start.
+    recycle_after : int
+        Pictures that each of them sees.
+    pictures : int
+        Pictures decoded so far, well or not.
+    started : int
+        Processes forked so far.
+    endings : dict
+        How many were stopped for which reason: ``late``, ``out of memory``, ``signal SIGSEGV``,
         ``system call denied``, ``malformed reply: …`` and the like.
-    last_ending : the last reason that may be an attack; None when there was none.
+    last_ending : str, optional
+        The last reason that may be an attack; None when there was none.
+
+    Examples
+    --------
+    >>> from ncii_match.sandbox import Sandbox
+    >>> Sandbox(workers=1).status().pictures
+    0
     """
 
     level: str

@@ -117,6 +117,18 @@ class Snapshot:
         Whether its files are under a key.
     allowed, allowed_radii
         Hashes on the allowlist, and how far (bits, inclusive) each of them reaches.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> import ncii_match as nm
+    >>> bank_dir = tempfile.mkdtemp()
+    >>> with nm.Bank.create(bank_dir) as bank:
+    ...     _ = bank.add(nm.Hashes.from_hex(["0123456789abcdef" * 4]), case="R-17", source="own")
+    ...     _ = bank.publish()
+    >>> snapshot = nm.Snapshot.open(bank_dir)
+    >>> snapshot.number, len(snapshot), snapshot.algorithm == nm.PDQ
+    (1, 1, True)
     """
 
     path: Path
@@ -485,7 +497,7 @@ class Snapshot:
             tuple(Hold(case.reference, case.source, state, case.region) for case, state, _ in self.holds_of(entry_id))
             for entry_id in entry_ids
         )
-        states = np.array([strongest(hold.state for hold in held) for held in holds], np.uint8)
+        states = np.array([strongest(hold.state for hold in of_entry) for of_entry in holds], np.uint8)
         cases = tuple(tuple(sorted({hold.case for hold in of_entry})) for of_entry in holds)
         return Entries(np.array(entry_ids, np.int64), states, cases, holds)
 
