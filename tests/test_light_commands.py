@@ -3,11 +3,13 @@
 import json
 import subprocess
 import sys
+import threading
 
 import pytest
 from conftest import ROOT
 
 from ncii_match import Bank, Hashes
+from ncii_match.bank.snapshots.snapshot import IndexOnDemand
 from ncii_match.errors import BankCorruptError
 
 NOT_NEEDED = ("numba", "llvmlite", "faiss", "pyarrow", "alembic", "PIL", "scipy", "jinja2", "cryptography", "ijson")
@@ -74,3 +76,16 @@ def test_a_published_snapshot_opens_its_index_when_it_is_asked_for(bank_dir):
     header.write_text("{}")
     with pytest.raises(BankCorruptError, match="publish again"):
         _ = snapshot.index
+
+
+def test_an_open_index_takes_no_lock():
+    """A process that is forked while another thread looks at the index must not wait for that thread."""
+    opened = []
+    index = IndexOnDemand(lambda: opened.append(1) or "index")
+    assert index.get() == "index"
+    with index._opening:
+        thread = threading.Thread(target=index.get, daemon=True)
+        thread.start()
+        thread.join(30)
+        assert not thread.is_alive()
+    assert opened == [1]

@@ -51,10 +51,12 @@ class IndexOnDemand:
 
     def get(self) -> "RadiusIndex | LiveIndex":
         """The index, the same one each time. Raises BankCorruptError when its files are not what they should be."""
-        with self._opening:
-            if self._index is None:
-                self._index = self._open_index()
-            return self._index
+        index = self._index
+        if index is None:  # once it is open no search takes the lock: a process may be forked while it is taken
+            with self._opening:
+                index = self._open_index() if self._index is None else self._index
+                self._index = index
+        return index
 
 
 FileName = str | PathLike[str]
