@@ -31,7 +31,7 @@ from ncii_match.evaluate.pages import thumbnail_uri
 from ncii_match.evaluate.report import THUMBNAIL
 from ncii_match.evaluate.transforms import Step, encode
 from ncii_match.evaluate.trial_table import ExperimentPictures
-from ncii_match.evaluate.trials import TrialSettings, seed_of
+from ncii_match.evaluate.trials import TrialSettings, picture_seed
 from ncii_match.jobs.stored_rows import Chunks, find_rows
 from ncii_match.values import PDQ_MIN_QUALITY, PDQ_THRESHOLD
 
@@ -481,7 +481,7 @@ def test_copies_of_a_reference_are_shown_as_the_bank_holds_them(tmp_path, photos
     made.run()
     again = ExperimentPictures(made)
     pixels = again.original("cat")
-    assert np.array_equal(again.copy("cat", reference.label), reference.apply(pixels, seed_of(7, "cat")))
+    assert np.array_equal(again.copy("cat", reference.label), reference.apply(pixels, picture_seed(7, "cat")))
     findings.compute_findings(made.out, QUESTION, workers=1)
     found, page = findings.read_findings(made.out), Page(report.render(made.out, again))
     [miss], [near] = found["misses"], found["closest"]

@@ -18,10 +18,10 @@ from ncii_match import PDQ, PDQ_512, PHASH, Hashes, InputError, Status, Views, h
 from ncii_match.decode.limits import DecodeLimits
 from ncii_match.errors import JobError
 from ncii_match.evaluate import findings, trials
-from ncii_match.evaluate.experiment import RESULTS, Experiment, grouping, settings_of, trials_of
+from ncii_match.evaluate.experiment import RESULTS, Experiment, grouping, read_settings, read_trials
 from ncii_match.evaluate.transforms import Step
 from ncii_match.evaluate.trial_table import load_trials
-from ncii_match.evaluate.trials import NO_DISTANCE, STRATA, UNALTERED, Trials, between, seed_of
+from ncii_match.evaluate.trials import NO_DISTANCE, STRATA, UNALTERED, Trials, picture_seed, view_distances
 from ncii_match.ingest import PictureHasher
 from ncii_match.jobs.directory import locked_directory
 from ncii_match.jobs.hash_columns import hashes_of
@@ -40,7 +40,7 @@ def done(folder, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def rows(done):
-    return pa.concat_tables(trials_of(done.out, PLAN.schema().names))
+    return pa.concat_tables(read_trials(done.out, PLAN.schema().names))
 
 
 def contents(out):
@@ -60,7 +60,7 @@ def test_rows_are_what_hashing_the_copies_gives(folder, rows):
     name = "coffee@10.png"
     mine = rows.filter(pa.compute.equal(rows.column("id"), name)).combine_chunks().to_batches()[0]
     pixels = np.asarray(Image.open(folder / name).convert("RGB"))
-    uploads = [folder / name, *(step.apply(pixels, seed_of(PLAN.seed, name)) for step in STEPS)]
+    uploads = [folder / name, *(step.apply(pixels, picture_seed(PLAN.seed, name)) for step in STEPS)]
     wanted, kept = hash_images(uploads, PDQ, views=Views.ALL), hashes_of(mine)
     np.testing.assert_array_equal(kept.bits, wanted.bits)
     np.testing.assert_array_equal(kept.quality, wanted.quality)
@@ -76,7 +76,7 @@ def test_rows_are_what_hashing_the_copies_gives(folder, rows):
     packed = np.frombuffer(b"".join(mine.column("witness_hashes").to_pylist()), np.uint8)
     np.testing.assert_array_equal(packed, witness.bits.reshape(-1))
     first = hash_images([folder / name], PHASH)
-    expected = between(witness, first, len(Views.BORDERS))
+    expected = view_distances(witness, first, len(Views.BORDERS))
     assert mine.column("witness_distances").to_pylist() == expected.tolist()
     assert expected[0, 0] == 0
 
@@ -94,7 +94,7 @@ def test_what_cannot_be_looked_at_says_so(rows):
 def test_a_reference_step_is_what_distances_count_from(folder, tmp_path):
     plan = replace(PLAN, reference=STEPS[0], witness=None, views=Views.UPRIGHT)
     make(folder, tmp_path / "out", settings=plan)
-    table = pa.concat_tables(trials_of(tmp_path / "out", ["id", "step", "distances"]))
+    table = pa.concat_tables(read_trials(tmp_path / "out", ["id", "step", "distances"]))
     for row in table.to_pylist():
         if row["step"] == STEPS[0].label:
             assert row["distances"] == [0]
@@ -106,7 +106,7 @@ def test_both_hashes_are_compared_with_the_reference(folder, tmp_path):
     """By a loop over what is stored: the bank would hold the step's hash, and the witness's of the same pixels."""
     plan = replace(PLAN, reference=STEPS[3])
     make(folder, tmp_path / "out", settings=plan, most=6)
-    rows = pa.concat_tables(trials_of(tmp_path / "out", plan.schema().names)).to_pylist()
+    rows = pa.concat_tables(read_trials(tmp_path / "out", plan.schema().names)).to_pylist()
     banked = {row["id"]: row for row in rows if row["step"] == STEPS[3].label}
     (broken,) = (row for row in rows if row["id"] not in banked)
     assert {*broken["distances"], *broken["witness_distances"]} == {NO_DISTANCE}
@@ -129,15 +129,15 @@ def test_what_has_no_hash_has_no_distance():
     uploads = Hashes(PDQ, bits, status=status)
     first = [sum(int(a ^ b).bit_count() for a, b in zip(row, bits[3], strict=True)) for row in bits]
     banked = Hashes(PDQ, bits[3:])
-    assert between(uploads, banked, 2).tolist() == [[first[0], NO_DISTANCE], [first[2], 0]]
+    assert view_distances(uploads, banked, 2).tolist() == [[first[0], NO_DISTANCE], [first[2], 0]]
     lost = replace(banked, status=np.array([Status.OUT_OF_MEMORY], np.uint8))
-    assert between(uploads, lost, 2).tolist() == [[NO_DISTANCE] * 2] * 2
+    assert view_distances(uploads, lost, 2).tolist() == [[NO_DISTANCE] * 2] * 2
 
 
 @pytest.mark.parametrize(("height", "width", "copied"), [(16, 40, True), (40, 16, True), (15, 40, False)])
 def test_copies_are_made_of_pictures_from_sixteen_pixels_on(height, width, copied):
     pixels = np.random.default_rng(4).integers(0, 256, (height, width, 3), np.uint8)
-    rows = Trials(replace(PLAN, views=Views.UPRIGHT, witness=None)).of("small", "small", pixels)
+    rows = Trials(replace(PLAN, views=Views.UPRIGHT, witness=None)).make_rows("small", "small", pixels)
     assert len(rows) == (1 + len(STEPS) if copied else 1)
 
 
@@ -182,8 +182,8 @@ def test_another_experiment_is_refused_unless_begun_anew(folder, done, tmp_path)
             make(folder, out, **changed)
     assert contents(out) == contents(done.out)
     make(folder, out, most=3, restart=True)
-    assert [len(table) for table in trials_of(out, ["id"])] == [3 * 6]
-    assert settings_of(out)["rows"] == 3
+    assert [len(table) for table in read_trials(out, ["id"])] == [3 * 6]
+    assert read_settings(out)["rows"] == 3
 
 
 def test_two_pictures_of_one_name_are_refused_before_the_work(folder, tmp_path):
@@ -314,7 +314,7 @@ def test_one_works_at_a_time(folder, tmp_path):
 def test_what_cannot_be_read_is_tried_again(folder, tmp_path):
     stored = Shaky(folder, ["coffee@00.png", "gone.png"])
     Experiment(tmp_path / "out", Chunks(stored, 5), PLAN, workers=1).run()
-    table = pa.concat_tables(trials_of(tmp_path / "out", ["id", "statuses"]))
+    table = pa.concat_tables(read_trials(tmp_path / "out", ["id", "statuses"]))
     assert table.column("id").to_pylist() == ["coffee@00.png"] * 6 + ["gone.png"]
     assert table.column("statuses")[0].as_py()[0] == Status.OK
     assert table.column("statuses")[6].as_py()[0] == Status.CANNOT_READ
@@ -346,9 +346,9 @@ def test_a_copy_for_which_memory_did_not_suffice_is_made_again(folder, tmp_path,
             raise MemoryError
         return read(source, limits)
 
-    read = trials.read
+    read = trials.read_pixels
     if fails == "reading":
-        monkeypatch.setattr(trials, "read", reading)
+        monkeypatch.setattr(trials, "read_pixels", reading)
     elif fails == "altering":
         monkeypatch.setattr(Step, "apply", altering)
     else:
@@ -368,7 +368,7 @@ def test_a_step_for_which_memory_never_suffices_is_left_out(folder, tmp_path, mo
 
     monkeypatch.setattr(Step, "apply", altering)
     made = make(folder, tmp_path / "out", most=2)
-    (table,) = trials_of(made.out, ["id", "step"])
+    (table,) = read_trials(made.out, ["id", "step"])
     assert table.column("step").to_pylist() == ["", *(one.label for one in STEPS if one != STEPS[2])] * 2
 
 
@@ -376,7 +376,7 @@ def test_a_line_of_pixels_is_a_picture_too():
     for shape in [(1, 50, 3), (50, 1, 3), (1, 1, 3)]:
         line = np.full(shape, 240, np.uint8)
         line[:, ::3] = 0
-        (row,) = Trials(PLAN).of("rule", "rule", line).to_pylist()
+        (row,) = Trials(PLAN).make_rows("rule", "rule", line).to_pylist()
         assert row["step"] == UNALTERED
         assert row["stratum"] in STRATA
 
@@ -419,11 +419,11 @@ def test_an_empty_text_is_no_group():
 def test_a_step_that_a_picture_is_too_long_for_is_left_out():
     long = np.random.default_rng(2).integers(0, 256, (20, 17_000, 3), np.uint8)
     steps = (Step("mirror", 1), Step("webp", 70), Step("grey", 1))
-    batch = Trials(replace(PLAN, steps=steps, views=Views.UPRIGHT, witness=None)).of("long", "long", long)
+    batch = Trials(replace(PLAN, steps=steps, views=Views.UPRIGHT, witness=None)).make_rows("long", "long", long)
     assert batch.column("step").to_pylist() == [UNALTERED, steps[0].label, steps[2].label]
     assert batch.column("distances").to_pylist()[0] == [0]
     reference = replace(PLAN, steps=steps, views=Views.UPRIGHT, witness=None, reference=steps[1])
-    (row,) = Trials(reference).of("long", "long", long).to_pylist()
+    (row,) = Trials(reference).make_rows("long", "long", long).to_pylist()
     assert Status(row["statuses"][0]) is Status.UNSUPPORTED_INPUT
 
 
@@ -456,10 +456,10 @@ def test_damaged_files_are_named(done, tmp_path):
     file = out / "trials" / "00000001.parquet"
     file.write_bytes(file.read_bytes()[:-9])
     with pytest.raises(InputError, match="00000001"):
-        list(trials_of(out, ["id"]))
+        list(read_trials(out, ["id"]))
     (out / "experiment.json").write_text(json.dumps({"format": 99}))
     with pytest.raises(InputError, match="another version"):
-        settings_of(out)
+        read_settings(out)
 
 
 def test_a_byte_that_is_another_one_is_noticed(done, tmp_path):
@@ -483,13 +483,13 @@ def test_a_byte_that_is_another_one_is_noticed(done, tmp_path):
             continue  # noticed anyway
         silent += 1
         with pytest.raises(InputError, match=r"00000001.parquet is damaged \(.*\); delete it and evaluate again"):
-            list(trials_of(out, ["hashes"]))
+            list(read_trials(out, ["hashes"]))
     assert silent > 3
 
 
 def test_a_picture_gets_the_same_chance_wherever_it_is():
-    assert seed_of(0, "a") != seed_of(0, "b") != seed_of(1, "b")
-    assert seed_of(3, "a") == seed_of(3, "a") < 1 << 48
+    assert picture_seed(0, "a") != picture_seed(0, "b") != picture_seed(1, "b")
+    assert picture_seed(3, "a") == picture_seed(3, "a") < 1 << 48
 
 
 def test_grey_and_odd_pictures_are_altered_too(tmp_path):
@@ -502,6 +502,6 @@ def test_grey_and_odd_pictures_are_altered_too(tmp_path):
     grey.convert("CMYK").save(stream, "JPEG")
     (folder / "cmyk.jpg").write_bytes(stream.getvalue())
     make(folder, tmp_path / "out", settings=replace(PLAN, steps=(Step("jpeg", 75), Step("sepia", 100))))
-    table = pa.concat_tables(trials_of(tmp_path / "out", ["id", "step", "distances"]))
+    table = pa.concat_tables(read_trials(tmp_path / "out", ["id", "step", "distances"]))
     assert len(table) == 9
     assert all(min(row["distances"]) <= 31 for row in table.to_pylist())

@@ -13,7 +13,7 @@ from pyarrow import parquet as pq
 from ncii_match import InputError, Status, Views
 from ncii_match.errors import JobError
 from ncii_match.evaluate import findings
-from ncii_match.evaluate.experiment import trials_of
+from ncii_match.evaluate.experiment import read_trials
 from ncii_match.evaluate.findings import Question, compute_findings, read_findings
 from ncii_match.evaluate.pairs import PairCounts
 from ncii_match.evaluate.trial_table import VIEW_SETS, load_hashes, load_trials
@@ -35,7 +35,7 @@ def out(tmp_path_factory):
 def rows(out):
     """Plain values: hashes by view as whole numbers, None where there is none."""
     made = []
-    for table in trials_of(out, PLAN.schema().names):
+    for table in read_trials(out, PLAN.schema().names):
         hashes = hash_columns.hashes_of(table.combine_chunks().to_batches()[0])
         bits = [int.from_bytes(one.tobytes(), "big") for one in hashes.bits]
         v = len(PLAN.views)

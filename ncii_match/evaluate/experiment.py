@@ -119,7 +119,7 @@ class EvaluationPlan(Plan):
 
         def alter(pictures: Sequence[tuple[str, Source]]) -> pa.RecordBatch:
             ((name, source),) = pictures
-            return trials.of(name, self._group_of(name), source)
+            return trials.make_rows(name, self._group_of(name), source)
 
         altered = in_order(pictures(), alter, self._workers, together=1, ahead=AHEAD)
         with contextlib.closing(altered) as results:  # type: ignore[type-var]
@@ -128,7 +128,7 @@ class EvaluationPlan(Plan):
                 number, batch = begun[0]
                 if rows.column("statuses")[0].as_py()[0] in TRANSIENT:  # it may have been the moment's fault
                     ((name, source),) = pictures_of(stored, batch.slice(len(parts), 1))
-                    parts.append(trials.of(name, self._group_of(name), source, alone=True))
+                    parts.append(trials.make_rows(name, self._group_of(name), source, alone=True))
                 else:
                     parts.append(rows)
                 if len(parts) == len(batch):
@@ -271,7 +271,7 @@ def _check_unique(names: list[str]) -> None:
         raise InputError(f"{times} pictures have the id {twice!r}; give each its own")
 
 
-def settings_of(out: str | PathLike[str]) -> dict[str, Any]:
+def read_settings(out: str | PathLike[str]) -> dict[str, Any]:
     """What an experiment was asked for. Raises InputError when the directory has none."""
     try:
         settings = json.loads((Path(out) / LAYOUT.identity).read_bytes())
@@ -282,9 +282,9 @@ def settings_of(out: str | PathLike[str]) -> dict[str, Any]:
     return settings
 
 
-def trials_of(out: str | PathLike[str], columns: list[str]) -> Iterator[pa.Table]:
+def read_trials(out: str | PathLike[str], columns: list[str]) -> Iterator[pa.Table]:
     """The rows of an experiment, a chunk at a time. Raises InputError for a file that is damaged or not there."""
-    settings, checkpoints = settings_of(out), Checkpoints((Path(out) / LAYOUT.chunks,))
+    settings, checkpoints = read_settings(out), Checkpoints((Path(out) / LAYOUT.chunks,))
     for number in range(-(-settings["rows"] // settings["chunk"])):
         file = checkpoints.file(number)
         try:

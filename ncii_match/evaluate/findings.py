@@ -19,7 +19,7 @@ from pyarrow import parquet as pq
 
 from ncii_match import __version__
 from ncii_match.errors import InputError
-from ncii_match.evaluate.experiment import settings_of, trials_of
+from ncii_match.evaluate.experiment import read_settings, read_trials
 from ncii_match.evaluate.pairs import PairCounts, distance_histogram
 from ncii_match.evaluate.thresholds import Comparison, SamePairs, ThresholdTable, sweep_thresholds
 from ncii_match.evaluate.trial_table import VIEW_SETS, TrialTable, load_hashes, load_trials
@@ -214,7 +214,7 @@ def read_findings(path: str | PathLike[str]) -> dict[str, Any]:
 
 
 def _study(out: Path, question: Question, workers: int | None) -> _Study:
-    settings, trials = settings_of(out), load_trials(out)
+    settings, trials = read_settings(out), load_trials(out)
     if question.threshold > trials.algorithm.bits:
         raise InputError(f"threshold {question.threshold} is above the {trials.algorithm.bits} bits of a hash")
     copies = np.flatnonzero((trials.step >= 0) & trials.readable)
@@ -561,7 +561,7 @@ def _second_hashes(out: Path, n: int, algorithm: Algorithm) -> tuple[NDArray[np.
     """Second hashes uint8 [n, v, bytes], zero where there is none, and distances uint16 [n, v]."""
     v = len(Views.BORDERS)
     hashes, distances, first = np.empty((n, v, algorithm.nbytes), np.uint8), np.empty((n, v), np.uint16), 0
-    for table in trials_of(out, ["witness_hashes", "witness_distances"]):
+    for table in read_trials(out, ["witness_hashes", "witness_distances"]):
         last = first + len(table)
         packed = b"".join(table.column("witness_hashes").to_pylist())
         hashes[first:last] = np.frombuffer(packed, np.uint8).reshape(len(table), v, algorithm.nbytes)

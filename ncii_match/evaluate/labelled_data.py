@@ -20,7 +20,7 @@ from ncii_match.evaluate import intervals
 from ncii_match.evaluate.experiment import grouping, names_of, pictures_in
 from ncii_match.evaluate.pairs import PairCounts, Progress, distance_histogram
 from ncii_match.evaluate.trial_table import VIEW_SETS
-from ncii_match.evaluate.trials import NO_DISTANCE, between
+from ncii_match.evaluate.trials import NO_DISTANCE, view_distances
 from ncii_match.files import atomic
 from ncii_match.ingest import hash_batches
 from ncii_match.jobs.directory import locked_directory, make_directories
@@ -199,7 +199,9 @@ def _copy_figures(
         if not others:
             continue
         rows = np.array(others)
-        distances = between(_hashes_of_pictures(hashes, rows), _hashes_of_pictures(hashes, np.array([original]))[:1], v)
+        distances = view_distances(
+            _hashes_of_pictures(hashes, rows), _hashes_of_pictures(hashes, np.array([original]))[:1], v
+        )
         distances[quality[rows] < min_quality] = NO_DISTANCE  # a quality that is not known is 255
         copies += [
             {

@@ -11,10 +11,10 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from ncii_match.errors import InputError
-from ncii_match.evaluate.experiment import Experiment, settings_of, trials_of
+from ncii_match.evaluate.experiment import Experiment, read_settings, read_trials
 from ncii_match.evaluate.thresholds import Comparison, SamePairs
 from ncii_match.evaluate.transforms import Altered, Pixels
-from ncii_match.evaluate.trials import NO_DISTANCE, UNALTERED, read, seed_of
+from ncii_match.evaluate.trials import NO_DISTANCE, UNALTERED, picture_seed, read_pixels
 from ncii_match.jobs import hash_columns
 from ncii_match.outcomes import Status
 from ncii_match.values import UNKNOWN_QUALITY, Algorithm, Hashes, View, Views
@@ -110,11 +110,11 @@ class TrialTable:
 
 def load_trials(out: str | PathLike[str]) -> TrialTable:
     """The rows of a finished experiment. Raises InputError when there are none, or they are damaged."""
-    settings = settings_of(out)
+    settings = read_settings(out)
     algorithm, views = Algorithm.parse(settings["algorithm"]), tuple(View(number) for number in settings["views"])
     steps = tuple(step["label"] for step in settings["steps"])
     number_of = {label: k for k, label in enumerate(steps)} | {UNALTERED: -1}
-    tables = list(trials_of(out, _COLUMNS))
+    tables = list(read_trials(out, _COLUMNS))
     if not tables:
         raise InputError(f"{out} has no finished chunk; evaluate some pictures first")
     table = pa.concat_tables(tables)
@@ -160,7 +160,7 @@ def _bits_of_chunks(
     out: str | PathLike[str], rows: NDArray[Any], columns: NDArray[np.int64]
 ) -> Iterator[NDArray[np.uint8]]:
     first = 0
-    for table in trials_of(out, list(hash_columns.COLUMNS)):
+    for table in read_trials(out, list(hash_columns.COLUMNS)):
         rows_of_chunk = rows[np.searchsorted(rows, first) : np.searchsorted(rows, first + len(table))] - first
         first += len(table)
         if len(rows_of_chunk):
@@ -181,7 +181,7 @@ class ExperimentPictures:
         self._steps = {step.label: step for step in experiment.settings.steps}
         originals = [
             table.column("id").filter(pc.equal(table.column("step"), UNALTERED))
-            for table in trials_of(experiment.out, ["id", "step"])
+            for table in read_trials(experiment.out, ["id", "step"])
         ]
         self._ids = pa.chunked_array([chunk for column in originals for chunk in column.chunks], pa.string())
         self._last: tuple[str, Pixels] | None = None
@@ -209,7 +209,7 @@ class ExperimentPictures:
             return self.original(name)
         if step not in self._steps:
             raise InputError(f"the step {step!r} was not evaluated; those that were are in experiment.json")
-        return self._steps[step].apply(self.original(name), seed_of(self._experiment.settings.seed, name))
+        return self._steps[step].apply(self.original(name), picture_seed(self._experiment.settings.seed, name))
 
     def _read(self, name: str) -> Pixels:
         rows = pc.indices_nonzero(pc.equal(self._ids, name))
@@ -219,4 +219,4 @@ class ExperimentPictures:
         [(stored_name, source)] = self._experiment.pictures(row, row + 1)
         if stored_name != name:
             raise InputError("another picture is stored where the one asked for was; evaluate again")
-        return read(source, self._experiment.settings.limits)[1]
+        return read_pixels(source, self._experiment.settings.limits)[1]

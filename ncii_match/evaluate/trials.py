@@ -157,7 +157,7 @@ class Trials:
             None if settings.witness is None else PictureHasher(settings.witness, Views.BORDERS, limits, jpeg)
         )
 
-    def of(self, name: str, group: str, source: Source, *, alone: bool = False) -> pa.RecordBatch:
+    def make_rows(self, name: str, group: str, source: Source, *, alone: bool = False) -> pa.RecordBatch:
         """The rows of one picture: itself, then a copy for each step that can be done with it.
 
         Raises nothing for a bad picture: its row has the status that says why, and is the only one.
@@ -174,13 +174,13 @@ class Trials:
         """
         settings = self.settings
         try:
-            data, pixels = read(source, settings.limits)
+            data, pixels = read_pixels(source, settings.limits)
         except DecodeError as error:
             return self._failed_row(name, group, error.status)
         except MemoryError:
             return self._failed_row(name, group, Status.OUT_OF_MEMORY)
         steps = settings.steps if min(pixels.shape[:2]) >= SMALLEST_SIDE else ()
-        seed = seed_of(settings.seed, name)
+        seed = picture_seed(settings.seed, name)
         done: list[Step] = []
         hashes = [self._hasher.hash([data])]
         witness_hashes = [] if self._witness is None else [self._witness.hash([data])]
@@ -213,7 +213,7 @@ class Trials:
 
     def _hash_columns(self, uploads: Hashes, banked: Hashes) -> list[pa.Array]:
         views = self.settings.views
-        return [*hash_columns.columns(uploads, views), _distance_column(between(uploads, banked, len(views)))]
+        return [*hash_columns.columns(uploads, views), _distance_column(view_distances(uploads, banked, len(views)))]
 
     def _failed_row(self, name: str, group: str, status: Status) -> pa.RecordBatch:
         settings, v = self.settings, len(self.settings.views)
@@ -249,10 +249,10 @@ class Trials:
 
 def _witness_columns(uploads: Hashes, banked: Hashes) -> list[pa.Array]:
     v = len(Views.BORDERS)
-    return [hash_columns.columns(uploads, Views.BORDERS)[0], _distance_column(between(uploads, banked, v))]
+    return [hash_columns.columns(uploads, Views.BORDERS)[0], _distance_column(view_distances(uploads, banked, v))]
 
 
-def between(uploads: Hashes, banked: Hashes, views: int) -> NDArray[np.uint16]:
+def view_distances(uploads: Hashes, banked: Hashes, views: int) -> NDArray[np.uint16]:
     """Bits between each view of each upload and one hash: uint16 [uploads, views], ``NO_DISTANCE`` where there is none.
 
     Of a banked picture that could not be hashed there is none at all.
@@ -265,12 +265,12 @@ def between(uploads: Hashes, banked: Hashes, views: int) -> NDArray[np.uint16]:
     return distances.reshape(-1, views)
 
 
-def seed_of(seed: int, name: str) -> int:
+def picture_seed(seed: int, name: str) -> int:
     """The seed of a picture: the same whatever other pictures there are."""
     return int.from_bytes(hashlib.sha256(f"{seed}\0{name}".encode()).digest()[:6], "big")
 
 
-def read(source: Source, limits: DecodeLimits) -> tuple[Source, Pixels]:
+def read_pixels(source: Source, limits: DecodeLimits) -> tuple[Source, Pixels]:
     """What can be hashed, and the pixels that are altered: uint8 [h, w, 3] RGB. Raises DecodeError, and MemoryError."""
     data = source if is_decoded(source) else bytes_of(source, limits)
     pixels = read_picture(data, limits, None, "colour").colours
