@@ -185,7 +185,7 @@ class RadiusIndex:
         """
         radius = check_search(self, hashes, radius)
         query_rows, queries = queries_of(hashes)
-        result = self.search_words(queries, radius, workers)
+        result = search_in_threads(self._engine, queries, radius, workers)
         return matches_of(hashes, query_rows, result, self.entry_ids, radius, top_k)
 
     def search_words(self, queries: Words, radius: int, workers: int) -> SearchResult:

@@ -3,6 +3,7 @@
 from typing import ClassVar, Self
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ncii_match.index import costs
 from ncii_match.index.engine import BuildRequest, SavedEngine, SearchCost, SearchEngine, SearchResult, Words
@@ -17,30 +18,29 @@ def compare_all(queries: Words, entries: Words, radius: int) -> SearchResult:
     block = min(BLOCK, -(-len(entries) // 8) * 8)
     columns, distances = np.empty((queries.shape[1], block), np.uint64), np.empty(block, np.uint64)
     counts = np.zeros(2, np.int64)
-    result = allocate_result(max(BLOCK, 2 * len(queries)))
+    buffer = allocate_result(max(BLOCK, 2 * len(queries)))
     while (
-        len(entries) and hamming.within(queries, entries, radius, columns, distances, counts, *result) == hamming.FULL
+        len(entries) and hamming.within(queries, entries, radius, columns, distances, counts, *buffer) == hamming.FULL
     ):
-        result = enlarge_result(result, int(counts[1]))
-    return cut_result(result, int(counts[1]))
+        buffer = enlarge_result(buffer, int(counts[1]))
+    used = counts[1]
+    return SearchResult(buffer[0][:used], buffer[1][:used], buffer[2][:used])
 
 
-def allocate_result(count: int) -> SearchResult:
-    """Arrays with room for this many pairs, for a kernel to fill."""
-    return SearchResult(np.empty(count, np.uint32), np.empty(count, np.uint32), np.empty(count, np.uint16))
+ResultBuffer = tuple[NDArray[np.uint32], NDArray[np.uint32], NDArray[np.uint16]]
+"""The arrays of a ``SearchResult``, with room for more: a kernel fills them."""
 
 
-def enlarge_result(result: SearchResult, used: int) -> SearchResult:
+def allocate_result(count: int) -> ResultBuffer:
+    """Arrays with room for this many pairs."""
+    return np.empty(count, np.uint32), np.empty(count, np.uint32), np.empty(count, np.uint16)
+
+
+def enlarge_result(buffer: ResultBuffer, used: int) -> ResultBuffer:
     """The first ``used`` pairs, with room for four times as many as before."""
-    wider = allocate_result(4 * len(result.queries))
-    wider.queries[:used], wider.rows[:used] = result.queries[:used], result.rows[:used]
-    wider.distances[:used] = result.distances[:used]
+    wider = allocate_result(4 * len(buffer[0]))
+    wider[0][:used], wider[1][:used], wider[2][:used] = buffer[0][:used], buffer[1][:used], buffer[2][:used]
     return wider
-
-
-def cut_result(result: SearchResult, used: int) -> SearchResult:
-    """The first ``used`` pairs."""
-    return SearchResult(result.queries[:used], result.rows[:used], result.distances[:used])
 
 
 class FlatEngine(SearchEngine):

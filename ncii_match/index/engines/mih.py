@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from ncii_match.errors import EngineError, IndexFormatError
 from ncii_match.index import bands, costs
 from ncii_match.index.engine import BuildRequest, SavedEngine, SearchCost, SearchEngine, SearchResult, Words
-from ncii_match.index.engines.flat import allocate_result, compare_all, cut_result, enlarge_result
+from ncii_match.index.engines.flat import allocate_result, compare_all, enlarge_result
 from ncii_match.kernels import mih
 from ncii_match.kernels.vector import SKETCHES
 
@@ -126,16 +126,17 @@ class MultiIndexEngine(SearchEngine):
         counts, too_many = np.zeros(5, np.int64), np.zeros(len(queries), np.uint8)
         runs, positions, difference = self._scratch(len(flips))
         most_candidates, most_verified = CANDIDATES_AN_ENTRY * n + COLLECTED, int(VERIFIED_AN_ENTRY * n) + COLLECTED
-        result = allocate_result(max(256, 2 * len(queries)))
+        buffer = allocate_result(max(256, 2 * len(queries)))
         while (
             mih.probe(
                 queries, self._hashes, self._starts, self._entries, self._sketches, table, flips,
-                radius, most_candidates, most_verified, runs, positions, difference, counts, *result, too_many,
+                radius, most_candidates, most_verified, runs, positions, difference, counts, *buffer, too_many,
             )
             == mih.FULL
         ):  # fmt: skip
-            result = enlarge_result(result, int(counts[1]))
-        result = cut_result(result, int(counts[1]))
+            buffer = enlarge_result(buffer, int(counts[1]))
+        used = counts[1]
+        result = SearchResult(buffer[0][:used], buffer[1][:used], buffer[2][:used])
         if np.count_nonzero(too_many) == 0:
             return result
         return self._complete(result, queries, np.flatnonzero(too_many), radius)
