@@ -61,7 +61,8 @@ from ncii_match.errors import (
 )
 from ncii_match.isolation import BatchIsFull, IsolatedHasher, Isolation
 from ncii_match.outcomes import Outcome, Status
-from ncii_match.sandbox.pool import DECODING_SECONDS, SandboxStatus
+from ncii_match.sandbox.pool import SandboxStatus
+from ncii_match.sandbox.server import DECODING_SECONDS
 from ncii_match.values import Algorithm, Entries, Hashes, Matches, View
 from ncii_match.witness import Witness
 

@@ -23,7 +23,7 @@ from ncii_match.decode.limits import DecodeLimits
 from ncii_match.errors import InputError, SandboxError
 from ncii_match.ingest import TASK_PICTURES, TASKS_AHEAD, PictureHasher, hash_batches
 from ncii_match.outcomes import Status
-from ncii_match.sandbox import confine, region, syscalls, wire
+from ncii_match.sandbox import confine, region, server, syscalls, wire
 from ncii_match.sandbox.connection import ConfinedWorker, MalformedReplyError, Reply
 from ncii_match.sandbox.pool import Sandbox, _Decoding
 from ncii_match.sandbox.region import Region
@@ -768,3 +768,32 @@ def test_a_system_call_that_is_denied_is_said(struck, deed):
     assert status(struck.hash(SIGN + deed)) == Status.CRASHED
     assert struck.status().endings["system call denied"] == before + 1
     assert struck.status().last_ending == "system call denied"
+
+
+def test_a_fork_server_that_was_launched_ahead_is_taken_over():
+    server.launch(server.orders_for(DecodeLimits(), "colour", deadline=7.0))
+    ((_, launched),) = server._launched.values()
+    with Sandbox(workers=1, deadline=8.0) as other:
+        assert other.hash(PHOTO).status.tolist() == [Status.OK]  # other orders: a server of its own
+        assert server._launched
+    with Sandbox(workers=1, deadline=7.0) as sandbox:
+        assert sandbox.hash(PHOTO).status.tolist() == [Status.OK]
+        assert not server._launched
+        assert launched.poll() is None
+    assert launched.poll() is not None
+
+
+def test_a_fork_server_that_nobody_takes_over_ends_with_its_process():
+    script = (
+        "from ncii_match.decode.limits import DecodeLimits\nfrom ncii_match.sandbox import server\n"
+        "server.launch(server.orders_for(DecodeLimits(), 'colour', deadline=7.0))\n"
+        "((_, process),) = server._launched.values()\nprint(process.pid)"
+    )
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60)
+    deadline = time.monotonic() + 60
+    while Path(f"/proc/{int(result.stdout)}/stat").exists() and time.monotonic() < deadline:
+        if Path(f"/proc/{int(result.stdout)}/stat").read_text().rpartition(")")[2].split()[0] == "Z":
+            break  # ended; whoever inherited it has not looked yet
+        time.sleep(0.05)
+    else:
+        assert not Path(f"/proc/{int(result.stdout)}/stat").exists()

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -25,6 +25,9 @@ from ncii_match.cli.terminal import (
     progress,
     say,
 )
+
+if TYPE_CHECKING:
+    from ncii_match.decode.image import JpegRoute
 
 
 def scan_command(
@@ -57,13 +60,16 @@ def scan_command(
     from dataclasses import replace
 
     from ncii_match.decisions import Policy
-    from ncii_match.matcher import Matcher
-    from ncii_match.outcomes import Outcome
 
     policy = None if policy_file is None else Policy.from_toml(policy_file)
     if threshold is not None:
         policy = replace(policy or Policy(), threshold=threshold)
     files = files_in(paths)
+    if isolation in (IsolationName.PROCESS, IsolationName.SECCOMP):
+        _launch_fork_server(jpeg.route, None if policy is None else policy.deadline)
+    from ncii_match.matcher import Matcher
+    from ncii_match.outcomes import Outcome
+
     seen: Counter[Outcome] = Counter()
     near = 0
     ways = None if views is None else views.views
@@ -98,3 +104,11 @@ def scan_command(
         raise typer.Exit(Exit.MATCHED)
     if seen[Outcome.UNREADABLE] or seen[Outcome.UNKNOWN]:
         raise typer.Exit(Exit.UNREADABLE)
+
+
+def _launch_fork_server(jpeg: "JpegRoute", deadline: float | None) -> None:
+    """Have the decoders get ready while this process loads what it hashes and searches with: a third of a start."""
+    from ncii_match.decode.limits import DecodeLimits
+    from ncii_match.sandbox.server import DECODING_SECONDS, launch, orders_for
+
+    launch(orders_for(DecodeLimits(), jpeg, deadline=DECODING_SECONDS if deadline is None else deadline))

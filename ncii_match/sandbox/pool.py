@@ -20,8 +20,9 @@ from ncii_match.decode.limits import DecodeLimits
 from ncii_match.errors import DecodeError, InputError, SandboxError
 from ncii_match.ingest import TASK_PICTURES, TASKS_AHEAD, Decode, PictureHasher, available_cores
 from ncii_match.outcomes import Status
-from ncii_match.sandbox import confine, region, wire
+from ncii_match.sandbox import wire
 from ncii_match.sandbox.connection import ConfinedWorker, MalformedReplyError, Reply, WorkerEndedError
+from ncii_match.sandbox.server import DECODE, DECODING_SECONDS, MEMORY, orders_for
 from ncii_match.sandbox.stream import OrderedStream
 from ncii_match.sandbox.workers import Workers
 from ncii_match.values import PDQ, Algorithm, Hashes, Picture, View, Views
@@ -31,9 +32,6 @@ PAUSE = 0.02
 
 ATTEMPTS = 3
 """Workers that may have died before they were handed a picture, before it counts as the picture's doing."""
-
-DECODING_SECONDS = 10.0
-"""For one picture, when nobody says otherwise."""
 
 PATIENCE = 0.2
 """Seconds after which another picture has a slow one's turn. Most take a hundredth."""
@@ -171,11 +169,11 @@ class Sandbox:
         *,
         workers: int | None = None,
         deadline: float = DECODING_SECONDS,
-        memory: int = 1 << 30,
+        memory: int = MEMORY,
         recycle_after: int = 1,
         jpeg: JpegRoute = DEFAULT_ROUTE,
         require_seccomp: bool = False,
-        _task: str = "ncii_match.sandbox.worker:decode_picture",
+        _task: str = DECODE,
         _seccomp: bool = True,
     ) -> None:
         self.workers = available_cores() if workers is None else workers
@@ -187,11 +185,10 @@ class Sandbox:
         self.deadline, self.memory, self.recycle_after = float(deadline), memory, recycle_after
         self._here = PictureHasher(algorithm, views, limits, jpeg)
         self.algorithm, self.views, self.limits = algorithm, self._here.views, limits
-        # A bound for a worker that nobody stops; the host stops each picture long before.
-        cpu = math.ceil(60 + 2 * self.deadline * min(recycle_after, 1000))
-        is_filtered = _seccomp and confine.level() == "seccomp"
-        shared = region.size_for(memory) if is_filtered and region.is_available() else 0
-        orders = wire.Orders(-1, [], limits, jpeg, memory, cpu, shared, _seccomp, _task)
+        orders = orders_for(
+            limits, jpeg, deadline=self.deadline, memory=memory, recycle_after=recycle_after, seccomp=_seccomp,
+            task=_task,
+        )  # fmt: skip
         self._workers = Workers(
             orders, self.workers, single_use=recycle_after == 1, level="seccomp" if require_seccomp else None
         )

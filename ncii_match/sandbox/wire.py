@@ -62,7 +62,7 @@ class Orders:
     """
 
     control: int
-    path: list[str]
+    path: tuple[str, ...]
     limits: DecodeLimits
     jpeg: JpegRoute
     memory: int
@@ -83,7 +83,7 @@ class Orders:
         fields = json.loads(text)
         limits = {**fields.pop("limits")}
         limits["formats"] = frozenset(limits["formats"])
-        return cls(limits=DecodeLimits(**limits), **fields)
+        return cls(path=tuple(fields.pop("path")), limits=DecodeLimits(**limits), **fields)
 
 
 def receive(connection: socket.socket, size: int) -> bytes:
