@@ -5,6 +5,7 @@ letting the operation run to its end once, on a copy.
 """
 
 import contextlib
+import hashlib
 import io
 import json
 import os
@@ -233,7 +234,8 @@ class Stage:
         use(keys, cache)
         for remembered in (keys / f"signing.key{continuity.MEMORY}").glob("*.json"):  # of the template's path
             known = json.loads(remembered.read_bytes())
-            remembered.rename(continuity._memory_path(keys / "signing.key", self.path, known["bank"]))
+            identity = hashlib.sha256(f"{known['bank']}\n{self.path}".encode()).hexdigest()
+            remembered.rename(remembered.with_name(f"{identity[:16]}.json"))
 
     def work(self, done):
         self.scene.act(self.path, done)

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tampering
 
 import ncii_match as nm
 from ncii_match.bank.bank import Bank
@@ -172,7 +173,7 @@ def test_the_manifest_is_checked_without_the_key(bank, tmp_path):
     ):
         body = json.dumps({**good, "sealed": sealed}, indent=1).encode().removesuffix(b"\n}")
         with pytest.raises(error):
-            manifest.Manifest.parse(body + manifest._closing_digest(body), path)
+            manifest.Manifest.parse(tampering.close_manifest(body), path)
 
 
 # --- keys ---------------------------------------------------------------------------------------------------------

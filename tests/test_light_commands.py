@@ -89,3 +89,25 @@ def test_an_open_index_takes_no_lock():
         thread.join(30)
         assert not thread.is_alive()
     assert opened == [1]
+
+
+READER = """
+import json, sys
+from pathlib import Path
+from ncii_match.bank.snapshots.following import Follower
+from ncii_match.bank.snapshots.snapshot import ReadOptions, Snapshot
+from ncii_match.bank.snapshots.storage import LocalStorage
+snapshot = Snapshot.open_from(LocalStorage(Path(sys.argv[1])), ReadOptions(opens_index=False))
+print(json.dumps([len(snapshot), snapshot.holds_of(1)[0][0].reference, sorted(sys.modules)]))
+"""
+
+
+def test_a_reader_loads_no_database_and_before_a_search_no_kernel(bank_dir):
+    result = subprocess.run(
+        [sys.executable, "-c", READER, bank_dir], cwd=ROOT, capture_output=True, text=True, check=True, timeout=120
+    )
+    entries, case, modules = json.loads(result.stdout)
+    assert (entries, case) == (2, "R-1")
+    assert not {name for name in modules if name.partition(".")[0] in (*NOT_NEEDED, "sqlalchemy", "sqlite3")}
+    unused = ("ncii_match.kernels", "ncii_match.index.engines", "ncii_match.bank.truth.tables")
+    assert not {name for name in modules if name.startswith(unused)}
