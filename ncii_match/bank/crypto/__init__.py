@@ -1,1 +1,1 @@
-"""The key of a sealed bank, and what stands under it: hashes in the tables, files of snapshots."""
+"""The key of a sealed bank, what is encrypted under it (hashes in the tables, files of snapshots), and signatures."""

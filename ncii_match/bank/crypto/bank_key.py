@@ -9,7 +9,7 @@ from pathlib import Path
 from ncii_match.errors import BankError, InputError
 
 KEY, KEY_FILE = "NCII_MATCH_BANK_KEY", "NCII_MATCH_BANK_KEY_FILE"
-"""Environment variables with the key in base64, or the name of a file with it; of several keys, one a line."""
+"""Environment variables: the key in base64, or the name of a file with it. Several keys stand one a line."""
 
 KEY_BYTES = 32
 
@@ -38,7 +38,7 @@ def derive_key(key: bytes, purpose: bytes, salt: bytes | None = None) -> bytes:
 
 
 def fingerprint(key: bytes) -> str:
-    """By which a bank knows its key; tells nothing about it."""
+    """A digest by which a bank recognises its key; it tells nothing about the key."""
     return hashlib.sha256(derive_key(key, b"name")).hexdigest()[:32]
 
 

@@ -32,28 +32,28 @@ class HashCipher(Protocol):
         ...
 
     def seal_secret(self, secret: bytes) -> str:
-        """A secret of the bank's own as the tables keep it."""
+        """Encrypt a secret of the bank's own, for its tables."""
         ...
 
     def unseal_secret(self, hidden: str) -> bytes:
-        """The secret. Raises BankError under another key."""
+        """Decrypt such a secret. Raises BankError under another key."""
         ...
 
     def lookup(self, packed: bytes) -> bytes:
-        """What the hash is found by; the same for the same hash."""
+        """The key by which the tables find a hash; the same for the same hash."""
         ...
 
     def seal(self, packed: bytes) -> bytes | None:
-        """The encrypted hash, or None when ``lookup`` is the hash itself."""
+        """Encrypt a hash; None when ``lookup`` is the hash itself."""
         ...
 
     def unseal(self, lookup: bytes, sealed: bytes | None) -> bytes:
-        """The hash. Raises BankError under another key, and when it is not the one that ``lookup`` names."""
+        """Decrypt a hash. Raises BankError under another key, and when ``lookup`` is of another hash."""
         ...
 
 
 class NullCipher:
-    """Hashes stand as they are, in files that only their owner can read."""
+    """Hashes in the clear, in files that only their owner can read."""
 
     is_sealing, key, key_fingerprint = False, None, ""
 
@@ -70,7 +70,7 @@ class NullCipher:
         return packed
 
     def seal(self, packed: bytes) -> None:  # noqa: ARG002
-        """Nothing more."""
+        """None: ``lookup`` is the hash."""
         return
 
     def unseal(self, lookup: bytes, sealed: bytes | None) -> bytes:
@@ -81,7 +81,7 @@ class NullCipher:
 
 
 class AesCipher:
-    """Hashes under a key of 32 bytes."""
+    """Hashes encrypted with AES-256-GCM under a key of 32 bytes."""
 
     is_sealing = True
 
@@ -121,7 +121,7 @@ class AesCipher:
         return nonce + self._cipher.encrypt(nonce, packed, None)
 
     def unseal(self, lookup: bytes, sealed: bytes | None) -> bytes:
-        """Decrypt, check, and compare with what it is looked up by: a ciphertext of another row opens as well."""
+        """Decrypt, check, and compare with the lookup key: a ciphertext of another row opens as well."""
         from cryptography.exceptions import InvalidTag
 
         try:
@@ -136,7 +136,7 @@ class AesCipher:
 
 
 def cipher_of(key: bytes | None) -> HashCipher:
-    """The vault under a key, or without one."""
+    """The cipher under a key, or the null cipher without one."""
     return NullCipher() if key is None else AesCipher(key)
 
 
@@ -146,5 +146,5 @@ def cipher_with_fingerprint(key: bytes | None, key_name: str, bank: object) -> H
 
 
 def mark_of(secret: bytes, packed: bytes) -> bytes:
-    """By which a hash is known again when it is not kept."""
+    """The keyed digest by which a hash is recognised after it was erased."""
     return hmac.digest(secret, packed, "sha256")

@@ -32,7 +32,7 @@ def describe_seal(key: bytes) -> dict[str, Any]:
 
 
 def unsealed_bytes(stored: int) -> int:
-    """How long a file is without its seal. Raises BankCorruptError for a length that none has."""
+    """Length of a file in the clear, from its sealed length. Raises BankCorruptError for an impossible length."""
     content = stored - HEADER_BYTES
     chunks = max(1, -(-content // (CHUNK_BYTES + TAG_BYTES)))
     plain = content - chunks * TAG_BYTES
@@ -104,7 +104,7 @@ def seal_files(source: Path, target: Path, files: FileList, key: bytes, folder_n
 
 
 def unseal_file(source: Path, key: bytes, name: str, described: dict[str, Any]) -> Iterator[bytes]:
-    """The content, chunk by chunk. What was read is to be used only when all of it was.
+    """Decrypt a file, chunk by chunk. Use what was read only when all of it was.
 
     Raises BankCorruptError when the file is not the one described, or does not open.
     """

@@ -71,7 +71,7 @@ def is_signed_by(content: bytes, signature: bytes | None, key_file: str | PathLi
 
 
 def are_key_pair(signing_key: str | PathLike[str], trusted_key: str | PathLike[str]) -> bool:
-    """Whether what the one key signs is what the other one trusts. Raises InputError for files that hold no key."""
+    """Whether two files hold the halves of one pair of keys. Raises InputError for files that hold no key."""
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
     public: bytes = Ed25519PrivateKey.from_private_bytes(read_key(signing_key)).public_key().public_bytes_raw()

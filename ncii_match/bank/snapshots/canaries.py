@@ -1,4 +1,4 @@
-"""What a new snapshot must find, and what it must not, before it answers: a look that takes less than a millisecond."""
+"""Canaries: queries whose answers are known, which a new snapshot is asked before it answers (under a millisecond)."""
 
 import hashlib
 
@@ -11,10 +11,10 @@ from ncii_match.errors import BankCorruptError
 from ncii_match.values import Algorithm, Hashes
 
 ENTRIES_ASKED = 4
-"""Entries that are looked for, of the base and of the delta each."""
+"""Entries that are queried, of the base and of the delta each."""
 
 STRANGERS = 4
-"""Hashes of nothing, made from a text: by chance alone none is within the radius of any picture's."""
+"""Hashes that are made from a text: none is within the radius of a picture's, but by chance."""
 
 
 class CanaryError(BankCorruptError):

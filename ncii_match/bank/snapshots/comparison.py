@@ -1,4 +1,4 @@
-"""Looking at a bank beside itself and beside others: what changed, what two banks share, what two cases share."""
+"""Comparing a bank with its own past and with others: changed holds, shared hashes, near-duplicates across cases."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ QUERIES_IN_BATCH = 10_000
 
 @dataclass(frozen=True, slots=True)
 class HoldChange:
-    """A hold that is not what it was. ``before`` is None where there was none."""
+    """A hold that changed. ``before`` is None where there was none."""
 
     entry_id: int
     case: str
@@ -31,7 +31,7 @@ class HoldChange:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class HashOverlap:
-    """Two sets of hashes beside each other: how many are in both, which only here (entry ids), only there (rows)."""
+    """Overlap of the bank and other hashes: how many are in both, ids of entries only here, rows only there."""
 
     both: int
     only_here: NDArray[np.int64]
@@ -40,7 +40,7 @@ class HashOverlap:
 
 @dataclass(frozen=True, slots=True)
 class NearPair:
-    """Two entries of different cases, near to each other; the same id twice for one that many cases hold."""
+    """Two near-duplicate entries of different cases; the same id twice for an entry that many cases hold."""
 
     entry_id: int
     other_id: int
@@ -95,7 +95,7 @@ def _last_states(
 
 
 def overlap_with(context: BankContext, others: Iterable[Hashes]) -> HashOverlap:
-    """The active entries beside hashes from elsewhere, the same bits only."""
+    """Compare the active entries with other hashes; only equal bits count."""
     with context.database.reading() as connection:
         own = active_entries.read_active_entries(connection, context.algorithm, context.cipher.unseal, None)
     theirs = Hashes.concat(others, context.algorithm)

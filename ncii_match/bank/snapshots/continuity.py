@@ -280,12 +280,12 @@ def _find_hold_faults(connection: sa.Connection, changed: list[NDArray[np.int64]
 
 
 def state_name(state: int) -> str:
-    """In words, of what the tables hold."""
+    """A state in words, whatever number the tables have."""
     return State(state).name.lower() if state in {*State} else f"in no known state ({state})"
 
 
 def publish_detail(connection: sa.Connection, new_manifest: Manifest, cipher: HashCipher) -> dict[str, Any]:
-    """What the event of a publication says, so that history and snapshots hold each other."""
+    """The detail of a publish event: it names the manifest, which names the event before it."""
     about = settings(connection)
     return {
         "snapshot": new_manifest.number,
@@ -299,7 +299,7 @@ def publish_detail(connection: sa.Connection, new_manifest: Manifest, cipher: Ha
 
 
 def last_publication(connection: sa.Connection) -> dict[str, Any]:
-    """What the last publish event says; empty without one."""
+    """The detail of the last publish event; empty without one."""
     table = tables.events.c
     query = sa.select(table.detail).where(table.action == "publish").order_by(table.number.desc()).limit(1)
     detail = connection.execute(query).scalar_one_or_none()
@@ -328,7 +328,7 @@ def has_published(connection: sa.Connection, snapshots: list[PublishedSnapshot],
 
 
 def record_first_publication(database: Any, number: int) -> None:
-    """Write down that readers have seen something; once in a bank's life."""
+    """Note in the tables that readers have seen a snapshot; once in a bank's life."""
     with database.reading() as connection:
         if PUBLISHED in settings(connection):
             return

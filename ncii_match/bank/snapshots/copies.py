@@ -98,7 +98,7 @@ class CopiedStorage:
         raise NotImplementedError
 
     def current_number(self) -> int:
-        """See ``Source``."""
+        """See ``Storage``."""
         try:
             content = self._read(CURRENT, 64)
         except FileNotFoundError:
@@ -110,7 +110,7 @@ class CopiedStorage:
         return self.current_number()
 
     def lock_manifest(self, number: int) -> ManifestLock:
-        """See ``Source``: its manifest is copied into the cache."""
+        """See ``Storage``: its manifest is copied into the cache."""
         where = f"snapshots/{number:06d}"
         try:
             content = self._read(f"{where}/{manifest.NAME}", manifest.MAX_BYTES)
@@ -131,7 +131,7 @@ class CopiedStorage:
             return ManifestLock(path, partial(_remove_unused_unlocked, self.cache))
 
     def fetch_files(self, path: Path, described: Manifest) -> tuple[Path, Path]:
-        """See ``Source``: what is lacking of delta and base is copied into the cache."""
+        """See ``Storage``: what is lacking of delta and base is copied into the cache."""
         base = self.cache / _cached_base(described)
         with self._locked():
             self._fetch_all(
@@ -147,11 +147,11 @@ class CopiedStorage:
         return path, base
 
     def original_folders(self, described: Manifest) -> tuple[Path, Path] | None:  # noqa: ARG002
-        """See ``Source``: only the copies are on this machine."""
+        """See ``Storage``: only the copies are on this machine."""
         return None
 
     def discard_copies(self, path: Path, base: Path, described: Manifest) -> None:
-        """See ``Source``: copies that are not what was copied are removed."""
+        """See ``Storage``: copies that are not what was copied are removed."""
         with self._locked():
             for directory, files in ((base, described.base_files), (path, described.files)):
                 for name, file in files.items():
@@ -161,7 +161,7 @@ class CopiedStorage:
                         _remove(directory / name)
 
     def last_read(self) -> LastRead | None:
-        """See ``Source``. None, too, for a reader without a trusted key: anybody could have it remember anything."""
+        """See ``Storage``. None, too, for a reader without a trusted key: anybody could have it remember anything."""
         if not self.keeps_verified_copies:
             return None
         try:
@@ -172,7 +172,7 @@ class CopiedStorage:
             raise BankError(f"{self.cache / LAST_READ} cannot be read; check the disk, or remove it") from None
 
     def remember(self, last_read: LastRead) -> None:
-        """See ``Source``."""
+        """See ``Storage``."""
         if not self.keeps_verified_copies or last_read == self.last_read():
             return
         with self._locked():
@@ -285,19 +285,19 @@ class CopiedLocalStorage(CopiedStorage):
         return chunks_of(self._bank.path / name)
 
     def current_number(self) -> int:
-        """See ``Source``."""
+        """See ``Storage``."""
         return self._bank.current_number()
 
     def pointer_state(self) -> Hashable:
-        """See ``Source``."""
+        """See ``Storage``."""
         return self._bank.pointer_state()
 
     def fetch_files(self, path: Path, described: Manifest) -> tuple[Path, Path]:
-        """See ``Source``."""
+        """See ``Storage``."""
         return super().fetch_files(path, described) if described.sealed is None else self.original_folders(described)
 
     def original_folders(self, described: Manifest) -> tuple[Path, Path]:
-        """See ``Source``."""
+        """See ``Storage``."""
         return self._bank.path / "snapshots" / f"{described.number:06d}", self._bank.path / described.base
 
 

@@ -33,11 +33,10 @@ from ncii_match.index import saved
 from ncii_match.values import Algorithm, Hashes
 
 MAX_DELTA_ENTRIES = 1 << 15
-"""Changed entries beyond which a new base is made: each search compares with all of those added."""
+"""Changed entries beyond which a new base is made: a search compares with each entry of a delta."""
 
 WAIT_SECONDS = 60.0
-"""How long a publisher waits for another one unless it is told otherwise. Building a base of ten million entries takes
-longer: who must not fail meanwhile waits longer."""
+"""Seconds for which a publisher waits for another one by default. A base of ten million entries takes longer."""
 
 
 def check_wait(wait: float) -> None:
@@ -86,7 +85,7 @@ def publishing(
 
 
 def _acquire_or_skip(lock: FileLock, bank: Path, wait: float, is_covered: Callable[[], bool]) -> bool:
-    """Get the lock, or find that it is not needed any more; whether it was got."""
+    """Take the lock, unless it is not needed any more; whether it was taken."""
     if lock.acquire(timeout=0):
         return True
     is_needless = False
@@ -169,14 +168,14 @@ def check_signing(bank: Path, signing_key: str | PathLike[str] | None) -> None:
 
 
 def entries_changed_since(connection: sa.Connection, event: int) -> NDArray[np.int64]:
-    """Entries, rising, whose holds any later event is about."""
+    """Ids, rising, of the entries whose holds a later event changed."""
     later = sa.select(tables.events.c.entry_ids).where(tables.events.c.number > event)
     parts = [journal.ids_of(ids) for (ids,) in connection.execute(later)]
     return np.unique(np.concatenate([np.empty(0, np.int64), *parts])).astype(np.int64)
 
 
 def bank_name(connection: sa.Connection) -> str:
-    """What tells a bank from every other one: when it was created, to the microsecond."""
+    """The name that tells a bank from every other one: when it was created, to the microsecond."""
     about = tables.about
     return str(connection.execute(sa.select(about.c.value).where(about.c.key == "created_at")).scalar_one())
 
@@ -214,7 +213,7 @@ class SnapshotDraft:
         """What the event of this publication says, once it is written."""
 
     def write(self, connection: sa.Connection, *, full: bool, workers: int) -> Manifest:
-        """Everything but the signature and the pointer, from one consistent view of the tables."""
+        """Write everything but the signature and the pointer, from one consistent view of the tables."""
         previous = None if full else current_manifest(self.bank, self._signing_key)
         if previous is not None and previous.bank != bank_name(connection):
             previous = None  # what another bank has published here is not built upon: two banks would be mixed
@@ -261,7 +260,7 @@ class SnapshotDraft:
         return finished
 
     def make_current(self, new_manifest: Manifest) -> None:
-        """Make it what readers see."""
+        """Sign it, give it its name, and let ``CURRENT`` point at it."""
         draft, content = self.path.with_suffix(".draft"), new_manifest.to_bytes()
         private.write_new(draft / manifest.NAME, content)
         if self._signing_key is not None:
@@ -372,7 +371,7 @@ def _next_number(bank: Path) -> int:
 
 
 def set_pointer(bank: Path, number: int) -> None:
-    """Replace the pointer file, in one step that lasts."""
+    """Replace the pointer file in one step, and wait until the disk has it."""
     draft = bank / f"{CURRENT}.draft"
     atomic.replace_content(bank / CURRENT, f"{number:06d}\n".encode(), draft=draft, sync_name=True)
 
@@ -410,7 +409,7 @@ def remove_unneeded(bank: Path, keep: set[int | None], *, even_in_use: bool) -> 
 
 
 def _remove_snapshot(snapshot: Path) -> None:
-    """Under another name first: whoever is killed meanwhile leaves no snapshot that lacks files."""
+    """Rename, then remove: a process that is killed meanwhile leaves no snapshot that lacks files."""
     draft = snapshot.with_suffix(".draft")
     shutil.rmtree(draft, ignore_errors=True)
     with contextlib.suppress(OSError):  # what cannot be renamed is removed where it is
@@ -420,5 +419,5 @@ def _remove_snapshot(snapshot: Path) -> None:
 
 
 def is_in_use(path: Path) -> bool:
-    """Whether a reader holds its manifest."""
+    """Whether a reader uses a snapshot: it then holds a lock on the manifest."""
     return locks.is_locked(path / manifest.NAME)

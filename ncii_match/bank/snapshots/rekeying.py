@@ -1,4 +1,4 @@
-"""Another key for a bank, or its first, or none: every hash is sealed anew, and what was sealed before is cleared away.
+"""Changing a bank's key, also from or to none: every hash is sealed anew, and files under the old key are removed.
 
 The tables change in one transaction, which also notes that older files are still there. The publication that follows,
 by whichever process, sees the note, makes a new base, clears all older ones away and lets the database forget; then
@@ -18,7 +18,7 @@ from ncii_match.bank.truth.database import Database
 from ncii_match.errors import InputError
 
 ROWS_IN_BATCH = 20_000
-"""Rows in one piece: memory stays bounded."""
+"""Rows that are resealed together: memory stays bounded."""
 
 _NOTE_KEY = "rekeyed"
 """A setting that stands while files under the key before may still be there; its value is that key's fingerprint."""

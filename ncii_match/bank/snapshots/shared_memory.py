@@ -24,7 +24,7 @@ from ncii_match.files import atomic, private
 from ncii_match.files.locks import FileLock
 
 SHARED_MEMORY = "NCII_MATCH_SHARED_MEMORY"
-"""Environment variable with another place than ``DEFAULT_FOLDER``."""
+"""Environment variable that names another folder than ``DEFAULT_FOLDER``."""
 
 DEFAULT_FOLDER = "/dev/shm"  # noqa: S108  # private directories are made in it, and checked
 
@@ -33,7 +33,7 @@ IN_MEMORY = {"tmpfs", "ramfs", "hugetlbfs"}
 
 
 class SharedCopy:
-    """A reader's share of a directory in the clear; it stays until the last share is let go of."""
+    """A reader's share of a folder in the clear, which stays until the last share ends."""
 
     __slots__ = ("__weakref__", "_let_go", "path")
 
@@ -83,7 +83,7 @@ def share(name: str, fill: Callable[[Path], None], needed: int) -> SharedCopy:
 
 @contextmanager
 def work_folder() -> Iterator[Path]:
-    """A private directory for as long as the context lasts."""
+    """A private folder for as long as the context lasts."""
     root = _own_folder()
     _sweep(root)
     path, owner = root / f"work-{secrets.token_hex(8)}", os.getpid()
@@ -108,7 +108,7 @@ def _own_lock(path: Path) -> FileLock:
 
 @contextmanager
 def explain_full_memory(root: Path) -> Iterator[None]:
-    """What to do when the memory does not suffice."""
+    """Turn a lack of memory into BankError that says what to do."""
     try:
         yield
     except OSError as error:
@@ -142,7 +142,7 @@ def _fill(path: Path, fill: Callable[[Path], None], needed: int) -> None:
 
 
 def _release_share(path: Path, lock: FileLock, owner: int) -> None:
-    """Let go of a share; the last one removes the directory."""
+    """End a share; the last one removes the folder."""
     with lock:
         if os.getpid() == owner:  # a forked process shares its parent's lock, and must not end it
             with contextlib.suppress(OSError):
@@ -151,7 +151,7 @@ def _release_share(path: Path, lock: FileLock, owner: int) -> None:
 
 
 def _remove(path: Path) -> None:
-    """Of a directory whose lock the caller holds alone. The lock file goes last."""
+    """Remove a folder whose lock the caller holds alone. The lock file goes last."""
     for folder in (path, path.with_suffix(".draft")):
         shutil.rmtree(folder, ignore_errors=True)
     path.with_suffix(".lock").unlink(missing_ok=True)

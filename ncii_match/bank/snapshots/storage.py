@@ -23,12 +23,12 @@ from ncii_match.files.locks import FileLock
 
 
 class ManifestLock:
-    """A reader's shared lock on a manifest: what it names stays until the last one is let go of."""
+    """A reader's shared lock on a manifest: the files that it names stay until the last such lock ends."""
 
     __slots__ = ("__weakref__", "_let_go", "_lock", "path")
 
     def __init__(self, path: Path, afterwards: Callable[[], None] | None = None) -> None:
-        """Of the snapshot in a directory. ``afterwards`` is called when the lock has been let go of."""
+        """Lock the manifest in a snapshot's folder. ``afterwards`` is called when the lock has ended."""
         self.path = path
         try:
             self._lock = FileLock.open_regular(path / manifest.NAME, is_inherited=True)
@@ -41,7 +41,7 @@ class ManifestLock:
             self._lock.acquire(shared=True, timeout=0)
 
     def read(self) -> bytes:
-        """The manifest."""
+        """The manifest's bytes."""
         with open(self._lock.descriptor, "rb", closefd=False) as file:
             content = file.read(manifest.MAX_BYTES + 1)
         if len(content) > manifest.MAX_BYTES:
@@ -49,7 +49,7 @@ class ManifestLock:
         return content
 
     def signature(self) -> bytes | None:
-        """What stands beside it. Raises BankCorruptError when that cannot be read."""
+        """The signature beside it; None without one. Raises BankCorruptError when it cannot be read."""
         return read_signature(self.path)
 
 
@@ -95,7 +95,7 @@ class Storage(Protocol):
         ...
 
     def pointer_state(self) -> Hashable:
-        """What changes whenever the bank publishes."""
+        """A value that changes whenever the bank publishes."""
         ...
 
     def current_number(self) -> int:
@@ -103,19 +103,19 @@ class Storage(Protocol):
         ...
 
     def lock_manifest(self, number: int) -> ManifestLock:
-        """The directory of a snapshot, with its manifest. Raises BankCorruptError when there is none."""
+        """Lock a snapshot's manifest, which is copied first where needed. Raises BankCorruptError without one."""
         ...
 
     def fetch_files(self, path: Path, described: Manifest) -> tuple[Path, Path]:
-        """The directories of its delta and of its base. When they are returned, the files of both are there."""
+        """Have the files of a snapshot here; the folders of its delta and of its base."""
         ...
 
     def original_folders(self, described: Manifest) -> tuple[Path, Path] | None:
-        """The same as the bank has them, where that is on this machine."""
+        """Folders of delta and base in the bank itself; None where it is not on this machine."""
         ...
 
     def discard_copies(self, path: Path, base: Path, described: Manifest) -> None:
-        """Something was wrong with these files: if it was a copy, the next attempt makes another."""
+        """Remove copies of files that turned out wrong, so that the next attempt makes others."""
         ...
 
     def last_read(self) -> LastRead | None:
@@ -123,7 +123,7 @@ class Storage(Protocol):
         ...
 
     def remember(self, last_read: LastRead) -> None:
-        """That a snapshot was read."""
+        """Remember that a snapshot was read."""
         ...
 
 
@@ -138,7 +138,7 @@ class LocalStorage:
 
     @property
     def label(self) -> str:
-        """See ``Source``."""
+        """See ``Storage``."""
         return str(self.path)
 
     def pointer_state(self) -> Hashable:
@@ -154,7 +154,7 @@ class LocalStorage:
             return b"", 0, 0, 0, 0
 
     def current_number(self) -> int:
-        """See ``Source``."""
+        """See ``Storage``."""
         bank = self.path
         try:
             content = regular.read_regular(bank / CURRENT, 64)
@@ -167,15 +167,15 @@ class LocalStorage:
         return parse_pointer(content, bank / CURRENT)
 
     def lock_manifest(self, number: int) -> ManifestLock:
-        """See ``Source``."""
+        """See ``Storage``."""
         return ManifestLock(self.path / "snapshots" / f"{number:06d}")
 
     def fetch_files(self, path: Path, described: Manifest) -> tuple[Path, Path]:
-        """See ``Source``."""
+        """See ``Storage``."""
         return path, self.path / described.base
 
     def original_folders(self, described: Manifest) -> tuple[Path, Path]:
-        """See ``Source``."""
+        """See ``Storage``."""
         return self.path / "snapshots" / f"{described.number:06d}", self.path / described.base
 
     def discard_copies(self, path: Path, base: Path, described: Manifest) -> None:
