@@ -394,7 +394,7 @@ def test_no_hash_is_in_it(made, text):
         for first in range(0, len(row), PDQ.nbytes):
             if any(row[first : first + PDQ.nbytes]):
                 assert row[first : first + 8].hex() not in text
-    assert made.settings["input"][:16] not in text
+    assert made.identity["input"][:16] not in text
 
 
 def pictures_of(page):
@@ -586,7 +586,7 @@ def test_the_page_on_formats_names_every_file_column_and_key(made, found):
     assert {re.sub(r"[0-9]{8}", "00000007", name) for name in files} <= named
     columns = {name for path in made.out.rglob("*.parquet") for name in pq.read_schema(path).names}
     look = found["sets"]["all"]
-    keys = {*made.settings, *found, *look, *(key for one in look["steps"] for key in one)}
+    keys = {*made.identity, *found, *look, *(key for one in look["steps"] for key in one)}
     for part in (*found.values(), *look.values()):
         rows = part if isinstance(part, list) else [part]
         keys |= {key for row in rows if isinstance(row, dict) for key in row}
