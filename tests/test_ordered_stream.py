@@ -1,6 +1,7 @@
 """Results keep the order of their inputs, and a slow input holds up no other, within bounds."""
 
 import threading
+import time
 
 import pytest
 
@@ -125,3 +126,27 @@ def test_threads_that_cannot_be_started_are_done_without(started, monkeypatch):
 
     monkeypatch.setattr(threading.Thread, "start", refused)
     assert [one for some in results(range(30), workers=4) for one in some] == [k * k for k in range(30)]
+
+
+def test_threads_that_a_slow_input_called_for_do_not_work_beside_the_others_later():
+    """As many inputs at once as there are workers, also when a slow one has ended and left its thread."""
+    lock, running, most, slow_is_over = threading.Lock(), set(), [], threading.Event()
+
+    def task(number, set_aside):
+        if number == 0:
+            set_aside()
+            assert slow_is_over.wait(30)
+            return number
+        with lock:
+            running.add(number)
+            most.append(len(running))
+        if number == 3:
+            slow_is_over.set()
+        time.sleep(0.005)
+        with lock:
+            running.discard(number)
+        return number
+
+    stream = OrderedStream(iter(range(60)), task, lambda _: 1, 1, 20, 5)
+    assert [number for numbers in stream.results() for number in numbers] == list(range(60))
+    assert max(most) == 1
