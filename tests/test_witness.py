@@ -147,7 +147,7 @@ def test_whatever_fails_the_match_stands(banks, monkeypatch):
     with nm.Bank.open(banks / "second") as bank:
         bank.publish(full=True)
     with matcher(banks) as one:
-        monkeypatch.setattr(one, "_other_hashes", lambda sources: 1 / 0)
+        monkeypatch.setattr(one, "_rehashed", lambda sources: 1 / 0)
         assert one.check(PHOTO).reasons == ("match:seed", "witness:error:ZeroDivisionError")
 
 
