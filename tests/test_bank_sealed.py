@@ -2,6 +2,7 @@
 
 import base64
 import dataclasses
+import fcntl
 import gc
 import hashlib
 import json
@@ -12,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +28,7 @@ from ncii_match.bank.snapshots.snapshot import Snapshot
 from ncii_match.bank.truth.holds import Addition
 from ncii_match.errors import BankCorruptError, BankError, BankFormatError, BankLockedError, InputError, UnsealedError
 from ncii_match.files import digests
+from ncii_match.files.locks import FileLock
 from ncii_match.values import PDQ, Hashes
 
 KEY, OTHER = bytes(range(32)), bytes(range(1, 33))
@@ -792,3 +795,31 @@ def test_a_copy_goes_by_what_it_holds(bank, memory, tmp_path):
     del first
     while len(copies(memory)) > 2:
         assert time.monotonic() < deadline
+
+
+def test_a_reader_that_comes_second_does_not_wait_for_the_first_to_end(memory, monkeypatch):
+    """Between its two locks another one fills the folder, and keeps a share of it for as long as it lives."""
+    first_shares, filled, attempts = [], [], []
+
+    def fill(folder):
+        filled.append(folder)
+        (folder / "content").write_bytes(b"x")
+
+    acquire = FileLock.acquire
+
+    def overtaken(lock, *, shared=False, **how):
+        if not shared and not attempts:
+            attempts.append(None)
+            fcntl.flock(lock.descriptor, fcntl.LOCK_UN)  # as one lock is given for the other, not at once
+            first_shares.append(shared_memory.share("name", fill, 1))
+        return acquire(lock, shared=shared, **how)
+
+    monkeypatch.setattr(FileLock, "acquire", overtaken)
+    with ThreadPoolExecutor(1) as pool:
+        second = pool.submit(shared_memory.share, "name", fill, 1)
+        try:
+            assert (second.result(30).path / "content").read_bytes() == b"x"
+        finally:
+            first_shares.clear()
+            gc.collect()
+    assert len(filled) == 1

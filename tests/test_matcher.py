@@ -84,7 +84,7 @@ def test_batches_that_are_looked_up_together_say_the_same(bank, photos):
     uploads = [photos["coffee.png"], b"junk", photos["rocket.jpg"]] * 5
     with Matcher(bank.path) as matcher:
         few = [*matcher.check_batches(uploads, workers=2)]
-        many = [*matcher.check_batches(uploads, workers=2, enough=lambda hashed: hashed > 8)]
+        many = [*matcher.check_batches(uploads, workers=2, is_full=lambda hashed: hashed > 8)]
     assert [hashes.pictures for hashes, _ in few] == [4, 4, 4, 3]
     assert [hashes.pictures for hashes, _ in many] == [12, 3]
     said = [

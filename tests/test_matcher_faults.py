@@ -342,7 +342,7 @@ def test_a_look_that_hangs_does_not_hold_up_checks_in_the_background(bank, monke
         return b"", 0, 0
 
     with nm.Matcher(bank.path, follow="background", look_every=0.01) as matcher:
-        monkeypatch.setattr(type(matcher._follower.source), "pointer", hang)
+        monkeypatch.setattr(type(matcher._follower.source), "pointer_state", hang)
         assert hanging.wait(30)
         until(lambda: matcher.status().looked > 1)
         assert outcome(matcher)[0] == "MATCH"

@@ -28,6 +28,9 @@ SHARED_MEMORY = "NCII_MATCH_SHARED_MEMORY"
 
 DEFAULT_FOLDER = "/dev/shm"  # noqa: S108  # private directories are made in it, and checked
 
+FILL_SECONDS = 60.0
+"""Seconds after which a reader that wants to fill a folder looks anew whether somebody else has done so."""
+
 IN_MEMORY = {"tmpfs", "ramfs", "hugetlbfs"}
 """File systems that never write to a disk (but to swap, where there is one)."""
 
@@ -76,8 +79,8 @@ def share(name: str, fill: Callable[[Path], None], needed: int) -> SharedCopy:
                     stack.pop_all()
                     return SharedCopy(path, lock)
                 continue  # removed while we waited
-            lock.acquire()
-            if not path.is_dir() and lock.is_current:
+            # Another reader may fill the folder first and keep its share for as long as it lives: never wait for that.
+            if lock.acquire(timeout=FILL_SECONDS, give_up=path.is_dir) and not path.is_dir() and lock.is_current:
                 _fill(path, fill, needed)
 
 
