@@ -20,7 +20,7 @@ from bench_bank import LARGE, PER_CASE, SMALL, TINY, describe, hashes_of, size_o
 
 from ncii_match import Bank, Snapshot
 from ncii_match.bank.crypto import signatures
-from ncii_match.bank.snapshots import segment
+from ncii_match.bank.snapshots import active_entries
 from ncii_match.bank.snapshots.segment import Segment
 
 ROUNDS = 5
@@ -38,7 +38,10 @@ def written(folder: Path, n: int) -> Path:
         np.zeros(n, np.uint8), np.zeros(n, np.int64), np.arange(cases + 1) * len(lines[0]),
         np.frombuffer(b"".join(lines), np.uint8),
     )  # fmt: skip
-    with mock.patch.object(segment, "select", return_value=whole), Bank.create(folder / "bank") as bank:
+    with (
+        mock.patch.object(active_entries, "read_active_entries", return_value=whole),
+        Bank.create(folder / "bank") as bank,
+    ):
         bank.publish(signing_key=private, workers=2)
     return trusted
 
