@@ -823,3 +823,36 @@ def test_a_reader_that_comes_second_does_not_wait_for_the_first_to_end(memory, m
             first_shares.clear()
             gc.collect()
     assert len(filled) == 1
+
+
+def test_a_folder_that_was_removed_while_readers_use_it_is_named_and_waited_for_by_nobody(memory, monkeypatch):
+    def fill(folder):
+        (folder / "content").write_bytes(b"x")
+
+    monkeypatch.setattr(shared_memory, "FILL_SECONDS", 0.2)
+    first = shared_memory.share("name", fill, 1)
+    shutil.rmtree(first.path)
+    with pytest.raises(BankError, match=r"was removed while readers use it; remove .*name\.lock"):
+        shared_memory.share("name", fill, 1)
+    (memory / "name.lock").unlink()
+    second = shared_memory.share("name", fill, 1)
+    assert (second.path / "content").read_bytes() == b"x"
+    del first  # its lock is nobody's any more: it removes nothing of the second
+    gc.collect()
+    assert second.path.is_dir()
+
+
+def test_a_folder_that_was_just_filled_is_not_filled_again(memory, monkeypatch):
+    """Between the two locks another one has filled the folder, and has no share of it yet."""
+    acquire = FileLock.acquire
+
+    def overtaken(lock, *, shared=False, **how):
+        if not shared and not (memory / "name").is_dir():
+            (memory / "name").mkdir(mode=0o700)
+            (memory / "name" / "content").write_bytes(b"x")
+        return acquire(lock, shared=shared, **how)
+
+    monkeypatch.setattr(FileLock, "acquire", overtaken)
+    share = shared_memory.share("name", lambda folder: pytest.fail(f"{folder} is filled again"), 1)
+    assert (share.path / "content").read_bytes() == b"x"
+    monkeypatch.undo()

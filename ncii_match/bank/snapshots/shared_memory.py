@@ -65,7 +65,7 @@ def share(name: str, fill: Callable[[Path], None], needed: int) -> SharedCopy:
     Raises
     ------
     BankError
-        When there is no shared memory, or too little of it.
+        When there is no shared memory, or too little of it; when somebody removed the folder while others use it.
     """
     root = _own_folder()
     _sweep(root, but=name)
@@ -80,8 +80,13 @@ def share(name: str, fill: Callable[[Path], None], needed: int) -> SharedCopy:
                     return SharedCopy(path, lock)
                 continue  # removed while we waited
             # Another reader may fill the folder first and keep its share for as long as it lives: never wait for that.
-            if lock.acquire(timeout=FILL_SECONDS, give_up=path.is_dir) and not path.is_dir() and lock.is_current:
-                _fill(path, fill, needed)
+            if lock.acquire(timeout=FILL_SECONDS, give_up=path.is_dir):
+                if not path.is_dir() and lock.is_current:
+                    _fill(path, fill, needed)
+            elif not path.is_dir() and lock.acquire(shared=True, timeout=0) and lock.is_current:  # nobody fills it
+                raise BankError(
+                    f"{path} was removed while readers use it; remove {lock.path}, too, or end them, and try again"
+                )
 
 
 @contextmanager
